@@ -1,0 +1,45 @@
+//! Every limit of the engine, by name.
+
+use crate::entry::ENTRY_HEADER_BYTES;
+
+/// The longest payload of an entry, in bytes: any client's body, or a batch of renewals.
+pub const ENTRY_PAYLOAD_BYTES_MAX: usize = wire::limits::FRAME_BYTES_MAX;
+/// Entries of one group that are not committed yet, in bytes. Past it a leader answers `Busy`.
+pub const UNCOMMITTED_BYTES_MAX: usize = 8 << 20;
+/// Log that a group keeps in memory for followers that lag a little, in bytes. One that lags further
+/// gets a snapshot.
+pub const LOG_KEPT_BYTES_MAX: usize = 4 << 20;
+/// Entries on their way to one follower and not answered yet, in bytes.
+pub const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
+/// Entries in one message to a follower, in bytes.
+pub const APPEND_BYTES_MAX: usize = 1 << 20;
+/// A piece of a snapshot in one message, in bytes.
+pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 256 << 10;
+/// A sync unit of the journal, in bytes.
+pub const UNIT_BYTES_MAX: usize = 16 << 20;
+/// Frames of one connection that may be unanswered.
+pub const CREDIT_FRAMES: u32 = 1024;
+/// Bytes of one connection's frames that may be unanswered.
+pub const CREDIT_BYTES: u32 = 4 << 20;
+/// Bytes that wait for a client that reads too slowly, before it is disconnected.
+pub const CLIENT_OUTBOX_BYTES_MAX: usize = 16 << 20;
+/// Bytes that wait for a peer; past it messages to it are dropped, as a network would.
+pub const PEER_OUTBOX_BYTES_MAX: usize = 32 << 20;
+/// Timers that one entry fires.
+pub const TIMERS_PER_ENTRY_MAX: usize = 256;
+/// Sessions in one group.
+pub const SESSIONS_MAX: usize = 100_000;
+/// Ended sessions that a group remembers, so that none is opened twice.
+pub const SESSIONS_ENDED_MAX: usize = 4096;
+/// Waiters on one lock or queue.
+pub const WAITERS_MAX: usize = 65_536;
+/// Messages in one queue.
+pub const QUEUE_MESSAGES_MAX: usize = 10_000_000;
+/// Session ids in one renewal entry.
+pub const RENEWALS_PER_ENTRY_MAX: usize = 4096;
+
+const _: () = assert!(APPEND_BYTES_MAX > ENTRY_HEADER_BYTES + 64);
+const _: () = assert!(UNIT_BYTES_MAX > 2 * (ENTRY_PAYLOAD_BYTES_MAX + ENTRY_HEADER_BYTES));
+const _: () = assert!(UNCOMMITTED_BYTES_MAX < UNIT_BYTES_MAX);
+const _: () = assert!(ENTRY_PAYLOAD_BYTES_MAX + 1024 < wire::limits::PEER_FRAME_BYTES_MAX);
+const _: () = assert!(RENEWALS_PER_ENTRY_MAX * 16 <= ENTRY_PAYLOAD_BYTES_MAX);

@@ -1,0 +1,96 @@
+//! Error codes: stable numbers, each with what to do.
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $number:literal $name:ident $slug:literal $advice:literal,)*) => {
+        /// Why a request was refused. The numbers are stable and never used again.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u16)]
+        pub enum Code { $($(#[$doc])* $name = $number,)* }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Code] = &[$(Code::$name,)*];
+
+            /// The code of a number, unless no such code is known here.
+            pub fn from_number(number: u16) -> Option<Code> {
+                match number { $($number => Some(Code::$name),)* _ => None }
+            }
+
+            /// The stable number.
+            pub fn number(self) -> u16 {
+                self as u16
+            }
+
+            /// A short stable name, for logs and scripts.
+            pub fn slug(self) -> &'static str {
+                match self { $(Code::$name => $slug,)* }
+            }
+
+            /// What happened and what to do, for people.
+            pub fn advice(self) -> &'static str {
+                match self { $(Code::$name => $advice,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The stream is no sequence of frames.
+    1 BadFrame "bad-frame" "the bytes are not a Tercet frame; the connection closes. Check that the client speaks this protocol",
+    /// Another protocol version.
+    2 WrongVersion "wrong-version" "no protocol version is spoken by both sides. Upgrade the older one",
+    /// A frame or a value is over its limit.
+    3 TooLarge "too-large" "the frame or value is over its limit. Store large data elsewhere and keep a reference to it",
+    /// The kind is not known here.
+    4 UnknownKind "unknown-kind" "this node does not know the request. Upgrade the node, or use an older client",
+    /// The body is no message of its kind, or a field is out of range.
+    5 BadMessage "bad-message" "a field of the request is malformed or out of its range. Correct the request",
+    /// The client belongs to another cluster.
+    6 WrongCluster "wrong-cluster" "this node belongs to another cluster. Check the address",
+    /// Another node or engine leads the shard.
+    7 NotLeader "not-leader" "another node leads this shard. Send the request to the node that the error names, or ask for the topology again",
+    /// The name does not live in the shard that the header names.
+    8 WrongShard "wrong-shard" "the name lives in another shard. Ask for the topology again",
+    /// A limit is reached.
+    9 Busy "busy" "a limit of the node is reached and nothing was done. Try again after the time that the error names",
+    /// No leader is known, or it can't confirm that it leads.
+    10 Unavailable "unavailable" "the shard has no confirmed leader right now. Try again; an election takes under a second",
+    /// The request's deadline passed.
+    11 DeadlineExceeded "deadline-exceeded" "the deadline passed before the request was begun; nothing was done",
+    /// The session has ended or was never opened.
+    12 SessionUnknown "session-unknown" "the session has ended or was never opened here. All that it held is gone: open a new one; whether open calls were applied is unknown",
+    /// It can't be said whether the call was applied.
+    13 OutcomeUnknown "outcome-unknown" "it is not known whether the call was applied. Look before you send it under a new sequence",
+    /// The sequence is below what the client said was answered.
+    14 SequenceStale "sequence-stale" "the call was already answered and its reply forgotten. Use a new sequence",
+    /// The node is not part of a cluster yet.
+    15 NotReady "not-ready" "the node is waiting for the other founders. Start them",
+    /// The lock is held by somebody else (a try).
+    20 LockHeld "lock-held" "somebody else holds the lock. Wait for it with a wait time, or try later",
+    /// The wait ran out.
+    21 LockTimeout "lock-timeout" "the lock was not granted within the wait time",
+    /// The caller does not hold the lock.
+    22 NotHolder "not-holder" "this session does not hold the lock: it was released, or its lease ran out",
+    /// The fence is not the holder's.
+    23 StaleFence "stale-fence" "the fence is older than the present grant: the lock was lost since. Stop using what it protected",
+    /// Too many waiters.
+    24 WaitersFull "waiters-full" "too many callers wait for this name. Try again later",
+    /// The queue has nothing ready.
+    30 QueueEmpty "queue-empty" "no message is ready. Wait with a wait time, or try later",
+    /// The queue is full.
+    31 QueueFull "queue-full" "the queue is at its limit. Consume messages, then push again",
+    /// No such message.
+    32 MessageUnknown "message-unknown" "the queue has no such message: it was acknowledged already",
+    /// Another delivery of the message is under way.
+    33 StaleDelivery "stale-delivery" "the visibility timeout ran out and the message was delivered again. Its later delivery must be acknowledged",
+    /// No such line.
+    40 KeyUnknown "key-unknown" "the cache has no such line",
+    /// The line's version is not the expected one.
+    41 VersionMismatch "version-mismatch" "the line has another version. Read it again and decide anew",
+    /// The value alone is over the byte budget.
+    42 OverBudget "over-budget" "the value is larger than the whole cache may be. Raise the budget or store less",
+    /// The state is at its limit of memory.
+    50 StateFull "state-full" "the shard's state is at its limit. Remove something, or raise the limit",
+    /// The node has stopped acknowledging.
+    51 Stopping "stopping" "the node is stopping. Send the request to another node",
+}

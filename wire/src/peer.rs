@@ -1,0 +1,145 @@
+//! Every message between nodes, engine to engine.
+//!
+//! The header's `shard` names the group: 0 is the meta group, shard `s` is group `s + 1`.
+//! Consensus itself, and what each field means to it, is Raft's (Ongaro and Ousterhout, In Search of
+//! an Understandable Consensus Algorithm, 2014; Ongaro's thesis, section 9.6 for pre-vote).
+
+use crate::header::Kind;
+use crate::layout::{Field, WireError};
+use crate::message::message;
+use alloc::vec::Vec;
+
+message! {
+    /// The first frame between nodes, answered with the same from the other side.
+    0x100 PeerHello {
+        /// The cluster's id; all zero = not born yet.
+        cluster: [[u8; 16]],
+        /// The sender's incarnation: random, made with its data directory.
+        incarnation: [[u8; 16]],
+        /// The sender's node id.
+        node: [u32],
+        /// The engine that the link joins: engine k speaks to engine k.
+        engine: [u32],
+        /// How many engines the sender has.
+        engines: [u32],
+        /// The highest protocol version that the sender speaks.
+        version: [u8],
+    }
+}
+message! {
+    /// The creator tells an empty node that the cluster is born.
+    0x101 Birth<'a> {
+        /// The new cluster's id.
+        cluster: [[u8; 16]],
+        /// How many shards it has.
+        shards: [u32],
+        /// The founders: rows of a little-endian u32 node id and 16 bytes of incarnation.
+        founders: [&'a [u8]],
+    }
+}
+message! {
+    /// Asks for a vote, or (pre-vote) whether one would be given.
+    0x110 Vote {
+        /// The term that is campaigned for.
+        term: [u64],
+        /// Index of the candidate's last entry.
+        last_index: [u64],
+        /// Term of the candidate's last entry.
+        last_term: [u64],
+        /// The candidate's incarnation.
+        incarnation: [[u8; 16]],
+        /// 0 = a vote, 1 = a pre-vote.
+        pre: [u8],
+        /// 1 = the leader asked for this campaign: its own lease is given up.
+        transfer: [u8],
+    }
+}
+message! {
+    /// The answer to [`Vote`].
+    0x111 VoteReply {
+        /// The term of the campaign if granted, else the voter's term.
+        term: [u64],
+        /// The voter's incarnation.
+        incarnation: [[u8; 16]],
+        /// 0 = a vote, 1 = a pre-vote.
+        pre: [u8],
+        /// 1 = granted.
+        granted: [u8],
+    }
+}
+message! {
+    /// Entries, or a heartbeat when there are none.
+    0x112 Append<'a> {
+        /// The leader's term.
+        term: [u64],
+        /// Index of the entry before the first.
+        prev_index: [u64],
+        /// Term of that entry.
+        prev_term: [u64],
+        /// The leader's commit index.
+        commit: [u64],
+        /// The leader's own clock when it sent this; comes back in the reply.
+        sent_at: [u64],
+        /// How many entries.
+        count: [u32],
+        /// The entries, as they lie in the journal: header and payload, one after the other.
+        entries: [&'a [u8]],
+    }
+}
+message! {
+    /// The answer to [`Append`] and to [`Snapshot`].
+    0x113 AppendReply {
+        /// The follower's term.
+        term: [u64],
+        /// The highest index that is durable here and agrees with the leader; with `reject`, where
+        /// the leader should probe next.
+        index: [u64],
+        /// Term of the follower's entry at `index`, with `reject`.
+        index_term: [u64],
+        /// The newest `sent_at` heard from this leader.
+        sent_at: [u64],
+        /// The follower's incarnation.
+        incarnation: [[u8; 16]],
+        /// 1 = the entry before the first did not agree.
+        reject: [u8],
+    }
+}
+message! {
+    /// A piece of a snapshot, for a follower whose next entry is gone from the leader's log.
+    0x114 Snapshot<'a> {
+        /// The leader's term.
+        term: [u64],
+        /// The index that the snapshot stands for.
+        index: [u64],
+        /// Term of the entry at that index.
+        index_term: [u64],
+        /// The leader's own clock when it sent this.
+        sent_at: [u64],
+        /// Where this piece begins in the snapshot, in bytes.
+        offset: [u64],
+        /// The whole snapshot, in bytes.
+        total: [u64],
+        /// The piece.
+        bytes: [&'a [u8]],
+    }
+}
+message! {
+    /// How far a snapshot has come: the leader sends the next piece from there.
+    0x115 SnapshotReply {
+        /// The follower's term.
+        term: [u64],
+        /// The snapshot's index.
+        index: [u64],
+        /// Bytes that are here.
+        received: [u64],
+        /// The newest `sent_at` heard from this leader.
+        sent_at: [u64],
+    }
+}
+message! {
+    /// The leader asks the follower to campaign at once: leadership transfer.
+    0x116 TimeoutNow {
+        /// The leader's term.
+        term: [u64],
+    }
+}
