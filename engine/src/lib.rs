@@ -16,6 +16,8 @@
 
 extern crate alloc;
 
+pub mod effects;
+pub mod engine;
 pub mod entry;
 pub mod ids;
 pub mod limits;

@@ -1,0 +1,195 @@
+//! What the world is to do, as data.
+//!
+//! The engine fills an [`Effects`]; its caller carries it out once a turn, in the order of the
+//! fields, and hands back the same value, emptied. Whatever must wait for a sync is kept by the
+//! engine itself: nothing in here may leave too early.
+
+use crate::ids::{ConnId, GroupId, Index, NodeId, Position, Term};
+use crate::time::Duration;
+use alloc::vec::Vec;
+
+/// What the world is to do. **Order**: `write` first (so that the disk works while the rest is
+/// done), then `peers`, `clients`, `closes`, and the rest in any order.
+#[derive(Default)]
+pub struct Effects {
+    /// Write [`Engine::in_flight`](crate::engine::Engine::in_flight) and sync it, then report
+    /// `Input::Synced`. At most one is under way: none is asked for before the last was reported.
+    pub write: Option<Write>,
+    /// Bytes for peers, by node id.
+    pub peers: Outbox,
+    /// Bytes for clients, by the index of their connection.
+    pub clients: Outbox,
+    /// Connections to close, once their bytes are sent.
+    pub closes: Vec<ConnId>,
+    /// Segments to make or make anew, by slot: filled with zeros and synced, then
+    /// `Input::SegmentReady`.
+    pub segments: Vec<u32>,
+    /// Snapshots to write to disk: whole and synced, then `Input::SnapshotSaved`.
+    pub saves: Vec<SnapshotSave>,
+    /// Snapshots that nobody needs any more.
+    pub drops: Vec<(GroupId, Index)>,
+    /// Things worth telling people, and the other engines of this node.
+    pub notes: Vec<Note>,
+}
+
+/// One write of the journal, a whole number of 4 KiB pages on a page boundary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Write {
+    /// The segment's slot: which file.
+    pub slot: u32,
+    /// Where in the segment, in bytes.
+    pub offset: u64,
+    /// How much, in bytes.
+    pub length: usize,
+    /// What is durable once the write is synced.
+    pub position: Position,
+}
+
+/// A snapshot to write to disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotSave {
+    /// The group.
+    pub group: GroupId,
+    /// The index that it stands for.
+    pub index: Index,
+    /// The term of the entry at that index.
+    pub term: Term,
+    /// The state.
+    pub bytes: Vec<u8>,
+}
+
+/// Something worth telling.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Note {
+    /// A group's leader changed, as far as this node knows. `None`: not known.
+    Leader {
+        /// The group.
+        group: GroupId,
+        /// The term of that leader.
+        term: Term,
+        /// Who leads.
+        leader: Option<NodeId>,
+    },
+    /// This node begins to campaign.
+    Campaign {
+        /// The group.
+        group: GroupId,
+        /// The term it campaigns for.
+        term: Term,
+    },
+    /// A snapshot was made; the core stood still for it.
+    SnapshotMade {
+        /// The group.
+        group: GroupId,
+        /// The index that it stands for.
+        index: Index,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A snapshot from the leader replaced this group's state.
+    SnapshotInstalled {
+        /// The group.
+        group: GroupId,
+        /// The index that it stands for.
+        index: Index,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A follower lags so far that it gets a snapshot.
+    SnapshotSent {
+        /// The group.
+        group: GroupId,
+        /// The follower.
+        to: NodeId,
+    },
+    /// A session ended without being closed.
+    SessionExpired {
+        /// The group.
+        group: GroupId,
+    },
+    /// The journal has no free segment: nothing more is acknowledged until one is freed.
+    JournalFull {
+        /// Segments in use.
+        segments: u32,
+    },
+    /// A leader's clock and this node's drift apart past the bound: reads use ReadIndex.
+    Drift {
+        /// The peer.
+        peer: NodeId,
+        /// How much they drifted.
+        by: Duration,
+    },
+}
+
+/// Bytes by destination. A destination's buffer is taken whole and given back empty, so that the
+/// steady state allocates nothing.
+#[derive(Default)]
+pub struct Outbox {
+    buffers: Vec<Vec<u8>>,
+    /// Destinations with bytes, each once.
+    dirty: Vec<u32>,
+}
+
+impl Outbox {
+    /// The buffer of `to`, to append frames to.
+    pub fn to(&mut self, to: u32) -> &mut Vec<u8> {
+        let at = to as usize;
+        if at >= self.buffers.len() {
+            self.buffers.resize_with(at + 1, Vec::new);
+        }
+        let buffer = &mut self.buffers[at];
+        // A buffer that is empty is not listed: list it. The caller appends at least a byte.
+        if buffer.is_empty() {
+            self.dirty.push(to);
+        }
+        buffer
+    }
+
+    /// How many bytes wait for `to`.
+    pub fn waiting(&self, to: u32) -> usize {
+        self.buffers.get(to as usize).map_or(0, Vec::len)
+    }
+
+    /// Whether nothing waits for anybody.
+    pub fn is_empty(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// Hands every destination's bytes to `each`, which leaves the buffer empty (or swaps it for an
+    /// empty one); what it leaves is thrown away.
+    pub fn drain(&mut self, mut each: impl FnMut(u32, &mut Vec<u8>)) {
+        for to in self.dirty.drain(..) {
+            let buffer = &mut self.buffers[to as usize];
+            if !buffer.is_empty() {
+                each(to, buffer);
+                buffer.clear();
+            }
+        }
+    }
+
+    /// Throws away what waits for `to`.
+    pub fn discard(&mut self, to: u32) {
+        if let Some(buffer) = self.buffers.get_mut(to as usize) {
+            buffer.clear();
+            self.dirty.retain(|d| *d != to);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outbox_hands_each_destination_over_once() {
+        let mut outbox = Outbox::default();
+        outbox.to(3).push(1);
+        outbox.to(3).push(2);
+        outbox.to(1).push(9);
+        let mut seen = Vec::new();
+        outbox.drain(|to, bytes| seen.push((to, core::mem::take(bytes))));
+        assert_eq!(seen, [(3, [1, 2].to_vec()), (1, [9].to_vec())]);
+        assert!(outbox.is_empty());
+        outbox.drain(|_, _| panic!("nothing is left"));
+    }
+}
