@@ -3,6 +3,7 @@
 
 use crate::effects::Effects;
 use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position};
+use crate::status::EngineStatus;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
 use wire::Header;
@@ -131,12 +132,75 @@ pub enum Input<'a> {
     Tick,
 }
 
+/// What a data directory holds of this engine.
+pub struct Disk<'a> {
+    /// Every segment file: its slot and its bytes. A fresh directory has at least two, all zeros.
+    pub segments: &'a [(u32, &'a [u8])],
+    /// Reads a snapshot that the journal names: the bytes that `Effects::saves` once gave.
+    pub snapshot: &'a mut dyn FnMut(GroupId, Index) -> Option<Vec<u8>>,
+}
+
+/// Why an engine can't start from what is on its disk.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The journal is damaged outside its last sync unit.
+    #[error(
+        "E101 the journal is damaged in slot {slot} at byte {offset}: {what}. Move this node's data directory away and replace the node"
+    )]
+    Damaged {
+        /// The segment's slot.
+        slot: u32,
+        /// Where in the segment, in bytes.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A snapshot that the journal names is missing or damaged.
+    #[error(
+        "E102 the snapshot of group {group} at index {index} is missing or damaged. Move this node's data directory away and replace the node"
+    )]
+    Snapshot {
+        /// The group.
+        group: GroupId,
+        /// The index that it stands for.
+        index: Index,
+    },
+    /// Written by a newer version.
+    #[error(
+        "E103 the journal has format version {got}; this version reads up to {known}. Start the newer version"
+    )]
+    NewerFormat {
+        /// The version on the disk.
+        got: u32,
+        /// The newest version known here.
+        known: u32,
+    },
+}
+
 /// One journal and the shards on it.
 pub struct Engine {
     _todo: (),
 }
 
 impl Engine {
+    /// Opens what is on the disk. The first effects are due at once.
+    ///
+    /// # Errors
+    /// [`OpenError`], which names what is wrong and what to do.
+    pub fn open(
+        _config: Config,
+        _now: Time,
+        _disk: Disk<'_>,
+        _effects: &mut Effects,
+    ) -> Result<Engine, OpenError> {
+        unimplemented!()
+    }
+
+    /// The engine's state, for people.
+    pub fn status(&self, _now: Time) -> EngineStatus {
+        unimplemented!()
+    }
+
     /// Takes one input, seen at `now`. `now` never goes back.
     pub fn on(&mut self, _now: Time, _input: Input<'_>, _effects: &mut Effects) {
         unimplemented!()

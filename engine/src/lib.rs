@@ -21,4 +21,5 @@ pub mod engine;
 pub mod entry;
 pub mod ids;
 pub mod limits;
+pub mod status;
 pub mod time;

@@ -1,0 +1,107 @@
+//! The state of an engine for people to look at: plain data, made on request.
+
+use crate::ids::{GroupId, Index, NodeId, Position, Term};
+use crate::time::Duration;
+use alloc::vec::Vec;
+
+/// The state of one engine.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EngineStatus {
+    /// This engine, from 0.
+    pub engine: u32,
+    /// Its groups.
+    pub groups: Vec<GroupStatus>,
+    /// Its journal.
+    pub journal: JournalStatus,
+    /// Client connections.
+    pub connections: u32,
+}
+
+/// The state of one group's replica.
+#[derive(Clone, PartialEq, Debug)]
+pub struct GroupStatus {
+    /// The group; 0 is the meta group, shard s is group s + 1.
+    pub group: GroupId,
+    /// "leader", "candidate", "pre-candidate" or "follower".
+    pub role: &'static str,
+    /// The term.
+    pub term: Term,
+    /// Who leads, as far as this replica knows.
+    pub leader: Option<NodeId>,
+    /// The highest index known to be committed.
+    pub commit: Index,
+    /// The highest index applied.
+    pub applied: Index,
+    /// The first index still in the log.
+    pub first_index: Index,
+    /// The last index in the log.
+    pub last_index: Index,
+    /// The highest index durable here.
+    pub durable: Index,
+    /// The other replicas, as the leader sees them; empty elsewhere.
+    pub peers: Vec<PeerStatus>,
+    /// What the machine holds.
+    pub machine: MachineStatus,
+}
+
+/// A follower, as its leader sees it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PeerStatus {
+    /// The follower.
+    pub node: NodeId,
+    /// The highest index known to be durable there.
+    pub match_index: Index,
+    /// The next index to send.
+    pub next_index: Index,
+    /// "probe", "replicate" or "snapshot".
+    pub state: &'static str,
+    /// How long ago it was heard.
+    pub silent: Option<Duration>,
+}
+
+/// What a machine holds.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct MachineStatus {
+    /// Live sessions.
+    pub sessions: u64,
+    /// Locks that are held or waited for.
+    pub locks: u64,
+    /// Callers that wait for a lock.
+    pub lock_waiters: u64,
+    /// Queues.
+    pub queues: u64,
+    /// Messages that are ready.
+    pub messages_ready: u64,
+    /// Messages that are in flight.
+    pub messages_in_flight: u64,
+    /// Messages that are delayed.
+    pub messages_delayed: u64,
+    /// Cache lines.
+    pub lines: u64,
+    /// What the lines take, in bytes.
+    pub line_bytes: u64,
+    /// Lines that were evicted since the start.
+    pub evictions: u64,
+}
+
+/// The state of a journal.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct JournalStatus {
+    /// The last unit that is durable.
+    pub synced: u64,
+    /// The unit that new records go to.
+    pub appended: u64,
+    /// Segments in use.
+    pub segments_live: u32,
+    /// Segments ready to be used.
+    pub segments_free: u32,
+    /// The size of a segment, in bytes.
+    pub segment_bytes: u64,
+}
+
+impl JournalStatus {
+    /// The last unit that is durable, as a position.
+    pub fn synced_position(&self) -> Position {
+        Position(self.synced)
+    }
+}
