@@ -16,6 +16,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "edge")]
+pub mod edge;
 pub mod effects;
 pub mod engine;
 pub mod entry;

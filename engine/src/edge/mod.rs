@@ -1,0 +1,19 @@
+//! The world: executors, rings, files, sockets, clocks, and every `unsafe`. It decides nothing.
+//!
+//! # How it works
+//!
+//! Two planes. The **data plane** ([`data`]) is one thread per core, each a glommio executor whose
+//! one long task is a loop over a ring of its own ([`ring`]): it gathers what arrived, feeds the
+//! engines of the thread, carries their effects out, and parks. The **control plane** (HTTP,
+//! metrics, segments, snapshots, the manifest) has a thread of its own. They talk through the
+//! bounded mailboxes of [`bridge`], never through a lock.
+//!
+//! # Invariants
+//!
+//! - No lock, no allocation per request, no blocking sync on a data thread.
+//! - A bad byte from outside closes the connection that it came from, and touches nothing else.
+//! - A failed write or sync is fatal. It is never tried again.
+
+// The data plane, bottom up.
+pub mod bridge;
+pub mod clock;
