@@ -1,0 +1,121 @@
+# The only door. `make help` lists what is behind it.
+#
+# Every recipe works on a fresh Linux machine with a Rust toolchain, make and a C compiler; what one
+# needs beyond that (docker, perf) it asks for by name.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CARGO  ?= cargo
+# Where cargo builds, and where the tools that only developers need are kept.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+TOOLS  := $(abspath $(TARGET))/tools
+BENCH  := $(TARGET)/release/tercet-bench
+# The three-node cluster of docker/, by whichever compose this machine has.
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) \
+	-f docker/compose.yaml
+
+# What a recipe can be told: make bench QUICK=1, make sim SEED=7, make sims N=500.
+QUICK ?=
+SEED  ?= 1
+N     ?= 200
+IMAGE ?= tercet:latest
+
+.PHONY: help
+help: ## List every recipe
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/\1\t\2/' \
+		| while IFS=$$'\t' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+
+# ---- Run and measure ----
+
+.PHONY: bench
+bench: release ## Measure everything with three local nodes (QUICK=1: under 40 s)
+	$(BENCH) suite $(if $(QUICK),--quick) --out bench-reports/latest
+
+.PHONY: run
+run: release ## Start three local nodes until Ctrl-C
+	$(BENCH) nodes
+
+.PHONY: flamegraph
+flamegraph: ## Draw where the nodes' CPU time goes while a benchmark runs (needs perf)
+	.ci/flamegraph "$(TARGET)" bench-reports/flamegraph.svg
+
+.PHONY: release
+release: ## Build every binary with optimizations
+	$(CARGO) build --release --workspace --all-features --bins
+
+# ---- Prove ----
+
+.PHONY: test
+test: pure ## Run every test, and prove that the engine's pure part is pure
+	$(CARGO) test --workspace --all-features
+	$(CARGO) test -p wire
+
+.PHONY: pure
+pure: ## Check that wire and the engine's pure part build without std: no clock, no I/O
+	$(CARGO) check -p wire
+	$(CARGO) check -p wire --features archive
+	$(CARGO) check -p engine --no-default-features
+
+.PHONY: pure-proof
+pure-proof: ## Plant a clock in each pure module and see `make pure` fail
+	.ci/pure-proof
+
+.PHONY: tidy
+tidy: ## Check what rustfmt and clippy cannot
+	$(CARGO) test -p engine --no-default-features --test tidy
+
+.PHONY: sim
+sim: ## Replay one seed of the simulator (SEED=1)
+	$(CARGO) run --release -p harness --no-default-features --bin tercet-sim -- --seed $(SEED)
+
+.PHONY: sims
+sims: ## Run many seeds of the simulator (N=200)
+	$(CARGO) run --release -p harness --no-default-features --bin tercet-sim -- --count $(N)
+
+# ---- Keep in order ----
+
+.PHONY: verify
+verify: ## Check formatting, lints, tidy, purity, documentation and dependencies; writes nothing
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy -p wire -p engine --no-default-features -- -D warnings
+	$(MAKE) tidy
+	$(MAKE) pure-proof
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --document-private-items
+	$(MAKE) deny
+
+.PHONY: deny
+deny: ## Check the licences, bans and sources of dependencies, and advisories where they are at hand
+	.ci/deny "$(TOOLS)"
+
+.PHONY: fix
+fix: ## Write what can be written: formatting, and clippy's own fixes
+	$(CARGO) clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
+
+.PHONY: tools
+tools: ## Install the developers' tools (cargo-deny, inferno) under the target directory
+	$(CARGO) install --locked --root "$(TOOLS)" cargo-deny
+	$(CARGO) install --locked --root "$(TOOLS)" inferno
+
+.PHONY: clean
+clean: ## Remove what was built and what the last benchmark left
+	$(CARGO) clean
+	rm -rf bench-reports/latest/data
+
+# ---- Docker ----
+
+.PHONY: docker
+docker: ## Build the image (docker/base-images.sh makes base images where none can be pulled)
+	docker build -f docker/Dockerfile -t $(IMAGE) .
+
+.PHONY: up
+up: ## Start three nodes in containers
+	$(COMPOSE) up -d
+
+.PHONY: down
+down: ## Stop the containers; their volumes stay
+	$(COMPOSE) down

@@ -1,0 +1,289 @@
+//! The rules. Each takes one file and gives what is wrong with it, a line of text for each.
+
+use super::source::{Source, partner};
+
+/// Lines of a file, at most.
+const FILE_LINES_MAX: usize = 800;
+/// Lines of a function, at most. About 70 is the aim; one `match` per role may take more.
+const FUNCTION_LINES_MAX: usize = 120;
+
+/// Where `unsafe` may stand: the edge, and nowhere else.
+const UNSAFE_MAY: &[&str] = &["engine/src/edge/"];
+
+/// The files that may name glommio, so that the runtime can be replaced.
+const GLOMMIO_MAY: &[&str] = &[
+    "engine/src/edge/core.rs",
+    "engine/src/edge/core/",
+    "engine/src/edge/data.rs",
+    "engine/src/edge/control.rs",
+    "engine/src/edge/control/",
+];
+
+/// A rule: its name and what it finds.
+pub type Rule = (&'static str, fn(&Source) -> Vec<String>);
+
+/// Every rule for Rust files.
+pub const RULES: &[Rule] = &[
+    ("pure", pure),
+    ("raft-words", raft_words),
+    ("machine-words", machine_words),
+    ("unsafe", unsafe_only_in_edge),
+    ("glommio", glommio_only_where_listed),
+    ("file-size", file_size),
+    ("function-size", function_size),
+    ("module-doc", module_doc),
+    ("unfinished", unfinished),
+    ("unwrap", unwrap_only_in_tests),
+    ("limits", limits_documented),
+];
+
+/// Whether the file is in the engine's pure part.
+fn is_pure(path: &str) -> bool {
+    path.starts_with("engine/src/")
+        && !path.starts_with("engine/src/edge/")
+        && !path.starts_with("engine/src/bin/")
+        && path != "engine/src/main.rs"
+}
+
+fn at(source: &Source, byte: usize, what: &str) -> String {
+    format!("{}:{}: {what}", source.path, source.line(byte))
+}
+
+/// The pure part has no door to the world that the compiler can't see: no crate but `alloc`, no
+/// `std`, no table whose order a random or address-born seed decides.
+pub fn pure(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    if !is_pure(&source.path) {
+        return found;
+    }
+    for byte in source.find("extern crate") {
+        let name = source.code[byte + "extern crate".len()..].trim_start();
+        if !name.starts_with("alloc;") {
+            found.push(at(source, byte, "the pure part takes no crate by hand but `alloc`"));
+        }
+    }
+    let doors = [
+        ("std::", "the pure part has no `std`: time and chance come in as arguments"),
+        (
+            "HashMap",
+            "a hashed map iterates in an order of its own: use HashTable with the \
+          cluster's hash, or BTreeMap",
+        ),
+        ("HashSet", "a hashed set iterates in an order of its own: use HashTable or BTreeSet"),
+        ("DefaultHashBuilder", "the default hasher draws its seed from addresses"),
+        ("RandomState", "a random hasher iterates differently on each replica"),
+        ("foldhash", "foldhash seeds itself from addresses"),
+        ("thread_local", "the pure part keeps its state in its values"),
+        ("static mut", "the pure part keeps its state in its values"),
+    ];
+    for (word, why) in doors {
+        let hits = source.find(word).into_iter().filter(|b| !source.in_test(*b));
+        found.extend(hits.map(|byte| at(source, byte, why)));
+    }
+    found
+}
+
+/// Raft moves opaque bytes.
+pub fn raft_words(source: &Source) -> Vec<String> {
+    if !under(&source.path, "raft") {
+        return Vec::new();
+    }
+    let words = ["lock", "locks", "queue", "queues", "cache", "caches"];
+    speaks(source, &words, "raft does not know what it replicates")
+}
+
+/// The machine does not know that it is replicated.
+pub fn machine_words(source: &Source) -> Vec<String> {
+    if !under(&source.path, "machine") {
+        return Vec::new();
+    }
+    speaks(source, &["raft", "term", "terms"], "the machine does not know that it is replicated")
+}
+
+fn under(path: &str, area: &str) -> bool {
+    let rest = path.strip_prefix("engine/src/").and_then(|p| p.strip_prefix(area));
+    rest.is_some_and(|r| r.starts_with('/') || r == ".rs")
+}
+
+/// Where the text, comments too, says one of `words`, alone or as a part of a longer identifier.
+fn speaks(source: &Source, words: &[&str], why: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (number, line) in source.text.lines().enumerate() {
+        for word in split_words(line) {
+            if words.contains(&word.as_str()) {
+                let what = format!("says \"{word}\": {why}");
+                found.push(format!("{}:{}: {what}", source.path, number + 1));
+            }
+        }
+    }
+    found
+}
+
+/// The words of a line: letters between anything else, cut before each capital that follows a small
+/// letter.
+fn split_words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut small = false;
+    for c in line.chars() {
+        if !c.is_ascii_alphabetic() || (small && c.is_ascii_uppercase()) {
+            words.push(String::new());
+        }
+        if c.is_ascii_alphabetic() {
+            words.last_mut().expect("there is always a word").push(c.to_ascii_lowercase());
+        }
+        small = c.is_ascii_lowercase();
+    }
+    words.retain(|w| !w.is_empty());
+    words
+}
+
+/// `unsafe` stands only where the world is.
+pub fn unsafe_only_in_edge(source: &Source) -> Vec<String> {
+    if UNSAFE_MAY.iter().any(|p| source.path.starts_with(p)) {
+        return Vec::new();
+    }
+    let hits = source.find("unsafe").into_iter();
+    hits.map(|b| at(source, b, "`unsafe` stands only under engine/src/edge")).collect()
+}
+
+/// Few files know the runtime.
+pub fn glommio_only_where_listed(source: &Source) -> Vec<String> {
+    if GLOMMIO_MAY.iter().any(|p| source.path.starts_with(p)) {
+        return Vec::new();
+    }
+    let hits = source.find("glommio").into_iter();
+    hits.map(|b| at(source, b, "this file may not name glommio; see GLOMMIO_MAY")).collect()
+}
+
+/// Size is a smell.
+pub fn file_size(source: &Source) -> Vec<String> {
+    let lines = source.text.lines().count();
+    if lines <= FILE_LINES_MAX {
+        return Vec::new();
+    }
+    vec![format!("{}: {lines} lines; split it (at most {FILE_LINES_MAX})", source.path)]
+}
+
+/// Size is a smell, of functions too.
+pub fn function_size(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    for byte in source.find("fn") {
+        let Some(open) = body_of(&source.code, byte) else { continue };
+        let lines = source.line(partner(&source.code, open) - 1) + 1 - source.line(byte);
+        if lines > FUNCTION_LINES_MAX {
+            let name = source.code[byte + 2..].trim_start();
+            let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+            let what = format!(
+                "`{}` has {lines} lines; split it (at most {FUNCTION_LINES_MAX})",
+                name.unwrap_or_default()
+            );
+            found.push(at(source, byte, &what));
+        }
+    }
+    found
+}
+
+/// Where the body of the function whose `fn` stands at `byte` opens; `None` for a declaration or a
+/// type.
+fn body_of(code: &str, byte: usize) -> Option<usize> {
+    let name = code[byte + 2..].trim_start();
+    if !name.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+        return None;
+    }
+    let mut i = byte;
+    while i < code.len() {
+        match code.as_bytes()[i] {
+            b'(' | b'[' => i = partner(code, i),
+            b'{' => return Some(i),
+            b';' => return None,
+            _ => i += 1,
+        }
+    }
+    None
+}
+
+/// A module says what it is before it says anything else.
+pub fn module_doc(source: &Source) -> Vec<String> {
+    let file = source.path.rsplit('/').next().unwrap_or_default();
+    let owes = matches!(file, "mod.rs" | "lib.rs" | "main.rs") || source.path.contains("/src/");
+    if !owes || file == "tests.rs" || source.text.starts_with("//!") {
+        return Vec::new();
+    }
+    vec![format!("{}:1: opens without a module doc (`//!`)", source.path)]
+}
+
+/// Nothing is left for later.
+pub fn unfinished(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    for (word, what) in [("todo!", "todo!"), ("unimplemented!", "unimplemented!")] {
+        let hits = source.find(word).into_iter();
+        found.extend(hits.map(|b| at(source, b, &format!("`{what}` is left"))));
+    }
+    // In comments too, but not in this tidy itself, which must name what it looks for.
+    if source.path.starts_with("engine/tests/tidy") {
+        return found;
+    }
+    for mark in ["TODO", "FIXME", "XXX", "HACK"] {
+        for (number, line) in source.text.lines().enumerate() {
+            if line.split(|c: char| !c.is_alphanumeric()).any(|w| w == mark) {
+                found.push(format!("{}:{}: a {mark} is left", source.path, number + 1));
+            }
+        }
+    }
+    found
+}
+
+/// `expect` is a small proof; `unwrap` is none.
+pub fn unwrap_only_in_tests(source: &Source) -> Vec<String> {
+    let hits = source.find(".unwrap()").into_iter().filter(|b| !source.in_test(*b));
+    hits.map(|b| at(source, b, "`unwrap` outside tests: say why it holds with `expect`")).collect()
+}
+
+/// Every limit says what it limits.
+pub fn limits_documented(source: &Source) -> Vec<String> {
+    if !source.path.ends_with("limits.rs") {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let mut documented = false;
+    for (number, line) in source.text.lines().map(str::trim).enumerate() {
+        let item = line.trim_start_matches("pub ").trim_start_matches("pub(crate) ");
+        if item.starts_with("const ") && !item.starts_with("const _") && !documented {
+            found.push(format!("{}:{}: a limit without a doc comment", source.path, number + 1));
+        }
+        documented = line.starts_with("///") || (documented && line.starts_with("#["));
+    }
+    found
+}
+
+/// No text names a place that only one machine has: a path of it, or a registry of its network.
+/// For every file, Rust or not.
+pub fn no_machine(path: &str, text: &str) -> Vec<String> {
+    // Cut in two, so that this file does not find itself.
+    let needles = [
+        concat!("/wo", "rk/"),
+        concat!("/tmp/", "wt"),
+        concat!("/tmp/", "target"),
+        concat!("/tmp/", "brief"),
+        concat!("/ro", "ot/"),
+        concat!("/ho", "me/"),
+        concat!("arti", "factory"),
+        concat!("replace", "-with"),
+        concat!("sparse", "+http"),
+    ];
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for needle in needles {
+            if line.contains(needle) {
+                found.push(format!("{path}:{}: names {needle}", number + 1));
+            }
+        }
+        // The lock file names one registry, the public one, for each package.
+        let public = "\"registry+https://github.com/rust-lang/crates.io-index\"";
+        let source = line.strip_prefix("source = ");
+        if path.ends_with("Cargo.lock") && source.is_some_and(|s| s != public) {
+            found.push(format!("{path}:{}: a package from elsewhere than crates.io", number + 1));
+        }
+    }
+    found
+}

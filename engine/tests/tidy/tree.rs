@@ -1,0 +1,80 @@
+//! The rules over the whole tree.
+
+use super::rules::{RULES, no_machine};
+use super::source::Source;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Directories of the workspace that are read; what is built or measured is not.
+const ROOTS: &[&str] = &["wire", "client", "engine", "harness", "docs", "docker", ".ci"];
+/// Files beside them.
+const FILES: &[&str] = &[
+    "Cargo.toml",
+    "Cargo.lock",
+    "Makefile",
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "deny.toml",
+    "clippy.toml",
+    "rustfmt.toml",
+    ".gitignore",
+    ".dockerignore",
+];
+
+fn workspace() -> PathBuf {
+    let engine = Path::new(env!("CARGO_MANIFEST_DIR"));
+    engine.parent().expect("the engine lies in the workspace").to_path_buf()
+}
+
+/// Every file of the tree that is text, with its path from the workspace.
+fn files() -> Vec<(String, String)> {
+    let root = workspace();
+    let mut waiting: Vec<PathBuf> = ROOTS.iter().chain(FILES).map(|r| root.join(r)).collect();
+    let mut files = Vec::new();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            let name = path.file_name().expect("a directory of the tree has a name");
+            if name != "target" {
+                let inside = fs::read_dir(&path).expect("a directory of the tree can be read");
+                waiting.extend(inside.map(|e| e.expect("an entry can be read").path()));
+            }
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            let short = path.strip_prefix(&root).expect("the path began there");
+            files.push((short.to_string_lossy().replace('\\', "/"), text));
+        }
+    }
+    files.sort();
+    files
+}
+
+fn report(found: &[String]) {
+    assert!(found.is_empty(), "{} findings:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn the_tree_obeys_every_rule() {
+    let files = files();
+    let sources: Vec<Source> = files
+        .iter()
+        .filter(|(path, _)| path.ends_with(".rs"))
+        .map(|(path, text)| Source::new(path, text))
+        .collect();
+    assert!(sources.len() > 20, "the tree was not found: {} sources", sources.len());
+    let mut found = Vec::new();
+    for source in &sources {
+        for (name, rule) in RULES {
+            found.extend(rule(source).into_iter().map(|f| format!("[{name}] {f}")));
+        }
+    }
+    report(&found);
+}
+
+#[test]
+fn the_tree_names_no_machine() {
+    let mut found = Vec::new();
+    for (path, text) in files() {
+        found.extend(no_machine(&path, &text));
+    }
+    report(&found);
+}
