@@ -17,3 +17,9 @@
 // The data plane, bottom up.
 pub mod bridge;
 pub mod clock;
+
+// The control plane.
+pub mod config;
+pub mod manifest;
+#[cfg(test)]
+pub(crate) mod testing;

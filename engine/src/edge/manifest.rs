@@ -1,0 +1,426 @@
+//! The data directory: one process's at a time, and who this node is.
+//!
+//! ```text
+//! DIR/LOCK          locked while a node runs; holds its process id
+//! DIR/MANIFEST      who the node is: TOML, closed by a checksum, replaced whole
+//! DIR/engine-K/     the journal and snapshots of engine K
+//! ```
+//!
+//! The manifest is written twice: with cluster id zero when the directory is made, and with the
+//! cluster and its founders at the birth ([`super::birth`]). The random incarnation made with the
+//! directory is what tells a node that remembers from one whose disk was wiped.
+//!
+//! # Invariants
+//!
+//! - Nobody reads or writes in the directory who does not hold LOCK.
+//! - A manifest is replaced atomically and is on the disk before anybody hears of it.
+//! - Files that are not ours are not touched.
+//!
+//! # Left out
+//!
+//! A manifest that was lost is not rebuilt from the journals: the node is replaced instead.
+
+use crate::engine::Member;
+use crate::ids::{ClusterId, Incarnation, NodeId};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The newest format of a data directory that is known here.
+pub const FORMAT: u32 = 1;
+/// The largest manifest that is read, in bytes.
+const MANIFEST_BYTES_MAX: u64 = 64 << 10;
+const NAME: &str = "MANIFEST";
+const NAME_NEW: &str = "MANIFEST.new";
+const LOCK: &str = "LOCK";
+const CHECKSUM: &str = "checksum = ";
+
+/// Which of the two writers a journal has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WriterKind {
+    /// A store into the map, then fdatasync.
+    Mapped,
+    /// One O_DIRECT write with RWF_DSYNC.
+    Direct,
+}
+
+/// Who a node is, as its data directory remembers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Manifest {
+    /// The cluster; [`ClusterId::NONE`] before its birth.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+    /// The directory's incarnation.
+    pub incarnation: Incarnation,
+    /// Engines, for ever.
+    pub engines: u32,
+    /// Shards of the cluster.
+    pub shards: u32,
+    /// Bytes of a journal segment, for ever.
+    pub segment_bytes: u64,
+    /// How the journal is written.
+    pub writer: WriterKind,
+    /// What the trial said that chose the writer.
+    pub writer_why: String,
+    /// The founders of the cluster; empty before its birth.
+    pub founders: Vec<Member>,
+}
+
+impl Manifest {
+    /// Whether the node belongs to a cluster.
+    pub fn is_born(&self) -> bool {
+        self.cluster != ClusterId::NONE
+    }
+}
+
+/// Why a data directory is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum DirError {
+    /// Something else stands there.
+    #[error("E110 {path:?} is not a directory. Give another --data-dir")]
+    NotADirectory {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// No right to it.
+    #[error(
+        "E111 no permission for the data directory {path:?}: {what}. Give it to the user that runs tercetd"
+    )]
+    Permission {
+        /// The data directory.
+        path: PathBuf,
+        /// What was tried.
+        what: String,
+    },
+    /// Another process has it.
+    #[error("E112 the data directory {path:?} is in use by another process{}. Stop that one, or give another --data-dir", pid.map_or(String::new(), |p| format!(" (pid {p})")))]
+    InUse {
+        /// The data directory.
+        path: PathBuf,
+        /// The process, if it is known.
+        pid: Option<u32>,
+    },
+    /// Written by a newer version.
+    #[error(
+        "E113 the data directory {path:?} has format {got}; this version reads up to {FORMAT}. Start the newer version"
+    )]
+    NewerFormat {
+        /// The data directory.
+        path: PathBuf,
+        /// Its format.
+        got: i64,
+    },
+    /// It is another node's.
+    #[error(
+        "E114 the data directory {path:?} belongs to node {kept}, but this node is configured as {asked}. Correct --node or --data-dir"
+    )]
+    OtherNode {
+        /// The data directory.
+        path: PathBuf,
+        /// Whose it is.
+        kept: NodeId,
+        /// Who asks.
+        asked: NodeId,
+    },
+    /// It is another cluster's.
+    #[error(
+        "E115 the data directory {path:?} belongs to cluster {kept}, but the nodes in --peers belong to cluster {peers}. Correct --data-dir or --peers"
+    )]
+    OtherCluster {
+        /// The data directory.
+        path: PathBuf,
+        /// Its cluster.
+        kept: ClusterId,
+        /// The cluster of the peers.
+        peers: ClusterId,
+    },
+    /// The manifest is damaged.
+    #[error(
+        "E116 the MANIFEST in {path:?} is damaged: {why}. Move the directory away and replace the node"
+    )]
+    Damaged {
+        /// The data directory.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Journals without a manifest.
+    #[error(
+        "E117 {path:?} holds an engine's data but no MANIFEST. Put the MANIFEST back, or move the directory away and replace the node"
+    )]
+    NoManifest {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The configuration names a node that the cluster does not have.
+    #[error(
+        "E118 --peers names node {node}, which is not a founder of cluster {cluster}. Correct --peers"
+    )]
+    NotAFounder {
+        /// The node.
+        node: NodeId,
+        /// The cluster.
+        cluster: ClusterId,
+    },
+    /// Anything else that the system says.
+    #[error("E119 the data directory {path:?} can't be used: {what}. Check the disk")]
+    Io {
+        /// The data directory.
+        path: PathBuf,
+        /// What the system says.
+        what: String,
+    },
+}
+
+/// A data directory that is this process's own, until it is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// Open, hence locked.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes a directory for this process, making it (for its user alone) if it is not there.
+    ///
+    /// # Errors
+    /// [`DirError`] when it is no directory, in use, or not ours to use.
+    pub fn take(path: &Path) -> Result<DataDir, DirError> {
+        let refused = |e: std::io::Error, what: &str| refuse(path, &e, what);
+        match std::fs::metadata(path) {
+            Ok(meta) if !meta.is_dir() => {
+                return Err(DirError::NotADirectory { path: path.to_owned() });
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+                made.map_err(|e| refused(e, "making it"))?;
+                sync_dir(
+                    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(".".as_ref()),
+                )
+                .map_err(|e| refused(e, "syncing its parent"))?;
+            }
+            Err(e) => return Err(refused(e, "looking at it")),
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut lock = options.open(path.join(LOCK)).map_err(|e| refused(e, "opening LOCK"))?;
+        if let Err(e) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if e != rustix::io::Errno::WOULDBLOCK {
+                return Err(refused(e.into(), "locking LOCK"));
+            }
+            let mut pid = String::new();
+            // What the holder wrote is for people only: without it the refusal stands.
+            let pid = lock.read_to_string(&mut pid).ok().and_then(|_| pid.trim().parse().ok());
+            return Err(DirError::InUse { path: path.to_owned(), pid });
+        }
+        let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        written.map_err(|e| refused(e, "writing LOCK"))?;
+        Ok(DataDir { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the manifest, or `None` from a directory in which no node has been yet.
+    ///
+    /// # Errors
+    /// [`DirError`] when it is another node's, of a newer format, or damaged.
+    pub fn read(&self, node: NodeId) -> Result<Option<Manifest>, DirError> {
+        let mut text = String::new();
+        let read = File::open(self.path.join(NAME))
+            .and_then(|f| f.take(MANIFEST_BYTES_MAX).read_to_string(&mut text));
+        match read {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                if self.holds_engines()? {
+                    return Err(DirError::NoManifest { path: self.path.clone() });
+                }
+                return Ok(None);
+            }
+            Err(e) if e.kind() == ErrorKind::InvalidData => {
+                return Err(self.damaged("it is no text"));
+            }
+            Err(e) => return Err(refuse(&self.path, &e, "reading MANIFEST")),
+            Ok(_) => {}
+        }
+        let manifest = self.parse(&text)?;
+        if manifest.node != node {
+            let path = self.path.clone();
+            return Err(DirError::OtherNode { path, kept: manifest.node, asked: node });
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Replaces the manifest. It is on the disk once this returns.
+    ///
+    /// # Errors
+    /// [`DirError::Io`] or [`DirError::Permission`]; the old manifest then still stands.
+    pub fn write(&self, manifest: &Manifest) -> Result<(), DirError> {
+        let refused = |e: std::io::Error| refuse(&self.path, &e, "writing MANIFEST");
+        let new = self.path.join(NAME_NEW);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&new).map_err(refused)?;
+        file.write_all(print(manifest).as_bytes()).map_err(refused)?;
+        file.sync_all().map_err(refused)?;
+        std::fs::rename(&new, self.path.join(NAME)).map_err(refused)?;
+        sync_dir(&self.path).map_err(refused)
+    }
+
+    fn holds_engines(&self) -> Result<bool, DirError> {
+        let rows = std::fs::read_dir(&self.path);
+        let rows = rows.map_err(|e| refuse(&self.path, &e, "listing it"))?;
+        Ok(rows.flatten().any(|row| row.file_name().to_string_lossy().starts_with("engine-")))
+    }
+
+    fn damaged(&self, why: &str) -> DirError {
+        DirError::Damaged { path: self.path.clone(), why: why.to_owned() }
+    }
+
+    fn parse(&self, text: &str) -> Result<Manifest, DirError> {
+        let at = text.rfind(CHECKSUM).ok_or_else(|| self.damaged("it has no checksum"))?;
+        let (body, sum) = text.split_at(at);
+        if sum.trim_end() != format!("{CHECKSUM}\"{:08x}\"", crc32c::crc32c(body.as_bytes())) {
+            return Err(self.damaged("its checksum does not match"));
+        }
+        let table: toml::Table = body.parse().map_err(|_| self.damaged("it is no TOML"))?;
+        let got = table.get("format").and_then(toml::Value::as_integer).unwrap_or(0);
+        if got > i64::from(FORMAT) {
+            return Err(DirError::NewerFormat { path: self.path.clone(), got });
+        }
+        let form: Form = table
+            .try_into()
+            .map_err(|e: toml::de::Error| self.damaged(&e.message().replace('\n', " ")))?;
+        form.manifest().ok_or_else(|| self.damaged("an id is malformed"))
+    }
+}
+
+/// The directory of an engine in a data directory.
+pub fn engine_dir(data_dir: &Path, engine: u32) -> PathBuf {
+    data_dir.join(format!("engine-{engine:02}"))
+}
+
+/// Makes what was done to a directory's entries durable.
+///
+/// # Errors
+/// What the system says.
+pub fn sync_dir(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// A random incarnation.
+pub fn new_incarnation() -> Incarnation {
+    Incarnation(random())
+}
+
+/// A random cluster id.
+pub fn new_cluster() -> ClusterId {
+    ClusterId(random())
+}
+
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("Linux gives random bytes once it has booted");
+    assert_ne!(bytes, [0; 16], "zero stands for none");
+    bytes
+}
+
+fn refuse(path: &Path, e: &std::io::Error, what: &str) -> DirError {
+    let path = path.to_owned();
+    match e.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            DirError::Permission { path, what: format!("{what}: {e}") }
+        }
+        ErrorKind::NotADirectory => DirError::NotADirectory { path },
+        _ => DirError::Io { path, what: format!("{what}: {e}") },
+    }
+}
+
+/// The manifest as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    format: u32,
+    cluster: String,
+    node: u32,
+    incarnation: String,
+    engines: u32,
+    shards: u32,
+    segment_bytes: u64,
+    writer: WriterKind,
+    writer_why: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    founders: Vec<Founder>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Founder {
+    node: u32,
+    incarnation: String,
+    address: String,
+}
+
+impl Form {
+    fn manifest(self) -> Option<Manifest> {
+        let member = |f: Founder| {
+            let incarnation = Incarnation(unhex(&f.incarnation)?);
+            Some(Member { node: NodeId(f.node), incarnation, address: f.address })
+        };
+        Some(Manifest {
+            cluster: ClusterId(unhex(&self.cluster)?),
+            node: NodeId(self.node),
+            incarnation: Incarnation(unhex(&self.incarnation)?),
+            engines: self.engines,
+            shards: self.shards,
+            segment_bytes: self.segment_bytes,
+            writer: self.writer,
+            writer_why: self.writer_why,
+            founders: self.founders.into_iter().map(member).collect::<Option<_>>()?,
+        })
+    }
+}
+
+fn print(m: &Manifest) -> String {
+    let founder = |f: &Member| Founder {
+        node: f.node.0,
+        incarnation: f.incarnation.to_string(),
+        address: f.address.clone(),
+    };
+    let form = Form {
+        format: FORMAT,
+        cluster: m.cluster.to_string(),
+        node: m.node.0,
+        incarnation: m.incarnation.to_string(),
+        engines: m.engines,
+        shards: m.shards,
+        segment_bytes: m.segment_bytes,
+        writer: m.writer,
+        writer_why: m.writer_why.clone(),
+        founders: m.founders.iter().map(founder).collect(),
+    };
+    let body = toml::to_string(&form).expect("numbers and texts are all that it holds");
+    let body = format!("# Who this node is. Written by tercetd; never edit or copy it.\n{body}\n");
+    format!("{body}{CHECKSUM}\"{:08x}\"\n", crc32c::crc32c(body.as_bytes()))
+}
+
+fn unhex(text: &str) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests;

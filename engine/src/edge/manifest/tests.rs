@@ -1,0 +1,112 @@
+use super::*;
+use crate::edge::testing::TempDir;
+use std::os::unix::fs::PermissionsExt;
+
+fn manifest() -> Manifest {
+    Manifest {
+        cluster: ClusterId([7; 16]),
+        node: NodeId(2),
+        incarnation: Incarnation([9; 16]),
+        engines: 2,
+        shards: 12,
+        segment_bytes: 64 << 20,
+        writer: WriterKind::Direct,
+        writer_why: "direct 91 us, \"mapped\" 105 us".into(),
+        founders: vec![
+            Member { node: NodeId(1), incarnation: Incarnation([1; 16]), address: "a:1".into() },
+            Member { node: NodeId(2), incarnation: Incarnation([9; 16]), address: "b:2".into() },
+        ],
+    }
+}
+
+/// Writes a manifest's text with a checksum that matches.
+fn write_text(dir: &Path, body: &str) {
+    let text =
+        format!("{body}\n{CHECKSUM}\"{:08x}\"\n", crc32c::crc32c(format!("{body}\n").as_bytes()));
+    std::fs::write(dir.join(NAME), text).unwrap();
+}
+
+#[test]
+fn a_manifest_reads_back_as_it_was_written() {
+    let temp = TempDir::new();
+    let dir = DataDir::take(&temp.path().join("a/b")).unwrap();
+    assert_eq!(dir.read(NodeId(2)).unwrap(), None);
+    dir.write(&manifest()).unwrap();
+    assert_eq!(dir.read(NodeId(2)).unwrap(), Some(manifest()));
+    let empty = Manifest { cluster: ClusterId::NONE, founders: vec![], ..manifest() };
+    dir.write(&empty).unwrap();
+    let back = dir.read(NodeId(2)).unwrap().unwrap();
+    assert!(!back.is_born());
+    assert_eq!(back, empty);
+}
+
+#[test]
+fn a_new_directory_is_for_its_user_alone() {
+    let temp = TempDir::new();
+    let dir = DataDir::take(&temp.path().join("d")).unwrap();
+    let mode = std::fs::metadata(dir.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_directory_in_use_is_refused_with_the_process() {
+    let temp = TempDir::new();
+    let held = DataDir::take(temp.path()).unwrap();
+    let e = DataDir::take(temp.path()).unwrap_err().to_string();
+    assert!(e.starts_with("E112 ") && e.contains(&format!("(pid {})", std::process::id())), "{e}");
+    drop(held);
+    DataDir::take(temp.path()).unwrap();
+}
+
+#[test]
+fn every_refusal_is_one_line_with_a_number() {
+    let temp = TempDir::new();
+    let file = temp.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let e = DataDir::take(&file).unwrap_err().to_string();
+    assert!(e.starts_with("E110 "), "{e}");
+    let e = DataDir::take(&file.join("below")).unwrap_err().to_string();
+    assert!(e.starts_with("E110 "), "{e}");
+
+    let dir = DataDir::take(&temp.path().join("d")).unwrap();
+    dir.write(&manifest()).unwrap();
+    let e = dir.read(NodeId(3)).unwrap_err().to_string();
+    assert!(e.starts_with("E114 ") && e.contains("node 2") && e.contains("as 3"), "{e}");
+
+    write_text(dir.path(), "format = 2\nshape = \"unknown\"");
+    let e = dir.read(NodeId(2)).unwrap_err().to_string();
+    assert!(e.starts_with("E113 ") && e.contains("format 2") && !e.contains('\n'), "{e}");
+
+    write_text(dir.path(), "format = 1\nnode = 2");
+    let e = dir.read(NodeId(2)).unwrap_err().to_string();
+    assert!(e.starts_with("E116 ") && !e.contains('\n'), "{e}");
+}
+
+#[test]
+fn a_manifest_that_lost_a_bit_is_refused() {
+    let temp = TempDir::new();
+    let dir = DataDir::take(temp.path()).unwrap();
+    dir.write(&manifest()).unwrap();
+    let good = std::fs::read(temp.path().join(NAME)).unwrap();
+    for at in 0..good.len() - 1 {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(temp.path().join(NAME), &bad).unwrap();
+        let e = dir.read(NodeId(2)).unwrap_err().to_string();
+        assert!(e.starts_with("E116 "), "byte {at}: {e}");
+    }
+}
+
+#[test]
+fn strangers_files_stay_and_engines_without_a_manifest_are_refused() {
+    let temp = TempDir::new();
+    std::fs::write(temp.path().join("notes.txt"), "mine").unwrap();
+    let dir = DataDir::take(temp.path()).unwrap();
+    assert_eq!(dir.read(NodeId(1)).unwrap(), None);
+    dir.write(&manifest()).unwrap();
+    assert_eq!(std::fs::read(temp.path().join("notes.txt")).unwrap(), b"mine");
+    std::fs::remove_file(temp.path().join(NAME)).unwrap();
+    std::fs::create_dir(engine_dir(temp.path(), 0)).unwrap();
+    let e = dir.read(NodeId(1)).unwrap_err().to_string();
+    assert!(e.starts_with("E117 "), "{e}");
+}
