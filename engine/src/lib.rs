@@ -23,5 +23,6 @@ pub mod engine;
 pub mod entry;
 pub mod ids;
 pub mod limits;
+pub mod raft;
 pub mod status;
 pub mod time;

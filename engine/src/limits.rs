@@ -9,12 +9,16 @@ pub const UNCOMMITTED_BYTES_MAX: usize = 8 << 20;
 /// Log that a group keeps in memory for followers that lag a little, in bytes. One that lags further
 /// gets a snapshot.
 pub const LOG_KEPT_BYTES_MAX: usize = 4 << 20;
+/// Log that a leader keeps in memory while a follower that answers is being caught up, in bytes.
+pub const LOG_PINNED_BYTES_MAX: usize = 64 << 20;
 /// Entries on their way to one follower and not answered yet, in bytes.
 pub const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
 /// Entries in one message to a follower, in bytes.
 pub const APPEND_BYTES_MAX: usize = 1 << 20;
 /// A piece of a snapshot in one message, in bytes.
 pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 256 << 10;
+/// Pieces of a snapshot on their way to one follower and not answered yet, in bytes.
+pub const SNAPSHOT_IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
 /// A sync unit of the journal, in bytes.
 pub const UNIT_BYTES_MAX: usize = 16 << 20;
 /// Frames of one connection that may be unanswered.
@@ -39,6 +43,9 @@ pub const QUEUE_MESSAGES_MAX: usize = 10_000_000;
 pub const RENEWALS_PER_ENTRY_MAX: usize = 4096;
 
 const _: () = assert!(APPEND_BYTES_MAX > ENTRY_HEADER_BYTES + 64);
+const _: () = assert!(LOG_KEPT_BYTES_MAX <= LOG_PINNED_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX <= SNAPSHOT_IN_FLIGHT_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX + 1024 < wire::limits::PEER_FRAME_BYTES_MAX);
 const _: () = assert!(UNIT_BYTES_MAX > 2 * (ENTRY_PAYLOAD_BYTES_MAX + ENTRY_HEADER_BYTES));
 const _: () = assert!(UNCOMMITTED_BYTES_MAX < UNIT_BYTES_MAX);
 const _: () = assert!(ENTRY_PAYLOAD_BYTES_MAX + 1024 < wire::limits::PEER_FRAME_BYTES_MAX);

@@ -1,0 +1,192 @@
+//! Following: what a leader's entries do to a follower's log.
+
+use super::output::{Body, Hold, Output, Persist};
+use super::role::{Answer, Role};
+use super::{Follower, Raft};
+use crate::entry;
+use crate::ids::{Index, NodeId, Term};
+use wire::peer;
+
+impl Raft {
+    pub(super) fn on_append(&mut self, from: NodeId, m: &peer::Append<'_>, out: &mut Output) {
+        if Term(m.term) < self.term {
+            self.send_term(from, out);
+            return;
+        }
+        if !self.vet(m) {
+            return;
+        }
+        self.hear_leader(from, Term(m.term), m.sent_at, out);
+        if self.installing.is_some() {
+            // The log is about to be replaced: a heartbeat is all that this can be.
+            self.follower().due.acknowledge = true;
+            return;
+        }
+        let prev = Index(m.prev_index);
+        if let Some(hint) = self.disagreement(prev, Term(m.prev_term)) {
+            self.follower().due.reject = Some(hint);
+            return;
+        }
+        let appended = self.take_entries(m.entries, out);
+        let agreed = Index(m.prev_index + u64::from(m.count));
+        let follower = self.follower();
+        follower.agreed = follower.agreed.max(agreed);
+        let agreed = follower.agreed;
+        // New entries are acknowledged when they are durable; a heartbeat, or what was here already,
+        // at once.
+        follower.due.acknowledge |= !appended;
+        self.commit = self.commit.max(Index(m.commit).min(agreed));
+        assert!(self.commit <= self.log.last_index(), "what is committed is here");
+    }
+
+    /// Whether a message's entries are whole, undamaged, of this group, and in order.
+    fn vet(&self, m: &peer::Append<'_>) -> bool {
+        let Some(last) = m.prev_index.checked_add(u64::from(m.count)) else { return false };
+        let (mut bytes, mut index, mut term) = (m.entries, m.prev_index, Term(m.prev_term));
+        while !bytes.is_empty() {
+            let Ok(e) = entry::read(bytes) else { return false };
+            index += 1;
+            let in_order = e.header.index == Index(index) && e.header.term >= term;
+            if e.header.group != self.group || !in_order || index > last {
+                return false;
+            }
+            term = e.header.term;
+            bytes = &bytes[e.bytes.len()..];
+        }
+        index == last && term <= Term(m.term)
+    }
+
+    /// A leader of this term or a higher one spoke.
+    pub(super) fn hear_leader(&mut self, from: NodeId, term: Term, stamp: u64, out: &mut Output) {
+        assert!(term >= self.term, "a deposed leader is not followed");
+        if term > self.term {
+            self.become_follower(term, Some(from));
+            self.set_vote(term, None, out);
+        }
+        match &mut self.role {
+            Role::Leader(_) => panic!("{from} and {} both lead term {}", self.node, term),
+            Role::PreCandidate(_) | Role::Candidate(_) => self.become_follower(term, Some(from)),
+            Role::Follower(f) => {
+                let known = f.leader.is_none_or(|l| l == from);
+                assert!(known, "two nodes lead term {term}, {from} is one of them");
+                f.leader = Some(from);
+            }
+        }
+        self.loyal_until = self.now + self.election_timeout_min;
+        self.campaign_at = self.now + self.timeout;
+        let follower = self.follower();
+        follower.echo = follower.echo.max(stamp);
+    }
+
+    /// Where the leader should probe instead, if the log does not agree at `prev`.
+    fn disagreement(&self, prev: Index, prev_term: Term) -> Option<(Index, Term)> {
+        // Every leader has what is committed.
+        if prev <= self.commit || self.log.term_at(prev) == Some(prev_term) {
+            return None;
+        }
+        let probe = self.log.last_with_term_at_most(prev, prev_term);
+        let probe = probe.unwrap_or(self.commit).max(self.commit);
+        let term = self.log.term_at(probe).expect("what is not in memory was committed before");
+        Some((probe, term))
+    }
+
+    /// Appends what is new of a vetted run that agrees at its start; cuts what contradicts it.
+    fn take_entries(&mut self, mut run: &[u8], out: &mut Output) -> bool {
+        while !run.is_empty() {
+            let e = entry::read_unchecked(run).expect("the run was verified");
+            let (index, length) = (e.header.index, e.bytes.len());
+            if index > self.commit && self.log.term_at(index) != Some(e.header.term) {
+                if index <= self.log.last_index() {
+                    self.cut(index, out);
+                }
+                break;
+            }
+            run = &run[length..];
+        }
+        if run.is_empty() {
+            return false;
+        }
+        self.log.extend(run);
+        self.emit_entries(out);
+        true
+    }
+
+    pub(super) fn cut(&mut self, from: Index, out: &mut Output) {
+        assert!(from > self.commit, "what is committed is never cut");
+        assert!(from > self.applied, "what is applied is never cut");
+        self.log.truncate(from);
+        self.durability.on_truncated(from);
+        out.persist.push(Persist::Truncate { from });
+    }
+
+    /// Hands out to the journal what was appended, run by run.
+    pub(super) fn emit_entries(&mut self, out: &mut Output) {
+        let last = self.log.last_index();
+        while self.durability.emitted() < last {
+            let first = self.durability.emitted().next();
+            let end = self.log.run_end(first, last, usize::MAX);
+            let last_term = self.log.term_at(end).expect("the run is in memory");
+            out.persist.push(Persist::Entries { first, last: end, last_term });
+            self.durability.on_emitted(end);
+        }
+    }
+
+    pub(super) fn flush_follower(&mut self, out: &mut Output) {
+        let durable = self.durability.durable();
+        // Nobody hears of a term that this node could forget.
+        let hold = if self.durability.vote_is_durable() { Hold::Now } else { Hold::AfterSync };
+        let Role::Follower(follower) = &mut self.role else { return };
+        let Some(leader) = follower.leader else { return };
+        let due = core::mem::take(&mut follower.due);
+        let mut reply = peer::AppendReply {
+            term: self.term.0,
+            index: 0,
+            index_term: 0,
+            sent_at: follower.echo,
+            incarnation: self.incarnation.0,
+            reject: 0,
+        };
+        if let Some((index, term)) = due.reject {
+            (reply.index, reply.index_term, reply.reject) = (index.0, term.0, 1);
+            out.send(leader, hold, Body::AppendReply(reply));
+        }
+        if due.acknowledge {
+            let index = durable.min(follower.agreed);
+            follower.acknowledged = follower.acknowledged.max(index);
+            (reply.index, reply.index_term, reply.reject) = (index.0, 0, 0);
+            out.send(leader, hold, Body::AppendReply(reply));
+        }
+        if let Some((index, received)) = due.received {
+            let reply = peer::SnapshotReply {
+                term: self.term.0,
+                index: index.0,
+                received,
+                sent_at: follower.echo,
+            };
+            out.send(leader, hold, Body::SnapshotReply(reply));
+        }
+    }
+
+    /// Tells a deposed leader that there is a higher term.
+    pub(super) fn send_term(&self, to: NodeId, out: &mut Output) {
+        let hold = if self.durability.vote_is_durable() { Hold::Now } else { Hold::AfterSync };
+        let reply = peer::AppendReply {
+            term: self.term.0,
+            index: self.commit.0,
+            index_term: 0,
+            sent_at: 0,
+            incarnation: self.incarnation.0,
+            reject: 1,
+        };
+        out.send(to, hold, Body::AppendReply(reply));
+    }
+
+    pub(super) fn follower(&mut self) -> &mut Follower {
+        match &mut self.role {
+            Role::Follower(follower) => follower,
+            _ => panic!("whoever hears a leader follows it"),
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Answer>() <= 64, "an answer is copied at the end of each turn");

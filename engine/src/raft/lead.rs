@@ -1,0 +1,243 @@
+//! Leading: proposals, answers, commit, hand-over.
+
+use super::output::Output;
+use super::progress::{Due, Progress, Sending, State};
+use super::role::{Leader, Role, Transfer};
+use super::{Raft, Refused};
+use crate::entry::{EntryHeader, kind};
+use crate::ids::{Incarnation, Index, NodeId, Term};
+use crate::limits::{LOG_KEPT_BYTES_MAX, LOG_PINNED_BYTES_MAX, UNCOMMITTED_BYTES_MAX};
+use crate::time::{Duration, Elapsed, Time};
+use wire::{Kind, peer};
+
+impl Raft {
+    /// Appends an entry to the log in memory; it leaves with the next [`Raft::flush`]. `time` is the
+    /// group's replicated clock, which never goes back: a lower one is raised to the last entry's.
+    ///
+    /// # Errors
+    /// [`Refused::NotLeader`], or [`Refused::Busy`] while too much is uncommitted or leadership is being
+    /// handed over.
+    pub fn propose(
+        &mut self,
+        kind: Kind,
+        principal: u32,
+        time: Elapsed,
+        payload: &[u8],
+    ) -> Result<Index, Refused> {
+        let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader) };
+        let uncommitted = self.log.bytes_after(self.commit);
+        if leader.transfer.is_some() || uncommitted > UNCOMMITTED_BYTES_MAX as u64 {
+            return Err(Refused::Busy);
+        }
+        Ok(self.append(kind, principal, time, payload))
+    }
+
+    fn append(&mut self, kind: Kind, principal: u32, time: Elapsed, payload: &[u8]) -> Index {
+        let header = EntryHeader {
+            group: self.group,
+            kind,
+            term: self.term,
+            index: self.log.last_index().next(),
+            time: time.max(self.log.last_time()),
+            principal,
+        };
+        self.log.append(&header, payload);
+        header.index
+    }
+
+    pub(super) fn become_leader(&mut self) {
+        assert_eq!(self.vote, Some(self.node), "a leader voted for itself");
+        assert!(self.durability.vote_is_durable(), "a leader's vote is durable");
+        let next = self.log.last_index().next();
+        let followers = self
+            .voters
+            .nodes()
+            .enumerate()
+            .filter(|(_, node)| *node != self.node)
+            .map(|(seat, node)| Progress::new(node, seat, next))
+            .collect();
+        self.role = Role::Leader(Leader {
+            followers,
+            opened: next,
+            since: self.now,
+            confirmed: None,
+            stamp: Time::ZERO,
+            beat_at: self.next_beat(),
+            beat: true,
+            lease_given_up: false,
+            transfer: None,
+            offer: None,
+            asked_at: None,
+        });
+        self.append(kind::NOOP, 0, Elapsed::ZERO, &[]);
+    }
+
+    /// Heartbeats fall on multiples of their interval, so that the groups of an engine beat together
+    /// and their messages share a send.
+    fn next_beat(&self) -> Time {
+        let every = u64::try_from(self.heartbeat.as_nanos()).expect("a heartbeat is short");
+        Time((self.now.0 / every + 1) * every)
+    }
+
+    pub(super) fn tick_leader(&mut self, out: &mut Output) {
+        let (now, next_beat) = (self.now, self.next_beat());
+        let Role::Leader(leader) = &self.role else { return };
+        if self.voters.majority() > 1 && now >= self.quorum_lost_at(leader) {
+            // Cut off: a new leader may be elected any time now. Clients look for it.
+            self.become_follower(self.term, None);
+            self.tell(out);
+            return;
+        }
+        let patience = self.election_timeout_max;
+        let Role::Leader(leader) = &mut self.role else { return };
+        if now >= leader.beat_at {
+            leader.beat_at = next_beat;
+            leader.beat = true;
+        }
+        if leader.transfer.is_some_and(|t| now >= t.until) {
+            leader.transfer = None;
+        }
+        let total = leader.offer.map_or(0, |o| o.total);
+        for follower in &mut leader.followers {
+            follower.retry_snapshot(now, patience, total);
+        }
+    }
+
+    pub(super) fn deadline_leader(&self, leader: &Leader) -> Time {
+        let mut at = leader.beat_at;
+        if self.voters.majority() > 1 {
+            at = at.min(self.quorum_lost_at(leader));
+        }
+        leader.transfer.map_or(at, |t| at.min(t.until))
+    }
+
+    pub(super) fn on_append_reply(
+        &mut self,
+        from: NodeId,
+        m: &peer::AppendReply,
+        out: &mut Output,
+    ) {
+        let Some(seat) = self.voters.seat_of(from, Incarnation(m.incarnation)) else { return };
+        if Term(m.term) > self.term {
+            self.adopt_term(Term(m.term), out);
+            return;
+        }
+        let (now, last) = (self.now, self.log.last_index());
+        let Role::Leader(leader) = &mut self.role else { return };
+        if Term(m.term) < self.term || Index(m.index) > last {
+            return;
+        }
+        let stamp = leader.stamp;
+        let follower = leader.followers.iter_mut().find(|f| f.seat == seat);
+        let follower = follower.expect("every other voter is followed");
+        follower.on_echo(now, m.sent_at, stamp);
+        if m.reject == 0 {
+            let first = self.log.first_index();
+            follower.on_agreed(Index(m.index), Time(m.sent_at), first);
+            self.confirm();
+            self.advance_commit();
+            return;
+        }
+        let stale = Time(m.sent_at) < follower.floor;
+        if !stale && !matches!(follower.state, State::Snapshot(_)) {
+            let (index, term) = (Index(m.index), Term(m.index_term));
+            follower.floor = stamp + Duration::from_nanos(1);
+            match self.log.last_with_term_at_most(index, term) {
+                Some(agreed) => follower.probe(agreed.next(), Due::Now),
+                None if follower.matched >= self.log.first_index().prev() => {
+                    follower.probe(follower.matched.next(), Due::Now);
+                }
+                None => follower.state = State::Snapshot(Sending::Wanted),
+            }
+        }
+        self.confirm();
+    }
+
+    /// Commits what a majority has durably, if it is of this term; that takes all before it along.
+    pub(super) fn advance_commit(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        let own = core::iter::once(self.durability.durable());
+        let matched = leader.followers.iter().map(|f| f.matched).chain(own);
+        let index = self.voters.majority_reaches(matched);
+        if index > self.commit && index >= leader.opened {
+            assert_eq!(
+                self.log.term_at(index),
+                Some(self.term),
+                "from there on all is this term's"
+            );
+            self.commit = index;
+        }
+    }
+
+    /// The caller applied everything up to `index`: what lies below may leave memory, but for what
+    /// followers that lag a little may still need.
+    pub fn on_applied(&mut self, index: Index) {
+        assert!(index <= self.commit, "only what is committed is applied");
+        if index <= self.applied {
+            return;
+        }
+        self.applied = index;
+        let held = self.log.bytes_after(self.log.first_index().prev());
+        if held <= LOG_KEPT_BYTES_MAX as u64 {
+            return;
+        }
+        let emitted = self.durability.emitted();
+        let mut upto = self.log.kept_from(LOG_KEPT_BYTES_MAX).min(index).min(emitted);
+        if held <= LOG_PINNED_BYTES_MAX as u64 {
+            upto = upto.min(self.pinned_from());
+        }
+        self.log.drop_to(upto);
+    }
+
+    /// What followers that are being caught up still need begins after this index.
+    fn pinned_from(&self) -> Index {
+        let Role::Leader(leader) = &self.role else { return self.applied };
+        let recent = |at: Time| at + self.election_timeout_max >= self.now;
+        let needs = |f: &Progress| match f.state {
+            _ if !f.heard_at.is_some_and(recent) => None,
+            State::Replicate | State::Probe(_) => Some(f.matched),
+            State::Snapshot(Sending::Pieces { index, .. }) => Some(index),
+            State::Snapshot(Sending::Wanted) => None,
+        };
+        leader.followers.iter().filter_map(needs).min().unwrap_or(self.applied)
+    }
+
+    /// Hands leadership over to `to`: once it has everything, it is asked to campaign at once. Until then, or
+    /// until the longest election timeout has passed, nothing is proposed.
+    pub fn transfer(&mut self, now: Time, to: NodeId, out: &mut Output) {
+        self.advance(now);
+        let until = now + self.election_timeout_max;
+        let known = self.voters.seat(to).is_some() && to != self.node;
+        if let Role::Leader(leader) = &mut self.role
+            && known
+        {
+            leader.transfer = Some(Transfer { to, until, asked: false });
+        }
+        self.tell(out);
+    }
+}
+
+impl Progress {
+    fn on_agreed(&mut self, index: Index, echo: Time, first: Index) {
+        self.on_matched(index);
+        match self.state {
+            // An answer to an older question says nothing about this one.
+            State::Probe(_) if echo >= self.floor => self.state = State::Replicate,
+            State::Snapshot(_) if self.matched.next() >= first => {
+                self.probe(self.matched.next(), Due::Now);
+            }
+            _ => {}
+        }
+    }
+
+    /// A snapshot that does not come further is sent again from where it stood; one that is all there and
+    /// not installed is asked after by its last piece.
+    fn retry_snapshot(&mut self, now: Time, patience: Duration, total: u64) {
+        if let State::Snapshot(Sending::Pieces { received, sent, moved_at, .. }) = &mut self.state
+            && now.since(*moved_at) > patience
+        {
+            *sent = (*received).min(total.saturating_sub(1));
+            *moved_at = now;
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! Raft for one group: messages in, outputs out. Commands are opaque bytes.
+//!
+//! [`Raft`] keeps the term, the vote, the log and the role, and decides. It sends nothing and writes
+//! nothing: each call leaves in an [`Output`] what the caller is to journal and to send. It has no
+//! clock: `now` comes with every call, [`Raft::deadline`] says when the next one is wanted. One seed
+//! decides everything that is left to chance.
+//!
+//! # How it works
+//!
+//! *A turn.* The caller hands in what has arrived ([`Raft::on_message`], [`Raft::propose`], ...) and ends
+//! the turn with [`Raft::flush`]: all that was proposed becomes one journal record and one message to
+//! each follower. The leader's disk works beside the followers': its own log counts for commit
+//! only as far as it is durable.
+//!
+//! *Election.* A follower that hears no leader for a random time asks first whether it would be elected
+//! (pre-vote), so that a node which was cut off does not depose a leader when it returns. Nobody votes
+//! within the shortest election timeout of a leader's last sign of life, nor within it after a
+//! restart (it may have forgotten one). A leader that hears no majority for the longest election
+//! timeout steps down. A term and a vote are durable before anybody hears of them.
+//!
+//! *Replication.* Each follower is probed, replicated to, or sent a snapshot: see [`progress`]. Messages
+//! may be lost, doubled and reordered: a heartbeat carries the index before what the leader would send
+//! next, so that whatever was lost shows with the next heartbeat. A refusal names index and term, and
+//! both sides skip what can't agree.
+//!
+//! *Commit.* Only an entry of the leader's own term is committed by counting; it takes all before it
+//! along (figure 8 of the paper). So a new leader opens its term with an empty entry.
+//!
+//! *Reads.* Every message of a leader carries a stamp of its own clock, every answer echoes the newest.
+//! The stamp that a majority has echoed is the last moment at which it still led:
+//! [`Raft::confirmed_at`]. It serves both the lease (that moment plus the shortest election timeout, less
+//! a margin for drift) and ReadIndex (that moment is not before the read). See [`Raft::read`].
+//!
+//! *Durability* is counted in journal positions: see `durability.rs`.
+//!
+//! # Invariants
+//!
+//! - Election safety: one leader a term at most. Log matching, leader completeness.
+//! - What is committed is never cut; an index is acknowledged only when durable and agreed.
+//! - A leader that asked another to campaign never again answers by lease in that term.
+//! - State of a role lives in the role: a follower has no follower progress.
+//! - Nothing waits without a timer that ends the wait.
+//!
+//! # Left out, and what it costs
+//!
+//! - Membership change and learners: voters are fixed. `voters.rs` says where they will live.
+//! - Reading old entries back from the journal: a follower that lags further than the log in memory
+//!   gets a snapshot. Costs a snapshot where a few megabytes of log would have done.
+//! - Telling followers at once that something was committed: they learn it with the next entries or
+//!   heartbeat. Costs them that long in applying; saves a message per write.
+//! - Drift between clocks is bounded by assumption (a tenth), not observed.
+//!
+//! # Sources
+//!
+//! Ongaro and Ousterhout, In Search of an Understandable Consensus Algorithm, 2014. Ongaro, Consensus:
+//! Bridging Theory and Practice, 2014: 3.10 (transfer), 6.4 (reads), 9.6 (pre-vote). etcd-io/raft for
+//! the shape of the cut and of follower progress.
+
+mod durability;
+mod election;
+mod follow;
+mod lead;
+mod log;
+mod output;
+pub mod progress;
+mod random;
+mod reads;
+mod restored;
+mod role;
+mod send;
+mod snapshot;
+mod voters;
+
+#[cfg(test)]
+mod tests;
+
+pub use log::{CHUNK_BYTES, Log};
+pub use output::{AppendRange, Body, Hold, Install, Outgoing, Output, Persist, SnapshotPiece};
+pub use reads::Read;
+pub use restored::{RestoreError, Restored};
+pub use voters::VOTERS_MAX;
+
+use crate::effects::Note;
+use crate::engine::Reads;
+use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
+use crate::time::{Duration, Elapsed, Time};
+use alloc::vec::Vec;
+use durability::Durability;
+use progress::Progress;
+use random::Random;
+use role::{Follower, Role};
+use voters::{Seats, Voters};
+use wire::peer;
+
+/// What a replica is told at its start and never again.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The group.
+    pub group: GroupId,
+    /// This node.
+    pub node: NodeId,
+    /// This node's data directory.
+    pub incarnation: Incarnation,
+    /// Who votes, this node included.
+    pub voters: Vec<Voter>,
+    /// The shortest time without a leader after which a follower campaigns.
+    pub election_timeout_min: Duration,
+    /// The longest time without a leader after which a follower campaigns.
+    pub election_timeout_max: Duration,
+    /// How often an idle leader is heard; several times within the shortest election timeout.
+    pub heartbeat: Duration,
+    /// How reads are made linearizable.
+    pub reads: Reads,
+    /// Whether this node is to lead a group that was never led.
+    pub preference: Preference,
+    /// The seed of everything that is drawn by chance. Another one at each start.
+    pub seed: u64,
+}
+
+/// A node that votes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Voter {
+    /// The node.
+    pub node: NodeId,
+    /// The data directory with which it was admitted.
+    pub incarnation: Incarnation,
+}
+
+/// Whether a node is to lead a group that was never led.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Preference {
+    /// It campaigns as soon as a majority is connected.
+    Preferred,
+    /// It waits its time.
+    Ordinary,
+}
+
+/// A message from a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Message<'a> {
+    /// Asks for a vote.
+    Vote(peer::Vote),
+    /// Answers a vote.
+    VoteReply(peer::VoteReply),
+    /// Entries, or a heartbeat.
+    Append(peer::Append<'a>),
+    /// Answers entries.
+    AppendReply(peer::AppendReply),
+    /// A piece of a snapshot.
+    Snapshot(peer::Snapshot<'a>),
+    /// Answers a piece of a snapshot.
+    SnapshotReply(peer::SnapshotReply),
+    /// Asks this node to campaign.
+    TimeoutNow(peer::TimeoutNow),
+}
+
+/// What a replica is to its group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RoleName {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether it would be elected.
+    PreCandidate,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+impl RoleName {
+    /// The role's name, for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RoleName::Follower => "follower",
+            RoleName::PreCandidate => "pre-candidate",
+            RoleName::Candidate => "candidate",
+            RoleName::Leader => "leader",
+        }
+    }
+}
+
+/// Why something was not proposed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// Another replica leads, or none.
+    #[error("this replica does not lead the group")]
+    NotLeader,
+    /// Too much is uncommitted, or leadership is being handed over.
+    #[error("the group takes no more entries right now; try again")]
+    Busy,
+}
+
+/// One replica of one group.
+pub struct Raft {
+    group: GroupId,
+    node: NodeId,
+    incarnation: Incarnation,
+    voters: Voters,
+    election_timeout_min: Duration,
+    election_timeout_max: Duration,
+    heartbeat: Duration,
+    reads: Reads,
+    preference: Preference,
+    random: Random,
+    term: Term,
+    vote: Option<NodeId>,
+    log: Log,
+    commit: Index,
+    applied: Index,
+    /// The newest snapshot of this replica stands for this index.
+    snapshot: Index,
+    durability: Durability,
+    role: Role,
+    /// No vote before this moment: a leader was heard a short while ago, or may have been.
+    loyal_until: Time,
+    /// This replica's present election timeout, drawn anew for each campaign.
+    timeout: Duration,
+    campaign_at: Time,
+    /// A snapshot has come in whole and is being saved and restored.
+    installing: Option<(Index, Term)>,
+    /// The links that stand.
+    links: Seats,
+    /// The leader that was told last.
+    told: (Term, Option<NodeId>),
+    /// The newest `now`.
+    now: Time,
+}
+
+impl Raft {
+    /// A replica that remembers what `restored` holds.
+    ///
+    /// A group that was never led (term zero, no entry) may be led at once; otherwise nobody gets a vote
+    /// within the shortest election timeout, since a leader may count on what was forgotten.
+    pub fn new(config: Config, restored: Restored, now: Time) -> Raft {
+        assert!(config.election_timeout_min <= config.election_timeout_max);
+        assert!(config.heartbeat > Duration::ZERO);
+        assert!(
+            config.heartbeat * 2 <= config.election_timeout_min,
+            "a lost heartbeat is survived"
+        );
+        restored.check().expect("the caller checked what it restored");
+        let voters = Voters::new(config.voters);
+        assert!(
+            voters.seat_of(config.node, config.incarnation).is_some(),
+            "a replica of a group is one of its voters"
+        );
+        let place = (u64::from(config.group.0) << 32) | u64::from(config.node.0);
+        let mut random = Random::new(config.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let timeout = random.duration(config.election_timeout_min, config.election_timeout_max);
+        let last = restored.log.last_index();
+        let term = restored.term.max(restored.log.last_term());
+        // A term learned from an entry alone was not voted in.
+        let vote = if term == restored.term { restored.vote } else { None };
+        let fresh = term == Term::ZERO && last == Index::ZERO;
+        let alone = voters.len() == 1;
+        let silence = if fresh { Duration::ZERO } else { config.election_timeout_min };
+        Raft {
+            group: config.group,
+            node: config.node,
+            incarnation: config.incarnation,
+            voters,
+            election_timeout_min: config.election_timeout_min,
+            election_timeout_max: config.election_timeout_max,
+            heartbeat: config.heartbeat,
+            reads: config.reads,
+            preference: config.preference,
+            random,
+            term,
+            vote,
+            log: restored.log,
+            commit: restored.commit,
+            applied: restored.snapshot,
+            snapshot: restored.snapshot,
+            durability: Durability::new(last),
+            role: Role::Follower(Follower::new(None, restored.commit)),
+            loyal_until: now + silence,
+            timeout,
+            campaign_at: if alone { now } else { now + timeout },
+            installing: None,
+            links: Seats::default(),
+            told: (Term::ZERO, None),
+            now,
+        }
+    }
+
+    /// Time passed: due at [`Raft::deadline`] at the latest. What it leads to leaves with the next
+    /// [`Raft::flush`].
+    pub fn on_tick(&mut self, now: Time, out: &mut Output) {
+        self.advance(now);
+        match &self.role {
+            Role::Leader(_) => self.tick_leader(out),
+            _ if now < self.campaign_at => {}
+            // What is being installed can't be interrupted by leading.
+            _ if self.installing.is_some() => self.campaign_at = now + self.timeout,
+            _ => self.campaign_first(out),
+        }
+        self.tell(out);
+    }
+
+    /// When [`Raft::on_tick`] is wanted, at the latest.
+    pub fn deadline(&self) -> Time {
+        match &self.role {
+            Role::Leader(leader) => self.deadline_leader(leader),
+            _ => self.campaign_at,
+        }
+    }
+
+    /// A message came in. It may be late, lost, doubled; it may not be forged.
+    pub fn on_message(&mut self, now: Time, from: NodeId, message: Message<'_>, out: &mut Output) {
+        self.advance(now);
+        let Some(seat) = self.voters.seat(from).filter(|_| from != self.node) else { return };
+        match message {
+            Message::Vote(m) => self.on_vote(from, &m, out),
+            Message::VoteReply(m) => self.on_vote_reply(from, &m, out),
+            Message::Append(m) => self.on_append(from, &m, out),
+            Message::AppendReply(m) => self.on_append_reply(from, &m, out),
+            Message::Snapshot(m) => self.on_snapshot(from, &m, out),
+            Message::SnapshotReply(m) => self.on_snapshot_reply(seat, &m, out),
+            Message::TimeoutNow(m) => self.on_timeout_now(from, &m, out),
+        }
+        self.tell(out);
+    }
+
+    /// The link to a peer stands (anew): whatever was on its way may be lost.
+    pub fn on_peer_up(&mut self, now: Time, peer: NodeId, out: &mut Output) {
+        self.advance(now);
+        let Some(seat) = self.voters.seat(peer).filter(|_| peer != self.node) else { return };
+        self.links.insert(seat);
+        self.reprobe(seat);
+        if self.preference == Preference::Preferred
+            && self.never_led()
+            && self.links.count() + 1 >= self.voters.majority()
+        {
+            self.campaign_first(out);
+        }
+        self.tell(out);
+    }
+
+    /// The link to a peer is gone.
+    pub fn on_peer_down(&mut self, now: Time, peer: NodeId) {
+        self.advance(now);
+        let Some(seat) = self.voters.seat(peer) else { return };
+        self.links.remove(seat);
+        self.reprobe(seat);
+    }
+
+    /// Ends a turn: emits what was proposed since the last one, to the journal and to each follower
+    /// that can take it, or the answer that is due to the leader.
+    pub fn flush(&mut self, now: Time, out: &mut Output) {
+        self.advance(now);
+        match self.role {
+            Role::Leader(_) => self.flush_leader(out),
+            Role::Follower(_) => self.flush_follower(out),
+            Role::PreCandidate(_) | Role::Candidate(_) => {}
+        }
+        self.tell(out);
+    }
+
+    /// All of the last [`Output::persist`] is in the journal, in the unit `position` or before.
+    pub fn on_appended(&mut self, position: Position) {
+        self.durability.on_appended(position);
+    }
+
+    /// All units up to `position` are durable.
+    pub fn on_synced(&mut self, now: Time, position: Position, out: &mut Output) {
+        self.advance(now);
+        self.durability.on_synced(position);
+        match &mut self.role {
+            Role::Leader(_) => self.advance_commit(),
+            Role::Candidate(_) => self.count_own_vote(out),
+            Role::Follower(follower) => {
+                let index = self.durability.durable().min(follower.agreed);
+                follower.due.acknowledge |= index > follower.acknowledged;
+            }
+            Role::PreCandidate(_) => {}
+        }
+        self.tell(out);
+    }
+
+    /// A snapshot of this replica at `index` is durable, as its record in the journal is: the journal no
+    /// longer needs what lies up to there.
+    pub fn snapshot_made(&mut self, index: Index, term: Term) {
+        assert!(index <= self.applied, "a snapshot stands for what was applied");
+        if let Some(there) = self.log.term_at(index) {
+            assert_eq!(there, term, "a snapshot and the log agree");
+        }
+        self.snapshot = self.snapshot.max(index);
+    }
+
+    /// The group's replicated clock reads at least `time`, as the snapshot says that was just restored.
+    pub fn raise_time(&mut self, time: Elapsed) {
+        self.log.raise_time(time);
+    }
+
+    /// The highest index known to be committed.
+    pub fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The term.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Who has this replica's vote in the present term.
+    pub fn vote(&self) -> Option<NodeId> {
+        self.vote
+    }
+
+    /// The group.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// The role.
+    pub fn role(&self) -> RoleName {
+        match self.role {
+            Role::Follower(_) => RoleName::Follower,
+            Role::PreCandidate(_) => RoleName::PreCandidate,
+            Role::Candidate(_) => RoleName::Candidate,
+            Role::Leader(_) => RoleName::Leader,
+        }
+    }
+
+    /// Who leads, as far as this replica knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(_) => Some(self.node),
+            Role::Follower(follower) => follower.leader,
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    /// Whether this replica leads.
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// The log in memory.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The first index in memory.
+    pub fn first_index(&self) -> Index {
+        self.log.first_index()
+    }
+
+    /// The last index of the log. It falls when a leader loses its role before what was proposed
+    /// was flushed, and when a follower's log is cut.
+    pub fn last_index(&self) -> Index {
+        self.log.last_index()
+    }
+
+    /// The highest index that is durable here.
+    pub fn durable(&self) -> Index {
+        self.durability.durable()
+    }
+
+    /// The highest index that is applied here.
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// The index of this replica's newest snapshot; zero if there is none.
+    pub fn snapshot_index(&self) -> Index {
+        self.snapshot
+    }
+
+    /// The followers as the leader sees them; empty elsewhere.
+    pub fn progress(&self) -> &[Progress] {
+        match &self.role {
+            Role::Leader(leader) => &leader.followers,
+            _ => &[],
+        }
+    }
+
+    fn advance(&mut self, now: Time) {
+        assert!(now >= self.now, "time does not go back");
+        self.now = now;
+    }
+
+    fn never_led(&self) -> bool {
+        let waits = matches!(&self.role, Role::Follower(f) if f.leader.is_none());
+        waits && self.term == Term::ZERO && self.log.last_index() == Index::ZERO
+    }
+
+    fn tell(&mut self, out: &mut Output) {
+        let known = (self.term, self.leader());
+        if known != self.told {
+            self.told = known;
+            out.notes.push(Note::Leader { group: self.group, term: known.0, leader: known.1 });
+        }
+    }
+}

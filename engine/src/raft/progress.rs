@@ -1,0 +1,121 @@
+//! A follower, as its leader sees it.
+//!
+//! ```text
+//!              agrees                     rejects, link down
+//!   Probe ----------------> Replicate ----------------------> Probe
+//!     |                         |                               ^
+//!     |  next is gone from the log                              | the snapshot is installed,
+//!     +-----------> Snapshot <--+                               | or the link is down
+//!                      +----------------------------------------+
+//! ```
+//!
+//! A new leader is hopeful: each follower starts in Replicate.
+
+use crate::ids::{Index, NodeId};
+use crate::time::Time;
+
+/// What the leader knows of one follower.
+///
+/// Invariant: `matched < next`, and `matched` never falls.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// The follower.
+    pub node: NodeId,
+    /// Up to here its log is durable and agrees with the leader's.
+    pub matched: Index,
+    /// What to send next.
+    pub next: Index,
+    /// How it is sent to.
+    pub state: State,
+    /// The newest stamp of the leader that it echoed.
+    pub echoed: Option<Time>,
+    /// When it was last heard.
+    pub heard_at: Option<Time>,
+    /// A refusal that answers an older stamp than this is stale: it was acted on already.
+    pub(super) floor: Time,
+    /// Where the follower stands among the voters.
+    pub(super) seat: usize,
+}
+
+/// How a follower is sent to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Where the logs agree is not known: heartbeats ask, one at a time.
+    Probe(Due),
+    /// Entries are sent as they come, without waiting for answers.
+    Replicate,
+    /// What it needs is gone from the log: it gets a snapshot.
+    Snapshot(Sending),
+}
+
+/// Whether a message is due at the next flush.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Due {
+    /// At the next flush.
+    Now,
+    /// With the next heartbeat.
+    Later,
+}
+
+/// How far a snapshot has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sending {
+    /// It is being made.
+    Wanted,
+    /// It is being sent.
+    Pieces {
+        /// The index that it stands for.
+        index: Index,
+        /// Bytes that the follower has.
+        received: u64,
+        /// Bytes that were sent.
+        sent: u64,
+        /// When it last came further.
+        moved_at: Time,
+    },
+}
+
+impl Progress {
+    pub(super) fn new(node: NodeId, seat: usize, next: Index) -> Progress {
+        Progress {
+            node,
+            matched: Index::ZERO,
+            next,
+            state: State::Replicate,
+            echoed: None,
+            heard_at: None,
+            floor: Time::ZERO,
+            seat,
+        }
+    }
+
+    /// The state's name, for people.
+    pub fn state_name(&self) -> &'static str {
+        match self.state {
+            State::Probe(_) => "probe",
+            State::Replicate => "replicate",
+            State::Snapshot(_) => "snapshot",
+        }
+    }
+
+    /// Asks again where the logs agree, just before `next`.
+    pub(super) fn probe(&mut self, next: Index, due: Due) {
+        self.next = next.max(self.matched.next());
+        self.state = State::Probe(due);
+    }
+
+    /// The follower echoed a stamp, which is at most the last one given out.
+    pub(super) fn on_echo(&mut self, now: Time, echo: u64, stamp_last: Time) {
+        let echo = Time(echo);
+        if echo > Time::ZERO && echo <= stamp_last {
+            self.echoed = self.echoed.max(Some(echo));
+        }
+        self.heard_at = Some(now);
+    }
+
+    /// The follower has everything up to `index` durably.
+    pub(super) fn on_matched(&mut self, index: Index) {
+        self.matched = self.matched.max(index);
+        self.next = self.next.max(self.matched.next());
+    }
+}

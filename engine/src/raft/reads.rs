@@ -1,0 +1,83 @@
+//! Reads: the lease, and ReadIndex.
+//!
+//! A follower that echoes stamp `s` received that message at or after the leader's moment `s`, and
+//! votes for nobody within the shortest election timeout of then. So once a majority echoed `s`, no
+//! other leader is elected before `s + election_timeout_min`, as long as clocks run at nearly the same
+//! rate: the lease ends a tenth earlier.
+
+use super::Raft;
+use super::role::{Leader, Role};
+use crate::engine::Reads;
+use crate::time::{Duration, Time};
+
+/// The part of the lease that is given away to clocks that drift: one in so many.
+const LEASE_DRIFT_DIVISOR: u32 = 10;
+
+/// How a read is to be made linearizable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Read {
+    /// At once, from what is applied, which must be at least [`Raft::commit`].
+    Ready,
+    /// As soon as [`Raft::confirmed_at`] is at least this moment; then as for `Ready`.
+    After(Time),
+    /// Not here.
+    NotLeader,
+}
+
+impl Raft {
+    /// The newest moment of this leader's clock at which a majority is known to have still followed it.
+    /// It only grows within a term. Nothing before an entry of the term is committed, since until
+    /// then the leader does not know what is.
+    pub fn confirmed_at(&self) -> Option<Time> {
+        let Role::Leader(leader) = &self.role else { return None };
+        if self.commit < leader.opened {
+            return None;
+        }
+        if self.voters.majority() == 1 { Some(self.now) } else { leader.confirmed }
+    }
+
+    /// Until when this leader may answer by its lease; nothing if it has none.
+    pub fn lease_until(&self) -> Option<Time> {
+        let Role::Leader(leader) = &self.role else { return None };
+        if self.reads != Reads::Lease || leader.lease_given_up {
+            return None;
+        }
+        let margin = self.election_timeout_min / LEASE_DRIFT_DIVISOR;
+        self.confirmed_at().map(|at| at + (self.election_timeout_min - margin))
+    }
+
+    /// How a read that arrived at `now` is to be made. [`Read::After`] sends a round of heartbeats with
+    /// the next [`Raft::flush`]; all reads of a turn share it.
+    pub fn read(&mut self, now: Time) -> Read {
+        self.advance(now);
+        let valid = self.lease_until().is_some_and(|until| now < until);
+        let alone = self.voters.majority() == 1;
+        let opened = self.confirmed_at().is_some();
+        let Role::Leader(leader) = &mut self.role else { return Read::NotLeader };
+        if valid || (alone && opened) {
+            return Read::Ready;
+        }
+        leader.beat |= !alone;
+        // Alone, the clock itself confirms; with others, an answer to a message yet to be sent.
+        Read::After(if alone { now } else { leader.next_stamp(now) })
+    }
+
+    /// When a majority was last known to follow this leader; its election counts.
+    pub(super) fn heard_majority_at(&self, leader: &Leader) -> Time {
+        let alone = self.voters.majority() == 1;
+        if alone { self.now } else { leader.confirmed.unwrap_or(leader.since).max(leader.since) }
+    }
+
+    /// A follower echoed something: a majority may have echoed more.
+    pub(super) fn confirm(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let own = core::iter::once(Some(Time::MAX));
+        let echoes = leader.followers.iter().map(|f| f.echoed).chain(own);
+        let confirmed = self.voters.majority_reaches(echoes);
+        leader.confirmed = leader.confirmed.max(confirmed);
+    }
+
+    pub(super) fn quorum_lost_at(&self, leader: &Leader) -> Time {
+        self.heard_majority_at(leader) + self.election_timeout_max + Duration::from_nanos(1)
+    }
+}

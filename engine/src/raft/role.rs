@@ -1,0 +1,125 @@
+//! The roles, each owning what exists only in it.
+
+use super::progress::Progress;
+use super::voters::Seats;
+use crate::ids::{Index, NodeId, Term};
+use crate::time::Time;
+use alloc::vec::Vec;
+
+/// What this replica is to the group right now.
+pub(super) enum Role {
+    Follower(Follower),
+    /// Asks whether it would be elected, without a new term.
+    PreCandidate(Tally),
+    /// Asks for votes in its term.
+    Candidate(Candidate),
+    Leader(Leader),
+}
+
+/// Follows a leader, or waits for one.
+pub(super) struct Follower {
+    pub leader: Option<NodeId>,
+    /// Up to here the log agrees with the leader's; at least the commit index, which every leader has.
+    pub agreed: Index,
+    /// The newest stamp heard from this leader.
+    pub echo: u64,
+    /// The last index that was acknowledged to this leader.
+    pub acknowledged: Index,
+    pub due: Answer,
+    pub receiving: Option<Receiving>,
+}
+
+/// What is owed to the leader at the end of the turn.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Answer {
+    pub acknowledge: bool,
+    /// The leader should probe at this index, of this term.
+    pub reject: Option<(Index, Term)>,
+    /// How much of the snapshot at this index is here.
+    pub received: Option<(Index, u64)>,
+}
+
+/// A snapshot that is coming in, piece by piece.
+#[derive(Clone, Copy)]
+pub(super) struct Receiving {
+    pub index: Index,
+    pub term: Term,
+    pub total: u64,
+    pub received: u64,
+}
+
+impl Follower {
+    pub fn new(leader: Option<NodeId>, commit: Index) -> Follower {
+        Follower {
+            leader,
+            agreed: commit,
+            echo: 0,
+            acknowledged: Index::ZERO,
+            due: Answer::default(),
+            receiving: None,
+        }
+    }
+}
+
+/// Votes for and against, by seat.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tally {
+    pub granted: Seats,
+}
+
+/// Campaigns in its term.
+pub(super) struct Candidate {
+    pub tally: Tally,
+}
+
+/// Leads its term.
+pub(super) struct Leader {
+    /// The other voters, in the order of their ids.
+    pub followers: Vec<Progress>,
+    /// The entry that opened the term: once it is committed, so is everything before it.
+    pub opened: Index,
+    pub since: Time,
+    /// The newest stamp that a majority echoed.
+    pub confirmed: Option<Time>,
+    /// The newest stamp given out. Stamps are this node's clock, and strictly rise.
+    pub stamp: Time,
+    pub beat_at: Time,
+    /// A round of heartbeats leaves with the next flush.
+    pub beat: bool,
+    /// The lease was given up: once another was asked to campaign, its voters need not wait for this
+    /// leader's silence any more, at whatever time they hear of it.
+    pub lease_given_up: bool,
+    pub transfer: Option<Transfer>,
+    pub offer: Option<Offer>,
+    /// When a snapshot was asked for that did not come yet.
+    pub asked_at: Option<Time>,
+}
+
+/// Leadership is to go to another.
+#[derive(Clone, Copy)]
+pub(super) struct Transfer {
+    pub to: NodeId,
+    pub until: Time,
+    pub asked: bool,
+}
+
+/// A snapshot that can be sent.
+#[derive(Clone, Copy)]
+pub(super) struct Offer {
+    pub index: Index,
+    pub term: Term,
+    pub total: u64,
+}
+
+impl Leader {
+    /// A new stamp.
+    pub fn take_stamp(&mut self, now: Time) -> Time {
+        self.stamp = self.next_stamp(now);
+        self.stamp
+    }
+
+    /// What the next stamp will be at least.
+    pub fn next_stamp(&self, now: Time) -> Time {
+        now.max(Time(self.stamp.0 + 1))
+    }
+}

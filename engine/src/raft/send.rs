@@ -1,0 +1,178 @@
+//! Sending: the end of a leader's turn.
+
+use super::Raft;
+use super::log::Log;
+use super::output::{AppendRange, Body, Hold, Output, SnapshotPiece};
+use super::progress::{Due, Progress, Sending, State};
+use super::role::{Offer, Role};
+use crate::effects::Note;
+use crate::ids::{Index, Term};
+use crate::limits::{
+    APPEND_BYTES_MAX, IN_FLIGHT_BYTES_MAX, SNAPSHOT_IN_FLIGHT_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX,
+};
+use crate::time::Time;
+use wire::peer;
+
+/// What all messages of a flush have in common.
+struct Round<'a> {
+    log: &'a Log,
+    term: Term,
+    commit: Index,
+    stamp: Time,
+    /// Everybody gets a heartbeat.
+    beat: bool,
+    offer: Option<Offer>,
+}
+
+impl Raft {
+    pub(super) fn flush_leader(&mut self, out: &mut Output) {
+        self.emit_entries(out);
+        let (now, patience) = (self.now, self.election_timeout_max);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let round = Round {
+            log: &self.log,
+            term: self.term,
+            commit: self.commit,
+            stamp: leader.take_stamp(now),
+            beat: core::mem::take(&mut leader.beat),
+            offer: leader.offer,
+        };
+        let mut wanted = None;
+        for follower in &mut leader.followers {
+            let was = follower.state;
+            round.send(follower, now, out);
+            if matches!(follower.state, State::Snapshot(_)) {
+                let useless = round.offer.is_none_or(|o| o.index < round.log.first_index().prev());
+                wanted = wanted.or(useless.then_some(follower.node));
+                if !matches!(was, State::Snapshot(_)) {
+                    let to = follower.node;
+                    out.notes.push(Note::SnapshotSent { group: self.group, to });
+                }
+            }
+        }
+        let asked = leader.asked_at.is_some_and(|at| now.since(at) < patience);
+        if wanted.is_some() && !asked {
+            leader.asked_at = Some(now);
+            out.snapshot_wanted = wanted;
+        }
+        self.ask_successor(out);
+    }
+
+    /// Asks the one that leadership goes to, once it has everything.
+    fn ask_successor(&mut self, out: &mut Output) {
+        let last = self.log.last_index();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(transfer) = &mut leader.transfer else { return };
+        let ready = leader.followers.iter().any(|f| f.node == transfer.to && f.matched == last);
+        if ready && !transfer.asked {
+            transfer.asked = true;
+            // Before the message leaves, and for good: it may arrive, and win, at any later time.
+            leader.lease_given_up = true;
+            let body = Body::TimeoutNow(peer::TimeoutNow { term: self.term.0 });
+            out.send(transfer.to, Hold::Now, body);
+        }
+    }
+}
+
+impl Round<'_> {
+    fn send(&self, follower: &mut Progress, now: Time, out: &mut Output) {
+        let gone = self.log.term_at(follower.next.prev()).is_none();
+        if gone && !matches!(follower.state, State::Snapshot(_)) {
+            follower.state = State::Snapshot(Sending::Wanted);
+        }
+        match follower.state {
+            State::Probe(due) => {
+                if self.beat || due == Due::Now {
+                    follower.state = State::Probe(Due::Later);
+                    self.append(follower, follower.next.prev(), out);
+                }
+            }
+            State::Replicate => {
+                self.entries(follower, out);
+                if self.beat {
+                    self.append(follower, follower.next.prev(), out);
+                }
+            }
+            State::Snapshot(_) => {
+                self.pieces(follower, now, out);
+                if self.beat {
+                    self.heartbeat(follower, out);
+                }
+            }
+        }
+    }
+
+    /// Sends what the follower does not have, as far as the window allows.
+    fn entries(&self, follower: &mut Progress, out: &mut Output) {
+        let last = self.log.last_index();
+        while follower.next <= last {
+            let flying = self.log.bytes_between(follower.matched, follower.next.prev());
+            if flying >= IN_FLIGHT_BYTES_MAX as u64 {
+                return;
+            }
+            let end = self.log.run_end(follower.next, last, APPEND_BYTES_MAX);
+            self.append(follower, end, out);
+            follower.next = end.next();
+        }
+    }
+
+    /// Sends the entries from `next` to `last`, perhaps none.
+    fn append(&self, follower: &Progress, last: Index, out: &mut Output) {
+        let prev_index = follower.next.prev();
+        let prev_term = self.log.term_at(prev_index).expect("what is gone gets a snapshot");
+        self.range(follower, prev_index, prev_term, last, out);
+    }
+
+    /// A heartbeat that says nothing about the log.
+    fn heartbeat(&self, follower: &Progress, out: &mut Output) {
+        self.range(follower, Index::ZERO, Term::ZERO, Index::ZERO, out);
+    }
+
+    fn range(
+        &self,
+        to: &Progress,
+        prev_index: Index,
+        prev_term: Term,
+        last: Index,
+        out: &mut Output,
+    ) {
+        let range = AppendRange {
+            term: self.term,
+            prev_index,
+            prev_term,
+            last,
+            commit: self.commit,
+            sent_at: self.stamp.0,
+        };
+        out.send(to.node, Hold::Now, Body::Append(range));
+    }
+
+    fn pieces(&self, follower: &mut Progress, now: Time, out: &mut Output) {
+        let Some(offer) = self.offer else { return };
+        if follower.state == State::Snapshot(Sending::Wanted) {
+            if offer.index < self.log.first_index().prev() {
+                return;
+            }
+            let begin = Sending::Pieces { index: offer.index, received: 0, sent: 0, moved_at: now };
+            follower.state = State::Snapshot(begin);
+            follower.floor = self.stamp;
+        }
+        let State::Snapshot(Sending::Pieces { received, sent, .. }) = &mut follower.state else {
+            return;
+        };
+        while *sent < offer.total && *sent - *received < SNAPSHOT_IN_FLIGHT_BYTES_MAX as u64 {
+            let length = (offer.total - *sent).min(SNAPSHOT_PIECE_BYTES_MAX as u64);
+            let piece = SnapshotPiece {
+                term: self.term,
+                index: offer.index,
+                index_term: offer.term,
+                sent_at: self.stamp.0,
+                offset: *sent,
+                length: usize::try_from(length).expect("a piece is small"),
+                total: offer.total,
+            };
+            out.send(follower.node, Hold::Now, Body::Snapshot(piece));
+            *sent += length;
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Snapshots: how one is offered, sent piece by piece, and installed.
+
+use super::Raft;
+use super::output::{Install, Output, Persist};
+use super::progress::{Due, Sending, State};
+use super::role::{Follower, Offer, Receiving, Role};
+use crate::ids::{Index, NodeId, Term};
+use crate::time::Time;
+use wire::peer;
+
+impl Raft {
+    /// The snapshot that was asked for is there: at `index`, of `total` bytes. The caller keeps it until
+    /// it offers another or stops leading, and takes the pieces from it.
+    pub fn on_snapshot_ready(&mut self, now: Time, index: Index, term: Term, total: u64) {
+        self.advance(now);
+        assert!(index <= self.applied && total > 0, "a snapshot holds what was applied");
+        let Role::Leader(leader) = &mut self.role else { return };
+        if leader.offer.is_some_and(|o| o.index > index) {
+            return;
+        }
+        leader.offer = Some(Offer { index, term, total });
+        leader.asked_at = None;
+        for follower in &mut leader.followers {
+            // One that is on its way is not worth more than the new one: its bytes are gone.
+            if matches!(follower.state, State::Snapshot(_)) {
+                let pieces = Sending::Pieces { index, received: 0, sent: 0, moved_at: now };
+                follower.state = State::Snapshot(pieces);
+                follower.floor = leader.stamp + core::time::Duration::from_nanos(1);
+            }
+        }
+    }
+
+    /// The snapshot that pieces may still be taken from, if this replica leads and has one.
+    pub fn offered(&self) -> Option<Index> {
+        match &self.role {
+            Role::Leader(leader) => leader.offer.map(|o| o.index),
+            _ => None,
+        }
+    }
+
+    pub(super) fn on_snapshot_reply(
+        &mut self,
+        seat: usize,
+        m: &peer::SnapshotReply,
+        out: &mut Output,
+    ) {
+        if Term(m.term) > self.term {
+            self.adopt_term(Term(m.term), out);
+            return;
+        }
+        let now = self.now;
+        let Role::Leader(leader) = &mut self.role else { return };
+        if Term(m.term) < self.term {
+            return;
+        }
+        let stamp = leader.stamp;
+        let Some(follower) = leader.followers.iter_mut().find(|f| f.seat == seat) else { return };
+        follower.on_echo(now, m.sent_at, stamp);
+        let floor = follower.floor;
+        let total = leader.offer.map_or(0, |o| o.total);
+        if let State::Snapshot(Sending::Pieces { index, received, sent, moved_at }) =
+            &mut follower.state
+            && *index == Index(m.index)
+            && m.received <= total
+        {
+            if m.received > *received {
+                *received = m.received;
+                *sent = (*sent).max(m.received);
+                *moved_at = now;
+            } else if m.received < *sent && Time(m.sent_at) >= floor {
+                // A piece was lost, or the follower forgot: go back to what it has. Answers to what is
+                // still on its way say the same again and are stale.
+                *received = m.received;
+                *sent = m.received;
+                follower.floor = stamp + core::time::Duration::from_nanos(1);
+            }
+        }
+        self.confirm();
+    }
+
+    pub(super) fn on_snapshot(&mut self, from: NodeId, m: &peer::Snapshot<'_>, out: &mut Output) {
+        if Term(m.term) < self.term {
+            self.send_term(from, out);
+            return;
+        }
+        self.hear_leader(from, Term(m.term), m.sent_at, out);
+        let (index, term) = (Index(m.index), Term(m.index_term));
+        if let Some(installing) = self.installing {
+            let follower = self.follower();
+            if installing == (index, term) {
+                follower.due.received = Some((index, m.total));
+            } else {
+                follower.due.acknowledge = true;
+            }
+            return;
+        }
+        if index <= self.commit || self.log.term_at(index) == Some(term) {
+            // All that it stands for is here: the log goes on from there.
+            self.commit = self.commit.max(index);
+            let commit = self.commit;
+            let follower = self.follower();
+            follower.agreed = follower.agreed.max(commit);
+            follower.receiving = None;
+            follower.due.acknowledge = true;
+            return;
+        }
+        let follower = self.follower();
+        let Some(install) = follower.take_piece(m) else { return };
+        if install.offset + m.bytes.len() as u64 == install.total {
+            self.installing = Some((index, term));
+        }
+        if !m.bytes.is_empty() {
+            out.install = Some(install);
+        }
+    }
+
+    /// The snapshot whose last piece was handed out is durable and restored. The log goes on from there.
+    pub fn on_snapshot_installed(&mut self, now: Time, index: Index, term: Term, out: &mut Output) {
+        self.advance(now);
+        assert_eq!(self.installing.take(), Some((index, term)), "what came in is installed");
+        assert!(index > self.commit, "nothing was committed meanwhile");
+        if index < self.log.last_index() {
+            // The log does not hold (index, term): what follows contradicts what is committed.
+            self.cut(index.next(), out);
+        }
+        self.durability.on_snapshot(index, self.commit);
+        self.log.reset(index, term);
+        out.persist.push(Persist::Snapshot { index, term });
+        (self.commit, self.applied, self.snapshot) = (index, index, index);
+        if let Role::Follower(follower) = &mut self.role {
+            follower.agreed = follower.agreed.max(index);
+            follower.receiving = None;
+        }
+        self.tell(out);
+    }
+}
+
+impl Follower {
+    /// Takes a piece if it is the next one, and notes what to answer.
+    fn take_piece(&mut self, m: &peer::Snapshot<'_>) -> Option<Install> {
+        let (index, term) = (Index(m.index), Term(m.index_term));
+        let length = m.bytes.len() as u64;
+        if m.total == 0 || m.offset.checked_add(length).is_none_or(|end| end > m.total) {
+            return None;
+        }
+        let mut receiving = match self.receiving {
+            // A late piece of an older snapshot.
+            Some(r) if r.index > index => return None,
+            Some(r) if (r.index, r.term, r.total) == (index, term, m.total) => r,
+            _ => Receiving { index, term, total: m.total, received: 0 },
+        };
+        let next = m.offset == receiving.received && length > 0;
+        if next {
+            receiving.received += length;
+        }
+        self.receiving = Some(receiving);
+        self.due.received = Some((index, receiving.received));
+        next.then_some(Install { index, term, offset: m.offset, total: m.total })
+    }
+}
+
+impl Raft {
+    /// The link to a follower was broken or stands anew: whatever was on its way may be lost.
+    pub(super) fn reprobe(&mut self, seat: usize) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let stamp = leader.stamp;
+        if let Some(follower) = leader.followers.iter_mut().find(|f| f.seat == seat) {
+            follower.floor = stamp + core::time::Duration::from_nanos(1);
+            follower.probe(follower.next, Due::Now);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What Raft promises, tested.
