@@ -23,6 +23,7 @@ pub mod engine;
 pub mod entry;
 pub mod ids;
 pub mod limits;
+pub mod machine;
 pub mod raft;
 pub mod status;
 pub mod time;

@@ -37,6 +37,12 @@ pub const SESSIONS_MAX: usize = 100_000;
 pub const SESSIONS_ENDED_MAX: usize = 4096;
 /// Waiters on one lock or queue.
 pub const WAITERS_MAX: usize = 65_536;
+/// Locks in one group.
+pub const LOCKS_MAX: usize = 1_000_000;
+/// Queues in one group.
+pub const QUEUES_MAX: usize = 100_000;
+/// What the messages of one group may take, overhead included, in bytes.
+pub const MESSAGE_BYTES_MAX: u64 = 2 << 30;
 /// Messages in one queue.
 pub const QUEUE_MESSAGES_MAX: usize = 10_000_000;
 /// Session ids in one renewal entry.

@@ -1,0 +1,196 @@
+//! Cache lines: the truth behind every copy.
+//!
+//! A write gives a line the next number of the machine's counter as its version. Key, value and
+//! a fixed overhead count against the budget; a put that exceeds it evicts the lines that were
+//! written longest ago. (Recency is the leader's memory, not state: see the shard.)
+//!
+//! # Invariants
+//!
+//! - The lines' cost never exceeds the budget.
+//! - The order of eviction is the order of versions.
+//! - A line whose time is over is never seen: a read says [`Get::Due`], a write removes it first.
+//!
+//! # Cost
+//!
+//! A put of a large value may evict as many small lines as make room, all within its entry.
+
+use super::request::Expect;
+use super::slab::{Linked, Links};
+use super::table::Row;
+use super::timers::Timer;
+use super::{Get, Machine, Outcome};
+use crate::time::{Elapsed, millis};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use wire::Code;
+
+/// What a line takes besides its key and its value, in bytes: its row, its place in the table, what the
+/// allocator adds.
+pub const LINE_OVERHEAD_BYTES: u64 = 96;
+
+/// A cache line.
+pub(super) struct Line {
+    /// Key and value, one allocation of exactly their size.
+    bytes: Box<[u8]>,
+    key_length: u16,
+    pub(super) version: u64,
+    /// When it ends; [`Elapsed::MAX`] = when it is replaced.
+    pub(super) deadline: Elapsed,
+    links: Links,
+}
+
+impl Line {
+    pub(super) fn new(key: &[u8], value: &[u8], version: u64, deadline: Elapsed) -> Line {
+        let key_length = u16::try_from(key.len()).expect("a name is at most 512 bytes");
+        let mut bytes = Vec::with_capacity(key.len() + value.len());
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value);
+        let bytes = bytes.into_boxed_slice();
+        Line { bytes, key_length, version, deadline, links: Links::NONE }
+    }
+
+    pub(super) fn value(&self) -> &[u8] {
+        &self.bytes[usize::from(self.key_length)..]
+    }
+
+    /// Replaces the value; in place if it has the same size.
+    fn set_value(&mut self, value: &[u8]) {
+        let from = usize::from(self.key_length);
+        if self.bytes.len() - from == value.len() {
+            self.bytes[from..].copy_from_slice(value);
+        } else {
+            *self = Line::new(&self.bytes[..from], value, self.version, self.deadline);
+        }
+    }
+
+    pub(super) fn cost(&self) -> u64 {
+        self.bytes.len() as u64 + LINE_OVERHEAD_BYTES
+    }
+}
+
+impl Row for Line {
+    type Key = [u8];
+    fn key(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.key_length)]
+    }
+}
+
+impl Linked for Line {
+    fn links(&self) -> &Links {
+        &self.links
+    }
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+impl Machine {
+    pub(super) fn view_line(&self, key: &[u8], at: Elapsed) -> Get<'_> {
+        let Some(slot) = self.lines.find(key) else {
+            return Get::Missing;
+        };
+        let line = &self.lines[slot];
+        if line.deadline <= at {
+            return Get::Due;
+        }
+        Get::Found { version: line.version, value: line.value() }
+    }
+
+    pub(super) fn put(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        ttl_ms: u32,
+        expect: Expect,
+        now: Elapsed,
+    ) -> Outcome {
+        let cost = (key.len() + value.len()) as u64 + LINE_OVERHEAD_BYTES;
+        if cost > self.config.cache_bytes_max {
+            return Outcome::Refused(Code::OverBudget);
+        }
+        let found = self.live_line(key, now);
+        if let Err(code) = self.meets(found, expect) {
+            return Outcome::Refused(code);
+        }
+        let version = self.issue();
+        let deadline = if ttl_ms == 0 { Elapsed::MAX } else { now + millis(ttl_ms) };
+        match found {
+            Some(slot) => {
+                self.unlink_line(slot);
+                let line = &mut self.lines[slot];
+                line.version = version;
+                line.deadline = deadline;
+                line.set_value(value);
+                self.link_line(slot);
+            }
+            None => {
+                let slot = self.lines.insert(Line::new(key, value, version, deadline));
+                self.link_line(slot);
+            }
+        }
+        while self.line_bytes > self.config.cache_bytes_max {
+            let oldest = self.lines_by_version.first().expect("what is over the budget is a line");
+            assert!(self.lines[oldest].version != version, "the new line alone is in the budget");
+            self.remove_line(oldest);
+            self.counts.evictions += 1;
+        }
+        Outcome::Done { token: version }
+    }
+
+    pub(super) fn delete(&mut self, key: &[u8], expect: Expect, now: Elapsed) -> Outcome {
+        let found = self.live_line(key, now);
+        if let Err(code) = self.meets(found, expect) {
+            return Outcome::Refused(code);
+        }
+        match found {
+            Some(slot) => Outcome::Done { token: self.remove_line(slot) },
+            None => Outcome::Refused(Code::KeyUnknown),
+        }
+    }
+
+    /// A line's time ran out.
+    pub(super) fn line_due(&mut self, slot: u32, now: Elapsed) {
+        assert!(self.lines[slot].deadline <= now, "a line never ends early");
+        self.remove_line(slot);
+    }
+
+    /// The line of a key. One whose time is over but whose timer has not fired goes here.
+    fn live_line(&mut self, key: &[u8], now: Elapsed) -> Option<u32> {
+        let slot = self.lines.find(key)?;
+        if self.lines[slot].deadline <= now {
+            self.line_due(slot, now);
+            return None;
+        }
+        Some(slot)
+    }
+
+    fn meets(&self, found: Option<u32>, expect: Expect) -> Result<(), Code> {
+        match (expect, found.map(|slot| self.lines[slot].version)) {
+            (Expect::Any, _) | (Expect::Absent, None) => Ok(()),
+            (Expect::Absent, Some(_)) => Err(Code::VersionMismatch),
+            (Expect::Version(_), None) => Err(Code::KeyUnknown),
+            (Expect::Version(wanted), Some(version)) if wanted == version => Ok(()),
+            (Expect::Version(_), Some(_)) => Err(Code::VersionMismatch),
+        }
+    }
+
+    fn remove_line(&mut self, slot: u32) -> u64 {
+        self.unlink_line(slot);
+        self.lines.remove(slot).version
+    }
+
+    /// Counts a line, arms its timer and puts it last in the order of eviction.
+    pub(super) fn link_line(&mut self, slot: u32) {
+        let line = &self.lines[slot];
+        self.line_bytes += line.cost();
+        self.timers.arm(line.deadline, line.version, Timer::LineExpiry(slot));
+        self.lines_by_version.push(&mut self.lines, slot);
+    }
+
+    fn unlink_line(&mut self, slot: u32) {
+        let line = &self.lines[slot];
+        self.line_bytes -= line.cost();
+        self.timers.disarm(line.deadline, line.version);
+        self.lines_by_version.unlink(&mut self.lines, slot);
+    }
+}

@@ -1,0 +1,383 @@
+//! The meaning of a shard's entries: sessions, locks, queues and cache lines, deterministically.
+//!
+//! # How it works
+//!
+//! [`Machine::vet`] checks what a request alone can tell, before anything is proposed.
+//! [`Machine::apply`] applies one committed entry: it moves the clock to the entry's time, fires
+//! what is due, in the order of (deadline, number), and then does what the entry says. An outcome that
+//! comes at once is returned; one that somebody waited for comes as a [`Wake`], with whatever entry
+//! brought it about. [`Machine::get`] and [`Machine::delivery`] read in place.
+//!
+//! A call is exactly-once by its session's window of remembered outcomes ([`session`]). Locks,
+//! queues and lines lie in tables of one kind ([`table`]); all that happens by itself is a timer of
+//! one kind ([`timers`]); all fences, versions and ids come from one counter, which only rises.
+//!
+//! # Invariants
+//!
+//! - The only clock is the time in the entry that is applied. It never goes back.
+//! - Equal entries give equal outcomes, equal wakes in equal order, and equal snapshots, whatever
+//!   snapshots and restores lie between.
+//! - Nothing here knows of leaders, of connections, or of a network.
+//! - An entry fires at most [`TIMERS_PER_ENTRY_MAX`] timers. What is due and has not fired is never
+//!   seen as if it were not due: each operation looks at what it touches.
+//! - Bytes that are no request are refused, the same way on every replica; they never panic.
+//!
+//! # Left out
+//!
+//! A copy-on-write walk: [`Machine::snapshot`] stands still until it is done (some tens of
+//! nanoseconds a row). Payloads live in the machine, not in a store beside it.
+//!
+//! # Sources
+//!
+//! Exactly-once calls: Ongaro, Consensus: Bridging Theory and Practice, section 6.3. Fencing: Kleppmann,
+//! How to do distributed locking, 2016.
+
+pub mod cache;
+mod lock;
+mod queue;
+mod request;
+mod session;
+mod slab;
+mod snapshot;
+mod table;
+mod timers;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+pub use request::{Access, Vetted};
+pub use snapshot::Corrupt;
+
+use self::lock::{Acquire, Grant, Lock};
+use self::queue::{Message, Queue};
+use self::request::{Op, Request};
+use self::session::{Sessions, Verdict, Waiter};
+use self::slab::{List, Slab};
+use self::table::Table;
+use self::timers::{Timer, Timers};
+use crate::entry::{Entry, kind};
+use crate::ids::SessionId;
+use crate::limits::TIMERS_PER_ENTRY_MAX;
+use crate::status::MachineStatus;
+use crate::time::{Duration, Elapsed, millis};
+use alloc::vec::Vec;
+use wire::{Code, Kind};
+
+/// What every replica of a machine must agree on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Seed of the tables' hash: the same on all replicas of a cluster.
+    pub seed: u64,
+    /// What the cache lines may take, overhead included, in bytes: the same on all replicas.
+    pub cache_bytes_max: u64,
+}
+
+/// What came of a call. It is remembered as long as its client may ask again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It was done.
+    Done {
+        /// The fence, the message's id or the line's version that it made; 0 = nothing.
+        token: u64,
+    },
+    /// A message was delivered: [`Machine::delivery`] has its payload.
+    Delivered {
+        /// The message.
+        id: u64,
+        /// Which of its deliveries.
+        delivery: u32,
+    },
+    /// It was refused, and nothing was done.
+    Refused(Code),
+}
+
+/// What applying an entry gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applied {
+    /// The request's outcome.
+    Done(Outcome),
+    /// The call waits. Its outcome comes as a [`Wake`], with this entry's wakes at the earliest.
+    Waiting,
+    /// The entry asked for nothing.
+    Nothing,
+}
+
+/// Somebody who waited is to be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wake {
+    /// The session of the call.
+    pub session: SessionId,
+    /// The number of the call.
+    pub sequence: u64,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// A line, as a read at some moment may see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Get<'a> {
+    /// It is there.
+    Found {
+        /// Its version.
+        version: u64,
+        /// Its value.
+        value: &'a [u8],
+    },
+    /// It is not there.
+    Missing,
+    /// Its time is over, but no entry has ended it: propose a tick and read again.
+    Due,
+}
+
+/// A message that was delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeliveryView<'a> {
+    /// The message.
+    pub id: u64,
+    /// Which of its deliveries.
+    pub delivery: u32,
+    /// Its priority.
+    pub priority: u8,
+    /// What was pushed.
+    pub payload: &'a [u8],
+}
+
+/// One shard's state.
+pub struct Machine {
+    config: Config,
+    /// The highest time of an entry applied.
+    clock: Elapsed,
+    /// The last number issued as a fence, version, id, ticket or session number.
+    issued: u64,
+    timers: Timers,
+    sessions: Sessions,
+    /// Calls that wait, for locks and for messages.
+    waiters: Slab<Waiter>,
+    locks: Table<Lock>,
+    grants: Slab<Grant>,
+    queues: Table<Queue>,
+    messages: Table<Message>,
+    lines: Table<cache::Line>,
+    /// Lines in the order of their versions: that of eviction.
+    lines_by_version: List,
+    line_bytes: u64,
+    counts: Counts,
+}
+
+/// Sums over the state, kept as it changes; the last two count since the start, and are no state.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct Counts {
+    lock_waiters: u64,
+    messages_ready: u64,
+    messages_in_flight: u64,
+    messages_delayed: u64,
+    message_bytes: u64,
+    evictions: u64,
+    sessions_expired: u64,
+}
+
+/// The entry that is being applied: its time, and who is to be told.
+struct Turn<'w> {
+    now: Elapsed,
+    wakes: &'w mut Vec<Wake>,
+}
+
+impl Machine {
+    /// An empty machine.
+    pub fn new(config: Config) -> Machine {
+        let seed = config.seed;
+        Machine {
+            config,
+            clock: Elapsed::ZERO,
+            issued: 0,
+            timers: Timers::default(),
+            sessions: Sessions::new(seed),
+            waiters: Slab::new(),
+            locks: Table::new(seed),
+            grants: Slab::new(),
+            queues: Table::new(seed),
+            messages: Table::new(seed),
+            lines: Table::new(seed),
+            lines_by_version: List::EMPTY,
+            line_bytes: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Checks all that a request alone can tell, and reads from it what routing needs.
+    ///
+    /// # Errors
+    /// [`Code::UnknownKind`] for a kind that is no request to a shard, [`Code::BadMessage`] for a
+    /// malformed body or a field out of its range, [`Code::TooLarge`] for a name or a value over its
+    /// limit, [`Code::Busy`] for a call too far ahead of what was answered.
+    pub fn vet(kind: Kind, body: &[u8]) -> Result<Vetted<'_>, Code> {
+        Request::parse(kind, body).map(|request| request.vetted())
+    }
+
+    /// Applies the next entry of the shard's log. Whoever's wait it ends is appended to `wakes`,
+    /// in an order that is the same on every replica.
+    pub fn apply(&mut self, entry: &Entry<'_>, wakes: &mut Vec<Wake>) -> Applied {
+        self.apply_at(entry.header.time, entry.header.kind, entry.payload, wakes)
+    }
+
+    /// [`Machine::apply`], from an entry's parts.
+    pub fn apply_at(
+        &mut self,
+        time: Elapsed,
+        kind: Kind,
+        payload: &[u8],
+        wakes: &mut Vec<Wake>,
+    ) -> Applied {
+        self.clock = self.clock.max(time);
+        let turn = &mut Turn { now: self.clock, wakes };
+        self.fire_due(turn);
+        match kind {
+            kind::NOOP | kind::TICK => Applied::Nothing,
+            kind::RENEW => {
+                for id in payload.as_chunks::<16>().0 {
+                    self.renew(SessionId(*id), turn);
+                }
+                Applied::Nothing
+            }
+            _ => match Request::parse(kind, payload) {
+                Err(code) => Applied::Done(Outcome::Refused(code)),
+                Ok(request) => self.request(request, turn),
+            },
+        }
+    }
+
+    /// When something is due by itself: a tick must be proposed then. It may lie in the past, when
+    /// more was due at once than one entry fires.
+    pub fn next_deadline(&self) -> Option<Elapsed> {
+        self.timers.next_deadline()
+    }
+
+    /// The highest time of an entry applied.
+    pub fn clock(&self) -> Elapsed {
+        self.clock
+    }
+
+    /// Reads a line as it is at `at`, which is not before [`Machine::clock`].
+    pub fn get(&self, key: &[u8], at: Elapsed) -> Get<'_> {
+        self.view_line(key, at.max(self.clock))
+    }
+
+    /// What an [`Outcome::Delivered`] delivers. None if that delivery is no longer in flight: it was
+    /// acknowledged or given back, or its visibility ran out.
+    pub fn delivery(&self, outcome: Outcome) -> Option<DeliveryView<'_>> {
+        match outcome {
+            Outcome::Delivered { id, delivery } => self.view_delivery(id, delivery),
+            Outcome::Done { .. } | Outcome::Refused(_) => None,
+        }
+    }
+
+    /// Shows every session whose deadline comes before `before`, earliest first, for its renewal.
+    pub fn sessions_due(&self, before: Elapsed, each: &mut dyn FnMut(SessionId, Elapsed)) {
+        for slot in self.timers.sessions_due(before) {
+            let session = &self.sessions.table[slot];
+            each(session.id, session.deadline);
+        }
+    }
+
+    /// A session's time to live, if there is such a session.
+    pub fn session_ttl(&self, id: SessionId) -> Option<Duration> {
+        let slot = self.sessions.table.find(&id)?;
+        Some(millis(self.sessions.table[slot].ttl_ms))
+    }
+
+    /// Whether there is such a session.
+    pub fn has_session(&self, id: SessionId) -> bool {
+        self.sessions.table.find(&id).is_some()
+    }
+
+    /// How many sessions ended without being closed, since this machine was made or restored.
+    pub fn sessions_expired(&self) -> u64 {
+        self.counts.sessions_expired
+    }
+
+    /// What the machine holds.
+    pub fn status(&self) -> MachineStatus {
+        MachineStatus {
+            sessions: self.sessions.table.len() as u64,
+            locks: self.locks.len() as u64,
+            lock_waiters: self.counts.lock_waiters,
+            queues: self.queues.len() as u64,
+            messages_ready: self.counts.messages_ready,
+            messages_in_flight: self.counts.messages_in_flight,
+            messages_delayed: self.counts.messages_delayed,
+            lines: self.lines.len() as u64,
+            line_bytes: self.line_bytes,
+            evictions: self.counts.evictions,
+        }
+    }
+
+    fn fire_due(&mut self, turn: &mut Turn<'_>) {
+        for _ in 0..TIMERS_PER_ENTRY_MAX {
+            let Some(timer) = self.timers.take_due(turn.now) else {
+                return;
+            };
+            match timer {
+                Timer::SessionEnd(session) => self.expire_session(session, turn),
+                Timer::LockLease(grant) => self.lease_ended(grant, turn),
+                Timer::LockWait(waiter) => self.wait_ended(waiter, Code::LockTimeout, turn),
+                Timer::PopWait(waiter) => self.wait_ended(waiter, Code::QueueEmpty, turn),
+                Timer::Visibility(message) | Timer::Delay(message) => {
+                    self.message_due(message, turn);
+                }
+                Timer::LineExpiry(line) => self.line_due(line, turn.now),
+            }
+        }
+    }
+
+    fn wait_ended(&mut self, waiter: u32, code: Code, turn: &mut Turn<'_>) {
+        assert!(self.waiters[waiter].deadline <= turn.now, "a wait never ends early");
+        let ask = self.waiters[waiter].ask;
+        self.end_wait(waiter, Outcome::Refused(code), turn);
+        self.after_wait(ask, turn);
+    }
+
+    fn request(&mut self, request: Request<'_>, turn: &mut Turn<'_>) -> Applied {
+        match request {
+            Request::Open { session, ttl_ms } => Applied::Done(self.open(session, ttl_ms, turn)),
+            Request::Close { session } => Applied::Done(self.close(session, turn)),
+            // A read is never proposed; one that is all the same reads nothing.
+            Request::Get { .. } => Applied::Done(Outcome::Refused(Code::UnknownKind)),
+            Request::Call(call, op) => {
+                let sequence = call.sequence;
+                self.call(call, turn, |machine, session, turn| {
+                    machine.operate(session, sequence, op, turn)
+                })
+            }
+        }
+    }
+
+    fn operate(&mut self, session: u32, sequence: u64, op: Op<'_>, turn: &mut Turn<'_>) -> Verdict {
+        let outcome = match op {
+            Op::Acquire { name, wait_ms, lease_ms, mode } => {
+                let ask = Acquire { name, wait_ms, lease_ms, mode };
+                return self.acquire(session, sequence, ask, turn);
+            }
+            Op::Pop { name, wait_ms, visibility_ms } => {
+                return self.pop(session, sequence, name, wait_ms, visibility_ms, turn);
+            }
+            Op::Release { name, fence } => self.release(session, name, fence, turn),
+            Op::Push { name, priority, payload } => self.push(name, priority, payload, turn),
+            Op::Ack { name, id, delivery } => self.ack(name, id, delivery, turn),
+            Op::Nack { name, id, delivery, delay_ms } => {
+                self.nack(name, id, delivery, delay_ms, turn)
+            }
+            Op::Put { key, value, ttl_ms, expect } => {
+                self.put(key, value, ttl_ms, expect, turn.now)
+            }
+            Op::Delete { key, expect } => self.delete(key, expect, turn.now),
+        };
+        Verdict::Now(outcome)
+    }
+
+    /// The next number.
+    fn issue(&mut self) -> u64 {
+        self.issued = self.issued.checked_add(1).expect("2^64 numbers are never used up");
+        self.issued
+    }
+}

@@ -1,0 +1,369 @@
+//! Queues: priority first, then first in first out, delivered at least once.
+//!
+//! # How it works
+//!
+//! - A push puts a message at (priority, id); ids rise, so equals stay in order. A pop takes the first
+//!   ready message and hides it until its visibility runs out; then, or on a nack, or when
+//!   the session that popped it ends, the message is ready again at the very same place.
+//! - Each delivery counts one up. (id, delivery) is what proves a delivery: an ack or a nack by it is
+//!   accepted from any session, as long as that delivery is the one in flight. Once its visibility ran
+//!   out it is stale, whether or not the message was delivered again.
+//! - A pop that finds nothing may wait: waiters are served in their order.
+//!
+//! # Invariants
+//!
+//! - A message is in exactly one of ready, in flight and delayed until it is acknowledged.
+//! - No queue has both ready messages and waiters. A queue with neither messages nor waiters has
+//!   no record.
+//! - A message in flight is owned by the session that popped it.
+//!
+//! # Late by design
+//!
+//! When more timers are due than one entry fires, a hidden or delayed message may become ready some
+//! entries late. "At least so long" is what visibility and delay promise, so a pop does not look for
+//! such messages; an ack, a nack and a waiter whose time is over are looked at, and refused.
+//!
+//! # Left out
+//!
+//! Extend, dead letters, groups, deduplication: they come with the queue issue.
+
+use super::session::{Ask, Owned, Verdict};
+use super::slab::List;
+use super::table::Row;
+use super::timers::Timer;
+use super::{DeliveryView, Machine, Outcome, Turn};
+use crate::limits::{MESSAGE_BYTES_MAX, QUEUE_MESSAGES_MAX, QUEUES_MAX, WAITERS_MAX};
+use crate::time::{Elapsed, millis};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use wire::Code;
+
+/// What a message takes besides its payload, in bytes: its row, its places in tables and lists.
+const MESSAGE_OVERHEAD_BYTES: u64 = 128;
+
+/// A queue with messages or waiters.
+pub(super) struct Queue {
+    pub(super) name: Box<[u8]>,
+    /// Ready messages' slots, by priority and id.
+    pub(super) ready: BTreeMap<(u8, u64), u32>,
+    /// Messages, in whatever state.
+    pub(super) messages: usize,
+    /// By ticket.
+    pub(super) waiters: List,
+}
+
+/// A message that was not acknowledged.
+pub(super) struct Message {
+    pub(super) id: u64,
+    pub(super) queue: u32,
+    pub(super) priority: u8,
+    /// How many times it was delivered.
+    pub(super) delivery: u32,
+    pub(super) place: Place,
+    pub(super) payload: Box<[u8]>,
+}
+
+/// Where a message is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    Ready,
+    InFlight { session: u32, deadline: Elapsed },
+    Delayed { deadline: Elapsed },
+}
+
+impl Row for Queue {
+    type Key = [u8];
+    fn key(&self) -> &[u8] {
+        &self.name
+    }
+}
+
+impl Row for Message {
+    type Key = u64;
+    fn key(&self) -> &u64 {
+        &self.id
+    }
+}
+
+impl Queue {
+    pub(super) fn new(name: &[u8]) -> Queue {
+        Queue { name: name.into(), ready: BTreeMap::new(), messages: 0, waiters: List::EMPTY }
+    }
+}
+
+impl Message {
+    pub(super) fn cost(&self) -> u64 {
+        self.payload.len() as u64 + MESSAGE_OVERHEAD_BYTES
+    }
+}
+
+impl Machine {
+    pub(super) fn push(
+        &mut self,
+        name: &[u8],
+        priority: u8,
+        payload: &[u8],
+        turn: &mut Turn<'_>,
+    ) -> Outcome {
+        let cost = payload.len() as u64 + MESSAGE_OVERHEAD_BYTES;
+        if self.counts.message_bytes + cost > MESSAGE_BYTES_MAX {
+            return Outcome::Refused(Code::QueueFull);
+        }
+        let queue = match self.queue(name) {
+            Ok(queue) => queue,
+            Err(code) => return Outcome::Refused(code),
+        };
+        if self.queues[queue].messages >= QUEUE_MESSAGES_MAX {
+            return Outcome::Refused(Code::QueueFull);
+        }
+        let id = self.issue();
+        let place = Place::Ready;
+        self.insert_message(Message {
+            id,
+            queue,
+            priority,
+            delivery: 0,
+            place,
+            payload: payload.into(),
+        });
+        self.advance_queue(queue, turn);
+        Outcome::Done { token: id }
+    }
+
+    pub(super) fn pop(
+        &mut self,
+        session: u32,
+        sequence: u64,
+        name: &[u8],
+        wait_ms: u32,
+        visibility_ms: u32,
+        turn: &Turn<'_>,
+    ) -> Verdict {
+        let queue = self.queues.find(name);
+        if let Some(queue) = queue.filter(|queue| !self.queues[*queue].ready.is_empty()) {
+            return Verdict::Now(self.deliver(queue, session, visibility_ms, turn.now));
+        }
+        if wait_ms == 0 {
+            return Verdict::Now(Outcome::Refused(Code::QueueEmpty));
+        }
+        let queue = match self.queue(name) {
+            Ok(queue) => queue,
+            Err(code) => return Verdict::Now(Outcome::Refused(code)),
+        };
+        if self.queues[queue].waiters.len() >= WAITERS_MAX {
+            return Verdict::Now(Outcome::Refused(Code::WaitersFull));
+        }
+        let deadline = turn.now + millis(wait_ms);
+        let ask = Ask::Pop { queue, visibility_ms };
+        Verdict::Later(self.start_wait(session, sequence, deadline, ask))
+    }
+
+    pub(super) fn ack(
+        &mut self,
+        name: &[u8],
+        id: u64,
+        delivery: u32,
+        turn: &mut Turn<'_>,
+    ) -> Outcome {
+        let message = match self.delivered(name, id, delivery, turn) {
+            Ok(message) => message,
+            Err(code) => return Outcome::Refused(code),
+        };
+        self.unhide(message);
+        let message = self.messages.remove(message);
+        self.counts.message_bytes -= message.cost();
+        self.queues[message.queue].messages -= 1;
+        self.prune_queue(message.queue);
+        Outcome::Done { token: 0 }
+    }
+
+    pub(super) fn nack(
+        &mut self,
+        name: &[u8],
+        id: u64,
+        delivery: u32,
+        delay_ms: u32,
+        turn: &mut Turn<'_>,
+    ) -> Outcome {
+        let message = match self.delivered(name, id, delivery, turn) {
+            Ok(message) => message,
+            Err(code) => return Outcome::Refused(code),
+        };
+        if delay_ms > 0 {
+            self.unhide(message);
+            let deadline = turn.now + millis(delay_ms);
+            self.messages[message].place = Place::Delayed { deadline };
+            self.place_message(message);
+        } else {
+            let queue = self.make_ready(message);
+            self.advance_queue(queue, turn);
+        }
+        Outcome::Done { token: 0 }
+    }
+
+    /// A visibility or a delay ran out.
+    pub(super) fn message_due(&mut self, message: u32, turn: &mut Turn<'_>) {
+        match self.messages[message].place {
+            Place::InFlight { deadline, .. } | Place::Delayed { deadline } => {
+                assert!(deadline <= turn.now, "a message is never ready early");
+            }
+            Place::Ready => panic!("a ready message has no timer"),
+        }
+        let queue = self.make_ready(message);
+        self.advance_queue(queue, turn);
+    }
+
+    /// What a pop's outcome delivers, as long as that delivery is in flight.
+    pub(super) fn view_delivery(&self, id: u64, delivery: u32) -> Option<DeliveryView<'_>> {
+        let message = &self.messages[self.messages.find(&id)?];
+        let in_flight = matches!(message.place, Place::InFlight { .. });
+        (in_flight && message.delivery == delivery).then_some(DeliveryView {
+            id,
+            delivery,
+            priority: message.priority,
+            payload: &message.payload,
+        })
+    }
+
+    /// Serves the queue's waiters with what is ready; forgets the queue when nothing is left of it.
+    pub(super) fn advance_queue(&mut self, queue: u32, turn: &mut Turn<'_>) {
+        while let Some(waiter) = self.queues[queue].waiters.first() {
+            if self.queues[queue].ready.is_empty() {
+                break;
+            }
+            if let Some(code) = self.wait_is_over(waiter, Code::QueueEmpty, turn.now) {
+                self.end_wait(waiter, Outcome::Refused(code), turn);
+                continue;
+            }
+            let Ask::Pop { visibility_ms, .. } = self.waiters[waiter].ask else {
+                unreachable!("a queue's waiters ask for a message")
+            };
+            let session = self.waiters[waiter].session;
+            let outcome = self.deliver(queue, session, visibility_ms, turn.now);
+            self.end_wait(waiter, outcome, turn);
+        }
+        self.prune_queue(queue);
+    }
+
+    /// Makes a message that is hidden or delayed ready and names its queue, which the caller advances.
+    pub(super) fn make_ready(&mut self, message: u32) -> u32 {
+        self.unhide(message);
+        self.messages[message].place = Place::Ready;
+        self.place_message(message);
+        self.messages[message].queue
+    }
+
+    /// Delivers the first ready message, which there is.
+    fn deliver(&mut self, queue: u32, session: u32, visibility_ms: u32, now: Elapsed) -> Outcome {
+        let first = self.queues[queue].ready.pop_first();
+        let (_, slot) = first.expect("the caller saw a ready message");
+        self.counts.messages_ready -= 1;
+        let message = &mut self.messages[slot];
+        message.delivery = message.delivery.saturating_add(1);
+        message.place = Place::InFlight { session, deadline: now + millis(visibility_ms) };
+        let (id, delivery) = (message.id, message.delivery);
+        self.place_message(slot);
+        Outcome::Delivered { id, delivery }
+    }
+
+    /// The message whose delivery in flight is `delivery`. One whose visibility, or whose session,
+    /// ran out without its timer having fired becomes ready here, and is refused.
+    fn delivered(
+        &mut self,
+        name: &[u8],
+        id: u64,
+        delivery: u32,
+        turn: &mut Turn<'_>,
+    ) -> Result<u32, Code> {
+        let slot = self.messages.find(&id).ok_or(Code::MessageUnknown)?;
+        let message = &self.messages[slot];
+        if *self.queues[message.queue].name != *name {
+            return Err(Code::MessageUnknown);
+        }
+        let Place::InFlight { session, deadline } = message.place else {
+            return Err(Code::StaleDelivery);
+        };
+        if deadline <= turn.now {
+            self.message_due(slot, turn);
+            return Err(Code::StaleDelivery);
+        }
+        if self.sessions.table[session].deadline <= turn.now {
+            self.expire_session(session, turn);
+            return Err(Code::StaleDelivery);
+        }
+        if self.messages[slot].delivery != delivery {
+            return Err(Code::StaleDelivery);
+        }
+        Ok(slot)
+    }
+
+    /// Adds a message to its queue and to the place that it names.
+    pub(super) fn insert_message(&mut self, message: Message) {
+        self.counts.message_bytes += message.cost();
+        self.queues[message.queue].messages += 1;
+        let slot = self.messages.insert(message);
+        self.place_message(slot);
+    }
+
+    /// Ties a message to the place that it names.
+    fn place_message(&mut self, slot: u32) {
+        let message = &self.messages[slot];
+        let id = message.id;
+        match message.place {
+            Place::Ready => {
+                self.counts.messages_ready += 1;
+                let key = (message.priority, id);
+                let before = self.queues[message.queue].ready.insert(key, slot);
+                assert!(before.is_none(), "a message is ready once");
+            }
+            Place::InFlight { session, deadline } => {
+                self.counts.messages_in_flight += 1;
+                self.timers.arm(deadline, id, Timer::Visibility(slot));
+                let owned = &mut self.sessions.table[session].owned;
+                owned.insert(id, Owned::Message(slot));
+            }
+            Place::Delayed { deadline } => {
+                self.counts.messages_delayed += 1;
+                self.timers.arm(deadline, id, Timer::Delay(slot));
+            }
+        }
+    }
+
+    /// Unties a message from where it is hidden or delayed. The caller gives it another place.
+    fn unhide(&mut self, slot: u32) {
+        let message = &self.messages[slot];
+        match message.place {
+            Place::InFlight { session, deadline } => {
+                self.counts.messages_in_flight -= 1;
+                self.timers.disarm(deadline, message.id);
+                let owned = self.sessions.table[session].owned.remove(&message.id);
+                assert!(owned == Some(Owned::Message(slot)), "a session knows its messages");
+            }
+            Place::Delayed { deadline } => {
+                self.counts.messages_delayed -= 1;
+                self.timers.disarm(deadline, message.id);
+            }
+            Place::Ready => panic!("a ready message leaves its place by a delivery only"),
+        }
+    }
+
+    /// The queue of a name, made if need be. Whoever makes one puts something in.
+    fn queue(&mut self, name: &[u8]) -> Result<u32, Code> {
+        if let Some(queue) = self.queues.find(name) {
+            return Ok(queue);
+        }
+        if self.queues.len() >= QUEUES_MAX {
+            return Err(Code::StateFull);
+        }
+        Ok(self.queues.insert(Queue::new(name)))
+    }
+
+    /// Forgets a queue with nothing left in it.
+    fn prune_queue(&mut self, queue: u32) {
+        let row = &self.queues[queue];
+        if row.messages == 0 && row.waiters.is_empty() {
+            assert!(row.ready.is_empty(), "a ready message is one of the messages");
+            self.queues.remove(queue);
+        }
+    }
+}

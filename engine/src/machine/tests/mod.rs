@@ -1,0 +1,8 @@
+//! Claims about the machine, each a test; random histories against a dumb twin in [`oracle`].
+
+mod cache;
+mod clock;
+mod kit;
+mod locks;
+mod queues;
+mod sessions;

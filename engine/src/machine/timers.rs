@@ -1,0 +1,99 @@
+//! What is to happen by itself, ordered by when.
+//!
+//! Every timer belongs to one thing, which remembers its deadline and has a number from the
+//! machine's counter. (deadline, number) orders the timers and finds them again for removal. No
+//! thing has two timers at a time, and none is in a snapshot: a restore arms them from the
+//! things. Sessions have an order of their own, so that a leader can look through those that
+//! are due for a renewal without passing the others' timers.
+
+use crate::time::Elapsed;
+use alloc::collections::BTreeMap;
+
+/// What is to happen, and the slot of what it happens to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Timer {
+    /// A session ends.
+    SessionEnd(u32),
+    /// A grant of a lock ends.
+    LockLease(u32),
+    /// The wait for a lock ends.
+    LockWait(u32),
+    /// The wait for a message ends.
+    PopWait(u32),
+    /// A message in flight becomes ready again.
+    Visibility(u32),
+    /// A delayed message becomes ready.
+    Delay(u32),
+    /// A cache line ends.
+    LineExpiry(u32),
+}
+
+/// Every timer.
+#[derive(Default)]
+pub(super) struct Timers {
+    sessions: BTreeMap<(Elapsed, u64), u32>,
+    others: BTreeMap<(Elapsed, u64), Timer>,
+}
+
+impl Timers {
+    /// Arms the timer of thing `number`. A deadline of [`Elapsed::MAX`] is never.
+    pub(super) fn arm(&mut self, deadline: Elapsed, number: u64, timer: Timer) {
+        if deadline == Elapsed::MAX {
+            return;
+        }
+        let before = match timer {
+            Timer::SessionEnd(slot) => self.sessions.insert((deadline, number), slot).is_some(),
+            _ => self.others.insert((deadline, number), timer).is_some(),
+        };
+        assert!(!before, "a thing has one timer");
+    }
+
+    /// Disarms the timer of thing `number`, if it has not fired.
+    pub(super) fn disarm(&mut self, deadline: Elapsed, number: u64) {
+        if deadline != Elapsed::MAX {
+            self.others.remove(&(deadline, number));
+        }
+    }
+
+    /// Disarms the timer of session `number`, if it has not fired.
+    pub(super) fn disarm_session(&mut self, deadline: Elapsed, number: u64) {
+        self.sessions.remove(&(deadline, number));
+    }
+
+    /// Takes the first timer that is due at `now`.
+    pub(super) fn take_due(&mut self, now: Elapsed) -> Option<Timer> {
+        let session = self.sessions.first_key_value().map(|(key, _)| *key);
+        let other = self.others.first_key_value().map(|(key, _)| *key);
+        let first = session.into_iter().chain(other).min()?;
+        if first.0 > now {
+            return None;
+        }
+        if session == Some(first) {
+            self.sessions.pop_first().map(|(_, slot)| Timer::SessionEnd(slot))
+        } else {
+            self.others.pop_first().map(|(_, timer)| timer)
+        }
+    }
+
+    /// The earliest deadline.
+    pub(super) fn next_deadline(&self) -> Option<Elapsed> {
+        let session = self.sessions.first_key_value().map(|(key, _)| key.0);
+        let other = self.others.first_key_value().map(|(key, _)| key.0);
+        session.into_iter().chain(other).min()
+    }
+
+    /// Whether something due at `now` has not fired.
+    pub(super) fn is_overdue(&self, now: Elapsed) -> bool {
+        self.next_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Slots of the sessions whose deadline comes before `before`, earliest first.
+    pub(super) fn sessions_due(&self, before: Elapsed) -> impl Iterator<Item = u32> + '_ {
+        self.sessions.range(..(before, 0)).map(|(_, slot)| *slot)
+    }
+
+    /// How many are armed. Only the verification asks.
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len() + self.others.len()
+    }
+}
