@@ -112,6 +112,7 @@ fn a_module_opens_with_what_it_is() {
     assert_eq!(finds(module_doc, "engine/src/raft/mod.rs", "use core::fmt;"), 1);
     assert_eq!(finds(module_doc, "engine/src/raft/mod.rs", "//! Raft."), 0);
     assert_eq!(finds(module_doc, "engine/src/raft/tests.rs", "use super::*;"), 0);
+    assert_eq!(finds(module_doc, "engine/src/raft/tests/votes.rs", "use super::*;"), 0);
 }
 
 #[test]

@@ -206,7 +206,8 @@ fn body_of(code: &str, byte: usize) -> Option<usize> {
 pub fn module_doc(source: &Source) -> Vec<String> {
     let file = source.path.rsplit('/').next().unwrap_or_default();
     let owes = matches!(file, "mod.rs" | "lib.rs" | "main.rs") || source.path.contains("/src/");
-    if !owes || file == "tests.rs" || source.text.starts_with("//!") {
+    let test = file == "tests.rs" || (file != "mod.rs" && source.path.contains("/tests/"));
+    if !owes || test || source.text.starts_with("//!") {
         return Vec::new();
     }
     vec![format!("{}:1: opens without a module doc (`//!`)", source.path)]

@@ -277,9 +277,9 @@ pub fn lay_out(fields: &Fields) -> Vec<u8> {
             Value::U64(n) => body.extend(n.to_le_bytes()),
             Value::Id(id) => body.extend(id),
             Value::Bytes(bytes) => {
-                let offset = i32::try_from(begin - body.len() as i64).unwrap();
+                let offset = i32::try_from(begin - body.len() as i64).expect("a body is short");
                 body.extend(offset.to_le_bytes());
-                body.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
+                body.extend(u32::try_from(bytes.len()).expect("a body is short").to_le_bytes());
             }
         }
     }
