@@ -17,6 +17,8 @@
 // The data plane, bottom up.
 pub mod bridge;
 pub mod clock;
+pub mod ring;
+pub mod wal;
 
 // The control plane.
 pub mod config;

@@ -1,0 +1,285 @@
+//! The journal's bytes on a disk: segment files, and two writers behind one interface.
+//!
+//! ```text
+//!  <data dir>/engine-00/wal/0000.seg   a segment, all zeros when it is new
+//!                           0001.tmp   a segment that is being made, or made anew
+//! ```
+//!
+//! # How it works
+//!
+//! A segment is made beforehand ([`segments`]): allocated, filled with zeros, synced. So a write changes
+//! no metadata of the file system. [`Wal::start`] puts one write of the journal under way and
+//! [`Wal::on_completion`] says what it made durable; there is at most one at a time.
+//!
+//! - **Direct**: one ring write with `RWF_DSYNC` on an `O_DIRECT` descriptor, straight from the engine's
+//!   own buffer when that is aligned. The fastest where a file system has it: no kernel worker, no page
+//!   fault.
+//! - **Mapped**: a copy into the mapped file, then `fdatasync` through the ring. Works everywhere. The page
+//!   cache of such a segment must be made of 4 KiB folios (a store dirties a whole folio, and with large
+//!   ones each sync writes a megabyte), so it is prepared by small writes and mapped with
+//!   `MADV_RANDOM`.
+//!
+//! [`trial`](trial::trial) takes the faster one for a directory.
+//!
+//! # Invariants
+//!
+//! - What is reported as durable was synced: a short write, an error, a completion that does not match is
+//!   [`Fatal`], and latches. A failed sync is never tried again (after an error the kernel may have
+//!   dropped the dirty pages and called them clean: Rebello et al., Can Applications Recover from
+//!   fsync Failures?, 2020).
+//! - A segment has its final name only when all of it is zeros on the disk.
+
+pub mod segments;
+#[cfg(test)]
+mod tests;
+pub mod trial;
+
+use crate::edge::bridge::Fatal;
+use crate::edge::ring::Ring;
+use crate::effects::Write;
+use crate::ids::Position;
+use crate::limits::UNIT_BYTES_MAX;
+use io_uring::{opcode, types::Fd};
+use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// What writes are a multiple of, and where they begin, in bytes.
+pub const PAGE_BYTES: usize = 4096;
+/// Segments of one engine, at most: a slot has four digits.
+pub const SLOTS_MAX: u32 = 10_000;
+
+/// How the journal's bytes get to the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writer {
+    /// Through a mapped file and `fdatasync`.
+    Mapped,
+    /// By `O_DIRECT` and `RWF_DSYNC`.
+    Direct,
+}
+
+impl Writer {
+    /// The name in a configuration and a manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Writer::Mapped => "mapped",
+            Writer::Direct => "direct",
+        }
+    }
+
+    /// The writer of a name.
+    pub fn from_name(name: &str) -> Option<Writer> {
+        [Writer::Mapped, Writer::Direct].into_iter().find(|writer| writer.name() == name)
+    }
+}
+
+impl fmt::Display for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A segment that is open for writing.
+struct Segment {
+    file: File,
+    /// With [`Writer::Mapped`].
+    map: Option<MmapRaw>,
+}
+
+/// A write that is under way.
+#[derive(Clone, Copy)]
+struct UnderWay {
+    position: Position,
+    /// What the completion has to say.
+    expected: i32,
+}
+
+/// One engine's segments, open for writing.
+pub struct Wal {
+    engine_dir: PathBuf,
+    writer: Writer,
+    segment_bytes: u64,
+    /// By slot.
+    segments: Vec<Option<Segment>>,
+    under_way: Option<UnderWay>,
+    /// For bytes that are not aligned as `O_DIRECT` wants them. Made when first needed.
+    staging: Option<MmapMut>,
+    failed: Option<Fatal>,
+}
+
+impl Wal {
+    /// Opens every segment of an engine for writing.
+    ///
+    /// # Errors
+    /// When the directory can't be read, or a segment can't be opened or has another size.
+    pub fn open(engine_dir: &Path, writer: Writer, segment_bytes: u64) -> io::Result<Wal> {
+        let mut wal = Wal {
+            engine_dir: engine_dir.to_path_buf(),
+            writer,
+            segment_bytes,
+            segments: Vec::new(),
+            under_way: None,
+            staging: None,
+            failed: None,
+        };
+        for (slot, _) in segments::list(engine_dir)? {
+            wal.reopen(slot)?;
+        }
+        Ok(wal)
+    }
+
+    /// Opens a segment, or opens it again after it was made anew.
+    ///
+    /// # Errors
+    /// When it can't be opened or has another size than it should.
+    pub fn reopen(&mut self, slot: u32) -> io::Result<()> {
+        let path = segments::path(&self.engine_dir, slot);
+        let flags = if self.writer == Writer::Direct { libc::O_DIRECT } else { 0 };
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path)?;
+        segments::check_size(&path, &file, self.segment_bytes)?;
+        let map = match self.writer {
+            Writer::Direct => None,
+            Writer::Mapped => {
+                let map = MmapOptions::new().map_raw(&file)?;
+                map.advise(Advice::Random)?;
+                Some(map)
+            }
+        };
+        let at = slot as usize;
+        if at >= self.segments.len() {
+            self.segments.resize_with(at + 1, || None);
+        }
+        self.segments[at] = Some(Segment { file, map });
+        Ok(())
+    }
+
+    /// Puts a write under way. Its completion carries `token`.
+    ///
+    /// # Errors
+    /// [`Fatal`], and from then on always.
+    ///
+    /// # Safety
+    /// `bytes` must stay where they are, unchanged, until the completion was drained.
+    pub unsafe fn start(
+        &mut self,
+        ring: &mut Ring,
+        write: &Write,
+        bytes: &[u8],
+        token: u64,
+    ) -> Result<(), Fatal> {
+        if let Some(fatal) = &self.failed {
+            return Err(fatal.clone());
+        }
+        assert!(self.under_way.is_none(), "at most one write is under way");
+        assert_eq!(bytes.len(), write.length, "the engine gives what it announced");
+        assert!(!bytes.is_empty(), "a write has bytes");
+        assert_eq!(bytes.len() % PAGE_BYTES, 0, "a write is whole pages");
+        assert_eq!(write.offset % PAGE_BYTES as u64, 0, "a write begins on a page");
+        assert!(
+            write.offset + write.length as u64 <= self.segment_bytes,
+            "a write stays inside its segment"
+        );
+        // SAFETY: the caller keeps the bytes in place.
+        let started = unsafe { self.submit(ring, write, bytes, token) };
+        match started {
+            Ok(expected) => {
+                self.under_way = Some(UnderWay { position: write.position, expected });
+                Ok(())
+            }
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    /// Takes the completion of the write under way: what is durable now.
+    ///
+    /// # Errors
+    /// [`Fatal`] when the write failed. Nothing of it may be taken for durable.
+    pub fn on_completion(&mut self, result: i32) -> Result<Position, Fatal> {
+        let under_way = self.under_way.take().expect("a completion follows a start");
+        if result == under_way.expected && self.failed.is_none() {
+            return Ok(under_way.position);
+        }
+        let error = if result < 0 {
+            io::Error::from_raw_os_error(-result)
+        } else {
+            io::Error::other(format!("{result} of {} bytes were written", under_way.expected))
+        };
+        Err(self.fail(&error))
+    }
+
+    /// Whether a write is under way.
+    pub fn is_busy(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Submits the write and says what its completion has to say.
+    ///
+    /// # Safety
+    /// As [`Wal::start`].
+    unsafe fn submit(
+        &mut self,
+        ring: &mut Ring,
+        write: &Write,
+        bytes: &[u8],
+        token: u64,
+    ) -> io::Result<i32> {
+        let slot = write.slot as usize;
+        let segment = self.segments.get(slot).and_then(Option::as_ref);
+        let segment = segment.expect("the engine writes to segments that are ready");
+        let fd = segment.file.as_raw_fd();
+        if let Some(map) = &segment.map {
+            let offset = usize::try_from(write.offset).expect("a segment fits into memory");
+            assert!(offset + bytes.len() <= map.len(), "the map covers the segment");
+            // SAFETY: the range is inside the map, as just asserted; nobody else in this process refers
+            // to the map, and the engine's bytes lie elsewhere.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    bytes.as_ptr(),
+                    map.as_mut_ptr().add(offset),
+                    bytes.len(),
+                );
+            }
+            ring.fdatasync(fd, token)?;
+            return Ok(0);
+        }
+        let bytes = if bytes.as_ptr().addr().is_multiple_of(PAGE_BYTES) {
+            bytes
+        } else {
+            if self.staging.is_none() {
+                self.staging = Some(MmapMut::map_anon(UNIT_BYTES_MAX)?);
+            }
+            let staging = self.staging.as_mut().expect("it was just made");
+            staging[..bytes.len()].copy_from_slice(bytes);
+            &staging[..bytes.len()]
+        };
+        let length = u32::try_from(bytes.len()).expect("a unit is small");
+        let entry = opcode::Write::new(Fd(fd), bytes.as_ptr(), length)
+            .offset(write.offset)
+            .rw_flags(libc::RWF_DSYNC)
+            .build()
+            .user_data(token);
+        // SAFETY: the engine's bytes stay, as our caller vouches, and the staging buffer is not touched
+        // again before `under_way` was taken.
+        unsafe { ring.push(&entry)? };
+        Ok(length.cast_signed())
+    }
+
+    fn fail(&mut self, error: &io::Error) -> Fatal {
+        let fatal = fatal(&self.engine_dir, error);
+        self.failed = Some(fatal.clone());
+        fatal
+    }
+}
+
+/// Why a node stops after an error of its journal's disk.
+pub fn fatal(path: &Path, error: &io::Error) -> Fatal {
+    let text = format!("{}: {error}", path.display());
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => Fatal::DiskFull(text),
+        _ => Fatal::JournalWrite(text),
+    }
+}
