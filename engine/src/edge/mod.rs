@@ -17,8 +17,14 @@
 // The data plane, bottom up.
 pub mod bridge;
 pub mod clock;
+pub mod counters;
 pub mod ring;
 pub mod wal;
+
+pub mod links;
+
+mod core;
+pub mod data;
 
 // The control plane.
 pub mod config;

@@ -1,0 +1,165 @@
+//! An engine's place on a thread: the engine, its effects, its journal's files.
+
+use crate::edge::bridge::{Fatal, Post, ToControl};
+use crate::edge::clock;
+use crate::edge::counters::Counters;
+use crate::edge::data::{Plan, StartError};
+use crate::edge::ring::Ring;
+use crate::edge::wal::{self, Wal, segments};
+use crate::effects::{Effects, Note};
+use crate::engine::{Disk, Engine, Input};
+use crate::time::Time;
+use memmap2::Mmap;
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+
+/// Messages for the control plane that are kept while it does not keep up; past it notes are dropped.
+const KEPT_NOTES_MAX: usize = 1024;
+
+/// An engine and what belongs to it alone.
+pub(super) struct Seat {
+    pub index: u32,
+    pub engine: Engine,
+    pub effects: Effects,
+    pub wal: Wal,
+    write_began: Time,
+}
+
+impl Seat {
+    /// Opens an engine from what is on its disk.
+    pub fn open(plan: &Plan, index: u32) -> Result<Seat, StartError> {
+        let dir = segments::engine_dir(&plan.data_dir, index);
+        let failed = |what: &str| {
+            let what = format!("{what} in {}", dir.display());
+            move |error| StartError::Io { what, error }
+        };
+        let (bytes, writer) = (plan.segment_bytes, plan.writer);
+        segments::ensure(&dir, bytes, writer).map_err(failed("making segments"))?;
+        let maps = map_all(&dir, bytes, writer).map_err(failed("mapping segments"))?;
+        let slices: Vec<(u32, &[u8])> = maps.iter().map(|(slot, map)| (*slot, &map[..])).collect();
+        let mut snapshot = |group, at| (plan.load_snapshot)(index, group, at);
+        let disk = Disk { segments: &slices, snapshot: &mut snapshot };
+        let mut effects = Effects::default();
+        let engine = Engine::open((plan.make_config)(index), clock::now(), disk, &mut effects)
+            .map_err(|error| StartError::Open { engine: index, error })?;
+        drop(slices);
+        drop(maps);
+        let wal = Wal::open(&dir, writer, bytes).map_err(failed("opening segments"))?;
+        Ok(Seat { index, engine, effects, wal, write_began: Time::ZERO })
+    }
+
+    /// Feeds one input.
+    pub fn on(&mut self, now: Time, input: Input<'_>) {
+        self.engine.on(now, input, &mut self.effects);
+    }
+
+    /// Puts the write that the engine asked for under way.
+    pub fn start_write(
+        &mut self,
+        now: Time,
+        ring: &mut Ring,
+        token: u64,
+        counters: &Counters,
+    ) -> Result<(), Fatal> {
+        let Some(write) = self.effects.write.take() else { return Ok(()) };
+        counters.write_bytes.record(write.length as u64);
+        self.write_began = now;
+        let bytes = self.engine.in_flight();
+        // SAFETY: the engine keeps these bytes in place, unchanged, until `Input::Synced` reports them
+        // (its contract), which happens in `on_written` alone, after the completion; and a core that
+        // ends cancels what is under way before it drops its engines.
+        unsafe { self.wal.start(ring, &write, bytes, token) }
+    }
+
+    /// The write under way completed.
+    pub fn on_written(&mut self, now: Time, result: i32, counters: &Counters) -> Result<(), Fatal> {
+        let position = self.wal.on_completion(result)?;
+        counters.sync_us.record_us(now.since(self.write_began));
+        self.on(now, Input::Synced { position });
+        Ok(())
+    }
+
+    /// A segment was made: open it, and tell the engine.
+    pub fn on_segment(&mut self, now: Time, slot: u32) -> Result<(), Fatal> {
+        self.wal.reopen(slot).map_err(|error| {
+            wal::fatal(Path::new(&format!("segment {slot} of engine {}", self.index)), &error)
+        })?;
+        self.on(now, Input::SegmentReady { slot });
+        Ok(())
+    }
+
+    /// Hands what the control plane has to do over to it, and gives every leader that was learned of to
+    /// `learned`.
+    pub fn hand_over(&mut self, control: &mut Control, mut learned: impl FnMut(Note)) {
+        let engine = self.index;
+        for slot in self.effects.segments.drain(..) {
+            control.send(ToControl::MakeSegment { engine, slot });
+        }
+        for save in self.effects.saves.drain(..) {
+            control.send(ToControl::SaveSnapshot { engine, save });
+        }
+        for (group, index) in self.effects.drops.drain(..) {
+            control.send(ToControl::DropSnapshot { engine, group, index });
+        }
+        for note in self.effects.notes.drain(..) {
+            if matches!(note, Note::Leader { .. }) {
+                learned(note);
+            }
+            control.note(engine, note);
+        }
+    }
+}
+
+fn map_all(dir: &Path, bytes: u64, writer: wal::Writer) -> io::Result<Vec<(u32, Mmap)>> {
+    segments::list(dir)?
+        .into_iter()
+        .map(|(slot, path)| Ok((slot, segments::map(&path, bytes, writer)?)))
+        .collect()
+}
+
+/// The way to the control plane: what does not fit into its mailbox waits here.
+pub(super) struct Control {
+    post: Post<ToControl>,
+    kept: VecDeque<ToControl>,
+    notes_dropped: u64,
+}
+
+impl Control {
+    pub fn new(post: Post<ToControl>) -> Control {
+        Control { post, kept: VecDeque::new(), notes_dropped: 0 }
+    }
+
+    /// Sends, now or later. What engines ask for is bounded by their segments and groups.
+    pub fn send(&mut self, message: ToControl) {
+        if !self.kept.is_empty() {
+            self.kept.push_back(message);
+        } else if let Err(message) = self.post.send(message) {
+            self.kept.push_back(message);
+        }
+    }
+
+    fn note(&mut self, engine: u32, note: Note) {
+        if self.kept.len() < KEPT_NOTES_MAX {
+            self.send(ToControl::Note { engine, note });
+        } else {
+            self.notes_dropped += 1;
+        }
+    }
+
+    /// Sends what was kept, as far as it fits.
+    pub fn flush(&mut self, counters: &Counters) {
+        counters.notes_dropped.set(self.notes_dropped);
+        while let Some(message) = self.kept.pop_front() {
+            if let Err(message) = self.post.send(message) {
+                self.kept.push_front(message);
+                return;
+            }
+        }
+    }
+
+    /// Whether messages wait here: then the thread must not sleep long.
+    pub fn is_waiting(&self) -> bool {
+        !self.kept.is_empty()
+    }
+}

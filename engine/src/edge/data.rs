@@ -1,0 +1,263 @@
+//! The data plane: the threads, how they are started, told things and stopped.
+//!
+//! # How it works
+//!
+//! [`start`] makes one glommio executor per thread. Its one long task is the loop of [`core`], which parks
+//! in its own ring; glommio places the thread, and gets a turn when a doorbell rang. Engine `e` lives
+//! on thread `e % threads`, so a node with fewer CPUs than engines serves them all.
+//!
+//! [`core`]: super::core
+
+use super::bridge::{CORE_MAILBOX_MAX, Fatal, Post, ToControl, ToCore, mailbox};
+use super::core::{Core, Outfit, Pause};
+use super::counters::Counters;
+use super::links::AddressBook;
+use super::ring::RingError;
+use super::wal::Writer;
+use crate::engine::{Config, OpenError};
+use crate::ids::{GroupId, Index, NodeId};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Memory that glommio registers for files of its own, in bytes: its least. Ours go through our ring.
+const GLOMMIO_IO_BYTES: usize = 64 << 10;
+/// Entries of glommio's own rings.
+const GLOMMIO_RING_DEPTH: usize = 16;
+/// How often a thread asks glommio whether something is due there, unless it is rung.
+const GLOMMIO_PREEMPT: Duration = Duration::from_secs(1);
+
+/// Makes an engine's configuration.
+pub type MakeConfig = dyn Fn(u32) -> Config + Send + Sync;
+/// Reads a snapshot that was saved for an engine's group at an index. Called only while opening.
+pub type LoadSnapshot = dyn Fn(u32, GroupId, Index) -> Option<Vec<u8>> + Send + Sync;
+
+/// What a data plane is made of.
+pub struct Plan {
+    /// Where clients and peers connect. Every thread accepts from it.
+    pub listener: TcpListener,
+    /// The node's data directory, locked by the caller.
+    pub data_dir: PathBuf,
+    /// How many engines the data directory has.
+    pub engines: u32,
+    /// How many threads serve them.
+    pub threads: u32,
+    /// The CPU of each thread, or `None` to leave that to the kernel.
+    pub cpus: Option<Vec<usize>>,
+    /// How the journal is written.
+    pub writer: Writer,
+    /// The journal's segment, in bytes.
+    pub segment_bytes: u64,
+    /// Makes the configuration of each engine.
+    pub make_config: Box<MakeConfig>,
+    /// The other nodes, each with "host:port" of its listener.
+    pub peers: Vec<(NodeId, String)>,
+    /// Where the engines' messages for the control plane go.
+    pub to_control: Post<ToControl>,
+    /// Reads a snapshot file.
+    pub load_snapshot: Box<LoadSnapshot>,
+}
+
+/// Why the data plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// An engine refused what is on its disk.
+    #[error("engine {engine}: {error}")]
+    Open {
+        /// The engine.
+        engine: u32,
+        /// Why.
+        error: OpenError,
+    },
+    /// A file or a socket.
+    #[error("E306 {what}: {error}")]
+    Io {
+        /// What was being done, and to what.
+        what: String,
+        /// Why it failed.
+        error: io::Error,
+    },
+    /// No executor.
+    #[error("E307 glommio can't start an executor: {0}")]
+    Executor(String),
+}
+
+/// What every thread shares, read-only.
+pub(super) struct Common {
+    pub plan: Plan,
+    pub addresses: AddressBook,
+    pub posts: Vec<Post<ToCore>>,
+    pub counters: Vec<Arc<Counters>>,
+    /// Set once, by [`DataPlane::stop`]: a stop is never lost to a full mailbox.
+    pub stopping: AtomicBool,
+}
+
+impl Common {
+    /// Asks every thread to end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        for post in &self.posts {
+            post.ring();
+        }
+    }
+}
+
+/// The running data plane.
+pub struct DataPlane {
+    common: Arc<Common>,
+    threads: Vec<ExecutorJoinHandle<Result<(), Fatal>>>,
+}
+
+/// Starts every thread and opens every engine.
+///
+/// # Errors
+/// [`StartError`] of the first thread that did not start; those that did are stopped.
+pub fn start(plan: Plan) -> Result<DataPlane, StartError> {
+    assert!(plan.threads > 0, "a node has at least one thread");
+    assert!(plan.threads <= plan.engines, "a thread without an engine has nothing to do");
+    let io = |what: &str| {
+        let what = what.to_owned();
+        move |error| StartError::Io { what, error }
+    };
+    let count = plan.threads as usize;
+    if let Some(cpus) = &plan.cpus {
+        assert!(cpus.len() >= count, "every thread has a CPU, or none has");
+    }
+    let mut posts = Vec::with_capacity(count);
+    let mut inboxes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (post, inbox) = mailbox(CORE_MAILBOX_MAX).map_err(io("making a mailbox"))?;
+        posts.push(post);
+        inboxes.push(inbox);
+    }
+    let addresses = AddressBook::new(&plan.peers).map_err(io("starting the resolver"))?;
+    let stopping = AtomicBool::new(false);
+    let counters = (0..count).map(|_| Arc::default()).collect();
+    let common = Arc::new(Common { plan, addresses, posts, counters, stopping });
+
+    let (ready, opened) = mpsc::channel();
+    let mut plane = DataPlane { common: Arc::clone(&common), threads: Vec::with_capacity(count) };
+    for (thread, inbox) in inboxes.into_iter().enumerate() {
+        plane.threads.push(spawn(Outfit { thread, inbox, common: Arc::clone(&common) }, &ready)?);
+    }
+    drop(ready);
+    // Ends when every thread has said how it went, or could not even begin.
+    let reports: Vec<Result<(), StartError>> = opened.iter().collect();
+    let begun = reports.len();
+    let failed = reports.into_iter().find_map(Result::err);
+    if begun == count && failed.is_none() {
+        return Ok(plane);
+    }
+    plane.stop();
+    let why = plane.join_all();
+    Err(failed.unwrap_or_else(|| {
+        StartError::Executor(why.into_iter().flatten().next().unwrap_or_default())
+    }))
+}
+
+/// Starts one thread, which reports to `ready` once its engines are open.
+fn spawn(
+    outfit: Outfit,
+    ready: &mpsc::Sender<Result<(), StartError>>,
+) -> Result<ExecutorJoinHandle<Result<(), Fatal>>, StartError> {
+    let cpus = outfit.common.plan.cpus.as_ref();
+    let placement = cpus.map_or(Placement::Unbound, |cpus| Placement::Fixed(cpus[outfit.thread]));
+    let ready = ready.clone();
+    LocalExecutorBuilder::new(placement)
+        .name(&format!("tercet-core-{}", outfit.thread))
+        .io_memory(GLOMMIO_IO_BYTES)
+        .ring_depth(GLOMMIO_RING_DEPTH)
+        .preempt_timer(GLOMMIO_PREEMPT)
+        .spawn(move || thread(outfit, ready))
+        .map_err(|error| StartError::Executor(error.to_string()))
+}
+
+/// What a thread does: open, then loop until it is told to stop or can't go on.
+async fn thread(outfit: Outfit, ready: mpsc::Sender<Result<(), StartError>>) -> Result<(), Fatal> {
+    let to_control = outfit.common.plan.to_control.clone();
+    let opened = Core::open(outfit);
+    let (report, core) = match opened {
+        Ok(core) => (Ok(()), Some(core)),
+        Err(error) => (Err(error), None),
+    };
+    // Nobody listens only when the start was given up: then a stop is on its way.
+    let _ = ready.send(report);
+    drop(ready);
+    let Some(mut core) = core else { return Ok(()) };
+    loop {
+        match core.run() {
+            Ok(Pause::Rung) => glommio::executor().yield_now().await,
+            Ok(Pause::Stopped) => return Ok(()),
+            Err((engine, reason)) => {
+                tracing::error!(engine, "{reason}");
+                let fatal = ToControl::Fatal { engine, reason: reason.clone() };
+                // When the mailbox is full, whoever joins the thread learns it.
+                let _ = to_control.send(fatal);
+                return Err(reason);
+            }
+        }
+    }
+}
+
+impl DataPlane {
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.common.posts.len()
+    }
+
+    /// The thread that serves an engine.
+    pub fn thread_of(&self, engine: u32) -> usize {
+        thread_of(engine, self.common.plan.threads)
+    }
+
+    /// Tells a thread something. [`DataPlane::thread_of`] names an engine's.
+    ///
+    /// # Errors
+    /// The message itself, when the thread's mailbox is full.
+    pub fn send(&self, thread: usize, message: ToCore) -> Result<(), ToCore> {
+        self.common.posts[thread].send(message)
+    }
+
+    /// What each thread counts.
+    pub fn counters(&self) -> &[Arc<Counters>] {
+        &self.common.counters
+    }
+
+    /// Asks every thread to finish what is under way and to end. Does not wait: see
+    /// [`DataPlane::join`].
+    pub fn stop(&self) {
+        self.common.stop();
+    }
+
+    /// Waits until every thread has ended.
+    ///
+    /// # Errors
+    /// The reason of the first thread that could not go on.
+    pub fn join(self) -> Result<(), Fatal> {
+        let mut result = Ok(());
+        for thread in self.threads {
+            if let Ok(Err(fatal)) = thread.join() {
+                result = result.and(Err(fatal));
+            }
+        }
+        result
+    }
+
+    /// Waits for every thread and says why those ended that never began.
+    fn join_all(self) -> Vec<Option<String>> {
+        self.threads.into_iter().map(|t| t.join().err().map(|error| error.to_string())).collect()
+    }
+}
+
+/// The thread that serves an engine.
+pub(super) fn thread_of(engine: u32, threads: u32) -> usize {
+    (engine % threads) as usize
+}
