@@ -22,6 +22,7 @@ pub mod effects;
 pub mod engine;
 pub mod entry;
 pub mod ids;
+pub mod journal;
 pub mod limits;
 pub mod machine;
 pub mod raft;

@@ -1,0 +1,415 @@
+//! The journal: one write-ahead log for all groups of an engine, over byte slices.
+//!
+//! It has never seen a file. The edge, or the simulator, owns the segments; the journal says which
+//! bytes go where ([`Journal::seal`], [`Journal::in_flight`]) and is told what happened
+//! ([`Journal::on_synced`], [`Journal::on_segment_ready`]).
+//!
+//! # How it works
+//!
+//! Records are appended to a pending *unit*. Sealing a unit gives it its place: whole pages of their
+//! own, behind the last unit of the current *segment* or at the begin of the next one. One unit is in
+//! flight at a time; what is appended meanwhile is the next one. The number of a unit is a position:
+//! what the world must have synced for a record to be durable.
+//!
+//! A segment's first unit opens with a *checkpoint*: what held of every group before that unit. So
+//! nothing but entries ties the journal to an old segment, and [`Journal::reclaim`] names those that
+//! do. Their group makes a snapshot, durable before its record is appended, or has them *carried*:
+//! said again at the end. Once nothing lives in the oldest segment, a record that frees it is
+//! written with the next unit; once that is synced, the segment is used again.
+//!
+//! # Invariants
+//!
+//! - Only a truncate record cuts a log. A lower index or a higher term never implies it.
+//! - Entries follow the last index of their group's log; carried ones are in it, and stay as they
+//!   are.
+//! - A page that was synced is not written again before its segment is freed.
+//! - A segment is freed only when a later unit that says so is synced, hence also every snapshot
+//!   record and carried entry that made it free. The last segment is never freed.
+//! - A unit's number is higher than that of any unit written before, torn ones included, and those
+//!   of former runs.
+//!
+//! # Recovery
+//!
+//! Recovery takes what it reads as durable: **whoever calls it has synced the segments before**
+//! (after a kill, what the files hold need not be on the disk yet).
+//!
+//! Units follow each other without a gap, and a unit is written only when the one before it is
+//! synced. So the log ends at the first place without a unit that carries the segment's seed and a
+//! higher number, and what is there is torn; the next run writes over it. But each unit names the
+//! lowest number that was not known to be synced when it was written. If any later unit, in the rest
+//! of that segment, in the next one, or in one whose own first unit is unreadable, claims more to be
+//! durable than was found, then the hole is *damage*, and the engine does not open: it could vote,
+//! or answer, as if it had never known.
+//!
+//! 1. Node 1 acknowledges an entry with unit 7, then writes unit 8, which says "below 8 is synced".
+//! 2. A bit of unit 7 rots. Node 1 restarts: the log seems to end at unit 6.
+//! 3. Unit 8 stands behind the hole and claims that 7 was synced: damage, node 1 stays down, and the
+//!    entry is not voted away by a node that promised to keep it.
+//!
+//! What follows the last unit can't vouch for it, which is why an idle engine writes one unit
+//! without records, a *mark*.
+//!
+//! The records are then replayed in the order in which they were written, up to where each group's
+//! entries are; only what is alive at the end is handed out, each group's in the order of its log.
+//!
+//! # What was left out, and what it costs
+//!
+//! - Two units in flight: a unit waits for the sync before it. The format allows for it (`durable_below`
+//!   need not be the unit's own number), recovery too.
+//! - A slot is written over without being filled with zeros again: stale pages stay in it and cost
+//!   recovery a look at each page; their seed tells them apart.
+//! - Repair from peers: a damaged journal is replaced as a whole.
+//!
+//! # Sources
+//!
+//! Pillai and others, All File Systems Are Not Created Equal, 2014; Alagappan and others,
+//! Protocol-Aware Recovery for Consensus-Based Storage, 2018 (torn or damaged); TigerBeetle's
+//! journal; Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured File System,
+//! 1992 (checkpoints, carrying what lives).
+
+mod append;
+mod bytes;
+mod groups;
+mod inspect;
+pub mod record;
+mod recover;
+mod room;
+mod segments;
+mod spans;
+pub mod unit;
+
+#[cfg(test)]
+mod tests;
+
+use crate::effects::Write;
+use crate::engine::OpenError;
+use crate::entry::Entry;
+use crate::ids::{GroupId, Index, NodeId, Position, Term};
+use crate::status::JournalStatus;
+use alloc::vec::Vec;
+use groups::Groups;
+pub use groups::Row;
+pub use inspect::{Found, inspect};
+use rkyv::util::AlignedVec;
+use room::Room;
+pub use room::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MIN, SEGMENTS_RESERVED};
+use segments::{Segments, count};
+use unit::{PAGE_BYTES, UNIT_HEADER_BYTES};
+
+/// What a journal is told at its start and never again.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The size of a segment, in bytes: whole pages, at least [`SEGMENT_BYTES_MIN`].
+    pub segment_bytes: u64,
+    /// How many segments there may be, at least [`SEGMENTS_MIN`].
+    pub segments_max: u32,
+    /// The groups whose records are kept, each once.
+    pub groups: Vec<GroupId>,
+}
+
+/// What can be appended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Record<'a> {
+    /// Entries that follow the group's last one.
+    Entries {
+        /// The group.
+        group: GroupId,
+        /// The first entry's index.
+        first: Index,
+        /// The last entry's index.
+        last: Index,
+        /// The last entry's term.
+        last_term: Term,
+        /// The entries, one after the other, as [`crate::entry::write`] writes them.
+        bytes: &'a [u8],
+    },
+    /// The group's entries from an index on are cut. None of them is committed.
+    Truncate {
+        /// The group.
+        group: GroupId,
+        /// The first index that is cut.
+        from: Index,
+    },
+    /// The group's term, and who got this node's vote in it.
+    Vote {
+        /// The group.
+        group: GroupId,
+        /// The term.
+        term: Term,
+        /// The candidate, if any.
+        vote: Option<NodeId>,
+    },
+    /// The group's snapshot is on the disk, and replaces the log up to its index. Entries behind it
+    /// stay; those that do not agree with an installed snapshot are truncated first.
+    Snapshot {
+        /// The group.
+        group: GroupId,
+        /// The index that it stands for.
+        index: Index,
+        /// The term of the entry at that index.
+        term: Term,
+    },
+    /// Entries of the group's log, said again, so that the segment that they are in can be freed.
+    Carry {
+        /// The group.
+        group: GroupId,
+        /// The first entry's index.
+        first: Index,
+        /// The last entry's index.
+        last: Index,
+        /// The last entry's term.
+        last_term: Term,
+        /// The entries, one after the other, as they were appended.
+        bytes: &'a [u8],
+    },
+}
+
+/// What recovery hands out. Groups ascend, and a group's parts come in this order: vote, snapshot,
+/// commit, then the entries behind the snapshot with no gap. A part that does not exist is left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replay<'a> {
+    /// The group's term, and who got this node's vote in it.
+    Vote {
+        /// The group.
+        group: GroupId,
+        /// The term.
+        term: Term,
+        /// The candidate, if any.
+        vote: Option<NodeId>,
+    },
+    /// The group's durable snapshot.
+    Snapshot {
+        /// The group.
+        group: GroupId,
+        /// The index that it stands for.
+        index: Index,
+        /// The term of the entry at that index.
+        term: Term,
+    },
+    /// An index up to which the group's entries are known to be committed; more of them may be.
+    Commit {
+        /// The group.
+        group: GroupId,
+        /// The index; not past the log's last one.
+        commit: Index,
+    },
+    /// An entry of the group's log, its checksum verified.
+    Entry(Entry<'a>),
+}
+
+/// Entries that keep the oldest segment from being freed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pin {
+    /// The group.
+    pub group: GroupId,
+    /// The first index.
+    pub first: Index,
+    /// The last index.
+    pub last: Index,
+}
+
+/// The place of entries whose unit has none yet.
+const PENDING: u64 = u64::MAX;
+
+/// One write-ahead log. See the [module](self).
+pub struct Journal {
+    segments_max: u32,
+    room: Room,
+    /// Random, the same in every unit of this journal.
+    id: u64,
+    /// The state of the generator of segment seeds.
+    chance: u64,
+    /// Each group as it is with the pending unit; the place of an entry is its segment's number.
+    groups: Groups<u64>,
+    /// Where groups with entries in the pending unit stand in `groups`.
+    touched: Vec<usize>,
+    /// Each group as it was before the pending unit: what a checkpoint says.
+    base: Vec<Row>,
+    segments: Segments,
+    /// The oldest segment that is needed, pending unit included.
+    first_live: u64,
+    /// The same before the pending unit.
+    base_first_live: u64,
+    /// Whether the oldest segment may have become free.
+    freeing: bool,
+    /// The pending unit: room for a header, then records.
+    pending: AlignedVec<PAGE_BYTES>,
+    /// How many records the pending unit holds.
+    records: u32,
+    /// Whether the pending unit is wanted even without records.
+    mark: bool,
+    /// Whether the last sealed unit holds no records.
+    marked: bool,
+    /// The pending unit's number.
+    next: Position,
+    /// The last sealed unit's number, or the last recovered one's.
+    sealed: Position,
+    synced: Position,
+    /// The sealed unit's bytes.
+    flight: AlignedVec<PAGE_BYTES>,
+    in_flight: Option<Flight>,
+}
+
+/// A unit that is being written.
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    position: Position,
+    /// Segments below are free once it is synced.
+    first_live: u64,
+}
+
+impl Journal {
+    /// Reads every segment (slot and bytes), hands what is alive to `visit`, and continues behind it.
+    /// All zeros, or nothing at all, is a fresh journal. `seed` is another one at each start.
+    ///
+    /// # Errors
+    /// [`OpenError::Damaged`] and [`OpenError::NewerFormat`]. What was visited is void then.
+    ///
+    /// # Panics
+    /// When the configuration is out of its limits.
+    pub fn recover(
+        config: Config,
+        seed: u64,
+        segments: &[(u32, &[u8])],
+        visit: &mut dyn FnMut(Replay<'_>),
+    ) -> Result<Journal, OpenError> {
+        recover::recover(config, seed, segments, visit)
+    }
+
+    /// Appends a record to the pending unit: one copy. Gives the position that must be synced for
+    /// the record to be durable. A snapshot that is not newer than the group's is passed over.
+    ///
+    /// # Panics
+    /// When the record contradicts what was appended before, or when there is no room: ask
+    /// [`Journal::has_room`] before entries and [`Journal::carry_room`] before carried ones. Any
+    /// other record always has room, some thousands of them in a unit.
+    pub fn append(&mut self, record: Record<'_>) -> Position {
+        append::append(self, record)
+    }
+
+    /// Whether so many bytes of entries may be appended now.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let unit = self.pending.len() + record::RECORD_HEADER_BYTES + bytes;
+        unit <= self.room.entries
+            && self.segments.live_with(unit) <= self.segments_max - SEGMENTS_RESERVED
+    }
+
+    /// The most bytes of entries that [`Journal::has_room`] ever grants, in one go. Smaller segments
+    /// hold less.
+    pub fn entries_bytes_max(&self) -> usize {
+        self.room.entries - UNIT_HEADER_BYTES - record::RECORD_HEADER_BYTES
+    }
+
+    /// How many bytes of entries may be carried now, in one record.
+    pub fn carry_room(&self) -> usize {
+        self.room.carry.saturating_sub(self.pending.len() + record::RECORD_HEADER_BYTES)
+    }
+
+    /// Asks for a unit without records, so that the last one is vouched for. Nothing happens when
+    /// there is one already, when records wait anyway, or when there is nothing to vouch for.
+    pub fn mark(&mut self) {
+        let last = self.records == 0 && self.sealed > Position::ZERO && !self.marked;
+        self.mark |= last && self.has_room(0);
+    }
+
+    /// Lays the pending unit out and gives it its place, if there is something to write, nothing is
+    /// in flight, and a segment is ready in case one is needed.
+    pub fn seal(&mut self) -> Option<Write> {
+        append::seal(self)
+    }
+
+    /// The bytes of the unit in flight. They stay where they are, on a page boundary of memory,
+    /// until [`Journal::on_synced`].
+    pub fn in_flight(&self) -> &[u8] {
+        if self.in_flight.is_some() { &self.flight } else { &[] }
+    }
+
+    /// The unit in flight is durable.
+    ///
+    /// # Panics
+    /// When another one is, or none.
+    pub fn on_synced(&mut self, position: Position) {
+        let flight = self.in_flight.take().expect("only a unit in flight is synced");
+        assert!(flight.position == position, "the unit in flight is the one that is synced");
+        assert!(position > self.synced, "positions only grow");
+        self.synced = position;
+        self.segments.release(flight.first_live);
+    }
+
+    /// Every record at this position or below is durable.
+    pub fn synced(&self) -> Position {
+        self.synced
+    }
+
+    /// The unit that the last appended record is in.
+    pub fn appended(&self) -> Position {
+        if self.records > 0 { self.next } else { self.sealed }
+    }
+
+    /// A slot that was wanted is there: a file of a segment's size. What it holds does not matter.
+    pub fn on_segment_ready(&mut self, slot: u32) {
+        self.segments.on_ready(slot);
+    }
+
+    /// Hands out the slots to prepare: new ones, or files of another size. A slot that was in use
+    /// is used again without being prepared.
+    pub fn take_wanted_segments(&mut self, each: &mut dyn FnMut(u32)) {
+        self.segments.take_wanted(each);
+    }
+
+    /// A group's entries are committed up to `commit`; the next checkpoint says so.
+    pub fn on_commit(&mut self, group: GroupId, commit: Index) {
+        let at = self.groups.find(group).expect("the journal keeps the group");
+        let row = &mut self.groups.rows[at];
+        row.commit = row.commit.max(commit);
+    }
+
+    /// When much of the journal is in use: what keeps the oldest segment from being freed. Make a
+    /// snapshot of each group that is named, or carry what a snapshot can't stand for. A group may be
+    /// named more than once, with other indexes.
+    pub fn reclaim(&self, each: &mut dyn FnMut(Pin)) {
+        let Some(current) = self.segments.live.back() else {
+            return;
+        };
+        if current.number - self.first_live < u64::from(self.reclaim_above()) {
+            return;
+        }
+        for (group, spans) in self.groups.ids.iter().zip(&self.groups.spans) {
+            for span in spans.iter().filter(|s| s.place == self.first_live) {
+                each(Pin { group: *group, first: span.first, last: span.last });
+            }
+        }
+    }
+
+    /// How many segments may be in use before any is reclaimed: three quarters of those that
+    /// entries may fill.
+    fn reclaim_above(&self) -> u32 {
+        ((self.segments_max - SEGMENTS_RESERVED) * 3 / 4).max(1)
+    }
+
+    /// What the journal knows of a group.
+    pub fn row(&self, group: GroupId) -> Option<&Row> {
+        self.groups.find(group).map(|at| &self.groups.rows[at])
+    }
+
+    /// The journal's state, for people.
+    pub fn status(&self) -> JournalStatus {
+        JournalStatus {
+            synced: self.synced.0,
+            appended: self.appended().0,
+            segments_live: count(self.segments.live.len()),
+            segments_free: count(self.segments.ready.len()),
+            segment_bytes: self.segments.bytes(),
+        }
+    }
+}
+
+/// The next number of a seeded generator (SplitMix64: Steele and others, Fast Splittable
+/// Pseudorandom Number Generators, 2014).
+fn draw(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,4 @@
+//! The journal against a disk made of byte arrays and an oracle made of vectors.
+
+mod crash;
+mod world;
