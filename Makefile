@@ -13,9 +13,10 @@ CARGO  ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS  := $(abspath $(TARGET))/tools
 BENCH  := $(TARGET)/release/tercet-bench
-# The three-node cluster of docker/, by whichever compose this machine has.
-COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) \
-	-f docker/compose.yaml
+# The three-node cluster of docker/, by whichever compose this machine has. The old one reads the seccomp
+# profile relative to where it is called, the new one relative to its file: in docker/ both find it.
+COMPOSE = cd docker && $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) \
+	-f compose.yaml
 
 # What a recipe can be told: make bench QUICK=1, make sim SEED=7, make sims N=500.
 QUICK ?=
@@ -109,12 +110,16 @@ clean: ## Remove what was built and what the last benchmark left
 # ---- Docker ----
 
 .PHONY: docker
-docker: ## Build the image (docker/base-images.sh makes base images where none can be pulled)
+docker: ## Build the image (where none can be pulled: make base-images first)
 	docker build -f docker/Dockerfile -t $(IMAGE) .
+
+.PHONY: base-images
+base-images: ## Make the image's base images from this machine's own files
+	docker/base-images.sh
 
 .PHONY: up
 up: ## Start three nodes in containers
-	$(COMPOSE) up -d
+	$(COMPOSE) up -d --no-build
 
 .PHONY: down
 down: ## Stop the containers; their volumes stay
