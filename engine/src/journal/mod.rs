@@ -73,6 +73,7 @@ mod groups;
 mod inspect;
 pub mod record;
 mod recover;
+mod replay;
 mod room;
 mod segments;
 mod spans;

@@ -1,53 +1,35 @@
-//! The way back: segments into what is alive, or into what is wrong with them.
+//! The way back: which segments are in use, whether they are whole, and where to go on.
 
 use super::append;
-use super::groups::{Groups, Row};
-use super::record::{self, ROW_BYTES, RecordHeader, RecordKind};
+use super::record::RecordKind;
+use super::replay::Replayed;
 use super::room::{Room, SEGMENTS_MIN};
 use super::segments::{Live, Segments};
-use super::spans::Spans;
-use super::unit::{self, PAGE_BYTES, UNIT_HEADER_BYTES, Unit, UnitError};
+use super::unit::{self, PAGE_BYTES, Unit, UnitError};
 use super::{Config, Journal, Replay, draw};
 use crate::engine::OpenError;
-use crate::entry;
-use crate::ids::{GroupId, Index, Position, Term};
+use crate::ids::Position;
 use alloc::vec::Vec;
 use rkyv::util::AlignedVec;
 
-/// How far a run may be ahead of the one before it in unit numbers, at the start. That far that a
-/// number of a torn unit, of which nothing is left, is not drawn again.
-const GAP_MAX: u64 = 1 << 32;
-
-/// Where entries are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
-    /// In a segment that was freed: they must turn out to be cut, covered or carried.
-    Freed,
-    /// In the record whose body this is.
-    At {
-        /// The live segment, counted from the oldest.
-        segment: usize,
-        /// Where the body begins, in bytes.
-        offset: usize,
-        /// The body's size, in bytes.
-        length: usize,
-    },
-}
+/// How far a run may begin ahead of the one before it in unit numbers. That far, that the number of
+/// a torn unit of which nothing is left is not drawn again.
+pub(super) const GAP_MAX: u64 = 1 << 32;
 
 /// A segment whose first unit is whole.
 #[derive(Clone, Copy)]
-struct Head<'a> {
-    slot: u32,
-    bytes: &'a [u8],
-    unit: Unit<'a>,
+pub(super) struct Head<'a> {
+    pub slot: u32,
+    pub bytes: &'a [u8],
+    pub unit: Unit<'a>,
 }
 
 impl Head<'_> {
-    fn number(&self) -> u64 {
+    pub fn number(&self) -> u64 {
         self.unit.header.segment
     }
 
-    fn damaged(&self, offset: usize, what: &'static str) -> OpenError {
+    pub fn damaged(&self, offset: usize, what: &'static str) -> OpenError {
         OpenError::Damaged { slot: self.slot, offset: offset as u64, what }
     }
 }
@@ -75,7 +57,7 @@ pub(super) fn recover(
     let slots = place_slots(&config, segments, &live, &replayed);
     let groups = replayed.groups_by_segment(&live);
     let first_live = live.first().map_or(1, Head::number);
-    let gap = 1 + draw(&mut chance) % GAP_MAX;
+    let gap = 2 + draw(&mut chance) % GAP_MAX;
     let mut journal = Journal {
         segments_max: config.segments_max,
         room,
@@ -145,7 +127,9 @@ fn find_live<'a>(segments: &[(u32, &'a [u8])]) -> Result<Vec<Head<'a>>, OpenErro
 }
 
 /// The units of a segment, one after the other, as far as they go.
-fn chain<'a>(head: &Head<'a>) -> impl Iterator<Item = Result<Unit<'a>, OpenError>> + use<'a> {
+pub(super) fn chain<'a>(
+    head: &Head<'a>,
+) -> impl Iterator<Item = Result<Unit<'a>, OpenError>> + use<'a> {
     let (first, bytes) = (head.unit, head.bytes);
     let mut next = Some(first);
     core::iter::from_fn(move || {
@@ -185,203 +169,6 @@ fn follows<'a>(bytes: &'a [u8], unit: &Unit<'a>) -> Result<Option<Unit<'a>>, Ope
 
 fn newer(got: u32) -> OpenError {
     OpenError::NewerFormat { got, known: unit::VERSION }
-}
-
-/// What the live segments say, up to some unit.
-struct Replayed {
-    groups: Groups<Place>,
-    /// The last whole unit.
-    last: Position,
-    /// Where it ends in its segment, in bytes.
-    end: usize,
-    /// The highest number that a torn unit behind it claims.
-    torn: Position,
-    /// Whether the last unit holds nothing of a group.
-    marked: bool,
-}
-
-impl Replayed {
-    fn new(groups: &[GroupId]) -> Replayed {
-        Replayed {
-            groups: Groups::new(groups),
-            last: Position::ZERO,
-            end: 0,
-            torn: Position::ZERO,
-            marked: false,
-        }
-    }
-
-    fn replay(&mut self, segment: usize, head: &Head<'_>) -> Result<(), OpenError> {
-        for unit in chain(head) {
-            let unit = unit?;
-            // Nothing is known of what was before the oldest segment.
-            let oldest = segment == 0 && unit.offset == 0;
-            if !oldest && unit.header.durable_below.0 > self.last.0 + 1 {
-                return Err(head.damaged(unit.offset, "a synced unit before this one is missing"));
-            }
-            if unit.header.number <= self.last {
-                return Err(
-                    head.damaged(unit.offset, "the segment is older than the one before it")
-                );
-            }
-            self.take(segment, head, &unit)?;
-            self.last = unit.header.number;
-            self.end = unit.end();
-        }
-        self.check_rest(head)
-    }
-
-    /// Behind the last unit, nothing may claim that something was synced there.
-    fn check_rest(&mut self, head: &Head<'_>) -> Result<(), OpenError> {
-        for page in (self.end..head.bytes.len()).step_by(PAGE_BYTES) {
-            let Some(claim) = unit::claim(head.bytes, page) else { continue };
-            if claim.seed != head.unit.header.seed || claim.journal != head.unit.header.journal {
-                continue;
-            }
-            if claim.durable_below.0 > self.last.0 + 1
-                && matches!(unit::read(head.bytes, page), Ok(_) | Err(UnitError::Newer { .. }))
-            {
-                return Err(head.damaged(self.end, "a synced unit is unreadable"));
-            }
-            // A torn header may hold anything: believe it within reason.
-            if claim.number.0 < self.last.0.saturating_add(2 * GAP_MAX) {
-                self.torn = self.torn.max(claim.number);
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, segment: usize, head: &Head<'_>, unit: &Unit<'_>) -> Result<(), OpenError> {
-        let malformed = || head.damaged(unit.offset, "a unit holds no well-formed records");
-        let mut at = unit.offset + UNIT_HEADER_BYTES;
-        let mut taken = 0;
-        self.marked = true;
-        for (header, body) in unit.records() {
-            let opens = unit.offset == 0 && taken == 0;
-            if opens != (header.kind == RecordKind::Checkpoint) {
-                return Err(head.damaged(unit.offset, "a checkpoint is out of its place"));
-            }
-            let offset = at + record::RECORD_HEADER_BYTES;
-            let place = Place::At { segment, offset, length: body.len() };
-            let said = match header.kind {
-                RecordKind::Checkpoint => self.checkpoint(segment == 0, body),
-                RecordKind::Free => Ok(()),
-                _ => self.of_group(&header, place),
-            };
-            said.map_err(|what| head.damaged(at, what))?;
-            at = offset + body.len();
-            taken += 1;
-        }
-        let whole = at == unit.offset + unit.header.length as usize;
-        if whole && taken == unit.header.records && (unit.offset > 0 || taken > 0) {
-            Ok(())
-        } else {
-            Err(malformed())
-        }
-    }
-
-    fn of_group(&mut self, header: &RecordHeader, place: Place) -> Result<(), &'static str> {
-        self.marked = false;
-        let at = self.groups.find(header.group).ok_or("a record is of an unknown group")?;
-        self.groups.apply(at, header, place)
-    }
-
-    /// The oldest checkpoint is the start of everything; the others must agree with the replay.
-    fn checkpoint(&mut self, oldest: bool, body: &[u8]) -> Result<(), &'static str> {
-        if !body.len().is_multiple_of(ROW_BYTES) {
-            return Err("a checkpoint is no table of rows");
-        }
-        for (group, row) in record::rows(body) {
-            let at = self.groups.find(group).ok_or("a checkpoint is of an unknown group")?;
-            if row.last < row.snapshot_index || row.commit > row.last {
-                return Err("a checkpoint contradicts itself");
-            }
-            let known = &mut self.groups.rows[at];
-            if oldest {
-                *known = row;
-                if row.first() <= row.last {
-                    self.groups.spans[at].push(row.first(), row.last, Place::Freed);
-                }
-            }
-            if (Row { commit: row.commit, ..*known }) != row {
-                return Err("a checkpoint contradicts what was replayed");
-            }
-            known.commit = known.commit.max(row.commit);
-        }
-        Ok(())
-    }
-
-    /// Hands out what is alive.
-    fn visit(&self, live: &[Head<'_>], visit: &mut dyn FnMut(Replay<'_>)) -> Result<(), OpenError> {
-        for (at, (group, row)) in self.groups.ids.iter().zip(&self.groups.rows).enumerate() {
-            let group = *group;
-            if row.term > Term::ZERO {
-                visit(Replay::Vote { group, term: row.term, vote: row.vote });
-            }
-            if row.snapshot_index > Index::ZERO {
-                let (index, term) = (row.snapshot_index, row.snapshot_term);
-                visit(Replay::Snapshot { group, index, term });
-            }
-            if row.commit > Index::ZERO {
-                visit(Replay::Commit { group, commit: row.commit });
-            }
-            for span in self.groups.spans[at].iter() {
-                let Place::At { segment, offset, length } = span.place else {
-                    return Err(live[0].damaged(0, "entries from before this segment are nowhere"));
-                };
-                let (head, end) = (&live[segment], offset + length);
-                visit_entries(head, offset, end, group, (span.first, span.last), visit)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn groups_by_segment(&self, live: &[Head<'_>]) -> Groups<u64> {
-        let by_segment = |spans: &Spans<Place>| {
-            let mut out = Spans::new();
-            for span in spans.iter() {
-                let Place::At { segment, .. } = span.place else {
-                    unreachable!("what is nowhere was found out when it was visited")
-                };
-                out.push(span.first, span.last, live[segment].number());
-            }
-            out
-        };
-        Groups {
-            ids: self.groups.ids.clone(),
-            rows: self.groups.rows.clone(),
-            spans: self.groups.spans.iter().map(by_segment).collect(),
-        }
-    }
-}
-
-/// Hands out the entries `first..=last` of a record whose body lies at `at..end`.
-fn visit_entries(
-    head: &Head<'_>,
-    mut at: usize,
-    end: usize,
-    group: GroupId,
-    (first, last): (Index, Index),
-    visit: &mut dyn FnMut(Replay<'_>),
-) -> Result<(), OpenError> {
-    let mut before: Option<Index> = None;
-    loop {
-        let entry = entry::read(&head.bytes[at..end])
-            .map_err(|_| head.damaged(at, "an entry of a whole unit is unreadable"))?;
-        let index = entry.header.index;
-        let in_order = before.map_or(index <= first, |b| index == b.next());
-        if entry.header.group != group || !in_order {
-            return Err(head.damaged(at, "an entry is out of its place"));
-        }
-        if index >= first {
-            visit(Replay::Entry(entry));
-        }
-        if index >= last {
-            return Ok(());
-        }
-        before = Some(index);
-        at += entry.bytes.len();
-    }
 }
 
 /// A segment whose first unit is unreadable, or old, holds nothing that was synced after the end.

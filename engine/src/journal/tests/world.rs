@@ -69,6 +69,8 @@ pub struct World {
     seed: u64,
     term: u64,
     pub numbers: BTreeSet<u64>,
+    /// Slots and pages that were synced since their segment was opened.
+    pages: BTreeSet<(u32, u64)>,
 }
 
 impl World {
@@ -87,6 +89,7 @@ impl World {
             seed: 1,
             term: 1,
             numbers: BTreeSet::new(),
+            pages: BTreeSet::new(),
         }
     }
 
@@ -203,6 +206,12 @@ impl World {
             assert_eq!(self.journal.in_flight().len(), write.length);
             assert_eq!(self.journal.in_flight().as_ptr() as usize % PAGE_BYTES, 0);
             assert!(write.offset + write.length as u64 <= SEGMENT);
+            if write.offset == 0 {
+                self.pages.retain(|(slot, _)| *slot != write.slot);
+            }
+            for page in pages_of(write) {
+                assert!(!self.pages.contains(&page), "a synced page is never dirtied again");
+            }
             self.write = Some(write);
             self.sealed = self.now.clone();
         }
@@ -211,6 +220,7 @@ impl World {
     pub fn sync(&mut self) {
         if let Some(write) = self.write.take() {
             self.put(write, |_| true);
+            self.pages.extend(pages_of(write));
             self.journal.on_synced(write.position);
             assert_eq!(self.journal.synced(), write.position);
             self.synced = self.sealed.clone();
@@ -272,6 +282,11 @@ impl World {
         self.sealed = found.clone();
         self.synced = found;
     }
+}
+
+fn pages_of(write: Write) -> impl Iterator<Item = (u32, u64)> {
+    let pages = write.offset..write.offset + write.length as u64;
+    pages.step_by(PAGE_BYTES).map(move |at| (write.slot, at))
 }
 
 /// Only checkpoints say what is committed: a replay may know less.
