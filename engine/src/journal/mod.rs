@@ -307,7 +307,8 @@ impl Journal {
     }
 
     /// Asks for a unit without records, so that the last one is vouched for. Nothing happens when
-    /// there is one already, when records wait anyway, or when there is nothing to vouch for.
+    /// there is one already, when records wait anyway, when there is nothing to vouch for, or when
+    /// what room there is is kept for what frees segments.
     pub fn mark(&mut self) {
         let last = self.records == 0 && self.sealed > Position::ZERO && !self.marked;
         self.mark |= last && self.has_room(0);
