@@ -1,0 +1,32 @@
+//! Every limit of the client, by name.
+
+use std::time::Duration;
+
+/// Calls that may be open at a time in one client, waiting ones included.
+pub const CALLS_MAX: usize = 16_384;
+/// Bytes of the open calls' names and payloads, in one client.
+pub const CALL_BYTES_MAX: usize = 64 << 20;
+/// How long a connection may take to be made, and again to be welcomed.
+pub const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// How long a node may take to say where everything is before another one is asked.
+pub const TOPOLOGY_MAX: Duration = Duration::from_secs(1);
+/// A connection on which nothing was heard for this long, while an answer is due, is given up.
+/// A third of the session's time to live, if that is less.
+pub const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// The first pause before a call is tried again; it doubles up to [`BACKOFF_MAX`].
+pub const BACKOFF_MIN: Duration = Duration::from_millis(5);
+/// The longest pause before a call is tried again.
+pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
+/// The longest pause before an address that failed is tried again.
+pub const REST_MAX: Duration = Duration::from_secs(1);
+/// Redirects that a call follows at once; further ones wait for the backoff.
+pub const REDIRECTS_AT_ONCE: u32 = 3;
+/// How long dropping the last handle waits for the session to be closed.
+pub const DROP_LINGER: Duration = Duration::from_millis(200);
+/// How long closing waits for the threads to end, once their sockets are shut.
+pub const THREADS_END_MAX: Duration = Duration::from_secs(3);
+/// The most connections to one engine.
+pub const CONNECTIONS_MAX: u32 = 64;
+
+const _: () = assert!(BACKOFF_MIN.as_nanos() < BACKOFF_MAX.as_nanos());
+const _: () = assert!(CALL_BYTES_MAX > 2 * wire::limits::FRAME_BYTES_MAX);

@@ -1,0 +1,179 @@
+//! The client's session, and its standing in each shard.
+//!
+//! # Invariants
+//! - A session id is never opened in a shard again once that shard confirmed it, nor used again
+//!   once it ended in any shard.
+//! - A sequence is used by one call only, and `answered_below` never passes an open call.
+//! - A tenure only moves on by a heartbeat that the shard's confirmed leader answered, counted from
+//!   the moment when that heartbeat was sent, and never once it ran out.
+
+use crate::call::{CallId, LinkId, SessionId};
+use crate::clock::Moment;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use wire::limits::WINDOW_REPLIES_MAX;
+
+/// One session from its opening to its end.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub id: SessionId,
+    /// Why it ended.
+    pub ended: OnceLock<String>,
+}
+
+/// A session's standing in one shard, shared with the guards of what it holds there.
+#[derive(Debug)]
+pub(crate) struct Tenure {
+    pub life: Arc<Life>,
+    until: AtomicU64,
+}
+
+impl Tenure {
+    /// The moment up to which the session surely lives in the shard.
+    pub fn until(&self) -> Moment {
+        Moment(self.until.load(Ordering::Acquire))
+    }
+
+    /// Why nothing is held under it any more.
+    pub fn lost(&self, now: Moment) -> Option<String> {
+        if let Some(why) = self.life.ended.get() {
+            return Some(why.clone());
+        }
+        (now >= self.until()).then(|| String::from("no heartbeat was confirmed in time"))
+    }
+}
+
+/// Whether the shard knows the session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Opening {
+    /// To be sent ahead of the next call; `since`: when it was first sent, if ever.
+    Due {
+        since: Option<Moment>,
+    },
+    /// Sent on a connection ahead of the calls there.
+    Sent {
+        since: Moment,
+        on: LinkId,
+    },
+    Confirmed,
+}
+
+/// The session in one shard.
+pub(crate) struct Seat {
+    pub opening: Opening,
+    pub tenure: Arc<Tenure>,
+    /// When the next heartbeat is due.
+    pub beat_at: Moment,
+    next: u64,
+    open: BTreeSet<u64>,
+    /// Calls that wait for room in the window, in their order.
+    pub waiting: VecDeque<CallId>,
+}
+
+impl Seat {
+    /// All calls below were answered, or will never be asked again.
+    pub fn answered_below(&self) -> u64 {
+        self.open.first().copied().unwrap_or(self.next)
+    }
+
+    /// The next sequence, if the window has room.
+    pub fn reserve(&mut self) -> Option<u64> {
+        if self.next >= self.answered_below() + WINDOW_REPLIES_MAX {
+            return None;
+        }
+        let sequence = self.next;
+        self.next += 1;
+        self.open.insert(sequence);
+        assert!(self.open.len() as u64 <= WINDOW_REPLIES_MAX);
+        Some(sequence)
+    }
+
+    /// The call of this sequence will never be asked again.
+    pub fn free(&mut self, sequence: u64) {
+        assert!(self.open.remove(&sequence), "a sequence is freed once");
+    }
+
+    /// Moves the tenure on: the shard's leader confirmed a sign of life that was sent at `sent`.
+    /// `false` when it had run out already.
+    pub fn renew(&mut self, now: Moment, sent: Moment, ttl: Duration) -> bool {
+        if now >= self.tenure.until() {
+            return false;
+        }
+        self.tenure.until.fetch_max((sent + ttl).0, Ordering::AcqRel);
+        true
+    }
+
+    /// The shard confirmed the opening that was sent at `sent`.
+    pub fn confirm(&mut self, sent: Moment, ttl: Duration) {
+        self.opening = Opening::Confirmed;
+        self.tenure.until.store((sent + ttl).0, Ordering::Release);
+        self.beat_at = sent + ttl / 3;
+    }
+}
+
+/// The client's session.
+pub(crate) struct Session {
+    pub life: Arc<Life>,
+    pub seats: BTreeMap<u32, Seat>,
+    /// Another process opened it: it is used, never opened, and its sequences go on from here.
+    resumed_at: Option<u64>,
+}
+
+impl Session {
+    /// A session that nobody has opened yet.
+    pub fn new(id: SessionId) -> Session {
+        let life = Arc::new(Life { id, ended: OnceLock::new() });
+        Session { life, seats: BTreeMap::new(), resumed_at: None }
+    }
+
+    /// A session that another process left behind. Sequences go on from `sequence`, which must be above
+    /// all that it used.
+    pub fn resumed(id: SessionId, sequence: u64) -> Session {
+        Session { resumed_at: Some(sequence), ..Session::new(id) }
+    }
+
+    /// The session's seat in a shard.
+    pub fn seat(&mut self, shard: u32, now: Moment, ttl: Duration) -> &mut Seat {
+        let (life, resumed) = (&self.life, self.resumed_at);
+        self.seats.entry(shard).or_insert_with(|| Seat {
+            opening: match resumed {
+                Some(_) => Opening::Confirmed,
+                None => Opening::Due { since: None },
+            },
+            tenure: Arc::new(Tenure {
+                life: Arc::clone(life),
+                until: AtomicU64::new(match resumed {
+                    Some(_) => (now + ttl).0,
+                    None => Moment::MAX.0,
+                }),
+            }),
+            beat_at: if resumed.is_some() { now } else { Moment::MAX },
+            next: resumed.unwrap_or(1),
+            open: BTreeSet::new(),
+            waiting: VecDeque::new(),
+        })
+    }
+
+    /// A shard in which the session has run out: nothing confirmed it for its time to live.
+    pub fn run_out(&self, now: Moment, ttl: Duration) -> Option<u32> {
+        let out = |seat: &Seat| match seat.opening {
+            Opening::Confirmed => now >= seat.tenure.until(),
+            // An opening that was sent that long ago may have been applied and have run out.
+            Opening::Due { since: Some(since) } | Opening::Sent { since, .. } => now >= since + ttl,
+            Opening::Due { since: None } => false,
+        };
+        self.seats.iter().find(|(_, seat)| out(seat)).map(|(shard, _)| *shard)
+    }
+
+    /// When something is due: a heartbeat, or the session's end.
+    pub fn wake_at(&self, ttl: Duration) -> Moment {
+        let of = |seat: &Seat| match seat.opening {
+            Opening::Confirmed => seat.beat_at.min(seat.tenure.until()),
+            Opening::Due { since: Some(since) } | Opening::Sent { since, .. } => since + ttl,
+            Opening::Due { since: None } => Moment::MAX,
+        };
+        self.seats.values().map(of).min().unwrap_or(Moment::MAX)
+    }
+}
