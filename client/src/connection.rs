@@ -5,7 +5,7 @@
 use crate::call::LinkId;
 use crate::handle::Shared;
 use crate::limits::{CONNECT_MAX, SILENCE_MAX};
-use crate::state::LinkKey;
+use crate::state::{LinkKey, text_of};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -159,7 +159,7 @@ pub(crate) fn greet(
     stream.set_read_timeout(None).map_err(|e| e.to_string())?;
     if header.kind == Refusal::KIND {
         let refusal = Refusal::decode(&body).map_err(|e| e.to_string())?;
-        return Err(String::from_utf8_lossy(refusal.text).into_owned());
+        return Err(text_of(&refusal));
     }
     if header.kind != Welcome::KIND {
         return Err(format!("kind {:#x} came where a welcome was due", header.kind.0));

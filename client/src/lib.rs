@@ -45,8 +45,9 @@
 //! - A waiting acquire or pop keeps a place in its shard's window of 256 calls, which can't run
 //!   ahead of it by more: a client that waits for long on one name and calls much in the same shard
 //!   should do the waiting with a client of its own.
-//! - A waiting acquire can't be cancelled on the wire: one that is dropped keeps its turn until it is
-//!   granted, and is then released at once.
+//! - A waiting acquire or pop that is given up keeps its turn until it is served or its wait runs
+//!   out; what it brings is given back at once. Cancelling it (the protocol would, by
+//!   `answered_below`) would leave open whether it had been served a moment before.
 //! - The near cache of the protocol's later kinds: every get asks the leader.
 //!
 //! # Sources

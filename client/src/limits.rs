@@ -25,6 +25,8 @@ pub const REDIRECTS_AT_ONCE: u32 = 3;
 pub const DROP_LINGER: Duration = Duration::from_millis(200);
 /// How long closing waits for the threads to end, once their sockets are shut.
 pub const THREADS_END_MAX: Duration = Duration::from_secs(3);
+/// Frames of a connection's credit that calls leave to heartbeats and openings.
+pub const CREDIT_RESERVED: usize = 16;
 /// The most connections to one engine.
 pub const CONNECTIONS_MAX: u32 = 64;
 

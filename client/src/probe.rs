@@ -3,6 +3,7 @@
 use crate::connection::{dial, greet, read_frame};
 use crate::error::Error;
 use crate::limits::CONNECT_MAX;
+use crate::state::text_of;
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -85,7 +86,7 @@ fn ask(
         }
         if header.request == 0 && header.kind == Refusal::KIND {
             let refusal = Refusal::decode(&body).map_err(|e| e.to_string())?;
-            return Err(String::from_utf8_lossy(refusal.text).into_owned());
+            return Err(text_of(&refusal));
         }
     }
 }

@@ -64,6 +64,8 @@ pub(crate) enum Opening {
 pub(crate) struct Seat {
     pub opening: Opening,
     pub tenure: Arc<Tenure>,
+    /// Why the shard did not open the session, when it was last asked.
+    pub complaint: Option<String>,
     /// When the next heartbeat is due.
     pub beat_at: Moment,
     next: u64,
@@ -149,6 +151,7 @@ impl Session {
                     None => Moment::MAX.0,
                 }),
             }),
+            complaint: None,
             beat_at: if resumed.is_some() { now } else { Moment::MAX },
             next: resumed.unwrap_or(1),
             open: BTreeSet::new(),

@@ -4,7 +4,7 @@ use super::{Phase, State};
 use crate::call::{CallId, LinkId, Place, SessionId, Stamp};
 use crate::clock::{Moment, millis};
 use crate::connection::Outbox;
-use crate::limits::{REST_MAX, SILENCE_MAX};
+use crate::limits::{CREDIT_RESERVED, REST_MAX, SILENCE_MAX};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,7 +158,8 @@ impl State {
         }
         link.up = true;
         link.heard = now;
-        link.credit_frames = usize::try_from(welcome.credit_frames).unwrap_or(usize::MAX).max(1);
+        let frames = usize::try_from(welcome.credit_frames).unwrap_or(usize::MAX);
+        link.credit_frames = frames.saturating_sub(CREDIT_RESERVED).max(1);
         link.credit_bytes = usize::try_from(welcome.credit_bytes).unwrap_or(usize::MAX);
         self.rests.remove(&link.key.address);
         self.pump(now, id);

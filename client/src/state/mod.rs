@@ -20,6 +20,7 @@ mod routes;
 mod seats;
 
 pub(crate) use links::{Link, LinkKey, Sent, What};
+pub(crate) use replies::text_of;
 pub(crate) use routes::{Fetch, Map};
 
 use crate::call::{Call, CallId, LinkId, Op, Place, SessionId};
@@ -149,9 +150,23 @@ impl State {
             return id;
         }
         let shards = self.map.as_ref().expect("a client is handed out with a topology").shards;
+        let shard = wire::name::shard(op.name(), shards);
+        self.call_bytes += bytes;
+        self.take(now, id, shard, Request { op, slot, limit, bound });
+        id
+    }
+
+    /// Takes a call to a shard that no name leads to.
+    pub(crate) fn submit_to_shard(&mut self, now: Moment, shard: u32, request: Request) {
+        let id = self.fresh_id();
+        self.take(now, id, shard, request);
+    }
+
+    fn take(&mut self, now: Moment, id: CallId, shard: u32, request: Request) {
+        let Request { op, slot, limit, bound } = request;
         let call = Call {
-            shard: wire::name::shard(op.name(), shards),
             op,
+            shard,
             slot,
             begun: now,
             deadline: now + limit,
@@ -165,34 +180,8 @@ impl State {
             last_sent: now,
             last: String::from("it was not sent yet"),
         };
-        self.call_bytes += bytes;
         self.calls.insert(id, call);
         self.dispatch(now, id);
-        id
-    }
-
-    /// Takes a call to a given shard, which no name leads to.
-    pub fn submit_to_shard(&mut self, now: Moment, shard: u32, request: Request) -> CallId {
-        let id = self.fresh_id();
-        let call = Call {
-            shard,
-            op: request.op,
-            slot: request.slot,
-            begun: now,
-            deadline: now + request.limit,
-            place: Place::Window,
-            timer: Moment::MAX,
-            stamp: None,
-            bound: None,
-            ambiguous: false,
-            attempts: 0,
-            first_sent: None,
-            last_sent: now,
-            last: String::from("it was not sent yet"),
-        };
-        self.calls.insert(id, call);
-        self.dispatch(now, id);
-        id
     }
 
     /// Brings a call as far as it goes.

@@ -1,10 +1,11 @@
 //! What comes back, and what follows from it.
 
 use super::{Sent, State, What};
-use crate::call::{Answer, CallId, LinkId, Op, Place, Reply};
+use crate::call::{Answer, CallId, LinkId, Op, Place, Reply, SessionId};
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::limits::REDIRECTS_AT_ONCE;
+use crate::session::Opening;
 use std::time::Duration;
 use wire::message::{Alive, Done, Error as Refusal, TopologyReply};
 use wire::{Code, Header};
@@ -126,6 +127,8 @@ impl State {
                 self.retry(now, id, pause, why);
             }
             Code::WrongShard | Code::Unavailable | Code::NotReady | Code::Stopping => {
+                // A leader that is deposed says so of calls that it had already begun.
+                call.ambiguous |= code == Code::Unavailable;
                 let pause = self.pause(id).max(asked_pause);
                 self.retry(now, id, pause, why);
                 self.want_map(now);
@@ -145,6 +148,9 @@ impl State {
                 let pause = self.pause(id);
                 self.retry(now, id, pause, why);
             }
+            Code::MessageUnknown if matches!(call.op, Op::Pop { .. }) => {
+                self.pop_anew(now, id, why);
+            }
             Code::OutcomeUnknown | Code::SequenceStale => {
                 let subject = call.op.to_string();
                 self.finish(now, id, Err(Error::OutcomeUnknown { subject, why }));
@@ -156,16 +162,30 @@ impl State {
         }
     }
 
+    /// What a pop once took was shown to others before its answer came through: it took nothing.
+    fn pop_anew(&mut self, now: Moment, id: CallId, why: String) {
+        let call = self.calls.get_mut(&id).expect("the caller found it");
+        call.ambiguous = false;
+        let (shard, stamp) = (call.shard, call.stamp.take());
+        let pause = self.pause(id);
+        self.retry(now, id, pause, why);
+        if let Some(stamp) = stamp {
+            self.leave_seat(now, shard, stamp);
+        }
+    }
+
     /// A shard does not know the session of a call.
     fn on_session_unknown(&mut self, now: Moment, id: CallId, why: String) {
         let call = &self.calls[&id];
         if !self.is_open_in(call.shard) {
             // The opening ahead of it did not get through. It goes again with the next try.
             if let Some(seat) = self.session.seats.get_mut(&call.shard)
-                && let crate::session::Opening::Sent { since, .. } = seat.opening
+                && let Opening::Sent { since, .. } = seat.opening
             {
-                seat.opening = crate::session::Opening::Due { since: Some(since) };
+                seat.opening = Opening::Due { since: Some(since) };
             }
+            let complaint = self.session.seats.get(&call.shard).and_then(|s| s.complaint.clone());
+            let why = complaint.unwrap_or(why);
             let pause = self.pause(id);
             return self.retry(now, id, pause, why);
         }
@@ -185,11 +205,14 @@ impl State {
         now: Moment,
         link: LinkId,
         shard: u32,
-        session: crate::call::SessionId,
+        session: SessionId,
         refusal: &Refusal<'_>,
     ) {
         self.on_unopened(link, shard, session);
         let current = self.session.life.id == session;
+        if let Some(seat) = self.session.seats.get_mut(&shard).filter(|_| current) {
+            seat.complaint = Some(format!("the session was not opened: {}", text_of(refusal)));
+        }
         match Code::from_number(refusal.code) {
             Some(Code::NotLeader) => self.on_leader_hint(now, shard, refusal.node),
             Some(Code::SessionUnknown) if current => {
@@ -201,7 +224,7 @@ impl State {
 }
 
 /// What a node said, or at least what its code means.
-fn text_of(refusal: &Refusal<'_>) -> String {
+pub(crate) fn text_of(refusal: &Refusal<'_>) -> String {
     let text = String::from_utf8_lossy(refusal.text);
     match Code::from_number(refusal.code) {
         _ if !text.is_empty() => text.into_owned(),

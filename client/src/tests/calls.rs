@@ -115,6 +115,10 @@ fn a_refused_write_was_certainly_not_applied() {
     fake.rule(|s| if s.kind == CacheGet::KIND { Act::Swallow } else { Act::Serve });
     let error = client.cache().get("k").wait().unwrap_err();
     assert!(matches!(error, Error::Deadline { .. }), "{error}");
+    // A deposed leader says so of what it had begun, too.
+    fake.rule(|s| if s.kind == CachePut::KIND { refuse(Code::Unavailable) } else { Act::Serve });
+    let error = client.cache().put("k", "v").wait().unwrap_err();
+    assert!(error.is_outcome_unknown(), "{error}");
 }
 
 #[test]
@@ -165,6 +169,18 @@ fn the_opening_goes_ahead_of_the_first_call_and_again_if_it_was_lost() {
     assert_eq!(fake.seen(SessionOpen::KIND).len(), 2);
     assert_eq!(fake.seen(CachePut::KIND).iter().map(|s| s.sequence).collect::<Vec<_>>(), [1, 1, 2]);
     fake.nothing_was_applied_twice();
+}
+
+#[test]
+fn a_pop_whose_message_went_back_pops_anew() {
+    let fake = Fake::new(1, 1);
+    let client = connect(&fake);
+    client.queue("q").push("x").wait().unwrap();
+    fake.once(QueuePop::KIND, refuse(Code::MessageUnknown));
+    let message = client.queue("q").pop(ms(500), ms(50)).wait().unwrap().unwrap();
+    assert_eq!(message.payload, b"x");
+    let pops = fake.seen(QueuePop::KIND);
+    assert_eq!(pops.iter().map(|p| p.sequence).collect::<Vec<_>>(), [2, 3]);
 }
 
 #[test]

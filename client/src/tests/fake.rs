@@ -43,6 +43,8 @@ pub struct Seen {
     pub answered_below: u64,
 }
 
+/// Shard, session, sequence.
+type CallKey = (u32, [u8; 16], u64);
 type Rule = Box<dyn FnMut(&Seen) -> Act + Send>;
 
 #[derive(Default)]
@@ -52,9 +54,9 @@ pub struct Memory {
     /// Sessions by shard.
     pub open: BTreeSet<(u32, [u8; 16])>,
     pub ended: BTreeSet<(u32, [u8; 16])>,
-    replies: HashMap<(u32, [u8; 16], u64), (Kind, Vec<u8>)>,
+    replies: HashMap<CallKey, (Kind, Vec<u8>)>,
     /// How often each (shard, session, sequence) was applied.
-    pub applied: BTreeMap<(u32, [u8; 16], u64), u32>,
+    pub applied: BTreeMap<CallKey, u32>,
     pub lines: HashMap<Vec<u8>, (u64, Vec<u8>)>,
     pub queues: HashMap<Vec<u8>, VecDeque<(u64, Vec<u8>)>>,
     pub released: Vec<u64>,
