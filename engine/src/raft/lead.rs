@@ -6,7 +6,6 @@ use super::role::{Leader, Role, Transfer};
 use super::{Raft, Refused};
 use crate::entry::{EntryHeader, kind};
 use crate::ids::{Incarnation, Index, NodeId, Term};
-use crate::limits::{LOG_KEPT_BYTES_MAX, LOG_PINNED_BYTES_MAX, UNCOMMITTED_BYTES_MAX};
 use crate::time::{Duration, Elapsed, Time};
 use wire::{Kind, peer};
 
@@ -26,7 +25,7 @@ impl Raft {
     ) -> Result<Index, Refused> {
         let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader) };
         let uncommitted = self.log.bytes_after(self.commit);
-        if leader.transfer.is_some() || uncommitted > UNCOMMITTED_BYTES_MAX as u64 {
+        if leader.transfer.is_some() || uncommitted > self.limits.uncommitted as u64 {
             return Err(Refused::Busy);
         }
         Ok(self.append(kind, principal, time, payload))
@@ -178,12 +177,12 @@ impl Raft {
         }
         self.applied = index;
         let held = self.log.bytes_after(self.log.first_index().prev());
-        if held <= LOG_KEPT_BYTES_MAX as u64 {
+        if held <= self.limits.log_kept as u64 {
             return;
         }
         let emitted = self.durability.emitted();
-        let mut upto = self.log.kept_from(LOG_KEPT_BYTES_MAX).min(index).min(emitted);
-        if held <= LOG_PINNED_BYTES_MAX as u64 {
+        let mut upto = self.log.kept_from(self.limits.log_kept).min(index).min(emitted);
+        if held <= self.limits.log_pinned as u64 {
             upto = upto.min(self.pinned_from());
         }
         self.log.drop_to(upto);

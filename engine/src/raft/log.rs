@@ -29,8 +29,8 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 const CHUNKS_SPARE_MAX: usize = 4;
 
 /// A group's log, as far as it is in memory.
-#[derive(Default)]
 pub struct Log {
+    chunk_bytes: usize,
     chunks: VecDeque<Chunk>,
     /// The number of the chunk at the front. Numbers rise by one and wrap around.
     chunk_first: u32,
@@ -70,7 +70,28 @@ impl Default for Mark {
     }
 }
 
+impl Default for Log {
+    fn default() -> Log {
+        Log::new(CHUNK_BYTES)
+    }
+}
+
 impl Log {
+    /// An empty log in chunks of this size.
+    pub(super) fn new(chunk_bytes: usize) -> Log {
+        Log {
+            chunk_bytes,
+            chunks: VecDeque::new(),
+            chunk_first: 0,
+            places: VecDeque::new(),
+            base: Mark::default(),
+            last: Mark::default(),
+            base_end: 0,
+            last_end: 0,
+            spare: Vec::new(),
+        }
+    }
+
     /// The first index in memory; one past the last when there is none.
     pub fn first_index(&self) -> Index {
         self.base.index.next()
@@ -291,14 +312,14 @@ impl Log {
         if self.chunks.back().is_some_and(|c| c.limit - c.bytes.len() >= length) {
             return;
         }
-        let limit = CHUNK_BYTES.max(length);
-        let spare = if limit == CHUNK_BYTES { self.spare.pop() } else { None };
+        let limit = self.chunk_bytes.max(length);
+        let spare = if limit == self.chunk_bytes { self.spare.pop() } else { None };
         let bytes = spare.unwrap_or_else(|| Vec::with_capacity(limit));
         self.chunks.push_back(Chunk { bytes, limit });
     }
 
     fn recycle(&mut self, mut chunk: Chunk) {
-        if chunk.limit == CHUNK_BYTES && self.spare.len() < CHUNKS_SPARE_MAX {
+        if chunk.limit == self.chunk_bytes && self.spare.len() < CHUNKS_SPARE_MAX {
             chunk.bytes.clear();
             self.spare.push(chunk.bytes);
         }

@@ -83,6 +83,7 @@ pub use voters::VOTERS_MAX;
 use crate::effects::Note;
 use crate::engine::Reads;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
+use crate::limits;
 use crate::time::{Duration, Elapsed, Time};
 use alloc::vec::Vec;
 use durability::Durability;
@@ -224,7 +225,30 @@ pub struct Raft {
     told: (Term, Option<NodeId>),
     /// The newest `now`.
     now: Time,
+    limits: Limits,
 }
+
+/// The limits of [`crate::limits`] that concern a group, in bytes; a test has smaller ones.
+#[derive(Clone, Copy)]
+struct Limits {
+    uncommitted: usize,
+    log_kept: usize,
+    log_pinned: usize,
+    in_flight: usize,
+    append: usize,
+    piece: usize,
+    pieces_in_flight: usize,
+}
+
+const LIMITS: Limits = Limits {
+    uncommitted: limits::UNCOMMITTED_BYTES_MAX,
+    log_kept: limits::LOG_KEPT_BYTES_MAX,
+    log_pinned: limits::LOG_PINNED_BYTES_MAX,
+    in_flight: limits::IN_FLIGHT_BYTES_MAX,
+    append: limits::APPEND_BYTES_MAX,
+    piece: limits::SNAPSHOT_PIECE_BYTES_MAX,
+    pieces_in_flight: limits::SNAPSHOT_IN_FLIGHT_BYTES_MAX,
+};
 
 impl Raft {
     /// A replica that remembers what `restored` holds.
@@ -280,6 +304,7 @@ impl Raft {
             links: Seats::default(),
             told: (Term::ZERO, None),
             now,
+            limits: LIMITS,
         }
     }
 

@@ -1,15 +1,12 @@
 //! Sending: the end of a leader's turn.
 
-use super::Raft;
 use super::log::Log;
 use super::output::{AppendRange, Body, Hold, Output, SnapshotPiece};
 use super::progress::{Due, Progress, Sending, State};
 use super::role::{Offer, Role};
+use super::{Limits, Raft};
 use crate::effects::Note;
 use crate::ids::{Index, Term};
-use crate::limits::{
-    APPEND_BYTES_MAX, IN_FLIGHT_BYTES_MAX, SNAPSHOT_IN_FLIGHT_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX,
-};
 use crate::time::Time;
 use wire::peer;
 
@@ -22,6 +19,7 @@ struct Round<'a> {
     /// Everybody gets a heartbeat.
     beat: bool,
     offer: Option<Offer>,
+    limits: Limits,
 }
 
 impl Raft {
@@ -36,6 +34,7 @@ impl Raft {
             stamp: leader.take_stamp(now),
             beat: core::mem::take(&mut leader.beat),
             offer: leader.offer,
+            limits: self.limits,
         };
         let mut wanted = None;
         for follower in &mut leader.followers {
@@ -107,10 +106,10 @@ impl Round<'_> {
         let last = self.log.last_index();
         while follower.next <= last {
             let flying = self.log.bytes_between(follower.matched, follower.next.prev());
-            if flying >= IN_FLIGHT_BYTES_MAX as u64 {
+            if flying >= self.limits.in_flight as u64 {
                 return;
             }
-            let end = self.log.run_end(follower.next, last, APPEND_BYTES_MAX);
+            let end = self.log.run_end(follower.next, last, self.limits.append);
             self.append(follower, end, out);
             follower.next = end.next();
         }
@@ -160,8 +159,10 @@ impl Round<'_> {
         let State::Snapshot(Sending::Pieces { received, sent, .. }) = &mut follower.state else {
             return;
         };
-        while *sent < offer.total && *sent - *received < SNAPSHOT_IN_FLIGHT_BYTES_MAX as u64 {
-            let length = (offer.total - *sent).min(SNAPSHOT_PIECE_BYTES_MAX as u64);
+        while *sent < offer.total
+            && sent.saturating_sub(*received) < self.limits.pieces_in_flight as u64
+        {
+            let length = (offer.total - *sent).min(self.limits.piece as u64);
             let piece = SnapshotPiece {
                 term: self.term,
                 index: offer.index,

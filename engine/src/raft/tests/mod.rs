@@ -1,1 +1,8 @@
-//! What Raft promises, tested.
+//! What Raft promises, tested: scripts whose file name is the claim, simulations that a seed decides,
+//! and small tests of the parts.
+
+mod chance;
+mod cluster;
+mod disk;
+mod parts;
+mod script;
