@@ -37,6 +37,8 @@ pub const SESSIONS_MAX: usize = 100_000;
 pub const SESSIONS_ENDED_MAX: usize = 4096;
 /// Waiters on one lock or queue.
 pub const WAITERS_MAX: usize = 65_536;
+/// Nodes of a cluster.
+pub const NODES_MAX: usize = 1024;
 /// Locks in one group.
 pub const LOCKS_MAX: usize = 1_000_000;
 /// Queues in one group.

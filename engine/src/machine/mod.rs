@@ -8,9 +8,9 @@
 //! comes at once is returned; one that somebody waited for comes as a [`Wake`], with whatever entry
 //! brought it about. [`Machine::get`] and [`Machine::delivery`] read in place.
 //!
-//! A call is exactly-once by its session's window of remembered outcomes ([`session`]). Locks,
-//! queues and lines lie in tables of one kind ([`table`]); all that happens by itself is a timer of
-//! one kind ([`timers`]); all fences, versions and ids come from one counter, which only rises.
+//! A call is exactly-once by its session's window of remembered outcomes (`session.rs`). Locks,
+//! queues and lines lie in tables of one kind (`table.rs`); all that happens by itself is a timer of
+//! one kind (`timers.rs`); all fences, versions and ids come from one counter, which only rises.
 //!
 //! # Invariants
 //!
@@ -34,6 +34,7 @@
 
 pub mod cache;
 mod lock;
+pub mod meta;
 mod queue;
 mod request;
 mod session;

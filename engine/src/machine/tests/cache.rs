@@ -1,3 +1,5 @@
+//! Claims about cache lines: versions, expectations, time to live, replacement.
+
 use super::kit::*;
 use crate::machine::cache::LINE_OVERHEAD_BYTES;
 use crate::machine::{Config, Get};

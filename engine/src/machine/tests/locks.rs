@@ -1,3 +1,5 @@
+//! Claims about locks: order, modes, re-entrance, leases, fences.
+
 use super::kit::*;
 use crate::machine::{Applied, Outcome};
 use wire::Code;

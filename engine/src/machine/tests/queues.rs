@@ -1,3 +1,5 @@
+//! Claims about queues: order, visibility, redelivery, waiting.
+
 use super::kit::*;
 use crate::machine::{Applied, Outcome};
 use wire::Code;

@@ -1,3 +1,5 @@
+//! Claims about sessions: their life, the window of remembered outcomes, vetting.
+
 use super::kit::*;
 use crate::machine::{Applied, Machine, Outcome};
 use crate::time::Duration;
