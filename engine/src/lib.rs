@@ -16,15 +16,17 @@
 
 extern crate alloc;
 
+pub mod ids;
+pub mod time;
+pub mod entry;
+pub mod limits;
+pub mod raft;
+pub mod machine;
+pub mod journal;
+pub mod shard;
+pub mod effects;
+pub mod status;
+pub mod engine;
+mod open;
 #[cfg(feature = "edge")]
 pub mod edge;
-pub mod effects;
-pub mod engine;
-pub mod entry;
-pub mod ids;
-pub mod journal;
-pub mod limits;
-pub mod machine;
-pub mod raft;
-pub mod status;
-pub mod time;

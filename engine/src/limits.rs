@@ -19,6 +19,8 @@ pub const APPEND_BYTES_MAX: usize = 1 << 20;
 pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 256 << 10;
 /// Pieces of a snapshot on their way to one follower and not answered yet, in bytes.
 pub const SNAPSHOT_IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
+/// A group's snapshot, in bytes.
+pub const SNAPSHOT_BYTES_MAX: u64 = 8 << 30;
 /// A sync unit of the journal, in bytes.
 pub const UNIT_BYTES_MAX: usize = 16 << 20;
 /// Frames of one connection that may be unanswered.

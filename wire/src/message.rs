@@ -283,7 +283,7 @@ message! {
     0x90 Done {
         /// What the call made: a lock's fence, a pushed message's id, a line's version; 0 = nothing.
         token: [u64],
-        /// The index of the entry in the shard's log that did it.
+        /// The index up to which the shard's log was applied when this was answered.
         index: [u64],
     }
 }

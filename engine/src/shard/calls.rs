@@ -1,0 +1,102 @@
+//! Who waits for what: callers of proposals that are not applied yet, and callers whose acquire or
+//! pop waits in the machine. Only a leader has any.
+
+use crate::ids::{ConnId, Index, SessionId};
+use alloc::collections::VecDeque;
+use hashbrown::HashTable;
+
+/// Where an answer goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// The connection that asked.
+    pub conn: ConnId,
+    /// The request's id.
+    pub request: u64,
+}
+
+/// A call's name within its group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CallId {
+    /// The session.
+    pub session: SessionId,
+    /// The call's number.
+    pub sequence: u64,
+}
+
+struct Proposed {
+    index: Index,
+    caller: Caller,
+    call: CallId,
+}
+
+struct Waiting {
+    call: CallId,
+    caller: Caller,
+}
+
+/// All callers of one group.
+#[derive(Default)]
+pub struct Calls {
+    /// In the order of their indexes.
+    proposed: VecDeque<Proposed>,
+    /// Each call once: the same call sent again re-attaches here.
+    waiting: HashTable<Waiting>,
+}
+
+fn hash(call: &CallId) -> u64 {
+    xxhash_rust::xxh64::xxh64(&call.session.0, call.sequence)
+}
+
+impl Calls {
+    /// A caller's request was proposed at `index`.
+    pub fn propose(&mut self, index: Index, caller: Caller, call: CallId) {
+        if let Some(last) = self.proposed.back() {
+            assert!(last.index < index, "proposals come in the order of the log");
+        }
+        self.proposed.push_back(Proposed { index, caller, call });
+    }
+
+    /// The entry at `index` was applied: who asked for it, if anybody here did.
+    pub fn take(&mut self, index: Index) -> Option<(Caller, CallId)> {
+        let first = self.proposed.front()?;
+        assert!(first.index >= index, "an entry was applied and its caller not answered");
+        if first.index > index {
+            return None;
+        }
+        self.proposed.pop_front().map(|p| (p.caller, p.call))
+    }
+
+    /// The call waits in the machine; whoever waited under its name before is replaced.
+    pub fn wait(&mut self, call: CallId, caller: Caller) {
+        let found = self.waiting.find_mut(hash(&call), |w| w.call == call);
+        match found {
+            Some(waiting) => waiting.caller = caller,
+            None => {
+                self.waiting
+                    .insert_unique(hash(&call), Waiting { call, caller }, |w| hash(&w.call));
+            }
+        }
+    }
+
+    /// The call waits no longer: who is to be told.
+    pub fn wake(&mut self, call: CallId) -> Option<Caller> {
+        let found = self.waiting.find_entry(hash(&call), |w| w.call == call).ok()?;
+        Some(found.remove().0.caller)
+    }
+
+    /// Forgets everybody, and says whom: this node leads no more.
+    pub fn drain(&mut self, mut each: impl FnMut(Caller)) {
+        self.proposed.drain(..).for_each(|p| each(p.caller));
+        self.waiting.drain().for_each(|w| each(w.caller));
+    }
+
+    /// How many callers wait.
+    pub fn len(&self) -> usize {
+        self.proposed.len() + self.waiting.len()
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,194 @@
+//! The clients' connections as the engine sees them, and the only way to answer them.
+
+use super::calls::Caller;
+use crate::effects::Outbox;
+use crate::ids::{ConnId, Index, NodeId};
+use crate::limits::CREDIT_FRAMES;
+use crate::machine::DeliveryView;
+use crate::time::{Duration, Time};
+use alloc::vec::Vec;
+use wire::message::{Alive, Delivery, Done, Error, Value};
+use wire::{Code, Header, Kind};
+
+/// How often a connection's requests count as a sign of life of their session.
+const TOUCH_EVERY: Duration = Duration::from_millis(200);
+
+/// Where to go instead, and when.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Hint {
+    /// The node to go to; none = not known.
+    pub node: Option<NodeId>,
+    /// The engine of that node.
+    pub engine: u32,
+    /// When to try again, in milliseconds; 0 = no advice.
+    pub retry_ms: u32,
+}
+
+impl Hint {
+    /// Nothing to say.
+    pub const NONE: Hint = Hint { node: None, engine: 0, retry_ms: 0 };
+
+    /// Try again here, after some milliseconds.
+    pub const fn retry(retry_ms: u32) -> Hint {
+        Hint { node: None, engine: 0, retry_ms }
+    }
+}
+
+/// One connection.
+#[derive(Clone, Copy)]
+struct Conn {
+    generation: u32,
+    open: Open,
+    /// Frames that are not answered yet.
+    unanswered: u32,
+    /// When its requests last counted as a sign of life.
+    touched: Time,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Open {
+    Open,
+    Closed,
+}
+
+/// All connections of an engine.
+#[derive(Default)]
+pub struct Conns {
+    conns: Vec<Conn>,
+    open: u32,
+}
+
+impl Conns {
+    /// A connection stands.
+    pub fn open(&mut self, id: ConnId) {
+        let closed = Conn { generation: 0, open: Open::Closed, unanswered: 0, touched: Time::ZERO };
+        let at = id.index as usize;
+        if at >= self.conns.len() {
+            self.conns.resize(at + 1, closed);
+        }
+        assert!(self.conns[at].open == Open::Closed, "a connection's place is used once at a time");
+        self.conns[at] = Conn { generation: id.generation, open: Open::Open, ..closed };
+        self.open += 1;
+    }
+
+    /// A connection is gone.
+    pub fn close(&mut self, id: ConnId) {
+        if self.get(id).is_some() {
+            self.conns[id.index as usize].open = Open::Closed;
+            self.open -= 1;
+        }
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> u32 {
+        self.open
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.open == 0
+    }
+
+    /// A frame that will be answered came in. False: the credit is used up, answer so.
+    pub fn admit(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.get(id) else { return false };
+        conn.unanswered += 1;
+        conn.unanswered <= CREDIT_FRAMES
+    }
+
+    /// Whether a request on this connection is to count as a sign of life: now and then.
+    pub fn touches(&mut self, id: ConnId, now: Time) -> bool {
+        let Some(conn) = self.get(id) else { return false };
+        let due = now.since(conn.touched) >= TOUCH_EVERY;
+        if due {
+            conn.touched = now;
+        }
+        due
+    }
+
+    fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let conn = self.conns.get_mut(id.index as usize)?;
+        (conn.generation == id.generation && conn.open == Open::Open).then_some(conn)
+    }
+}
+
+/// The way to answer clients: to connections that still stand, one answer a frame.
+pub struct Replies<'a> {
+    /// The connections.
+    pub conns: &'a mut Conns,
+    /// Where the answers go.
+    pub outbox: &'a mut Outbox,
+}
+
+impl Replies<'_> {
+    /// Answers with a frame of `kind`.
+    pub fn reply(&mut self, to: Caller, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) {
+        let Some(conn) = self.conns.get(to.conn) else { return };
+        conn.unanswered = conn.unanswered.saturating_sub(1);
+        wire::frame(self.outbox.to(to.conn.index), &Header::new(kind, to.request), body);
+    }
+
+    /// The call did something.
+    pub fn done(&mut self, to: Caller, token: u64, index: Index) {
+        self.reply(to, Done::KIND, |b| Done { token, index: index.0 }.encode(b));
+    }
+
+    /// The request was refused.
+    pub fn error(&mut self, to: Caller, code: Code, hint: Hint) {
+        let error = Error {
+            code: code.number(),
+            retry_ms: hint.retry_ms,
+            node: hint.node.map_or(0, |n| n.0),
+            engine: hint.engine,
+            text: code.advice().as_bytes(),
+        };
+        self.reply(to, Error::KIND, |b| error.encode(b));
+    }
+
+    /// A line's value.
+    pub fn value(&mut self, to: Caller, version: u64, value: &[u8]) {
+        self.reply(to, Value::KIND, |b| Value { version, value }.encode(b));
+    }
+
+    /// A popped message.
+    pub fn delivery(&mut self, to: Caller, message: &DeliveryView<'_>) {
+        let DeliveryView { id, delivery, priority, payload } = *message;
+        let message = Delivery { id, delivery, priority, payload };
+        self.reply(to, Delivery::KIND, |b| message.encode(b));
+    }
+
+    /// The shards in which a session lives.
+    pub fn alive(&mut self, to: Caller, shards: &[u8]) {
+        self.reply(to, Alive::KIND, |b| Alive { shards }.encode(b));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_never_reaches_the_next_user_of_a_place() {
+        let (mut conns, mut outbox) = (Conns::default(), Outbox::default());
+        let first = ConnId { index: 0, generation: 1 };
+        conns.open(first);
+        conns.close(first);
+        conns.open(ConnId { index: 0, generation: 2 });
+        let mut replies = Replies { conns: &mut conns, outbox: &mut outbox };
+        replies.done(Caller { conn: first, request: 7 }, 1, Index(1));
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn credit_is_used_up_and_comes_back_with_answers() {
+        let (mut conns, mut outbox) = (Conns::default(), Outbox::default());
+        let conn = ConnId { index: 3, generation: 0 };
+        conns.open(conn);
+        (0..CREDIT_FRAMES).for_each(|_| assert!(conns.admit(conn)));
+        assert!(!conns.admit(conn));
+        let mut replies = Replies { conns: &mut conns, outbox: &mut outbox };
+        replies.error(Caller { conn, request: 8 }, Code::Busy, Hint::retry(1));
+        replies.done(Caller { conn, request: 7 }, 1, Index(1));
+        assert!(conns.admit(conn));
+    }
+}

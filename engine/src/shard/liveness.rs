@@ -1,0 +1,77 @@
+//! When sessions were last renewed: a leader's memory, and what it proposes renewals from.
+//!
+//! Signs of life are not logged one by one. A session is renewed when a sign of life comes at least
+//! a fifth of its time to live after its last renewal; all renewals of a turn are one entry. The
+//! machine's own deadline is five quarters of the time to live after the renewal that it applied,
+//! so that a client which heard `Alive` is never ended early, even when the leader dies before the
+//! renewal that this sign of life caused.
+
+use crate::ids::SessionId;
+use crate::limits::RENEWALS_PER_ENTRY_MAX;
+use crate::time::{Duration, Time};
+use alloc::vec::Vec;
+use hashbrown::HashTable;
+
+struct Record {
+    session: SessionId,
+    renewed_at: Time,
+}
+
+/// The renewals of one group's sessions.
+#[derive(Default)]
+pub struct Liveness {
+    renewed: HashTable<Record>,
+    /// Sessions for the next renewal entry.
+    due: Vec<SessionId>,
+}
+
+fn hash(session: &SessionId) -> u64 {
+    xxhash_rust::xxh64::xxh64(&session.0, 0)
+}
+
+impl Liveness {
+    /// A sign of life. `ttl` is the session's time to live.
+    pub fn touch(&mut self, now: Time, session: SessionId, ttl: Duration) {
+        if self.due.len() >= RENEWALS_PER_ENTRY_MAX {
+            return; // The next sign of life renews it.
+        }
+        match self.renewed.find_mut(hash(&session), |r| r.session == session) {
+            Some(record) if now.since(record.renewed_at) < ttl / 5 => return,
+            Some(record) => record.renewed_at = now,
+            None => {
+                let record = Record { session, renewed_at: now };
+                self.renewed.insert_unique(hash(&session), record, |r| hash(&r.session));
+            }
+        }
+        self.due.push(session);
+    }
+
+    /// Hands over the sessions to renew, as the payload of a renewal entry; `None` when there are
+    /// none.
+    pub fn take_due(&mut self, payload: &mut Vec<u8>) -> bool {
+        payload.clear();
+        self.due.drain(..).for_each(|session| payload.extend_from_slice(&session.0));
+        !payload.is_empty()
+    }
+
+    /// Forgets sessions that `lives` does not know any more.
+    pub fn sweep(&mut self, mut lives: impl FnMut(SessionId) -> bool) {
+        self.renewed.retain(|record| lives(record.session));
+    }
+
+    /// Forgets everything: this node leads no more.
+    pub fn clear(&mut self) {
+        self.renewed.clear();
+        self.due.clear();
+    }
+
+    /// How many sessions are remembered.
+    pub fn len(&self) -> usize {
+        self.renewed.len()
+    }
+
+    /// Whether none is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.renewed.is_empty()
+    }
+}

@@ -1,0 +1,529 @@
+//! A shard: one group's consensus and machine, and what its leader alone remembers.
+//!
+//! This is where commands get their meaning and answers their way back. A request is proposed with
+//! the group's clock on it; when its entry is applied, the caller is answered. What only a
+//! leader needs (callers, held reads, signs of life) lives here and is thrown away with the
+//! leadership; nobody else may rely on it.
+//!
+//! # How it works
+//!
+//! Every input runs one step of [`Raft`], and [`Shard::settle`] carries out at once what it says:
+//! records go into the journal, messages to their peers or, if they must wait for a sync, into
+//! [`held`]. At the turn's end [`Shard::end_turn`] makes one batch of all that was proposed, applies
+//! what is committed, and answers.
+//!
+//! # Invariants
+//!
+//! - A caller is answered at most once, by the replica that took its request, and only from an
+//!   applied entry or a confirmed read.
+//! - An entry's time is never before the entry's before it.
+//! - A snapshot is on the disk before the journal says so, and the journal says so, durably, before
+//!   anything that it replaces is freed.
+//!
+//! # Left out
+//!
+//! Sharers of cache lines and recency, which come with the coherent cache.
+
+pub mod calls;
+pub mod clock;
+pub mod codec;
+pub mod conns;
+pub mod held;
+pub mod liveness;
+pub mod placement;
+pub mod reads;
+pub mod snapshots;
+pub mod state;
+
+use crate::effects::{Effects, Note};
+use crate::entry::kind;
+use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
+use crate::journal::{Journal, Record};
+use crate::machine::{self, Applied, Get, Outcome, Wake};
+use crate::raft::{Hold, Message, Output, Persist, Raft, Read, Refused};
+use crate::status::{GroupStatus, PeerStatus};
+use crate::time::Time;
+use alloc::vec::Vec;
+use calls::{CallId, Caller, Calls};
+use clock::Clock;
+use conns::{Conns, Hint, Replies};
+use held::Held;
+use liveness::Liveness;
+use reads::{Reads, Until};
+use snapshots::Snapshots;
+use state::State;
+use wire::{Code, Kind};
+
+/// What an entry takes beside its payload, its share of a record's header included, in bytes.
+const ENTRY_ROOM_BYTES: usize = 2 * crate::entry::ENTRY_HEADER_BYTES;
+
+/// What a step may touch besides its shard: the engine's one journal, its effects, and scratch space
+/// that is used again.
+pub struct Step<'a> {
+    /// When the input was seen.
+    pub now: Time,
+    /// The engine of every node that keeps this group.
+    pub engine: u32,
+    /// The engine's journal.
+    pub journal: &'a mut Journal,
+    /// What the world is to do.
+    pub effects: &'a mut Effects,
+    /// The clients' connections.
+    pub conns: &'a mut Conns,
+    /// Messages that wait for a sync.
+    pub held: &'a mut Held,
+    /// What consensus says; empty between steps.
+    pub out: &'a mut Output,
+    /// Space for whom an entry wakes; empty between steps.
+    pub wakes: &'a mut Vec<Wake>,
+    /// Space for payloads and keys.
+    pub scratch: &'a mut Vec<u8>,
+    /// Bytes of entries that were proposed in this turn and will go to the journal at its end.
+    pub proposed: &'a mut usize,
+}
+
+impl Step<'_> {
+    /// Whether the journal has room for one more entry, beside what this turn proposed already.
+    fn has_room(&self, payload_bytes: usize) -> bool {
+        self.journal.has_room(*self.proposed + payload_bytes + ENTRY_ROOM_BYTES)
+    }
+
+    fn take_room(&mut self, payload_bytes: usize) {
+        *self.proposed += payload_bytes + ENTRY_ROOM_BYTES;
+    }
+
+    fn replies(&mut self) -> Replies<'_> {
+        Replies { conns: self.conns, outbox: &mut self.effects.clients }
+    }
+}
+
+/// A client's request, vetted.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who asks.
+    pub caller: Caller,
+    /// What.
+    pub kind: Kind,
+    /// The call's name.
+    pub call: CallId,
+    /// The client's bytes.
+    pub body: &'a [u8],
+}
+
+/// One group's replica on this node.
+pub struct Shard {
+    group: GroupId,
+    node: NodeId,
+    raft: Raft,
+    state: State,
+    /// What a machine of this group is made with.
+    machine: machine::Config,
+    applied: Index,
+    clock: Clock,
+    calls: Calls,
+    reads: Reads,
+    liveness: Liveness,
+    snapshots: Snapshots,
+    /// The term in which this replica leads and has told so; `None` when it does not.
+    leads: Option<Term>,
+    /// The last tick proposed: none is proposed again before it is applied.
+    ticked: Index,
+}
+
+impl Shard {
+    /// A replica that goes on from what its disk holds. `applied` is what `state` stands for.
+    pub fn new(
+        node: NodeId,
+        raft: Raft,
+        state: State,
+        machine: machine::Config,
+        applied: (Index, Term),
+        now: Time,
+    ) -> Shard {
+        let heard = state.clock().max(raft.log().last_time());
+        Shard {
+            group: raft.group(),
+            node,
+            raft,
+            state,
+            machine,
+            applied: applied.0,
+            clock: Clock::new(heard, now),
+            calls: Calls::default(),
+            reads: Reads::default(),
+            liveness: Liveness::default(),
+            snapshots: Snapshots::new(applied),
+            leads: None,
+            ticked: Index::ZERO,
+        }
+    }
+
+    /// The group.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Its consensus, to look at.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Its state, to look at.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The highest index applied.
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    // ---- Clients ----
+
+    /// Proposes a request that changes something.
+    pub fn on_write(&mut self, step: &mut Step<'_>, request: Request<'_>) {
+        self.note_leader(step);
+        if !self.raft.is_leader() {
+            return self.refuse(step, request.caller);
+        }
+        if !step.has_room(request.body.len()) {
+            return step.replies().error(request.caller, Code::Busy, Hint::retry(5));
+        }
+        if step.conns.touches(request.caller.conn, step.now) {
+            self.touch(step.now, request.call.session);
+        }
+        let time = self.clock.read(step.now);
+        match self.raft.propose(request.kind, 0, time, request.body) {
+            Ok(index) => {
+                step.take_room(request.body.len());
+                self.calls.propose(index, request.caller, request.call);
+            }
+            Err(Refused::NotLeader) => self.refuse(step, request.caller),
+            Err(Refused::Busy) => {
+                step.replies().error(request.caller, Code::Busy, Hint::retry(5));
+            }
+        }
+    }
+
+    /// Reads a cache line, linearizably.
+    pub fn on_read(&mut self, step: &mut Step<'_>, caller: Caller, key: &[u8], deadline: Time) {
+        match self.raft.read(step.now) {
+            Read::NotLeader => self.refuse(step, caller),
+            Read::After(time) => self.reads.hold(caller, key, Until::Confirmed(time), deadline),
+            Read::Ready if self.applied < self.raft.commit() => {
+                self.reads.hold(caller, key, Until::Applied(self.raft.commit()), deadline);
+            }
+            Read::Ready => self.answer_read(step, caller, key, deadline),
+        }
+    }
+
+    /// A session gave a sign of life. Whether this replica vouches that it lives: it leads, that is
+    /// confirmed, and the session is known.
+    pub fn on_heartbeat(&mut self, now: Time, session: SessionId) -> bool {
+        let known = self.raft.is_leader() && self.touch(now, session);
+        known && self.raft.read(now) == Read::Ready
+    }
+
+    /// Whom to ask instead.
+    pub fn hint(&self) -> Option<NodeId> {
+        self.raft.leader()
+    }
+
+    // ---- Peers and the disk ----
+
+    /// A peer's message came.
+    pub fn on_message(&mut self, step: &mut Step<'_>, from: NodeId, message: Message<'_>) {
+        self.raft.on_message(step.now, from, message, step.out);
+        if let (Some(install), Message::Snapshot(piece)) = (step.out.install.take(), message) {
+            self.on_piece(step, &install, piece.bytes);
+        }
+        self.settle(step);
+    }
+
+    /// The link to a peer stands.
+    pub fn on_peer_up(&mut self, step: &mut Step<'_>, peer: NodeId) {
+        self.raft.on_peer_up(step.now, peer, step.out);
+        self.settle(step);
+    }
+
+    /// The link to a peer is gone.
+    pub fn on_peer_down(&mut self, step: &mut Step<'_>, peer: NodeId) {
+        self.raft.on_peer_down(step.now, peer);
+        self.settle(step);
+    }
+
+    /// All units up to `position` are durable.
+    pub fn on_synced(&mut self, step: &mut Step<'_>, position: Position) {
+        self.raft.on_synced(step.now, position, step.out);
+        self.settle(step);
+        self.on_recorded(step, position);
+    }
+
+    /// Time passed.
+    pub fn on_tick(&mut self, step: &mut Step<'_>) {
+        if step.now >= self.raft.deadline() {
+            self.raft.on_tick(step.now, step.out);
+            self.settle(step);
+        }
+    }
+
+    // ---- The turn's end ----
+
+    /// Makes one batch of what was proposed, applies what is committed, and answers.
+    pub fn end_turn(&mut self, step: &mut Step<'_>) {
+        self.keep_time(step);
+        self.raft.flush(step.now, step.out);
+        self.settle(step);
+        // Before anything is applied: an index that was proposed here may hold another's entry by now.
+        self.note_leader(step);
+        self.apply(step);
+        self.serve_reads(step);
+        self.on_recorded(step, step.journal.synced());
+    }
+
+    /// When this shard wants a tick, at the latest.
+    pub fn wake_at(&self) -> Time {
+        let mut at = self.raft.deadline();
+        if self.raft.is_leader() && self.ticked <= self.applied {
+            if let Some(due) = self.state.next_deadline() {
+                at = at.min(self.clock.moment(due));
+            }
+        }
+        at
+    }
+
+    /// A leader's duties to the machine's clock: renewals first, then what is due.
+    fn keep_time(&mut self, step: &mut Step<'_>) {
+        if self.leads.is_none() || !self.raft.is_leader() {
+            return;
+        }
+        if self.liveness.take_due(step.scratch) {
+            self.propose_own(step.now, kind::RENEW, step.scratch);
+        }
+        let time = self.clock.read(step.now);
+        let due = self.state.next_deadline().is_some_and(|due| due <= time);
+        if due && self.ticked <= self.applied {
+            if let Some(index) = self.propose_own(step.now, kind::TICK, &[]) {
+                self.ticked = index;
+            }
+        }
+        if self.raft.last_index() == self.applied {
+            for (kind, payload) in self.state.founding() {
+                self.raft.propose(*kind, 0, time, payload).ok();
+            }
+        }
+    }
+
+    /// Proposes an entry of the leader's own. It may be refused: it is tried again.
+    fn propose_own(&mut self, now: Time, kind: Kind, payload: &[u8]) -> Option<Index> {
+        let time = self.clock.read(now);
+        self.raft.propose(kind, 0, time, payload).ok()
+    }
+
+    fn touch(&mut self, now: Time, session: SessionId) -> bool {
+        let ttl = self.state.session_ttl(session);
+        if let Some(ttl) = ttl {
+            self.liveness.touch(now, session, ttl);
+        }
+        ttl.is_some()
+    }
+
+    /// Applies what is committed, and answers who asked for it here.
+    fn apply(&mut self, step: &mut Step<'_>) {
+        let commit = self.raft.commit();
+        while self.applied < commit {
+            let index = self.applied.next();
+            let entry = self.raft.log().entry(index);
+            let entry = entry.expect("a committed entry stays in memory until it is applied");
+            assert_eq!(entry.header.index, index, "entries are applied in order");
+            self.clock.hear(step.now, entry.header.time);
+            let applied = self.state.apply(&entry, step.wakes);
+            self.applied = index;
+            let caller = self.calls.take(index);
+            match (applied, caller) {
+                (Applied::Done(outcome), Some((caller, _))) => {
+                    self.answer(step, caller, outcome);
+                }
+                (Applied::Waiting, Some((caller, call))) => self.calls.wait(call, caller),
+                (Applied::Nothing, Some(_)) => panic!("a call's entry has an outcome"),
+                (_, None) => {}
+            }
+            for at in 0..step.wakes.len() {
+                let wake = step.wakes[at];
+                let call = CallId { session: wake.session, sequence: wake.sequence };
+                if let Some(caller) = self.calls.wake(call) {
+                    self.answer(step, caller, wake.outcome);
+                }
+            }
+            step.wakes.clear();
+        }
+        self.raft.on_applied(self.applied);
+    }
+
+    fn answer(&mut self, step: &mut Step<'_>, caller: Caller, outcome: Outcome) {
+        let mut replies = step.replies();
+        match outcome {
+            Outcome::Done { token } => replies.done(caller, token, self.applied),
+            Outcome::Refused(code) => replies.error(caller, code, Hint::NONE),
+            Outcome::Delivered { .. } => match self.state.delivery(outcome) {
+                Some(delivery) => replies.delivery(caller, &delivery),
+                // Remembered, but the message is gone since: it was acknowledged.
+                None => replies.error(caller, Code::MessageUnknown, Hint::NONE),
+            },
+        }
+    }
+
+    /// A replica that leads no more sends its callers away.
+    fn note_leader(&mut self, step: &mut Step<'_>) {
+        let leads = self.raft.is_leader().then_some(self.raft.term());
+        if leads == self.leads {
+            return;
+        }
+        let lost = self.leads.is_some();
+        self.leads = leads;
+        self.liveness.clear();
+        self.ticked = Index::ZERO;
+        if lost {
+            self.send_callers_away(step);
+        }
+    }
+
+    fn send_callers_away(&mut self, step: &mut Step<'_>) {
+        let hint = Hint::retry(20);
+        let mut replies = step.replies();
+        self.calls.drain(|caller| replies.error(caller, Code::Unavailable, hint));
+        while let Some(read) = self.reads.take(step.scratch, |_| true) {
+            step.replies().error(read.caller, Code::Unavailable, hint);
+        }
+    }
+
+    fn refuse(&mut self, step: &mut Step<'_>, caller: Caller) {
+        match self.raft.leader().filter(|leader| *leader != self.node) {
+            Some(leader) => {
+                let hint = Hint { node: Some(leader), engine: step.engine, retry_ms: 0 };
+                step.replies().error(caller, Code::NotLeader, hint);
+            }
+            None => step.replies().error(caller, Code::Unavailable, Hint::retry(20)),
+        }
+    }
+
+    // ---- Reads ----
+
+    fn serve_reads(&mut self, step: &mut Step<'_>) {
+        let mut key = core::mem::take(step.scratch);
+        let mut left = self.reads.len();
+        while left > 0 {
+            left -= 1;
+            let (now, applied) = (step.now, self.applied);
+            let confirmed = self.raft.confirmed_at();
+            let commit = self.raft.commit();
+            let taken = self.reads.take(&mut key, |read| {
+                now >= read.deadline
+                    || match read.until {
+                        Until::Confirmed(at) => applied >= commit && confirmed >= Some(at),
+                        Until::Applied(index) => applied >= index,
+                    }
+            });
+            let Some(read) = taken else { break };
+            if now >= read.deadline {
+                step.replies().error(read.caller, Code::DeadlineExceeded, Hint::NONE);
+                continue;
+            }
+            match read.until {
+                Until::Confirmed(_) => self.answer_read(step, read.caller, &key, read.deadline),
+                Until::Applied(_) => self.on_read(step, read.caller, &key, read.deadline),
+            }
+        }
+        *step.scratch = key;
+    }
+
+    /// Answers from the applied state; leadership was confirmed for this read.
+    fn answer_read(&mut self, step: &mut Step<'_>, caller: Caller, key: &[u8], deadline: Time) {
+        match self.state.get(key, self.clock.read(step.now)) {
+            Get::Found { version, value } => step.replies().value(caller, version, value),
+            Get::Missing => step.replies().error(caller, Code::KeyUnknown, Hint::NONE),
+            Get::Due => {
+                // Its expiry is due but not in the log yet: it is proposed, and the read waits.
+                if self.ticked <= self.applied {
+                    if let Some(index) = self.propose_own(step.now, kind::TICK, &[]) {
+                        self.ticked = index;
+                    }
+                }
+                self.reads.hold(caller, key, Until::Applied(self.ticked), deadline);
+            }
+        }
+    }
+
+    // ---- What consensus says ----
+
+    /// Carries out what the last step of consensus said: records first, then messages, because a
+    /// message that waits for a sync waits for the records before it.
+    fn settle(&mut self, step: &mut Step<'_>) {
+        let mut out = core::mem::take(step.out);
+        if !out.persist.is_empty() {
+            let mut position = Position::ZERO;
+            for persist in out.persist.drain(..) {
+                position = self.persist(step.journal, persist);
+            }
+            self.raft.on_appended(position);
+        }
+        for message in out.messages.drain(..) {
+            match message.hold {
+                // Nothing that it waits for is left to sync.
+                Hold::AfterSync if step.journal.appended() <= step.journal.synced() => {
+                    self.encode(&message.body, step.effects.peers.to(message.to.0));
+                }
+                Hold::Now => self.encode(&message.body, step.effects.peers.to(message.to.0)),
+                Hold::AfterSync => {
+                    let mut frame = Vec::new();
+                    self.encode(&message.body, &mut frame);
+                    step.held.hold(step.journal.appended(), message.to, frame);
+                }
+            }
+        }
+        step.effects.notes.append(&mut out.notes);
+        let wanted = out.snapshot_wanted.take();
+        *step.out = out;
+        if let Some(to) = wanted {
+            step.effects.notes.push(Note::SnapshotSent { group: self.group, to });
+            self.offer_snapshot(step);
+        }
+    }
+
+    fn persist(&self, journal: &mut Journal, persist: Persist) -> Position {
+        let group = self.group;
+        journal.append(match persist {
+            Persist::Entries { first, last, last_term } => {
+                let bytes = self.raft.log().bytes(first, last);
+                Record::Entries { group, first, last, last_term, bytes }
+            }
+            Persist::Truncate { from } => Record::Truncate { group, from },
+            Persist::Vote { term, vote } => Record::Vote { group, term, vote },
+            Persist::Snapshot { index, term } => Record::Snapshot { group, index, term },
+        })
+    }
+
+    /// The replica's state, for people.
+    pub fn status(&self, now: Time) -> GroupStatus {
+        let peers = self.raft.progress().iter().map(|follower| PeerStatus {
+            node: follower.node,
+            match_index: follower.matched,
+            next_index: follower.next,
+            state: follower.state_name(),
+            silent: follower.heard_at.map(|at| now.since(at)),
+        });
+        GroupStatus {
+            group: self.group,
+            role: self.raft.role().as_str(),
+            term: self.raft.term(),
+            leader: self.raft.leader(),
+            commit: self.raft.commit(),
+            applied: self.applied,
+            first_index: self.raft.first_index(),
+            last_index: self.raft.last_index(),
+            durable: self.raft.durable(),
+            peers: peers.collect(),
+            machine: self.state.status(),
+        }
+    }
+}

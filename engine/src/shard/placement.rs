@@ -1,0 +1,133 @@
+//! Shards to nodes: consistent hashing with bounded load.
+//!
+//! Each node stands at [`VIRTUAL_NODES`] points of a ring of hashes. A shard's replicas are the first
+//! distinct nodes from its own point on that are not full; a node is full at 1.1 times the mean,
+//! rounded up (Mirrokni, Thorup and Zadimoghaddam, Consistent Hashing with Bounded Loads, 2016).
+//! The same members give the same placement everywhere, in whatever order they are listed.
+
+use crate::ids::NodeId;
+use alloc::vec::Vec;
+
+/// Points of the ring for each node.
+pub const VIRTUAL_NODES: u32 = 150;
+
+/// Where one group's replicas are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replicas {
+    /// The nodes that keep the group.
+    pub nodes: Vec<NodeId>,
+    /// The one of them that leads when nothing speaks against it.
+    pub preferred: NodeId,
+}
+
+/// Places `groups` groups on `nodes`, each on `replication` of them (or all, when there are fewer).
+pub fn place(groups: u32, nodes: &[NodeId], replication: usize) -> Vec<Replicas> {
+    assert!(!nodes.is_empty(), "a cluster has at least one node");
+    assert!(replication > 0, "a group has at least one replica");
+    let mut nodes = nodes.to_vec();
+    nodes.sort_unstable();
+    let ring = ring(&nodes);
+    let replication = replication.min(nodes.len());
+    let load_max = bound(groups as usize * replication, nodes.len());
+    let mut load = alloc::vec![0usize; nodes.len()];
+    let mut leads = alloc::vec![0usize; nodes.len()];
+    let mut placed = Vec::with_capacity(groups as usize);
+    for group in 0..groups {
+        let point = hash(b"group", group, 0);
+        let start = ring.partition_point(|(at, _)| *at < point);
+        let mut chosen: Vec<usize> = Vec::with_capacity(replication);
+        // First those with room; if the bound leaves too few distinct nodes, any.
+        for bounded in [load_max, usize::MAX] {
+            for step in 0..ring.len() {
+                let (_, node) = ring[(start + step) % ring.len()];
+                if chosen.len() < replication && !chosen.contains(&node) && load[node] < bounded {
+                    chosen.push(node);
+                }
+            }
+        }
+        assert_eq!(chosen.len(), replication, "enough distinct nodes stand on the ring");
+        chosen.iter().for_each(|node| load[*node] += 1);
+        let preferred = chosen.iter().copied().min_by_key(|node| leads[*node]);
+        let preferred = preferred.expect("a group has at least one replica");
+        leads[preferred] += 1;
+        let replicas = chosen.iter().map(|node| nodes[*node]).collect();
+        placed.push(Replicas { nodes: replicas, preferred: nodes[preferred] });
+    }
+    placed
+}
+
+/// The ring: each point with the node that stands there.
+fn ring(nodes: &[NodeId]) -> Vec<(u64, usize)> {
+    let mut ring = Vec::with_capacity(nodes.len() * VIRTUAL_NODES as usize);
+    for (at, node) in nodes.iter().enumerate() {
+        ring.extend((0..VIRTUAL_NODES).map(|v| (hash(b"node.", node.0, v), at)));
+    }
+    ring.sort_unstable();
+    ring
+}
+
+/// 1.1 times the mean, rounded up.
+fn bound(replicas: usize, nodes: usize) -> usize {
+    (replicas * 11).div_ceil(nodes * 10)
+}
+
+fn hash(what: &[u8; 5], id: u32, replica: u32) -> u64 {
+    let mut bytes = [0u8; 13];
+    bytes[..5].copy_from_slice(what);
+    bytes[5..9].copy_from_slice(&id.to_le_bytes());
+    bytes[9..].copy_from_slice(&replica.to_le_bytes());
+    xxhash_rust::xxh64::xxh64(&bytes, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(count: u32) -> Vec<NodeId> {
+        (1..=count).map(NodeId).collect()
+    }
+
+    #[test]
+    fn three_nodes_keep_every_group_and_lead_evenly() {
+        let placed = place(12, &nodes(3), 3);
+        assert!(placed.iter().all(|r| r.nodes.len() == 3));
+        for node in nodes(3) {
+            assert_eq!(placed.iter().filter(|r| r.preferred == node).count(), 4);
+        }
+    }
+
+    #[test]
+    fn no_node_passes_the_bound_and_replicas_are_distinct() {
+        let placed = place(48, &nodes(7), 3);
+        for node in nodes(7) {
+            let load = placed.iter().filter(|r| r.nodes.contains(&node)).count();
+            assert!(load <= bound(48 * 3, 7), "node {node} keeps {load}");
+        }
+        for replicas in &placed {
+            let mut distinct = replicas.nodes.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            assert_eq!(distinct.len(), 3);
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_members_does_not_matter() {
+        let mut reversed = nodes(5);
+        reversed.reverse();
+        assert_eq!(place(24, &nodes(5), 3), place(24, &reversed, 3));
+    }
+
+    #[test]
+    fn a_new_node_moves_few_replicas() {
+        let before = place(96, &nodes(5), 3);
+        let after = place(96, &nodes(6), 3);
+        let moved: usize = before
+            .iter()
+            .zip(&after)
+            .map(|(b, a)| b.nodes.iter().filter(|n| !a.nodes.contains(n)).count())
+            .sum();
+        // A sixth of all replicas is the least; the bound on the load moves some more.
+        assert!(moved * 5 < 96 * 3 * 2, "{moved} of {} moved", 96 * 3);
+    }
+}

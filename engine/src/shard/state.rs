@@ -1,0 +1,124 @@
+//! What a group's entries mean: the meta group's machine, or a shard's.
+
+use crate::entry::Entry;
+use crate::ids::{ClusterId, GroupId, SessionId};
+use crate::machine::meta::Meta;
+use crate::machine::{self, Applied, DeliveryView, Get, Machine, Outcome, Wake};
+use crate::status::MachineStatus;
+use crate::time::{Duration, Elapsed};
+use alloc::vec::Vec;
+use wire::Kind;
+
+/// A group's state.
+pub enum State {
+    /// The meta group's: the cluster itself. With what its leader proposes while it is empty.
+    Meta(Meta, Vec<(Kind, Vec<u8>)>),
+    /// A shard's: sessions, locks, queues, cache lines.
+    Data(Machine),
+}
+
+/// Why a snapshot can't be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the snapshot's bytes are not a state of this version")]
+pub struct Unreadable;
+
+impl State {
+    /// An empty state of `group`.
+    pub fn new(group: GroupId, config: &machine::Config, founding: Vec<(Kind, Vec<u8>)>) -> State {
+        match group {
+            GroupId::META => State::Meta(Meta::new(), founding),
+            _ => State::Data(Machine::new(*config)),
+        }
+    }
+
+    /// The state that a snapshot's bytes stand for.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn restore(&self, config: &machine::Config, bytes: &[u8]) -> Result<State, Unreadable> {
+        Ok(match self {
+            State::Meta(_, founding) => {
+                State::Meta(Meta::restore(bytes).map_err(|_| Unreadable)?, founding.clone())
+            }
+            State::Data(_) => {
+                let machine = Machine::restore(*config, bytes);
+                State::Data(machine.map_err(|_| Unreadable)?)
+            }
+        })
+    }
+
+    /// Appends the state's bytes: equal states give equal bytes.
+    pub fn snapshot(&self, out: &mut Vec<u8>) {
+        match self {
+            State::Meta(meta, _) => meta.snapshot(out),
+            State::Data(machine) => machine.snapshot(out),
+        }
+    }
+
+    /// Applies an entry.
+    pub fn apply(&mut self, entry: &Entry<'_>, wakes: &mut Vec<Wake>) -> Applied {
+        match self {
+            State::Meta(meta, _) => {
+                meta.apply(entry);
+                Applied::Nothing
+            }
+            State::Data(machine) => machine.apply(entry, wakes),
+        }
+    }
+
+    /// The highest time applied.
+    pub fn clock(&self) -> Elapsed {
+        match self {
+            State::Meta(..) => Elapsed::ZERO,
+            State::Data(machine) => machine.clock(),
+        }
+    }
+
+    /// When something is due.
+    pub fn next_deadline(&self) -> Option<Elapsed> {
+        match self {
+            State::Meta(..) => None,
+            State::Data(machine) => machine.next_deadline(),
+        }
+    }
+
+    /// A session's time to live, while it lives.
+    pub fn session_ttl(&self, session: SessionId) -> Option<Duration> {
+        match self {
+            State::Meta(..) => None,
+            State::Data(machine) => machine.session_ttl(session),
+        }
+    }
+
+    /// A cache line.
+    pub fn get(&self, key: &[u8], at: Elapsed) -> Get<'_> {
+        match self {
+            State::Meta(..) => Get::Missing,
+            State::Data(machine) => machine.get(key, at),
+        }
+    }
+
+    /// The message that an outcome delivers, while it is there.
+    pub fn delivery(&self, outcome: Outcome) -> Option<DeliveryView<'_>> {
+        match self {
+            State::Meta(..) => None,
+            State::Data(machine) => machine.delivery(outcome),
+        }
+    }
+
+    /// What the meta group's leader proposes while the cluster is not in its state yet.
+    pub fn founding(&self) -> &[(Kind, Vec<u8>)] {
+        match self {
+            State::Meta(meta, founding) if meta.cluster() == ClusterId::NONE => founding,
+            _ => &[],
+        }
+    }
+
+    /// What it holds, for people.
+    pub fn status(&self) -> MachineStatus {
+        match self {
+            State::Meta(..) => MachineStatus::default(),
+            State::Data(machine) => machine.status(),
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The small simulator: what `make test` runs of it.
+
+use harness::sim::{self, Options};
+
+#[test]
+fn two_hundred_seeds_run_clean() {
+    let failures: Vec<String> = (0..200)
+        .filter_map(|seed| {
+            sim::run(Options::small(seed)).err().map(|e| format!("seed {seed}: {e}"))
+        })
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn one_seed_gives_one_trace() {
+    for seed in [3, 17, 42] {
+        let trace = |_| sim::run(Options::small(seed)).map(|r| (r.trace, r.events)).ok();
+        assert_eq!(trace(1), trace(2), "seed {seed}");
+        assert!(trace(1).is_some(), "seed {seed} passes");
+    }
+}
