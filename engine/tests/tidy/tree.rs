@@ -78,3 +78,30 @@ fn the_tree_names_no_machine() {
     }
     report(&found);
 }
+
+/// The crates that a package links without its default features, by cargo itself.
+fn links(package: &str) -> String {
+    let out = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--package", package, "--no-default-features"])
+        .args(["--edges", "normal", "--prefix", "none"])
+        .current_dir(workspace())
+        .output()
+        .expect("cargo runs this test, so it is there");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).expect("cargo prints UTF-8")
+}
+
+#[test]
+fn the_pure_engine_and_the_simulator_link_nothing_of_the_world() {
+    let runtime = &["glommio", "io-uring", "memmap2"][..];
+    // foldhash is hashbrown's default hasher, which draws its seed from addresses.
+    let world = &["glommio", "io-uring", "memmap2", "crossbeam", "getrandom", "foldhash"][..];
+    for (package, refused) in [("engine", world), ("harness", runtime)] {
+        let tree = links(package);
+        assert!(tree.starts_with(package), "{tree}");
+        for name in refused {
+            let found = tree.lines().any(|line| line.split(' ').next() == Some(*name));
+            assert!(!found, "{package} links {name} without its default features:\n{tree}");
+        }
+    }
+}
