@@ -161,6 +161,22 @@ impl Window {
     }
 }
 
+/// A lock or a queue that somebody left: others may be next.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Left {
+    Lock(u32),
+    Queue(u32),
+}
+
+impl Left {
+    fn by(ask: Ask) -> Left {
+        match ask {
+            Ask::Lock { lock, .. } => Left::Lock(lock),
+            Ask::Pop { queue, .. } => Left::Queue(queue),
+        }
+    }
+}
+
 /// What came of an operation that may wait.
 pub(super) enum Verdict {
     Now(Outcome),
@@ -267,13 +283,14 @@ impl Machine {
             return;
         }
         window.answered_below = answered_below;
+        let mut left = Vec::new();
         while let Some(what) = self.sessions.table[slot].window.take_answered() {
             if let Remembered::Waiting(waiter) = what {
-                let ask = self.waiters[waiter].ask;
+                left.push(Left::by(self.waiters[waiter].ask));
                 self.end_wait(waiter, Outcome::Refused(Code::SequenceStale), turn);
-                self.after_wait(ask, turn);
             }
         }
+        self.advance(&left, turn);
     }
 
     /// Ends a session whose time ran out.
@@ -287,32 +304,35 @@ impl Machine {
     /// queues; only then are the next in line served, so that none of them is its own.
     fn end_session(&mut self, slot: u32, turn: &mut Turn<'_>) {
         let owned: Vec<Owned> = self.sessions.table[slot].owned.values().copied().collect();
-        let mut locks: Vec<u32> = Vec::new();
-        let mut queues: Vec<u32> = Vec::new();
+        let mut left = Vec::with_capacity(owned.len());
         for thing in owned {
-            match thing {
+            left.push(match thing {
                 Owned::Waiter(waiter) => {
-                    match self.waiters[waiter].ask {
-                        Ask::Lock { lock, .. } => locks.push(lock),
-                        Ask::Pop { queue, .. } => queues.push(queue),
-                    }
+                    let ask = self.waiters[waiter].ask;
                     self.end_wait(waiter, Outcome::Refused(Code::SessionUnknown), turn);
+                    Left::by(ask)
                 }
-                Owned::Grant(grant) => locks.push(self.drop_grant(grant)),
-                Owned::Message(message) => queues.push(self.make_ready(message)),
-            }
+                Owned::Grant(grant) => Left::Lock(self.drop_grant(grant)),
+                Owned::Message(message) => Left::Queue(self.make_ready(message)),
+            });
         }
         let session = self.sessions.table.remove(slot);
         assert!(session.owned.is_empty(), "an ended session has nothing");
         assert!(session.waits == 0, "an ended session waits for nothing");
         self.timers.disarm_session(session.deadline, session.number);
         self.sessions.remember_ended(session.id);
-        let (mut locks_seen, mut queues_seen) = (BTreeSet::new(), BTreeSet::new());
-        for lock in locks.into_iter().filter(|lock| locks_seen.insert(*lock)) {
-            self.advance_lock(lock, turn);
-        }
-        for queue in queues.into_iter().filter(|queue| queues_seen.insert(*queue)) {
-            self.advance_queue(queue, turn);
+        self.advance(&left, turn);
+    }
+
+    /// Serves who is next in all that was left, each once, in the order given. An advance may forget
+    /// what it advances, but nothing else: so what is left stays there until its turn.
+    fn advance(&mut self, left: &[Left], turn: &mut Turn<'_>) {
+        let mut seen = BTreeSet::new();
+        for place in left.iter().filter(|place| seen.insert(**place)) {
+            match *place {
+                Left::Lock(lock) => self.advance_lock(lock, turn),
+                Left::Queue(queue) => self.advance_queue(queue, turn),
+            }
         }
     }
 
@@ -377,10 +397,7 @@ impl Machine {
 
     /// A wait ended without being served: whoever stood behind it may be next.
     pub(super) fn after_wait(&mut self, ask: Ask, turn: &mut Turn<'_>) {
-        match ask {
-            Ask::Lock { lock, .. } => self.advance_lock(lock, turn),
-            Ask::Pop { queue, .. } => self.advance_queue(queue, turn),
-        }
+        self.advance(&[Left::by(ask)], turn);
     }
 
     /// Why the waiter may not be served any more, although its timer has not fired.

@@ -4,5 +4,8 @@ mod cache;
 mod clock;
 mod kit;
 mod locks;
+mod oracle;
 mod queues;
+mod random;
 mod sessions;
+mod timing;
