@@ -285,7 +285,7 @@ class Connection:
 class Client:
     """Follows the topology: each request goes to the engine of its shard's leader."""
 
-    NOT_LEADER, WRONG_SHARD, BUSY, UNAVAILABLE, NOT_READY = 7, 8, 9, 10, 15
+    NOT_LEADER, WRONG_SHARD, BUSY, UNAVAILABLE, NOT_READY, STOPPING = 7, 8, 9, 10, 15, 51
 
     def __init__(self, seed_address):
         self.seed = seed_address
@@ -328,7 +328,7 @@ class Client:
                 return self.connect(*key).ask(message, shard, self.epoch, **values)
             except Refused as refused:
                 error = refused.error
-                again = (self.NOT_LEADER, self.WRONG_SHARD, self.BUSY, self.UNAVAILABLE, self.NOT_READY)
+                again = (self.NOT_LEADER, self.WRONG_SHARD, self.BUSY, self.UNAVAILABLE, self.NOT_READY, self.STOPPING)
                 if error["code"] not in again or time.monotonic() > until:
                     raise
                 time.sleep(max(error["retry_ms"], 20) / 1000)
