@@ -1,0 +1,214 @@
+//! The tool `tercet` as a process, against a small cluster that speaks the real wire.
+
+// Shared with the library's tests; outside them clippy does not see that it is a test.
+#[path = "../src/tests/fake.rs"]
+#[allow(dead_code, clippy::unwrap_used)]
+mod fake;
+
+use fake::{Act, Fake, refuse};
+use std::io::{Read, Write};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use wire::Code;
+use wire::message::{
+    CachePut, Heartbeat, LockAcquire, LockRelease, QueueAck, SessionClose, SessionOpen,
+};
+
+fn tercet(fake: &Fake, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tercet"));
+    command.args(args).env("TERCET_SERVERS", fake.addresses().join(","));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(fake: &Fake, args: &[&str]) -> Output {
+    tercet(fake, args).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "never came true: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn wait(child: &mut Child) -> i32 {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code().unwrap();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(15), "the tool does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_value_goes_through_the_cache_byte_for_byte() {
+    let fake = Fake::new(3, 12);
+    let bytes = [0u8, 255, 10, 13, 200];
+    let mut put = tercet(&fake, &["cache", "put", "k", "-", "--json"]);
+    let mut put = put.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    put.stdin.take().unwrap().write_all(&bytes).unwrap();
+    let put = put.wait_with_output().unwrap();
+    let version = json(&put)["version"].as_u64().unwrap();
+    assert_eq!(run(&fake, &["cache", "get", "k"]).stdout, bytes);
+    let line = json(&run(&fake, &["cache", "get", "k", "--json"]));
+    assert_eq!((&line["value_base64"], &line["version"]), (&"AP8KDcg=".into(), &version.into()));
+    let stale = run(&fake, &["cache", "put", "k", "x", "--if-version", "999", "--json"]);
+    assert_eq!(code(&stale), 3);
+    let error: serde_json::Value = serde_json::from_slice(&stale.stderr).unwrap();
+    assert_eq!(error["slug"], "version-mismatch");
+    assert_eq!(code(&run(&fake, &["cache", "del", "k", "--if-version", &version.to_string()])), 0);
+    assert_eq!(code(&run(&fake, &["cache", "get", "k"])), 3);
+    assert_eq!(code(&run(&fake, &["cache", "del", "k"])), 3);
+}
+
+#[test]
+fn a_popped_message_outlives_the_process_unless_it_is_acknowledged() {
+    let fake = Fake::new(1, 4);
+    assert_eq!(code(&run(&fake, &["queue", "push", "q", "one", "--priority", "3"])), 0);
+    assert_eq!(code(&run(&fake, &["queue", "push", "q", "two"])), 0);
+    let closed = fake.seen(SessionClose::KIND).len();
+    let popped = run(&fake, &["queue", "pop", "q", "--visibility", "60s"]);
+    assert_eq!((code(&popped), &popped.stdout[..]), (0, &b"one"[..]));
+    assert!(String::from_utf8_lossy(&popped.stderr).contains("delivery 1"));
+    assert_eq!(fake.seen(SessionClose::KIND).len(), closed, "its session stays");
+    assert!(!fake.seen(Heartbeat::KIND).is_empty(), "after a last sign of life");
+    let popped = run(&fake, &["queue", "pop", "q", "--ack", "--json"]);
+    assert_eq!(json(&popped)["payload"], "two");
+    assert_eq!(fake.seen(QueueAck::KIND).len(), 1);
+    assert_eq!(fake.seen(SessionClose::KIND).len(), closed + 1);
+    assert_eq!(code(&run(&fake, &["queue", "pop", "q"])), 3, "empty");
+    assert_eq!(code(&run(&fake, &["queue", "ack", "q", "1", "--delivery", "1"])), 0);
+    assert_eq!(code(&run(&fake, &["queue", "nack", "q", "1", "--delivery", "1"])), 0);
+    assert_eq!(code(&run(&fake, &["queue", "pop", "q", "--visibility", "1h"])), 2);
+}
+
+#[test]
+fn an_acquired_lock_is_released_by_another_process() {
+    let fake = Fake::new(1, 1);
+    let acquired = json(&run(&fake, &["lock", "acquire", "l", "--ttl", "2m", "--json"]));
+    assert!(fake.seen(SessionClose::KIND).is_empty() && fake.seen(LockRelease::KIND).is_empty());
+    let (session, fence) = (acquired["session"].as_str().unwrap(), acquired["fence"].to_string());
+    let release = ["lock", "release", "l", "--session", session, "--fence", &fence];
+    assert_eq!(code(&run(&fake, &release)), 0);
+    assert_eq!(fake.seen(SessionOpen::KIND).len(), 1, "the session was used, not opened");
+    assert_eq!(fake.seen(LockRelease::KIND).len(), 1);
+    assert_eq!(fake.seen(SessionClose::KIND).len(), 1);
+    assert_eq!(code(&run(&fake, &release)), 3, "it is gone");
+    fake.once(LockAcquire::KIND, refuse(Code::LockHeld));
+    assert_eq!(code(&run(&fake, &["lock", "acquire", "l"])), 3);
+}
+
+#[test]
+fn a_command_runs_under_its_lock() {
+    let fake = Fake::new(1, 1);
+    let script = "echo $TERCET_LOCK_NAME $TERCET_LOCK_FENCE; exit 7";
+    let ran = run(&fake, &["lock", "run", "demo", "--", "sh", "-c", script]);
+    assert_eq!(code(&ran), 7);
+    assert_eq!(String::from_utf8_lossy(&ran.stdout).trim(), "demo 1");
+    assert_eq!(fake.seen(LockRelease::KIND).len(), 1);
+    assert_eq!(code(&run(&fake, &["lock", "run", "demo", "--", "/nowhere/at/all"])), 127);
+    fake.once(LockAcquire::KIND, refuse(Code::LockTimeout));
+    assert_eq!(code(&run(&fake, &["lock", "run", "demo", "--", "true"])), 3);
+}
+
+#[test]
+fn a_signal_goes_to_the_command() {
+    let fake = Fake::new(1, 1);
+    let script = "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done";
+    let mut child = tercet(&fake, &["lock", "run", "demo", "--", "sh", "-c", script]);
+    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = [0; 3];
+    child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    terminate(&child);
+    assert_eq!(wait(&mut child), 9);
+    eventually("the lock is released", || fake.seen(LockRelease::KIND).len() == 1);
+}
+
+#[test]
+fn a_signal_while_waiting_gives_the_wait_up() {
+    let fake = Fake::new(1, 1);
+    fake.rule(|s| if s.kind == LockAcquire::KIND { Act::Swallow } else { Act::Serve });
+    let mut child = tercet(&fake, &["lock", "run", "demo", "--", "true"]).spawn().unwrap();
+    eventually("it waits", || !fake.seen(LockAcquire::KIND).is_empty());
+    terminate(&child);
+    assert_eq!(wait(&mut child), 128 + 15);
+    assert_eq!(fake.seen(SessionClose::KIND).len(), 1, "its place in the line is given up");
+}
+
+#[test]
+fn a_command_is_stopped_when_its_lock_is_lost() {
+    let fake = Fake::new(1, 1);
+    let script = "trap '' TERM; echo up; while :; do sleep 0.05; done";
+    let run = ["lock", "run", "demo", "--ttl", "1s", "--grace", "200ms", "--", "sh", "-c", script];
+    let mut child = tercet(&fake, &run).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = [0; 3];
+    child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    fake.rule(|_| Act::Swallow);
+    let begun = Instant::now();
+    assert_eq!(wait(&mut child), 124);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn failures_have_their_own_exit_status() {
+    let fake = Fake::new(1, 1);
+    let nobody = ["--servers", "127.0.0.1:1", "--deadline", "200ms", "cache", "get", "k"];
+    assert_eq!(code(&run(&fake, &nobody)), 4);
+    assert_eq!(code(&run(&fake, &["cache", "get"])), 2);
+    assert_eq!(code(&run(&fake, &["cache", "get", ""])), 2);
+    fake.rule(|s| if s.kind == CachePut::KIND { Act::Swallow } else { Act::Serve });
+    let unknown = run(&fake, &["cache", "put", "k", "v", "--deadline", "300ms"]);
+    assert_eq!(code(&unknown), 5);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("not known"), "{unknown:?}");
+    fake.once(CachePut::KIND, refuse(Code::OverBudget));
+    assert_eq!(code(&run(&fake, &["cache", "put", "k", "v"])), 1);
+}
+
+#[test]
+fn the_status_tells_who_answers_and_who_leads() {
+    let fake = Fake::new(3, 6);
+    let status = run(&fake, &["status", "--shards"]);
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert_eq!(code(&status), 0, "{text}");
+    assert!(text.contains("0-5") && text.contains("shard 5") && !text.contains('\x1b'), "{text}");
+    fake.stop(2, 1);
+    let status = run(&fake, &["status", "--json"]);
+    let document = json(&status);
+    assert_eq!(document["nodes"][1]["up"], false);
+    assert_eq!(document["nodes"][0]["leads"].as_array().unwrap().len(), 6);
+    assert_eq!(code(&status), 0);
+    fake.lead(2);
+    assert_eq!(code(&run(&fake, &["status"])), 4);
+}
+
+#[test]
+fn help_is_there_for_every_command() {
+    let fake = Fake::new(1, 1);
+    for command in ["", "status", "lock", "lock run", "queue pop", "cache put", "lock acquire"] {
+        let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let help = run(&fake, &args);
+        assert_eq!(code(&help), 0);
+        let text = String::from_utf8_lossy(&help.stdout).into_owned();
+        assert!(text.contains("Usage:") && text.contains("--servers"), "{text}");
+    }
+    let help = run(&fake, &["--help"]);
+    assert!(String::from_utf8_lossy(&help.stdout).contains("Exit status:"));
+}
+
+/// Sends SIGTERM to a process that this test started.
+fn terminate(child: &Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+}
