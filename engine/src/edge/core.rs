@@ -14,13 +14,19 @@
 //! - A message for the control plane that does not fit is kept for the next turn; only notes may be
 //!   dropped, and are counted.
 
+mod effects;
+mod peers;
 mod seat;
+mod sockets;
 
 use super::bridge::{Fatal, Inbox, ToControl, ToCore};
 use super::clock;
 use super::counters::Counters;
 use super::data::{Common, StartError, thread_of};
+use super::links::{Identity, Links};
+use super::net::{Group, Net};
 use super::ring::{CORE_SIZES, Completion, Park, Ring};
+use super::wal::Writer;
 use crate::effects::Note;
 use crate::engine::Input;
 use crate::time::{Duration, Time};
@@ -58,14 +64,47 @@ pub(super) enum Pause {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(super) enum Op {
-    Bell = 1,
-    Write = 2,
+    /// Nobody waits for it.
+    Ignored,
+    /// The doorbell.
+    Bell,
+    /// The journal of a seat.
+    Write,
+    /// The listening socket.
+    Accept,
+    /// A connection, into a small buffer.
+    Receive,
+    /// A connection, into a large buffer.
+    ReceivePeer,
+    /// A connection.
+    Send,
+    /// A connection.
+    Connect,
+}
+
+impl Op {
+    const ALL: [Op; 8] = [
+        Op::Ignored,
+        Op::Bell,
+        Op::Write,
+        Op::Accept,
+        Op::Receive,
+        Op::ReceivePeer,
+        Op::Send,
+        Op::Connect,
+    ];
 }
 
 /// A token: what for, and for whom.
 pub(super) fn token(op: Op, low: u64) -> u64 {
-    debug_assert!(low >> 56 == 0);
+    debug_assert!(low >> 32 == 0);
     (op as u64) << 56 | low
+}
+
+/// What a token was made from.
+fn read_token(token: u64) -> (Op, u32) {
+    let op = usize::try_from(token >> 56).ok().and_then(|op| Op::ALL.get(op));
+    (*op.expect("tokens are made by `token`"), (token & u64::from(u32::MAX)) as u32)
 }
 
 /// A data thread.
@@ -78,10 +117,20 @@ pub(super) struct Core {
     control: Control,
     counters: Arc<Counters>,
     seats: Vec<Seat>,
+    net: Net,
+    links: Links,
+    identity: Identity,
     completions: Vec<Completion>,
     /// Where the kernel puts what it read from the doorbell.
     bell: Box<u64>,
     rung: bool,
+    /// Whether engines were fed after their turn had ended: the next one is due at once.
+    again: bool,
+    /// Frames of this turn.
+    frames: u64,
+    /// Used again and again: connections to be closed, leaders to be passed on.
+    indices: Vec<u32>,
+    learned: Vec<Note>,
     /// Set when a stop was asked for: when to give up waiting.
     stop_by: Option<Time>,
 }
@@ -94,23 +143,40 @@ impl Core {
     pub fn open(outfit: Outfit) -> Result<Core, StartError> {
         let Outfit { thread, inbox, common } = outfit;
         let plan = &common.plan;
+        let ring_failed = |error| StartError::Io { what: "using io_uring".to_owned(), error };
+        let engines: Vec<u32> =
+            (0..plan.engines).filter(|e| thread_of(*e, plan.threads) == thread).collect();
+        let identity = Identity::of(&(plan.make_config)(engines[0]));
+        let peers = common.addresses.peers().map(|(node, _)| node);
+        let links = Links::new(identity.node, &engines, peers);
+        let seats = engines.iter().map(|engine| Seat::open(plan, *engine));
+        let seats = seats.collect::<Result<Vec<Seat>, StartError>>()?;
+        let mut ring = Ring::new(CORE_SIZES)?;
+        if let (Some(cpus), Writer::Mapped) = (&plan.cpus, plan.writer) {
+            // A sync's worker on another CPU than its loop costs a third of the throughput.
+            ring.keep_workers_on(cpus[thread]).map_err(ring_failed)?;
+        }
+        let net = Net::new(&mut ring, plan.listener.as_raw_fd()).map_err(ring_failed)?;
         let mut core = Core {
-            ring: Ring::new(CORE_SIZES)?,
+            ring,
             thread,
             inbox,
             control: Control::new(plan.to_control.clone()),
             counters: Arc::clone(&common.counters[thread]),
-            seats: Vec::new(),
+            seats,
+            net,
+            links,
+            identity,
             completions: Vec::with_capacity(CORE_SIZES.completions as usize),
             bell: Box::new(0),
             rung: false,
+            again: false,
+            frames: 0,
+            indices: Vec::new(),
+            learned: Vec::new(),
             stop_by: None,
             common: Arc::clone(&common),
         };
-        for engine in (0..plan.engines).filter(|e| thread_of(*e, plan.threads) == thread) {
-            core.seats.push(Seat::open(plan, engine)?);
-        }
-        let ring_failed = |error| StartError::Io { what: "using io_uring".to_owned(), error };
         core.arm_bell().map_err(ring_failed)?;
         Ok(core)
     }
@@ -118,20 +184,20 @@ impl Core {
     /// Runs until the doorbell rang or all is finished.
     pub fn run(&mut self) -> Result<Pause, Broken> {
         loop {
-            let park = self.turn()?;
+            let (park, inline, timeout) = self.turn()?;
             if self.is_finished() {
                 return Ok(Pause::Stopped);
             }
-            let timeout = self.sleep_max();
-            self.ring.wait(park, 0, timeout).map_err(|error| self.ring_failed(error))?;
+            let waited = self.ring.wait(park, inline, timeout);
+            waited.map_err(|error| self.ring_failed(error))?;
             if std::mem::take(&mut self.rung) {
                 return Ok(Pause::Rung);
             }
         }
     }
 
-    /// One turn: everything between two waits.
-    fn turn(&mut self) -> Result<Park, Broken> {
+    /// One turn: everything between two waits. Says how to wait for the next.
+    fn turn(&mut self) -> Result<(Park, u32, Duration), Broken> {
         let mut completions = std::mem::take(&mut self.completions);
         completions.clear();
         self.ring.drain(&mut completions);
@@ -142,30 +208,46 @@ impl Core {
         }
         let brought = completions.len();
         self.completions = completions;
+        if self.rung {
+            self.take_mail(now)?;
+        }
         self.tick(now);
+        self.sweep(now)?;
+        self.dial(now).map_err(|error| self.ring_failed(error))?;
         self.end_turn(now)?;
         self.control.flush(&self.counters);
+        let inline = self.net.flush(now, &mut self.ring);
+        let inline = inline.map_err(|error| self.ring_failed(error))?;
         self.count(brought);
         let syncing = self.seats.iter().any(|seat| seat.wal.is_busy());
-        Ok(if brought == 0 || syncing { Park::Block } else { Park::Watch })
+        let park = if brought == 0 || syncing { Park::Block } else { Park::Watch };
+        Ok((park, inline, self.sleep_max(now)))
     }
 
     fn on_completion(&mut self, now: Time, completion: &Completion) -> Result<(), Broken> {
-        let low = completion.token & ((1 << 56) - 1);
-        match completion.token >> 56 {
-            op if op == Op::Bell as u64 => {
-                self.arm_bell().map_err(|error| self.ring_failed(error))?;
+        let (op, index) = read_token(completion.token);
+        let done = match op {
+            Op::Ignored => Ok(()),
+            Op::Bell => {
                 self.rung = true;
-                self.take_mail(now)
+                self.arm_bell()
             }
-            op if op == Op::Write as u64 => {
-                let at = usize::try_from(low).expect("a seat is a small number");
-                let seat = &mut self.seats[at];
+            Op::Write => {
+                let seat = &mut self.seats[index as usize];
                 let written = seat.on_written(now, completion.result, &self.counters);
-                written.map_err(|fatal| (seat.index, fatal))
+                return written.map_err(|fatal| (seat.index, fatal));
             }
-            other => unreachable!("no submission carries the operation {other}"),
-        }
+            Op::Accept => self.on_accept(now, completion),
+            Op::Receive => self.on_receive(now, completion, index, Group::Clients),
+            Op::ReceivePeer => self.on_receive(now, completion, index, Group::Peers),
+            Op::Send => {
+                let sent = self.net.on_send(completion, index);
+                self.net.release_if_done(index);
+                self.after(now, index, sent)
+            }
+            Op::Connect => self.on_connect(now, completion.result, index),
+        };
+        done.map_err(|error| self.ring_failed(error))
     }
 
     fn take_mail(&mut self, now: Time) -> Result<(), Broken> {
@@ -189,7 +271,10 @@ impl Core {
                         self.control.send(ToControl::Status { ticket, status });
                     }
                 }
-                ToCore::Socket { .. } => {}
+                ToCore::Socket { fd, read } => {
+                    let taken = self.on_socket(now, fd, &read);
+                    taken.map_err(|error| self.ring_failed(error))?;
+                }
                 ToCore::Stop => self.common.stop(),
             }
         }
@@ -207,44 +292,14 @@ impl Core {
         }
     }
 
-    /// Ends the engines' turns and carries their effects out, in the order that `Effects` demands.
-    fn end_turn(&mut self, now: Time) -> Result<(), Broken> {
-        for at in 0..self.seats.len() {
-            let seat = &mut self.seats[at];
-            seat.engine.end_turn(now, &mut seat.effects);
-            let token = token(Op::Write, at as u64);
-            let started = seat.start_write(now, &mut self.ring, token, &self.counters);
-            started.map_err(|fatal| (seat.index, fatal))?;
-            let mut learned = Vec::new();
-            seat.hand_over(&mut self.control, |note| learned.push(note));
-            for note in learned {
-                self.pass_on(now, at, note);
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells every other engine of this node who leads a group.
-    fn pass_on(&mut self, now: Time, from: usize, note: Note) {
-        let Note::Leader { group, leader, .. } = note else { return };
-        for (at, seat) in self.seats.iter_mut().enumerate() {
-            if at != from {
-                seat.on(now, Input::LeaderHint { group, leader });
-            }
-        }
-        for (thread, post) in self.common.posts.iter().enumerate() {
-            // A hint that is lost costs a client one more redirect.
-            if thread != self.thread && post.send(ToCore::LeaderHint { group, leader }).is_err() {
-                tracing::warn!(thread, %group, "a leader hint was lost: the thread's mailbox is full");
-            }
-        }
-    }
-
     /// How long the thread may sleep.
-    fn sleep_max(&self) -> Duration {
-        let now = clock::now();
-        let wake_at = self.seats.iter().map(|seat| seat.engine.wake_at()).min();
-        let wake_at = wake_at.unwrap_or(Time::MAX).min(self.stop_by.unwrap_or(Time::MAX));
+    fn sleep_max(&mut self, now: Time) -> Duration {
+        if std::mem::take(&mut self.again) {
+            return Duration::ZERO;
+        }
+        let engines = self.seats.iter().map(|seat| seat.engine.wake_at());
+        let others = [self.net.wake_at(), self.links.wake_at(), self.stop_by.unwrap_or(Time::MAX)];
+        let wake_at = engines.chain(others).min().unwrap_or(Time::MAX);
         let most = if self.control.is_waiting() { KEPT_RETRY } else { SLEEP_MAX };
         wake_at.since(now).min(most)
     }
@@ -252,15 +307,21 @@ impl Core {
     fn is_finished(&self) -> bool {
         let Some(stop_by) = self.stop_by else { return false };
         let syncing = self.seats.iter().any(|seat| seat.wal.is_busy());
-        !syncing || clock::now() >= stop_by
+        (!syncing && self.net.is_quiet()) || clock::now() >= stop_by
     }
 
-    fn count(&self, completions: usize) {
+    fn count(&mut self, completions: usize) {
         let stats = self.ring.stats();
         self.counters.turns.add(1);
         self.counters.completions.add(completions as u64);
         self.counters.enters.set(stats.enters);
         self.counters.sleeps.set(stats.sleeps);
+        self.counters.bytes_out.set(self.net.bytes_out());
+        self.counters.connections.set(self.net.count() as u64);
+        self.counters.links_up.set(self.links.up() as u64);
+        if self.frames > 0 {
+            self.counters.batch_frames.record(std::mem::take(&mut self.frames));
+        }
     }
 
     fn arm_bell(&mut self) -> io::Result<()> {
@@ -272,8 +333,14 @@ impl Core {
     }
 
     fn seat(&mut self, engine: u32) -> &mut Seat {
-        let seat = self.seats.iter_mut().find(|seat| seat.index == engine);
-        seat.expect("a message goes to the thread that serves its engine")
+        let at = self.seat_of(engine);
+        &mut self.seats[at]
+    }
+
+    /// The seat of an engine of this thread.
+    fn seat_of(&self, engine: u32) -> usize {
+        let at = self.seats.iter().position(|seat| seat.index == engine);
+        at.expect("whoever names an engine found the thread that serves it")
     }
 
     /// The ring is broken: no engine of this thread can go on.

@@ -8,6 +8,9 @@
 //!
 //! [`core`]: super::core
 
+#[cfg(test)]
+mod tests;
+
 use super::bridge::{CORE_MAILBOX_MAX, Fatal, Post, ToControl, ToCore, mailbox};
 use super::core::{Core, Outfit, Pause};
 use super::counters::Counters;

@@ -1,5 +1,320 @@
-//! Links between the engines of this node and their twins on the others.
+//! Links between the engines of this node and their twins on the others: engine k speaks to engine k.
+//!
+//! # How it works
+//!
+//! There is one TCP connection for each pair of nodes and engine. The node with the higher id connects,
+//! so that two never cross; it tries again after a pause that grows from [`BACKOFF_MIN`] to
+//! [`BACKOFF_MAX`]. Both sides say [`PeerHello`] first and check each other's: the cluster, the node,
+//! its incarnation, the engine. A node whose disk was wiped comes back as another incarnation, and is
+//! refused: it does not remember how it voted. A newer connection of a peer replaces the older: the
+//! peer has started again, or has given the old one up before we noticed.
+//!
+//! A founder that is not part of the cluster yet, because it missed its birth, is told by a [`Birth`]
+//! frame.
+//!
+//! # Invariants
+//!
+//! - No link stands before the other side was checked.
+//! - A refusal is noted once, until something changes.
 
 mod addresses;
+#[cfg(test)]
+mod tests;
 
 pub use addresses::AddressBook;
+
+use crate::engine::{Config, Member};
+use crate::ids::{ClusterId, ConnId, Incarnation, NodeId};
+use crate::time::{Duration, Time};
+use std::net::SocketAddr;
+use wire::peer::{Birth, PeerHello};
+use wire::{Code, Header};
+
+/// The first pause before another attempt to connect.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(10);
+/// The longest pause before another attempt to connect.
+pub const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// The protocol version that nodes speak.
+const VERSION: u8 = 1;
+
+/// Who this node is, and whom it expects.
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// How many engines every node has.
+    pub engines: u32,
+    /// How many shards the cluster has.
+    pub shards: u32,
+    /// The cluster's nodes, this one included.
+    pub members: Vec<Member>,
+}
+
+impl Identity {
+    /// The identity in an engine's configuration.
+    pub fn of(config: &Config) -> Identity {
+        Identity {
+            cluster: config.cluster,
+            node: config.node,
+            engines: config.engines,
+            shards: config.shards,
+            members: config.members.clone(),
+        }
+    }
+
+    fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
+        let member = self.members.iter().find(|member| member.node == node);
+        member.map(|member| member.incarnation)
+    }
+
+    /// Appends this node's hello for the link of an engine.
+    pub fn write_hello(&self, engine: u32, out: &mut Vec<u8>) {
+        let incarnation = self.incarnation(self.node).expect("a member knows itself");
+        let hello = PeerHello {
+            cluster: self.cluster.0,
+            incarnation: incarnation.0,
+            node: self.node.0,
+            engine,
+            engines: self.engines,
+            version: VERSION,
+        };
+        wire::frame(out, &Header::new(PeerHello::KIND, 0), |body| hello.encode(body));
+    }
+
+    /// Appends the news of the cluster's birth.
+    pub fn write_birth(&self, out: &mut Vec<u8>) {
+        let mut founders = Vec::with_capacity(self.members.len() * 20);
+        for member in &self.members {
+            founders.extend_from_slice(&member.node.0.to_le_bytes());
+            founders.extend_from_slice(&member.incarnation.0);
+        }
+        let birth = Birth { cluster: self.cluster.0, shards: self.shards, founders: &founders };
+        wire::frame(out, &Header::new(Birth::KIND, 0), |body| birth.encode(body));
+    }
+
+    /// Checks another node's hello.
+    pub fn judge(&self, hello: &PeerHello) -> Verdict {
+        let node = NodeId(hello.node);
+        if hello.version != VERSION {
+            let text = format!("node {node} speaks peer protocol {}, not {VERSION}", hello.version);
+            return Verdict::Refused(Code::WrongVersion, text);
+        }
+        let Some(incarnation) = self.incarnation(node).filter(|_| node != self.node) else {
+            let text = format!("node {node} is not a peer of node {} in this cluster", self.node);
+            return Verdict::Refused(Code::WrongCluster, text);
+        };
+        if Incarnation(hello.incarnation) != incarnation {
+            return Verdict::Refused(
+                Code::WrongCluster,
+                format!(
+                    "node {node} has incarnation {}, but the cluster knows {incarnation}: its data directory is another one. Give it back its own, or replace the node",
+                    Incarnation(hello.incarnation)
+                ),
+            );
+        }
+        if hello.cluster == ClusterId::NONE.0 {
+            return Verdict::Unborn(node);
+        }
+        if hello.cluster != self.cluster.0 {
+            let other = ClusterId(hello.cluster);
+            let text = format!("node {node} belongs to cluster {other}, not {}", self.cluster);
+            return Verdict::Refused(Code::WrongCluster, text);
+        }
+        if hello.engines != self.engines || hello.engine >= self.engines {
+            let text = format!(
+                "node {node} has {} engines and asks for engine {}; every node of this cluster has {}",
+                hello.engines, hello.engine, self.engines
+            );
+            return Verdict::Refused(Code::BadMessage, text);
+        }
+        Verdict::Welcome(node)
+    }
+}
+
+/// What comes of another node's hello.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It is who it should be.
+    Welcome(NodeId),
+    /// It is a founder, but does not know of the cluster's birth.
+    Unborn(NodeId),
+    /// It is not who it should be.
+    Refused(Code, String),
+}
+
+/// One link: an engine of this thread, and its twin on a peer.
+pub struct Link {
+    /// The engine's seat.
+    pub seat: usize,
+    /// The engine.
+    pub engine: u32,
+    /// The peer.
+    pub peer: NodeId,
+    /// Whether it is this node that connects.
+    dials: bool,
+    /// The connection, from the attempt to connect on.
+    conn: Option<ConnId>,
+    is_up: bool,
+    backoff: Duration,
+    retry_at: Time,
+    /// Where the kernel reads the address from while it connects.
+    address: Box<Address>,
+    /// What was refused last, so that it is told once.
+    noted: String,
+}
+
+/// The links of one thread.
+#[derive(Default)]
+pub struct Links {
+    links: Vec<Link>,
+}
+
+impl Links {
+    /// The links of the engines `engines` (by seat) to every peer.
+    pub fn new(node: NodeId, engines: &[u32], peers: impl Iterator<Item = NodeId>) -> Links {
+        let peers: Vec<NodeId> = peers.collect();
+        let mut links = Vec::with_capacity(engines.len() * peers.len());
+        for (seat, engine) in engines.iter().enumerate() {
+            links.extend(peers.iter().map(|peer| Link {
+                seat,
+                engine: *engine,
+                peer: *peer,
+                dials: node > *peer,
+                conn: None,
+                is_up: false,
+                backoff: BACKOFF_MIN,
+                retry_at: Time::ZERO,
+                address: Box::default(),
+                noted: String::new(),
+            }));
+        }
+        Links { links }
+    }
+
+    /// A link.
+    pub fn get(&self, link: usize) -> &Link {
+        &self.links[link]
+    }
+
+    /// The link of an engine to a peer, if the engine is on this thread.
+    pub fn find(&self, engine: u32, peer: NodeId) -> Option<usize> {
+        self.links.iter().position(|link| link.engine == engine && link.peer == peer)
+    }
+
+    /// The connection over which a seat reaches a peer now.
+    pub fn route(&self, seat: usize, peer: NodeId) -> Option<u32> {
+        let link = self.links.iter().find(|link| link.seat == seat && link.peer == peer)?;
+        link.conn.filter(|_| link.is_up).map(|conn| conn.index)
+    }
+
+    /// How many links stand.
+    pub fn up(&self) -> usize {
+        self.links.iter().filter(|link| link.is_up).count()
+    }
+
+    /// A link that is to be connected now.
+    pub fn due(&self, now: Time) -> Option<usize> {
+        self.links.iter().position(|link| link.dials && link.conn.is_none() && link.retry_at <= now)
+    }
+
+    /// When the next link is to be connected.
+    pub fn wake_at(&self) -> Time {
+        let idle = self.links.iter().filter(|link| link.dials && link.conn.is_none());
+        idle.map(|link| link.retry_at).min().unwrap_or(Time::MAX)
+    }
+
+    /// A connection for the link was begun. Gives the address, in the kernel's form: it stays in place
+    /// until another connection is begun.
+    pub fn on_dial(
+        &mut self,
+        link: usize,
+        conn: ConnId,
+        to: SocketAddr,
+    ) -> (*const libc::sockaddr, libc::socklen_t) {
+        let link = &mut self.links[link];
+        assert!(link.conn.is_none(), "a link has one connection at a time");
+        link.conn = Some(conn);
+        link.address.set(to)
+    }
+
+    /// The link could not even be begun: try again later.
+    pub fn on_failed(&mut self, now: Time, link: usize) {
+        let link = &mut self.links[link];
+        link.retry_at = now + link.backoff;
+        link.backoff = (link.backoff * 2).min(BACKOFF_MAX);
+    }
+
+    /// The link stands. Gives the connection that it replaces.
+    pub fn on_up(&mut self, link: usize, conn: ConnId) -> Option<ConnId> {
+        let link = &mut self.links[link];
+        link.is_up = true;
+        link.backoff = BACKOFF_MIN;
+        link.noted.clear();
+        link.conn.replace(conn).filter(|old| *old != conn)
+    }
+
+    /// A connection is gone. Says whether the link went down with it.
+    pub fn on_down(&mut self, now: Time, link: usize, conn: ConnId) -> bool {
+        if self.links[link].conn != Some(conn) {
+            return false;
+        }
+        self.links[link].conn = None;
+        let was_up = std::mem::take(&mut self.links[link].is_up);
+        self.on_failed(now, link);
+        was_up
+    }
+
+    /// Whether a refusal is news: it is told only then.
+    pub fn is_news(&mut self, link: usize, refusal: &str) -> bool {
+        let noted = &mut self.links[link].noted;
+        if noted == refusal {
+            return false;
+        }
+        noted.clear();
+        noted.push_str(refusal);
+        true
+    }
+}
+
+/// A socket address as the kernel reads it.
+struct Address(libc::sockaddr_storage);
+
+impl Default for Address {
+    fn default() -> Address {
+        // SAFETY: sockaddr_storage is plain integers, for which all zero is a value.
+        Address(unsafe { std::mem::zeroed() })
+    }
+}
+
+impl Address {
+    fn set(&mut self, to: SocketAddr) -> (*const libc::sockaddr, libc::socklen_t) {
+        let storage: *mut libc::sockaddr_storage = &raw mut self.0;
+        let length = match to {
+            SocketAddr::V4(to) => {
+                let address = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: to.port().to_be(),
+                    sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(to.ip().octets()) },
+                    sin_zero: [0; 8],
+                };
+                // SAFETY: sockaddr_storage is large enough and aligned for every socket address.
+                unsafe { storage.cast::<libc::sockaddr_in>().write(address) };
+                size_of::<libc::sockaddr_in>()
+            }
+            SocketAddr::V6(to) => {
+                let address = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: to.port().to_be(),
+                    sin6_flowinfo: to.flowinfo(),
+                    sin6_addr: libc::in6_addr { s6_addr: to.ip().octets() },
+                    sin6_scope_id: to.scope_id(),
+                };
+                // SAFETY: as above.
+                unsafe { storage.cast::<libc::sockaddr_in6>().write(address) };
+                size_of::<libc::sockaddr_in6>()
+            }
+        };
+        (storage.cast_const().cast(), length as libc::socklen_t)
+    }
+}

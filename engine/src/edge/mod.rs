@@ -22,6 +22,7 @@ pub mod ring;
 pub mod wal;
 
 pub mod links;
+pub mod net;
 
 mod core;
 pub mod data;

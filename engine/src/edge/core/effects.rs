@@ -1,0 +1,100 @@
+//! How a thread carries out what its engines ask for.
+
+use super::{Broken, Core, Op, token};
+use crate::edge::bridge::ToCore;
+use crate::edge::net::Role;
+use crate::effects::Note;
+use crate::engine::Input;
+use crate::ids::NodeId;
+use crate::limits::{CLIENT_OUTBOX_BYTES_MAX, PEER_OUTBOX_BYTES_MAX};
+use crate::time::Time;
+
+impl Core {
+    /// Ends the engines' turns and carries their effects out, in the order that `Effects` demands.
+    pub(super) fn end_turn(&mut self, now: Time) -> Result<(), Broken> {
+        for at in 0..self.seats.len() {
+            let seat = &mut self.seats[at];
+            seat.engine.end_turn(now, &mut seat.effects);
+            let token = token(Op::Write, at as u64);
+            let started = seat.start_write(now, &mut self.ring, token, &self.counters);
+            started.map_err(|fatal| (seat.index, fatal))?;
+            self.queue_peers(at);
+            self.queue_clients(now, at).map_err(|error| self.ring_failed(error))?;
+            self.part_closed(now, at);
+            self.hand_over(now, at);
+        }
+        Ok(())
+    }
+
+    fn queue_peers(&mut self, at: usize) {
+        let (net, links, counters) = (&mut self.net, &self.links, &self.counters);
+        self.seats[at].effects.peers.drain(|node, bytes| {
+            let queued = match links.route(at, NodeId(node)) {
+                Some(index) => net.queue(index, bytes, PEER_OUTBOX_BYTES_MAX).is_ok(),
+                None => false,
+            };
+            if !queued {
+                counters.peer_bytes_dropped.add(bytes.len() as u64);
+            }
+        });
+    }
+
+    fn queue_clients(&mut self, now: Time, at: usize) -> std::io::Result<()> {
+        let mut slow = std::mem::take(&mut self.indices);
+        let net = &mut self.net;
+        self.seats[at].effects.clients.drain(|index, bytes| {
+            let role = net.role(index);
+            if role == (Role::Client { seat: at })
+                && net.queue(index, bytes, CLIENT_OUTBOX_BYTES_MAX).is_err()
+            {
+                slow.push(index);
+            }
+        });
+        for index in slow.drain(..) {
+            self.counters.connections_slow.add(1);
+            tracing::info!("closing a connection that reads too slowly");
+            self.lose(now, index)?;
+            self.again = true;
+        }
+        self.indices = slow;
+        Ok(())
+    }
+
+    /// Closes what the engine wants closed, once its bytes are sent.
+    fn part_closed(&mut self, now: Time, at: usize) {
+        while let Some(conn) = self.seats[at].effects.closes.pop() {
+            if self.net.is(conn) {
+                self.leave(now, conn.index);
+                self.net.part(now, conn.index);
+                self.again = true;
+            }
+        }
+    }
+
+    /// Hands the rest over to the control plane, and leaders on to the other engines.
+    fn hand_over(&mut self, now: Time, at: usize) {
+        let mut learned = std::mem::take(&mut self.learned);
+        self.seats[at].hand_over(&mut self.control, |note| learned.push(note));
+        for note in learned.drain(..) {
+            self.pass_on(now, at, note);
+        }
+        self.learned = learned;
+    }
+
+    /// Tells every other engine of this node who leads a group.
+    fn pass_on(&mut self, now: Time, from: usize, note: Note) {
+        let Note::Leader { group, leader, .. } = note else { return };
+        for (at, seat) in self.seats.iter_mut().enumerate() {
+            if at != from {
+                seat.on(now, Input::LeaderHint { group, leader });
+                self.again = true;
+            }
+        }
+        for (thread, post) in self.common.posts.iter().enumerate() {
+            // A hint that is lost costs a client one more redirect.
+            if thread != self.thread && post.send(ToCore::LeaderHint { group, leader }).is_err() {
+                tracing::warn!(thread, %group, "a leader hint was lost: the mailbox is full");
+            }
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! Whole data planes, with real engines, sockets and files, spoken to by hand.
+
+use super::*;
+use crate::edge::bridge::{CONTROL_MAILBOX_MAX, Inbox};
+use crate::edge::testing::TempDir;
+use crate::edge::wal::segments;
+use crate::engine::{Member, Reads};
+use crate::ids::{ClusterId, Incarnation};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use wire::message::{CacheGet, CachePut, Done, Error, Hello, SessionOpen, Value, Welcome};
+use wire::peer::{Birth, PeerHello};
+use wire::{Code, Header, Kind};
+
+const SEGMENT: u64 = 32 << 20;
+const SHARDS: u32 = 3;
+const PATIENCE: Duration = Duration::from_secs(20);
+const CLUSTER: [u8; 16] = [9; 16];
+
+/// A cluster's nodes: what stays when one of them stops.
+struct Place {
+    dir: TempDir,
+    listeners: Vec<TcpListener>,
+    engines: u32,
+}
+
+/// A node that runs.
+struct Node {
+    plane: DataPlane,
+    control: JoinHandle<()>,
+}
+
+impl Place {
+    fn new(nodes: usize, engines: u32) -> Place {
+        let listen = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+        Place { dir: TempDir::new(), listeners: (0..nodes).map(listen).collect(), engines }
+    }
+
+    fn address(&self, node: usize) -> SocketAddr {
+        self.listeners[node].local_addr().unwrap()
+    }
+
+    fn member(&self, node: usize) -> Member {
+        let id = u32::try_from(node + 1).unwrap();
+        let incarnation = Incarnation([id as u8; 16]);
+        Member { node: NodeId(id), incarnation, address: self.address(node).to_string() }
+    }
+
+    fn start(&self, node: usize, threads: u32) -> Node {
+        let (post, inbox) = mailbox(CONTROL_MAILBOX_MAX).unwrap();
+        let members: Vec<Member> = (0..self.listeners.len()).map(|n| self.member(n)).collect();
+        let peers = members.iter().filter(|member| member.node != members[node].node);
+        let peers = peers.map(|member| (member.node, member.address.clone())).collect();
+        let (engines, id) = (self.engines, members[node].node);
+        let data_dir = self.dir.path().join(format!("node-{id}"));
+        let make_config = move |engine| Config {
+            cluster: ClusterId(CLUSTER),
+            node: id,
+            engine,
+            engines,
+            shards: SHARDS,
+            replication: 3,
+            members: members.clone(),
+            seed: u64::from(id.0 * 100 + engine),
+            election_timeout_min: Duration::from_millis(150),
+            election_timeout_max: Duration::from_millis(300),
+            heartbeat: Duration::from_millis(30),
+            reads: Reads::Lease,
+            segment_bytes: SEGMENT,
+            segments_max: 12,
+            cache_bytes_max: 64 << 20,
+        };
+        let plan = Plan {
+            listener: self.listeners[node].try_clone().unwrap(),
+            data_dir: data_dir.clone(),
+            engines,
+            threads,
+            cpus: None,
+            writer: Writer::Direct,
+            segment_bytes: SEGMENT,
+            make_config: Box::new(make_config),
+            peers,
+            to_control: post,
+            load_snapshot: Box::new(|_, _, _| None),
+        };
+        let plane = start(plan).unwrap();
+        let posts = plane.common.posts.clone();
+        let control = std::thread::spawn(move || serve_control(&inbox, &posts, &data_dir));
+        Node { plane, control }
+    }
+
+    fn client(&self, node: usize, engine: u32) -> Client {
+        Client::hello(self.address(node), CLUSTER, engine)
+    }
+}
+
+/// What the control plane does for its engines, until they are gone.
+fn serve_control(inbox: &Inbox<ToControl>, posts: &[Post<ToCore>], data_dir: &std::path::Path) {
+    let threads = u32::try_from(posts.len()).unwrap();
+    let mut bell = std::fs::File::from(inbox.bell().try_clone_to_owned().unwrap());
+    loop {
+        bell.read_exact(&mut [0; 8]).unwrap();
+        while let Some(message) = inbox.take() {
+            match message {
+                ToControl::MakeSegment { engine, slot } => {
+                    let dir = segments::engine_dir(data_dir, engine);
+                    segments::prepare(&segments::path(&dir, slot), SEGMENT, Writer::Direct)
+                        .unwrap();
+                    let ready = ToCore::SegmentReady { engine, slot };
+                    assert!(posts[thread_of(engine, threads)].send(ready).is_ok());
+                }
+                ToControl::Status { ticket: u64::MAX, .. } => return,
+                ToControl::Fatal { reason, .. } => panic!("{reason}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Node {
+    fn stop(self) {
+        // The control plane's stand-in ends with this answer; then the threads.
+        for thread in 0..self.plane.threads() {
+            assert!(self.plane.send(thread, ToCore::Status { ticket: u64::MAX }).is_ok());
+        }
+        self.control.join().unwrap();
+        self.plane.stop();
+        let since = Instant::now();
+        self.plane.join().unwrap();
+        assert!(since.elapsed() < Duration::from_secs(3), "a stop takes no longer than it may");
+    }
+}
+
+/// A client that speaks the wire by hand.
+struct Client {
+    socket: TcpStream,
+    request: u64,
+}
+
+impl Client {
+    fn connect(to: SocketAddr) -> Client {
+        let socket = TcpStream::connect(to).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client { socket, request: 0 }
+    }
+
+    fn hello(to: SocketAddr, cluster: [u8; 16], engine: u32) -> Client {
+        let mut client = Client::connect(to);
+        client.send_hello(cluster, engine);
+        let (header, body) = client.receive().unwrap();
+        assert_eq!(header.kind, Welcome::KIND);
+        assert_eq!(Welcome::decode(&body).unwrap().engine, engine);
+        client
+    }
+
+    fn send_hello(&mut self, cluster: [u8; 16], engine: u32) {
+        let hello = Hello {
+            cluster,
+            client: [0; 16],
+            engine,
+            version_min: 1,
+            version_max: 1,
+            name: b"test",
+            credentials: b"",
+        };
+        self.send(Hello::KIND, 0, |body| hello.encode(body));
+    }
+
+    fn send(&mut self, kind: Kind, shard: u32, body: impl FnOnce(&mut Vec<u8>)) {
+        self.request += 1;
+        let mut frame = Vec::new();
+        let header = Header { shard, ..Header::new(kind, self.request) };
+        wire::frame(&mut frame, &header, body);
+        self.socket.write_all(&frame).unwrap();
+    }
+
+    fn receive(&mut self) -> std::io::Result<(Header, Vec<u8>)> {
+        let mut bytes = vec![0; wire::HEADER_BYTES];
+        self.socket.read_exact(&mut bytes)?;
+        let (header, length) = Header::parse(bytes.first_chunk().unwrap()).unwrap();
+        bytes.resize(wire::HEADER_BYTES + length, 0);
+        self.socket.read_exact(&mut bytes[wire::HEADER_BYTES..])?;
+        let frame = wire::split(&bytes, usize::MAX).unwrap().unwrap();
+        assert_eq!(frame.header, header);
+        Ok((header, frame.body.to_vec()))
+    }
+
+    /// The code of the error that ends the connection.
+    fn last_words(&mut self) -> Code {
+        let (header, body) = self.receive().unwrap();
+        assert_eq!((header.kind, header.request), (Error::KIND, 0));
+        let code = Code::from_number(Error::decode(&body).unwrap().code).unwrap();
+        assert_eq!(self.socket.read(&mut [0; 1]).unwrap(), 0, "the connection is closed");
+        code
+    }
+
+    /// Sends a call until it is answered by something else than "not now".
+    fn call(&mut self, kind: Kind, shard: u32, body: impl Fn(&mut Vec<u8>)) -> (Kind, Vec<u8>) {
+        let since = Instant::now();
+        loop {
+            self.send(kind, shard, &body);
+            let (header, answer) = self.receive().unwrap();
+            assert_eq!(header.request, self.request);
+            if header.kind != Error::KIND {
+                return (header.kind, answer);
+            }
+            let error = Error::decode(&answer).unwrap();
+            let code = Code::from_number(error.code).unwrap();
+            let text = String::from_utf8_lossy(error.text).into_owned();
+            assert!(
+                matches!(code, Code::Unavailable | Code::NotLeader | Code::Busy),
+                "{code:?}: {text}"
+            );
+            assert!(since.elapsed() < PATIENCE, "{code:?}: {text}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn put(client: &mut Client, session: [u8; 16], sequence: u64, key: &[u8], value: &[u8]) -> u64 {
+    let shard = wire::name::shard(key, SHARDS);
+    let put = CachePut {
+        session,
+        sequence,
+        answered_below: sequence,
+        version: 0,
+        ttl_ms: 0,
+        expect: 0,
+        key,
+        value,
+    };
+    let (kind, body) = client.call(CachePut::KIND, shard, |body| put.encode(body));
+    assert_eq!(kind, Done::KIND);
+    Done::decode(&body).unwrap().token
+}
+
+fn get(client: &mut Client, key: &[u8]) -> Vec<u8> {
+    let shard = wire::name::shard(key, SHARDS);
+    let (kind, body) = client.call(CacheGet::KIND, shard, |body| CacheGet { key }.encode(body));
+    assert_eq!(kind, Value::KIND);
+    Value::decode(&body).unwrap().value.to_vec()
+}
+
+fn open_session(client: &mut Client, session: [u8; 16], key: &[u8]) {
+    let shard = wire::name::shard(key, SHARDS);
+    let open = SessionOpen { session, ttl_ms: 60_000 };
+    let (kind, _) = client.call(SessionOpen::KIND, shard, |body| open.encode(body));
+    assert_eq!(kind, Done::KIND);
+}
+
+/// The engine that keeps a key.
+fn engine_of(key: &[u8], engines: u32) -> u32 {
+    let group = GroupId::of_shard(wire::name::shard(key, SHARDS));
+    wire::topology::engine_of_group(group.0, engines)
+}
+
+#[test]
+fn what_was_put_is_there_after_a_restart_with_fewer_threads() {
+    let place = Place::new(1, 3);
+    let keys: [&[u8]; 3] = [b"one", b"two", b"{three}/four"];
+    let node = place.start(0, 3);
+    for (at, key) in keys.iter().enumerate() {
+        // Whichever thread accepts it: the hello finds the engine.
+        let mut client = place.client(0, engine_of(key, 3));
+        let session = [at as u8 + 1; 16];
+        open_session(&mut client, session, key);
+        let large = vec![at as u8; 900_000];
+        put(&mut client, session, 1, key, b"small");
+        put(&mut client, session, 2, key, &large);
+        assert_eq!(get(&mut client, key), large);
+    }
+    node.stop();
+    let node = place.start(0, 1);
+    for (at, key) in keys.iter().enumerate() {
+        let mut client = place.client(0, engine_of(key, 3));
+        assert_eq!(get(&mut client, key), vec![at as u8; 900_000]);
+    }
+    node.stop();
+}
+
+#[test]
+fn a_bad_connection_ends_alone() {
+    let place = Place::new(1, 1);
+    let node = place.start(0, 1);
+    let mut good = place.client(0, 0);
+    let to = place.address(0);
+
+    let mut garbage = Client::connect(to);
+    garbage.socket.write_all(&[b'x'; 200]).unwrap();
+    assert_eq!(garbage.last_words(), Code::BadFrame);
+
+    let mut later = place.client(0, 0);
+    later.socket.write_all(&[0; 100_000]).unwrap();
+    assert_eq!(later.last_words(), Code::BadFrame);
+
+    let mut version = Client::connect(to);
+    let mut header = Header::new(Hello::KIND, 1).to_bytes();
+    header[12] = 9;
+    version.socket.write_all(&header).unwrap();
+    assert_eq!(version.last_words(), Code::WrongVersion);
+
+    let mut huge = place.client(0, 0);
+    let mut header = Header::new(CacheGet::KIND, 1).to_bytes();
+    header[8..12].copy_from_slice(&(64u32 << 20).to_le_bytes());
+    huge.socket.write_all(&header).unwrap();
+    assert_eq!(huge.last_words(), Code::TooLarge);
+
+    let mut other_cluster = Client::connect(to);
+    other_cluster.send_hello([8; 16], 0);
+    assert_eq!(other_cluster.last_words(), Code::WrongCluster);
+
+    let mut other_engine = Client::connect(to);
+    other_engine.send_hello([0; 16], 1);
+    assert_eq!(other_engine.last_words(), Code::BadMessage);
+
+    let mut silent = Client::connect(to);
+    silent.send(CacheGet::KIND, 0, |body| CacheGet { key: b"k" }.encode(body));
+    assert_eq!(silent.last_words(), Code::BadMessage);
+
+    open_session(&mut good, [1; 16], b"k");
+    put(&mut good, [1; 16], 1, b"k", b"v");
+    assert_eq!(get(&mut good, b"k"), b"v");
+    // Those that are gone are gone here too.
+    let connections = || node.plane.counters()[0].connections.get();
+    let since = Instant::now();
+    while connections() > 1 {
+        assert!(since.elapsed() < PATIENCE, "{} connections are left", connections());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    node.stop();
+}
+
+#[test]
+fn frames_that_follow_the_hello_at_once_are_answered_in_order() {
+    let place = Place::new(1, 2);
+    let node = place.start(0, 2);
+    for engine in [0, 1] {
+        let mut client = Client::connect(place.address(0));
+        let mut stream = Vec::new();
+        let hello = Hello {
+            cluster: [0; 16],
+            client: [0; 16],
+            engine,
+            version_min: 1,
+            version_max: 1,
+            name: b"",
+            credentials: b"",
+        };
+        wire::frame(&mut stream, &Header::new(Hello::KIND, 1), |body| hello.encode(body));
+        for request in 2..500 {
+            wire::frame(
+                &mut stream,
+                &Header::new(wire::message::Topology::KIND, request),
+                |body| {
+                    wire::message::Topology { known: 0 }.encode(body);
+                },
+            );
+        }
+        client.socket.write_all(&stream).unwrap();
+        for request in 1..500 {
+            assert_eq!(client.receive().unwrap().0.request, request);
+        }
+    }
+    node.stop();
+}
+
+#[test]
+fn three_nodes_agree_and_go_on_without_one() {
+    let place = Place::new(3, 1);
+    let mut nodes: Vec<Option<Node>> = (0..3).map(|node| Some(place.start(node, 1))).collect();
+    // Whoever leads the shard answers; the others say who does.
+    let key = b"key";
+    let mut leader = wait_for_leader(&place, key, &[0, 1, 2]);
+    let mut client = place.client(leader, 0);
+    open_session(&mut client, [1; 16], key);
+    for sequence in 1..=50 {
+        put(&mut client, [1; 16], sequence, key, &sequence.to_le_bytes());
+    }
+    assert_eq!(get(&mut client, key), 50u64.to_le_bytes());
+    let links = |node: &Node| node.plane.counters()[0].links_up.get();
+    assert!(nodes.iter().flatten().all(|node| links(node) == 2));
+
+    nodes[leader].take().unwrap().stop();
+    let rest: Vec<usize> = (0..3).filter(|node| nodes[*node].is_some()).collect();
+    leader = wait_for_leader(&place, key, &rest);
+    let mut client = place.client(leader, 0);
+    assert_eq!(get(&mut client, key), 50u64.to_le_bytes());
+    let back = (0..3).find(|node| nodes[*node].is_none()).unwrap();
+    nodes[back] = Some(place.start(back, 1));
+    let since = Instant::now();
+    while !nodes.iter().flatten().all(|node| links(node) == 2) {
+        assert!(since.elapsed() < PATIENCE, "the links come back");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    put(&mut client, [1; 16], 51, key, b"after");
+    assert_eq!(get(&mut client, key), b"after");
+    for node in nodes.into_iter().flatten() {
+        node.stop();
+    }
+}
+
+fn wait_for_leader(place: &Place, key: &[u8], nodes: &[usize]) -> usize {
+    let shard = wire::name::shard(key, SHARDS);
+    let since = Instant::now();
+    loop {
+        for node in nodes {
+            let mut client = place.client(*node, 0);
+            client.send(CacheGet::KIND, shard, |body| CacheGet { key }.encode(body));
+            let (header, body) = client.receive().unwrap();
+            let code = (header.kind == Error::KIND).then(|| Error::decode(&body).unwrap().code);
+            if code.is_none_or(|code| code == Code::KeyUnknown.number()) {
+                return *node;
+            }
+        }
+        assert!(since.elapsed() < PATIENCE, "nobody leads");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_stranger_is_no_peer_and_a_founder_that_missed_the_birth_is_told() {
+    let place = Place::new(2, 1);
+    let node = place.start(0, 1);
+    let hello = |cluster, incarnation| PeerHello {
+        cluster,
+        incarnation,
+        node: 2,
+        engine: 0,
+        engines: 1,
+        version: 1,
+    };
+    let mut stranger = Client::connect(place.address(0));
+    stranger.send(PeerHello::KIND, 0, |body| hello(CLUSTER, [7; 16]).encode(body));
+    assert_eq!(stranger.last_words(), Code::WrongCluster);
+
+    let mut founder = Client::connect(place.address(0));
+    founder.send(PeerHello::KIND, 0, |body| hello([0; 16], [2; 16]).encode(body));
+    let (header, body) = founder.receive().unwrap();
+    assert_eq!(header.kind, PeerHello::KIND);
+    assert_eq!(PeerHello::decode(&body).unwrap().node, 1);
+    let (header, body) = founder.receive().unwrap();
+    assert_eq!(header.kind, Birth::KIND);
+    assert_eq!(Birth::decode(&body).unwrap().cluster, CLUSTER);
+    assert_eq!(founder.socket.read(&mut [0; 1]).unwrap(), 0);
+
+    let mut peer = Client::connect(place.address(0));
+    peer.send(PeerHello::KIND, 0, |body| hello(CLUSTER, [2; 16]).encode(body));
+    assert_eq!(peer.receive().unwrap().0.kind, PeerHello::KIND);
+    node.stop();
+}
