@@ -99,7 +99,7 @@ fix: ## Write what can be written: formatting, and clippy's own fixes
 
 .PHONY: tools
 tools: ## Install the developers' tools (cargo-deny, inferno) under the target directory
-	$(CARGO) install --locked --root "$(TOOLS)" cargo-deny
+	$(CARGO) install --locked --debug --root "$(TOOLS)" cargo-deny
 	$(CARGO) install --locked --root "$(TOOLS)" inferno
 
 .PHONY: clean
