@@ -27,6 +27,10 @@ pub mod net;
 mod core;
 pub mod data;
 
+// What measures the world that the planes work with: the harness's floor and its load.
+pub mod appends;
+pub mod streams;
+
 // The control plane.
 pub mod config;
 pub mod manifest;

@@ -1,0 +1,486 @@
+//! Real `tercetd` processes on this machine: start, kill, restart, weigh, stop.
+//!
+//! # How it works
+//!
+//! Ports are found by binding port 0 and letting go. Each node gets a data directory and a log of its
+//! own under one directory. A node is ready when `GET /readyz` says 200; the cluster is ready when the
+//! topology names a leader for every shard.
+//!
+//! # Invariants
+//!
+//! - No process outlives its [`Cluster`]: dropping it stops them, and the kernel stops them when the
+//!   thread that started them dies. So start and restart nodes on a thread that lives as long.
+//! - Every wait is bounded, and what failed says so with the end of the node's log.
+
+pub mod ask;
+pub mod launch;
+pub mod place;
+pub mod weigh;
+
+use ask::{Ask, Topology};
+use launch::{Launch, beside_us};
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use weigh::{Weight, disk_bytes};
+
+/// How long a node may take to start, a cluster to find its leaders.
+pub const START_MAX: Duration = Duration::from_secs(30);
+/// How long a node may take to stop in order, before it is killed.
+pub const STOP_MAX: Duration = Duration::from_secs(10);
+/// How long one question to a node may take.
+const ASK_MAX: Duration = Duration::from_millis(500);
+/// Between two looks at something that is awaited.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// With fixed ports: how far the HTTP ports are above the clients'.
+const HTTP_ABOVE: u32 = 80;
+/// Lines of a log that are shown when its node fails.
+const LOG_TAIL_LINES: usize = 20;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// How many nodes, from 1.
+    pub nodes: u32,
+    /// Data-plane threads of each.
+    pub cores: u32,
+    /// Shards of the cluster; none = the server's default.
+    pub shards: Option<u32>,
+    /// The server; none = the `tercetd` beside this program.
+    pub tercetd: Option<PathBuf>,
+    /// The nodes' ports for clients begin here, those for HTTP 80 above; none = any free ones.
+    pub first_port: Option<u16>,
+    /// The directory of all nodes' directories and logs; made if it is not there.
+    pub data_dir: PathBuf,
+    /// Whether the data stays when the cluster is dropped.
+    pub keep: Keep,
+    /// Further flags for every node, such as `--wal direct`.
+    pub flags: Vec<String>,
+    /// The CPUs of each node, in order; shorter or empty = not pinned.
+    pub cpus: Vec<Vec<usize>>,
+}
+
+/// What becomes of the data when a cluster ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// It stays.
+    Data,
+    /// It is removed.
+    Nothing,
+}
+
+/// Why a cluster does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// There is no server to start.
+    #[error("no tercetd beside this program. Build it (make release), or name it with --tercetd")]
+    NoServer,
+    /// A file, a port or a process.
+    #[error("{what}: {why}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        why: io::Error,
+    },
+    /// A node ended by itself.
+    #[error("node {node} ended with {status}. The end of its log:\n{tail}")]
+    Ended {
+        /// The node.
+        node: u32,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines of its log.
+        tail: String,
+    },
+    /// A node, or a leader, is awaited in vain.
+    #[error("{what} within {} s. The end of node {node}'s log:\n{tail}", START_MAX.as_secs())]
+    Late {
+        /// What did not happen.
+        what: String,
+        /// The node whose log is shown.
+        node: u32,
+        /// The last lines of its log.
+        tail: String,
+    },
+}
+
+/// One node's process.
+#[derive(Debug)]
+pub struct Process {
+    /// The node's id, from 1.
+    pub node: u32,
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where HTTP is served.
+    pub http: SocketAddr,
+    /// Its directory.
+    pub data_dir: PathBuf,
+    /// Its log.
+    pub log: PathBuf,
+    /// From its start to readiness, the last time, in milliseconds.
+    pub startup_ms: f64,
+    child: Option<Child>,
+    started: Instant,
+}
+
+/// Nodes that run here.
+#[derive(Debug)]
+pub struct Cluster {
+    config: ClusterConfig,
+    launcher: Option<PathBuf>,
+    tercetd: PathBuf,
+    peers: String,
+    nodes: Vec<Process>,
+    /// From the last node's start to a leader for every shard, in milliseconds.
+    pub leaders_ms: f64,
+}
+
+impl Cluster {
+    /// Starts all nodes and waits until every shard has a leader.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; nothing is left running.
+    pub fn start(config: ClusterConfig) -> Result<Cluster, ClusterError> {
+        assert!(config.nodes > 0, "a cluster has at least one node");
+        let tercetd = config.tercetd.clone().or_else(|| beside_us("tercetd"));
+        let tercetd = tercetd.ok_or(ClusterError::NoServer)?;
+        let ports = addresses(config.nodes, config.first_port)
+            .map_err(|why| ClusterError::Io { what: "binding the nodes' ports".into(), why })?;
+        let (clients, https) = ports.split_at(config.nodes as usize);
+        let nodes: Vec<Process> = (1..=config.nodes)
+            .zip(clients.iter().zip(https))
+            .map(|(node, (address, http))| Process {
+                node,
+                address: *address,
+                http: *http,
+                data_dir: config.data_dir.join(format!("node-{node}")),
+                log: config.data_dir.join(format!("node-{node}.log")),
+                startup_ms: 0.0,
+                child: None,
+                started: Instant::now(),
+            })
+            .collect();
+        let peers: Vec<String> =
+            nodes.iter().map(|node| format!("{}={}", node.node, node.address)).collect();
+        let launcher = beside_us("tercet-bench");
+        let peers = peers.join(",");
+        let mut cluster = Cluster { config, launcher, tercetd, peers, nodes, leaders_ms: 0.0 };
+        for node in 1..=cluster.config.nodes {
+            cluster.spawn(node, &[])?;
+        }
+        let since = Instant::now();
+        for node in 1..=cluster.config.nodes {
+            cluster.wait_ready(node)?;
+        }
+        cluster.wait_leaders()?;
+        cluster.leaders_ms = since.elapsed().as_secs_f64() * 1e3;
+        Ok(cluster)
+    }
+
+    /// The nodes, by id from 1.
+    pub fn nodes(&self) -> &[Process] {
+        &self.nodes
+    }
+
+    /// Where clients connect, dead nodes too.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(|node| node.address).collect()
+    }
+
+    /// The process id of a node that runs.
+    pub fn pid(&self, node: u32) -> Option<u32> {
+        self.process(node).child.as_ref().map(Child::id)
+    }
+
+    /// Ends a node with SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    /// [`ClusterError::Io`].
+    pub fn kill(&mut self, node: u32) -> Result<(), ClusterError> {
+        let Some(mut child) = self.process_mut(node).child.take() else { return Ok(()) };
+        let io = |why| ClusterError::Io { what: format!("killing node {node}"), why };
+        child.kill().map_err(io)?;
+        child.wait().map_err(io)?;
+        Ok(())
+    }
+
+    /// Ends a node with SIGTERM, then, after [`STOP_MAX`], with SIGKILL. `None`: it had to be killed.
+    ///
+    /// # Errors
+    /// [`ClusterError::Io`].
+    pub fn stop_node(&mut self, node: u32) -> Result<Option<ExitStatus>, ClusterError> {
+        let io = |why| ClusterError::Io { what: format!("stopping node {node}"), why };
+        let Some(child) = &mut self.process_mut(node).child else { return Ok(None) };
+        terminate(child).map_err(io)?;
+        let until = Instant::now() + STOP_MAX;
+        while Instant::now() < until {
+            if let Some(status) = child.try_wait().map_err(io)? {
+                self.process_mut(node).child = None;
+                return Ok(Some(status));
+            }
+            sleep(LOOK_EVERY);
+        }
+        self.kill(node)?;
+        Ok(None)
+    }
+
+    /// Starts a node that does not run, with further flags (the last of a flag counts), and waits until
+    /// it is ready. Gives how long that took.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub fn restart(&mut self, node: u32, flags: &[&str]) -> Result<Duration, ClusterError> {
+        assert!(self.process(node).child.is_none(), "node {node} runs already");
+        self.spawn(node, flags)?;
+        self.wait_ready(node)
+    }
+
+    /// Starts a node and does not wait.
+    ///
+    /// # Errors
+    /// [`ClusterError::Io`].
+    pub fn spawn(&mut self, node: u32, flags: &[&str]) -> Result<(), ClusterError> {
+        let process = self.process(node);
+        let dir = &process.data_dir;
+        let io = |what: &str, why| ClusterError::Io { what: format!("{what} of node {node}"), why };
+        fs::create_dir_all(dir).map_err(|why| io("making the data directory", why))?;
+        let launch = Launch {
+            program: self.tercetd.clone(),
+            arguments: self.arguments(process, flags),
+            log: process.log.clone(),
+            cpus: self.config.cpus.get(node as usize - 1).cloned().unwrap_or_default(),
+        };
+        let started = Instant::now();
+        let child = launch.start(self.launcher.as_deref());
+        let child = child.map_err(|why| io("starting the process", why))?;
+        let process = self.process_mut(node);
+        process.child = Some(child);
+        process.started = started;
+        Ok(())
+    }
+
+    /// Waits until a node says that it is ready. Gives the time since its start.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub fn wait_ready(&mut self, node: u32) -> Result<Duration, ClusterError> {
+        loop {
+            self.check(node)?;
+            let process = self.process_mut(node);
+            let took = process.started.elapsed();
+            if matches!(ask::http_status(process.http, "/readyz", ASK_MAX), Ok(200)) {
+                process.startup_ms = took.as_secs_f64() * 1e3;
+                return Ok(took);
+            }
+            if took > START_MAX {
+                return Err(self.late(node, format!("node {node} was not ready")));
+            }
+            sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Waits until a node names a living leader for every shard.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub fn wait_leaders(&mut self) -> Result<Topology, ClusterError> {
+        let until = Instant::now() + START_MAX;
+        loop {
+            for node in 1..=self.config.nodes {
+                let Ok(topology) = self.topology_of(node) else { continue };
+                let lives = |shard| {
+                    topology.leader_of(shard).is_some_and(|leader| self.pid(leader).is_some())
+                };
+                if topology.complete() && (0..topology.shards).all(lives) {
+                    return Ok(topology);
+                }
+            }
+            if Instant::now() > until {
+                let first = self.nodes.iter().find(|n| n.child.is_some()).map_or(1, |n| n.node);
+                return Err(self.late(first, "not every shard had a leader".into()));
+            }
+            sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Where everything is, as one node sees it.
+    ///
+    /// # Errors
+    /// When the node is not reached.
+    pub fn topology_of(&self, node: u32) -> Result<Topology, ask::AskError> {
+        Ask::connect(self.process(node).address, 0, [0; 16], ASK_MAX)?.0.topology()
+    }
+
+    /// The leader of a shard, as the first living node that knows a living one says.
+    pub fn leader_of(&self, shard: u32) -> Option<u32> {
+        let living = self.nodes.iter().filter(|node| node.child.is_some());
+        let says = |node: &Process| self.topology_of(node.node).ok()?.leader_of(shard);
+        living.filter_map(says).find(|leader| self.pid(*leader).is_some())
+    }
+
+    /// What each node has used so far, by id; zero where it does not run.
+    pub fn weights(&self) -> Vec<Weight> {
+        let weight = |node: &Process| node.child.as_ref().map(|child| Weight::of(child.id()));
+        self.nodes.iter().map(|node| weight(node).unwrap_or_default()).collect()
+    }
+
+    /// What each node's journal takes on the disk, in bytes.
+    pub fn wal_bytes(&self) -> Vec<u64> {
+        self.nodes.iter().map(|node| disk_bytes(&node.data_dir, "wal")).collect()
+    }
+
+    /// What each node's directory takes on the disk, in bytes.
+    pub fn data_bytes(&self) -> Vec<u64> {
+        self.nodes.iter().map(|node| disk_bytes(&node.data_dir, "")).collect()
+    }
+
+    /// The last lines of a node's log.
+    pub fn log_tail(&self, node: u32) -> String {
+        let text = fs::read_to_string(&self.process(node).log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+    }
+
+    /// Stops all nodes in order and gives those that had to be killed.
+    ///
+    /// # Errors
+    /// [`ClusterError::Io`].
+    pub fn stop(&mut self) -> Result<Vec<u32>, ClusterError> {
+        for process in &mut self.nodes {
+            if let Some(child) = &mut process.child {
+                terminate(child).map_err(|why| ClusterError::Io {
+                    what: format!("stopping node {}", process.node),
+                    why,
+                })?;
+            }
+        }
+        let mut killed = Vec::new();
+        for node in 1..=self.config.nodes {
+            let ran = self.pid(node).is_some();
+            if ran && self.stop_node(node)?.is_none() {
+                killed.push(node);
+            }
+        }
+        Ok(killed)
+    }
+
+    fn arguments(&self, process: &Process, flags: &[&str]) -> Vec<String> {
+        let mut arguments: Vec<String> = vec![
+            "--node".into(),
+            process.node.to_string(),
+            "--peers".into(),
+            self.peers.clone(),
+            "--listen".into(),
+            process.address.to_string(),
+            "--http".into(),
+            process.http.to_string(),
+            "--data-dir".into(),
+            process.data_dir.to_string_lossy().into_owned(),
+        ];
+        let mut set = |flag: &str, value: String| {
+            if !flags.contains(&flag) && !self.config.flags.iter().any(|given| given == flag) {
+                arguments.extend([flag.to_string(), value]);
+            }
+        };
+        set("--cores", self.config.cores.to_string());
+        if let Some(shards) = self.config.shards {
+            set("--shards", shards.to_string());
+        }
+        // Several nodes share this machine: where they run is for us to say.
+        let cpus = self.config.cpus.get(process.node as usize - 1);
+        set("--pin", cpus.filter(|c| !c.is_empty()).map_or("none".into(), |c| place::list(c)));
+        let mut all = self.config.flags.iter().map(String::as_str).peekable();
+        while let Some(flag) = all.next() {
+            let value = all.next_if(|next| !next.starts_with("--"));
+            if !flags.contains(&flag) {
+                arguments.extend([Some(flag), value].into_iter().flatten().map(String::from));
+            }
+        }
+        arguments.extend(flags.iter().map(|flag| flag.to_string()));
+        arguments
+    }
+
+    /// Whether a node that was started still runs.
+    ///
+    /// # Errors
+    /// [`ClusterError::Ended`], with the end of its log.
+    pub fn check(&mut self, node: u32) -> Result<(), ClusterError> {
+        let Some(child) = &mut self.process_mut(node).child else { return Ok(()) };
+        let Ok(Some(status)) = child.try_wait() else { return Ok(()) };
+        self.process_mut(node).child = None;
+        Err(ClusterError::Ended { node, status, tail: self.log_tail(node) })
+    }
+
+    fn late(&self, node: u32, what: String) -> ClusterError {
+        ClusterError::Late { what, node, tail: self.log_tail(node) }
+    }
+
+    fn process(&self, node: u32) -> &Process {
+        &self.nodes[node as usize - 1]
+    }
+
+    fn process_mut(&mut self, node: u32) -> &mut Process {
+        &mut self.nodes[node as usize - 1]
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure here; the kernel ends what is left when we end.
+        let _ = self.stop();
+        for process in &self.nodes {
+            if self.config.keep == Keep::Nothing {
+                let _ = fs::remove_dir_all(&process.data_dir);
+                let _ = fs::remove_file(&process.log);
+            }
+        }
+        if self.config.keep == Keep::Nothing {
+            let _ = fs::remove_dir(&self.config.data_dir);
+        }
+    }
+}
+
+fn terminate(child: &Child) -> io::Result<()> {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("a process id out of range"))?;
+    match rustix::process::kill_process(pid, rustix::process::Signal::TERM) {
+        Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Addresses for the nodes' clients, then for their HTTP.
+fn addresses(nodes: u32, first_port: Option<u16>) -> io::Result<Vec<SocketAddr>> {
+    let port = |at: u32| match first_port {
+        None => Ok(0),
+        Some(first) => {
+            let above = if at < nodes { at } else { HTTP_ABOVE + at - nodes };
+            let port = u32::from(first) + above;
+            u16::try_from(port).map_err(|_| io::Error::other("there is no such port"))
+        }
+    };
+    // All are bound at once, so that none is found twice.
+    let bind = |at| TcpListener::bind(("127.0.0.1", port(at)?));
+    let listeners: Vec<TcpListener> = (0..2 * nodes).map(bind).collect::<io::Result<_>>()?;
+    listeners.iter().map(TcpListener::local_addr).collect()
+}
+
+/// The kind of file system under `dir`, by its common name.
+pub fn file_system(dir: &Path) -> String {
+    let Ok(stat) = rustix::fs::statfs(dir) else { return "unknown".into() };
+    match stat.f_type as u64 & 0xffff_ffff {
+        0xef53 => "ext4".into(),
+        0x0102_1994 => "tmpfs".into(),
+        0x5846_5342 => "xfs".into(),
+        0x9123_683e => "btrfs".into(),
+        0x794c_7630 => "overlayfs".into(),
+        0x2fc1_2fc1 => "zfs".into(),
+        0x6969 => "nfs".into(),
+        other => format!("{other:#x}"),
+    }
+}

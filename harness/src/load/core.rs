@@ -1,0 +1,377 @@
+//! The generator's state: connections, sessions, slots, and the requests that they make.
+
+use super::lines::Lines;
+use super::names::Names;
+use super::record::Record;
+use super::slot::{Material, Slot, State, encode};
+use super::window::Window;
+use super::{LoadConfig, SessionId};
+use crate::checks::{CacheCheck, LockCheck, QueueCheck, Violations};
+use crate::scenario::{CONTENDED_NAMES, Scenario, Step};
+use std::collections::VecDeque;
+
+/// Room for messages before the check's table grows.
+const MESSAGES_EXPECTED: usize = 4 << 20;
+/// Requests under way on all connections together while lines are written beforehand.
+const FILL_SLOTS: usize = 512;
+/// Of them on one connection, at most.
+const FILL_DEPTH_MAX: usize = 64;
+
+/// Where the load is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// Lines are written.
+    Fill,
+    /// The load runs and is not measured.
+    Warm,
+    /// The load is measured.
+    Measure,
+    /// No slot begins anew; those that hold something give it back.
+    WindDown,
+}
+
+/// One client's session in its shard.
+pub(super) struct Session {
+    pub id: SessionId,
+    pub window: Window,
+}
+
+/// One connection.
+pub(super) struct Conn {
+    pub shard: u32,
+    pub sessions: std::ops::Range<u32>,
+    /// Whether the socket stands.
+    pub up: bool,
+    /// What was encoded and not handed to the ring yet.
+    pub out: Vec<u8>,
+    pub dirty: bool,
+    /// The part of a frame that arrived.
+    pub partial: Vec<u8>,
+}
+
+/// Everything but the ring.
+pub(super) struct Core {
+    pub scenario: Scenario,
+    pub phase: Phase,
+    pub open_loop: bool,
+    pub now_ns: u64,
+    /// What is measured begins and ends here, in nanoseconds.
+    pub measure_ns: std::ops::Range<u64>,
+    pub conns: Vec<Conn>,
+    pub sessions: Vec<Session>,
+    pub slots: Vec<Slot>,
+    /// Slots of a connection while lines are written beforehand, and after that.
+    pub fill_depth: usize,
+    pub depth: usize,
+    /// By shard: how many of its lines were written beforehand.
+    pub filled: Vec<usize>,
+    pub locks: Names,
+    pub queues: Vec<Vec<u8>>,
+    pub lines: Lines,
+    pub check_locks: LockCheck,
+    pub check_queue: QueueCheck,
+    pub check_cache: CacheCheck,
+    pub violations: Violations,
+    pub record: Record,
+    pub reconnects: u64,
+    /// Successes in this phase.
+    pub ops: u64,
+    /// Connections with something to send.
+    pub dirty: Vec<u32>,
+    /// Connections to close: their node does not lead any more.
+    pub to_close: Vec<u32>,
+    /// Slots that were encoded since the last flush: their time is taken there.
+    pub fresh: Vec<u32>,
+    /// Slots that are parked or sent again later.
+    pub waiting: Vec<u32>,
+    /// Open loop: slots that are free.
+    pub free: VecDeque<u32>,
+    chance: u64,
+}
+
+impl Core {
+    /// Everything idle, all connections down.
+    pub fn new(config: &LoadConfig, shards: u32, run: u64) -> Core {
+        let scenario = config.scenario;
+        let contended = scenario == Scenario::LocksContended;
+        let used = match contended {
+            true => shards.min(CONTENDED_NAMES as u32),
+            false => shards,
+        };
+        let fill_depth = match scenario.reads_lines() {
+            true => (FILL_SLOTS / config.connections).clamp(1, FILL_DEPTH_MAX),
+            false => 0,
+        };
+        let slots_each = fill_depth.max(config.depth);
+        let sessions_each = if contended { config.depth } else { 1 };
+        let lines = Lines::new(keys(config.keys, shards), run, config.payload_bytes);
+        let mut chance = Chance(config.seed ^ run);
+        let sessions = (0..config.connections * sessions_each).map(|_| Session::new(&mut chance));
+        let mut core = Core {
+            scenario,
+            phase: Phase::Warm,
+            open_loop: config.rate.is_some(),
+            now_ns: 0,
+            measure_ns: u64::MAX..u64::MAX,
+            conns: Vec::new(),
+            sessions: sessions.collect(),
+            slots: Vec::new(),
+            fill_depth,
+            depth: config.depth,
+            filled: vec![0; shards as usize],
+            locks: Names::new(shards),
+            queues: Vec::new(),
+            check_locks: LockCheck::new(0),
+            check_queue: QueueCheck::new(if scenario.pushes() { MESSAGES_EXPECTED } else { 0 }),
+            check_cache: CacheCheck::new(lines.names.len()),
+            lines,
+            violations: Violations::default(),
+            record: Record::default(),
+            reconnects: 0,
+            ops: 0,
+            dirty: Vec::new(),
+            to_close: Vec::new(),
+            fresh: Vec::new(),
+            waiting: Vec::new(),
+            free: VecDeque::new(),
+            chance: chance.next(),
+        };
+        for shard in 0..shards {
+            let mut queue = Names::new(shards);
+            let index = queue.add_in(&format!("bench/queue-{run:x}"), shard);
+            core.queues.push(queue.get(index).to_vec());
+        }
+        if contended {
+            for name in 0..CONTENDED_NAMES {
+                core.locks.add_in(&format!("bench/hot-{name}"), name as u32 % used);
+            }
+        }
+        for number in 0..config.connections {
+            let shard = number as u32 % used;
+            let first = (number * sessions_each) as u32;
+            core.conns.push(Conn {
+                shard,
+                sessions: first..first + sessions_each as u32,
+                up: false,
+                out: Vec::new(),
+                dirty: false,
+                partial: Vec::new(),
+            });
+            for at in 0..slots_each {
+                let session = first + if contended { at as u32 } else { 0 };
+                let lock = match contended {
+                    true => 0,
+                    false => core.locks.add_in(&format!("bench/lock-{number}-{at}"), shard),
+                };
+                let step = scenario.first(core.draw());
+                core.slots.push(Slot::new(number as u32, session, step, lock));
+            }
+        }
+        core.check_locks = LockCheck::new(core.locks.len());
+        core
+    }
+
+    /// The slots of a connection that take part in this phase.
+    pub fn slots_of(&self, conn: usize) -> std::ops::Range<usize> {
+        let each = self.slots.len() / self.conns.len();
+        let active = if self.phase == Phase::Fill { self.fill_depth } else { self.depth };
+        conn * each..conn * each + active
+    }
+
+    /// A number by chance (splitmix64).
+    pub fn draw(&mut self) -> u64 {
+        let mut chance = Chance(self.chance);
+        let number = chance.next();
+        self.chance = chance.0;
+        number
+    }
+
+    /// Begins the slot's step, which was to begin at `begun_ns`.
+    pub fn begin(&mut self, index: u32, begun_ns: u64) {
+        let chance = self.draw();
+        let slot = &mut self.slots[index as usize];
+        assert!(slot.state == State::Idle, "a slot does one thing at a time");
+        slot.begun_ns = begun_ns;
+        slot.sent_ns = 0;
+        slot.attempts = 0;
+        slot.sequence = 0;
+        match slot.step {
+            Step::Acquire if self.scenario == Scenario::LocksContended => {
+                let shard = self.conns[slot.conn as usize].shard;
+                slot.lock = pick(self.locks.in_shard(shard), chance);
+            }
+            Step::Push => slot.message = self.check_queue.new_message(),
+            Step::Put | Step::Get => {
+                if self.phase != Phase::Fill {
+                    let shard = self.conns[slot.conn as usize].shard;
+                    slot.line = pick(self.lines.names.in_shard(shard), chance);
+                }
+                slot.floor = self.check_cache.floor(slot.line);
+                if slot.step == Step::Put {
+                    slot.stamp = self.lines.new_stamp();
+                }
+            }
+            _ => {}
+        }
+        self.take_sequence(index);
+    }
+
+    /// Takes the step's sequence and sends it, or parks it until the window has room.
+    pub fn take_sequence(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.step.is_write() {
+            let Some(sequence) = self.sessions[slot.session as usize].window.take() else {
+                slot.state = State::Parked;
+                self.waiting.push(index);
+                return;
+            };
+            slot.sequence = sequence;
+        }
+        // From here on another may be granted the lock.
+        if slot.step == Step::Release {
+            self.check_locks.given_up(slot.lock, index + 1);
+        }
+        self.send(index);
+    }
+
+    /// Encodes the slot's request onto its connection; when that is down, it is sent once it is up.
+    pub fn send(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        slot.state = State::Asked;
+        slot.generation = slot.generation.wrapping_add(1);
+        let conn = &mut self.conns[slot.conn as usize];
+        if !conn.up {
+            // Its latency counts from here on, not from when the connection stands again.
+            if slot.sent_ns == 0 {
+                slot.sent_ns = slot.begun_ns.max(1);
+            }
+            return;
+        }
+        slot.attempts += 1;
+        let session = &self.sessions[slot.session as usize];
+        let mut material = Material {
+            session: session.id,
+            answered_below: session.window.answered_below(),
+            shard: conn.shard,
+            locks: &self.locks,
+            queue: &self.queues[conn.shard as usize],
+            lines: &mut self.lines,
+        };
+        encode(slot, index, &mut material, &mut conn.out);
+        self.fresh.push(index);
+        if !std::mem::replace(&mut conn.dirty, true) {
+            self.dirty.push(slot.conn);
+        }
+    }
+
+    /// The slot is idle and did what it had to: what comes next?
+    pub fn proceed(&mut self, index: u32) {
+        let slot = &self.slots[index as usize];
+        match self.phase {
+            Phase::Fill => self.fill(index),
+            Phase::WindDown if slot.step.is_rest() => {}
+            _ if self.open_loop && self.phase != Phase::WindDown => self.free.push_back(index),
+            _ => self.begin(index, self.now_ns),
+        }
+    }
+
+    /// Writes the next line of the connection's shard, if there is one left.
+    pub fn fill(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        let shard = self.conns[slot.conn as usize].shard;
+        let filled = &mut self.filled[shard as usize];
+        if let Some(line) = self.lines.names.in_shard(shard).get(*filled) {
+            *filled += 1;
+            slot.line = *line;
+            slot.step = Step::Put;
+            self.begin(index, self.now_ns);
+        }
+    }
+
+    /// Sends what was parked or put off, where it is time.
+    pub fn retry_waiting(&mut self) {
+        let mut at = 0;
+        while at < self.waiting.len() {
+            let index = self.waiting[at];
+            let slot = &self.slots[index as usize];
+            let ready = match slot.state {
+                State::Parked => !self.sessions[slot.session as usize].window.is_full(),
+                State::Later(at_ns) => at_ns <= self.now_ns,
+                State::Idle | State::Asked => true,
+            };
+            if !ready {
+                at += 1;
+                continue;
+            }
+            let state = slot.state;
+            self.waiting.swap_remove(at);
+            match state {
+                State::Parked => self.take_sequence(index),
+                State::Later(_) => self.send(index),
+                State::Idle | State::Asked => {}
+            }
+        }
+    }
+
+    /// When something that waits is due, in nanoseconds.
+    pub fn waiting_until(&self) -> u64 {
+        let due = |index: &u32| match self.slots[*index as usize].state {
+            State::Later(at_ns) => at_ns,
+            _ => self.now_ns,
+        };
+        self.waiting.iter().map(due).min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether no slot is busy.
+    pub fn all_idle(&self) -> bool {
+        self.slots.iter().all(|slot| slot.state == State::Idle)
+    }
+}
+
+impl Session {
+    fn new(chance: &mut Chance) -> Session {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&chance.next().to_le_bytes());
+        id[8..].copy_from_slice(&chance.next().to_le_bytes());
+        Session { id, window: Window::default() }
+    }
+
+    /// Another session in its place: the old one ended.
+    pub fn renew(&mut self, first: u64, second: u64) {
+        self.id[..8].copy_from_slice(&first.to_le_bytes());
+        self.id[8..].copy_from_slice(&second.to_le_bytes());
+        self.window = Window::default();
+    }
+}
+
+/// splitmix64 (Steele, Lea and Flood, 2014).
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+fn pick(from: &[u32], chance: u64) -> u32 {
+    assert!(!from.is_empty(), "every shard in use has names");
+    from[(chance >> 16) as usize % from.len()]
+}
+
+/// The same keys in every load of a cluster, so that its memory does not grow from load to load.
+fn keys(keys: usize, shards: u32) -> Names {
+    let mut names = Names::new(shards);
+    for key in 0..keys {
+        names.add(format!("bench/line-{key:07}").as_bytes());
+    }
+    for shard in 0..shards {
+        if names.in_shard(shard).is_empty() {
+            names.add_in(&format!("bench/line-of-{shard}"), shard);
+        }
+    }
+    names
+}
