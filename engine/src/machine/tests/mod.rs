@@ -2,7 +2,9 @@
 
 mod cache;
 mod clock;
+mod crowded;
 mod kit;
+mod limits;
 mod locks;
 mod oracle;
 mod queues;
