@@ -289,6 +289,8 @@ pub(crate) struct Call {
     /// A frame was sent whose answer will never come.
     pub ambiguous: bool,
     pub attempts: u32,
+    /// How often it had to pause: each pause is longer than the last.
+    pub pauses: u32,
     pub first_sent: Option<Moment>,
     pub last_sent: Moment,
     /// What stood in its way last.

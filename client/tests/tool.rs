@@ -1,8 +1,8 @@
 //! The tool `tercet` as a process, against a small cluster that speaks the real wire.
+#![allow(clippy::unwrap_used)] // Every function here is part of a test.
 
-// Shared with the library's tests; outside them clippy does not see that it is a test.
 #[path = "../src/tests/fake.rs"]
-#[allow(dead_code, clippy::unwrap_used)]
+#[allow(dead_code)]
 mod fake;
 
 use fake::{Act, Fake, refuse};

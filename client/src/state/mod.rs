@@ -176,6 +176,7 @@ impl State {
             bound,
             ambiguous: false,
             attempts: 0,
+            pauses: 0,
             first_sent: None,
             last_sent: now,
             last: String::from("it was not sent yet"),
@@ -221,6 +222,7 @@ impl State {
         if pause.is_zero() {
             self.dispatch(now, id);
         } else {
+            call.pauses += 1;
             self.place(id, Place::Backoff(now + pause));
         }
     }
@@ -243,7 +245,7 @@ impl State {
 
     /// How long a call waits before its next try: doubling, with chance, within limits.
     pub(crate) fn pause(&mut self, id: CallId) -> Duration {
-        let tries = self.calls.get(&id).map_or(0, |c| c.attempts).min(8);
+        let tries = self.calls.get(&id).map_or(0, |c| c.pauses).min(8);
         let full = (BACKOFF_MIN * (1 << tries)).min(BACKOFF_MAX);
         self.chance(full)
     }

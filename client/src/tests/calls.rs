@@ -244,6 +244,47 @@ fn a_silent_connection_is_given_up() {
 }
 
 #[test]
+fn random_faults_lose_nothing_and_double_nothing() {
+    let fake = Fake::new(3, 6);
+    let client = config(&fake).deadline(Duration::from_secs(20)).connect().unwrap();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    fake.rule(move |seen| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        match (random % 100, seen.sequence) {
+            (0..2, _) => Act::Close,
+            (2..4, _) => Act::ApplyAndClose,
+            (4..8, _) => Act::Late(ms(random % 20)),
+            (8..12, 1..) => refuse(Code::Busy),
+            (12..15, 1..) => refuse(Code::Unavailable),
+            (15..18, 1..) => Act::Refuse { code: Code::NotLeader, retry_ms: 0, node: 2 },
+            _ => Act::Serve,
+        }
+    });
+    let pushed: Vec<u64> = std::thread::scope(|scope| {
+        let push = |thread: usize| {
+            let queue = client.queue(format!("q{thread}"));
+            move || (0..40).map(|n| queue.push(format!("{n}")).wait().unwrap()).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..8).map(|t| scope.spawn(push(t))).collect();
+        threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
+    });
+    fake.nothing_was_applied_twice();
+    let memory = fake.memory.lock().unwrap();
+    let mut there: Vec<u64> = memory.queues.values().flatten().map(|(id, _)| *id).collect();
+    there.sort_unstable();
+    let mut pushed = pushed;
+    pushed.sort_unstable();
+    assert_eq!(pushed, there);
+    for queue in memory.queues.values() {
+        let order: Vec<_> = queue.iter().map(|(_, payload)| payload.clone()).collect();
+        let expected: Vec<_> = (0..40).map(|n| format!("{n}").into_bytes()).collect();
+        assert_eq!(order, expected, "in the order of the pushes");
+    }
+}
+
+#[test]
 fn an_awaited_call_needs_no_runtime() {
     struct Thread(std::thread::Thread);
     impl std::task::Wake for Thread {
