@@ -319,10 +319,10 @@ impl Engine {
                 }
             }
             Input::LeaderHint { group, leader } => {
-                if self.place_of(group).is_none() {
-                    if let Some(known) = self.leaders.get_mut(group.0 as usize) {
-                        *known = leader;
-                    }
+                if self.place_of(group).is_none()
+                    && let Some(known) = self.leaders.get_mut(group.0 as usize)
+                {
+                    *known = leader;
                 }
             }
             Input::Tick => {

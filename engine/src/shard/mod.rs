@@ -284,10 +284,11 @@ impl Shard {
     /// When this shard wants a tick, at the latest.
     pub fn wake_at(&self) -> Time {
         let mut at = self.raft.deadline();
-        if self.raft.is_leader() && self.ticked <= self.applied {
-            if let Some(due) = self.state.next_deadline() {
-                at = at.min(self.clock.moment(due));
-            }
+        if self.raft.is_leader()
+            && self.ticked <= self.applied
+            && let Some(due) = self.state.next_deadline()
+        {
+            at = at.min(self.clock.moment(due));
         }
         at
     }
@@ -302,10 +303,11 @@ impl Shard {
         }
         let time = self.clock.read(step.now);
         let due = self.state.next_deadline().is_some_and(|due| due <= time);
-        if due && self.ticked <= self.applied {
-            if let Some(index) = self.propose_own(step.now, kind::TICK, &[]) {
-                self.ticked = index;
-            }
+        if due
+            && self.ticked <= self.applied
+            && let Some(index) = self.propose_own(step.now, kind::TICK, &[])
+        {
+            self.ticked = index;
         }
         if self.raft.last_index() == self.applied {
             for (kind, payload) in self.state.founding() {
@@ -444,10 +446,10 @@ impl Shard {
             Get::Missing => step.replies().error(caller, Code::KeyUnknown, Hint::NONE),
             Get::Due => {
                 // Its expiry is due but not in the log yet: it is proposed, and the read waits.
-                if self.ticked <= self.applied {
-                    if let Some(index) = self.propose_own(step.now, kind::TICK, &[]) {
-                        self.ticked = index;
-                    }
+                if self.ticked <= self.applied
+                    && let Some(index) = self.propose_own(step.now, kind::TICK, &[])
+                {
+                    self.ticked = index;
                 }
                 self.reads.hold(caller, key, Until::Applied(self.ticked), deadline);
             }

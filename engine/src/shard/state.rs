@@ -6,15 +6,16 @@ use crate::machine::meta::Meta;
 use crate::machine::{self, Applied, DeliveryView, Get, Machine, Outcome, Wake};
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wire::Kind;
 
 /// A group's state.
 pub enum State {
     /// The meta group's: the cluster itself. With what its leader proposes while it is empty.
-    Meta(Meta, Vec<(Kind, Vec<u8>)>),
+    Meta(Box<Meta>, Vec<(Kind, Vec<u8>)>),
     /// A shard's: sessions, locks, queues, cache lines.
-    Data(Machine),
+    Data(Box<Machine>),
 }
 
 /// Why a snapshot can't be read.
@@ -26,8 +27,8 @@ impl State {
     /// An empty state of `group`.
     pub fn new(group: GroupId, config: &machine::Config, founding: Vec<(Kind, Vec<u8>)>) -> State {
         match group {
-            GroupId::META => State::Meta(Meta::new(), founding),
-            _ => State::Data(Machine::new(*config)),
+            GroupId::META => State::Meta(Box::default(), founding),
+            _ => State::Data(Box::new(Machine::new(*config))),
         }
     }
 
@@ -38,11 +39,12 @@ impl State {
     pub fn restore(&self, config: &machine::Config, bytes: &[u8]) -> Result<State, Unreadable> {
         Ok(match self {
             State::Meta(_, founding) => {
-                State::Meta(Meta::restore(bytes).map_err(|_| Unreadable)?, founding.clone())
+                let meta = Meta::restore(bytes).map_err(|_| Unreadable)?;
+                State::Meta(Box::new(meta), founding.clone())
             }
             State::Data(_) => {
                 let machine = Machine::restore(*config, bytes);
-                State::Data(machine.map_err(|_| Unreadable)?)
+                State::Data(Box::new(machine.map_err(|_| Unreadable)?))
             }
         })
     }

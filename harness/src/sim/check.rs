@@ -60,15 +60,15 @@ fn judge_read(key: u8, read: &Record, of_key: &[&Record]) -> Result<(), String> 
             if put.invoked > read.replied {
                 return wrong("read before it was written", put);
             }
-            if let Saw::Done { token, .. } = put.saw {
-                if token != version {
-                    return wrong("read under another version than it was written", put);
-                }
+            if let Saw::Done { token, .. } = put.saw
+                && token != version
+            {
+                return wrong("read under another version than it was written", put);
             }
-            if let Some((token, deleted, last)) = before {
-                if version < token + deleted {
-                    return wrong("a stale read: a later write was answered before", last);
-                }
+            if let Some((token, deleted, last)) = before
+                && version < token + deleted
+            {
+                return wrong("a stale read: a later write was answered before", last);
             }
         }
         Saw::Refused(Code::KeyUnknown) => {
@@ -150,10 +150,10 @@ pub fn queues(records: &[Record]) -> Result<(), String> {
         if let (Did::Ack { id, .. }, Saw::Done { .. }) = (&record.did, record.saw) {
             acked.insert(*id, record);
         }
-        if let Saw::Message { id, value, .. } = record.saw {
-            if *ids.entry(value).or_insert(id) != id {
-                return Err(format!("message {value}: pushed once, there twice\n  {record:?}"));
-            }
+        if let Saw::Message { id, value, .. } = record.saw
+            && *ids.entry(value).or_insert(id) != id
+        {
+            return Err(format!("message {value}: pushed once, there twice\n  {record:?}"));
         }
     }
     for record in records {

@@ -62,6 +62,7 @@ pub enum Saw {
 /// One thing that a client did.
 #[derive(Clone, Debug)]
 pub struct Record {
+    #[expect(dead_code, reason = "it is shown when a check fails")]
     pub client: u32,
     pub did: Did,
     pub invoked: Time,
@@ -75,6 +76,7 @@ pub struct Hold {
     pub client: u32,
     pub lock: u8,
     pub exclusive: bool,
+    #[expect(dead_code, reason = "it is shown when a check fails")]
     pub fence: u64,
     pub from: Time,
     pub to: Time,
@@ -85,18 +87,6 @@ pub struct Hold {
 pub struct History {
     pub records: Vec<Record>,
     pub holds: Vec<Hold>,
-}
-
-impl History {
-    /// How many things clients did.
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    /// Whether nothing was done.
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
 }
 
 /// A frame that a client sends.
@@ -480,7 +470,7 @@ impl Client {
                     session,
                     sequence,
                     answered_below,
-                    wait_ms: if open.sequence % 3 == 0 { 0 } else { 700 },
+                    wait_ms: if open.sequence.is_multiple_of(3) { 0 } else { 700 },
                     lease_ms: 0,
                     mode: 1 + u8::from(*exclusive),
                     name: &name,

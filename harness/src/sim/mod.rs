@@ -17,8 +17,8 @@
 //! Bit flips and misdirected writes, clock drift, pauses, membership: they come with the whole
 //! simulator.
 
-pub mod check;
-pub mod clients;
+mod check;
+mod clients;
 mod disk;
 
 use clients::Clients;
@@ -182,7 +182,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
     Ok(Report {
         trace: world.trace.finish(),
         events: world.happened,
-        operations: world.clients.history.len() as u64,
+        operations: world.clients.history.records.len() as u64,
         crashes: world.crashes,
         snapshots: world.snapshots,
         elapsed: world.now.since(Time(0)),
@@ -486,7 +486,11 @@ impl World {
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),
             heartbeat: Duration::from_millis(50),
-            reads: if self.options.seed % 3 == 0 { Reads::ReadIndex } else { Reads::Lease },
+            reads: if self.options.seed.is_multiple_of(3) {
+                Reads::ReadIndex
+            } else {
+                Reads::Lease
+            },
             segment_bytes: SEGMENT_BYTES,
             segments_max: SEGMENTS_MAX,
             cache_bytes_max: 1 << 20,
