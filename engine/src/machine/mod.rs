@@ -287,6 +287,12 @@ impl Machine {
         Some(millis(self.sessions.table[slot].ttl_ms))
     }
 
+    /// When a session ends if it is not renewed, if there is such a session.
+    pub fn session_deadline(&self, id: SessionId) -> Option<Elapsed> {
+        let slot = self.sessions.table.find(&id)?;
+        Some(self.sessions.table[slot].deadline)
+    }
+
     /// Whether there is such a session.
     pub fn has_session(&self, id: SessionId) -> bool {
         self.sessions.table.find(&id).is_some()

@@ -1,16 +1,19 @@
 //! When sessions were last renewed: a leader's memory, and what it proposes renewals from.
 //!
 //! Signs of life are not logged one by one. A session is renewed when a sign of life comes at least
-//! a fifth of its time to live after its last renewal; all renewals of a turn are one entry. The
-//! machine's own deadline is five quarters of the time to live after the renewal that it applied,
-//! so that a client which heard `Alive` is never ended early, even when the leader dies before the
-//! renewal that this sign of life caused.
+//! an eighth of its time to live after its last renewal; all renewals of a turn are one entry. The
+//! machine's own deadline is five quarters of the time to live after the renewal that it applied, and
+//! a client is told `Alive` only while that leaves it a whole time to live: so no session is
+//! ended early, even when the leader dies before the renewal that this sign of life caused.
 
 use crate::ids::SessionId;
 use crate::limits::RENEWALS_PER_ENTRY_MAX;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
 use hashbrown::HashTable;
+
+/// How often a session is renewed within its time to live, at most.
+const RENEWALS_PER_TTL: u32 = 8;
 
 struct Record {
     session: SessionId,
@@ -36,7 +39,7 @@ impl Liveness {
             return; // The next sign of life renews it.
         }
         match self.renewed.find_mut(hash(&session), |r| r.session == session) {
-            Some(record) if now.since(record.renewed_at) < ttl / 5 => return,
+            Some(record) if now.since(record.renewed_at) < ttl / RENEWALS_PER_TTL => return,
             Some(record) => record.renewed_at = now,
             None => {
                 let record = Record { session, renewed_at: now };

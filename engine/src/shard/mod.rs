@@ -42,7 +42,7 @@ use crate::journal::{Journal, Record};
 use crate::machine::{self, Applied, Get, Outcome, Wake};
 use crate::raft::{Hold, Message, Output, Persist, Raft, Read, Refused};
 use crate::status::{GroupStatus, PeerStatus};
-use crate::time::Time;
+use crate::time::{Duration, Time};
 use alloc::vec::Vec;
 use calls::{CallId, Caller, Calls};
 use clock::Clock;
@@ -217,11 +217,16 @@ impl Shard {
         }
     }
 
-    /// A session gave a sign of life. Whether this replica vouches that it lives: it leads, that is
-    /// confirmed, and the session is known.
+    /// A session gave a sign of life. Whether this replica vouches for a whole time to live from now:
+    /// only if the applied state itself says that the session ends no sooner, so that it holds
+    /// whoever leads next, and even if somebody leads already.
     pub fn on_heartbeat(&mut self, now: Time, session: SessionId) -> bool {
-        let known = self.raft.is_leader() && self.touch(now, session);
-        known && self.raft.read(now) == Read::Ready
+        if !self.raft.is_leader() {
+            return false;
+        }
+        let Some(ttl) = self.touch(now, session) else { return false };
+        let deadline = self.state.session_deadline(session);
+        deadline.is_some_and(|deadline| deadline >= self.clock.read(now) + ttl)
     }
 
     /// Whom to ask instead.
@@ -322,12 +327,10 @@ impl Shard {
         self.raft.propose(kind, 0, time, payload).ok()
     }
 
-    fn touch(&mut self, now: Time, session: SessionId) -> bool {
-        let ttl = self.state.session_ttl(session);
-        if let Some(ttl) = ttl {
-            self.liveness.touch(now, session, ttl);
-        }
-        ttl.is_some()
+    fn touch(&mut self, now: Time, session: SessionId) -> Option<Duration> {
+        let ttl = self.state.session_ttl(session)?;
+        self.liveness.touch(now, session, ttl);
+        Some(ttl)
     }
 
     /// Applies what is committed, and answers who asked for it here.

@@ -84,6 +84,14 @@ impl State {
         }
     }
 
+    /// When a session ends if it is not renewed.
+    pub fn session_deadline(&self, session: SessionId) -> Option<Elapsed> {
+        match self {
+            State::Meta(..) => None,
+            State::Data(machine) => machine.session_deadline(session),
+        }
+    }
+
     /// A session's time to live, while it lives.
     pub fn session_ttl(&self, session: SessionId) -> Option<Duration> {
         match self {
