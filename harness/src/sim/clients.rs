@@ -269,7 +269,7 @@ impl Clients {
     fn begin(&mut self, now: Time, id: u32) {
         let phase = self.phase;
         let client = &mut self.clients[id as usize];
-        client.next_at = now + Duration::from_millis(client.chance.u64(1..60));
+        client.next_at = now + Duration::from_millis(client.chance.u64(1..25));
         let did = if let Some((lock, _, fence, _)) = client.holding {
             if now < client.holding_until && phase == Phase::Work {
                 return;

@@ -124,6 +124,30 @@ enum Incoming {
     Saved(GroupId, Index),
 }
 
+/// How this run's world is: seeds differ in kind, not only in chance.
+struct Temper {
+    /// The longest that a write takes to be synced.
+    sync_micros_max: u64,
+    /// One message in so many is late.
+    late_one_in: u32,
+    /// The longest that a late message takes.
+    late_micros_max: u64,
+    /// The longest from one fault to the next.
+    fault_every_millis_max: u64,
+}
+
+impl Temper {
+    fn draw(seeds: &mut fastrand::Rng) -> Temper {
+        let mut one_of = |values: [u64; 3]| values[seeds.usize(..3)];
+        Temper {
+            sync_micros_max: one_of([400, 5_000, 60_000]),
+            late_one_in: one_of([5, 50, 200]) as u32,
+            late_micros_max: one_of([2_000, 20_000, 200_000]),
+            fault_every_millis_max: one_of([200, 600, 1_500]),
+        }
+    }
+}
+
 struct Node {
     engine: Option<Engine>,
     effects: Effects,
@@ -153,6 +177,7 @@ pub struct World {
     links: u64,
     faults: fastrand::Rng,
     network: fastrand::Rng,
+    temper: Temper,
     trace: DefaultHasher,
     happened: u64,
     crashes: u64,
@@ -212,6 +237,7 @@ impl World {
             client_at: vec![None; clients::CLIENTS as usize],
             blocked: BTreeSet::new(),
             links: 0,
+            temper: Temper::draw(&mut seeds),
             faults: seeds.fork(),
             network: seeds.fork(),
             trace: DefaultHasher::new(),
@@ -382,7 +408,7 @@ impl World {
             let node = &mut self.nodes[id as usize];
             let engine = node.engine.as_ref().expect("only a live engine asks for a write");
             node.disk.begin_write(write, engine.in_flight());
-            let takes = Duration::from_micros(self.network.u64(60..400));
+            let takes = Duration::from_micros(self.network.u64(60..self.temper.sync_micros_max));
             self.plan(takes, Event::Written { node: id, life, position: write.position });
         }
         effects.peers.drain(|to, bytes| self.send_frames(id, to - 1, bytes));
@@ -433,7 +459,8 @@ impl World {
     }
 
     fn delay(&mut self) -> Duration {
-        let tail = if self.network.u32(..50) == 0 { 20_000 } else { 200 };
+        let late = self.network.u32(..self.temper.late_one_in) == 0;
+        let tail = if late { self.temper.late_micros_max } else { 200 };
         Duration::from_micros(self.network.u64(30..30 + tail))
     }
 
@@ -548,12 +575,12 @@ impl World {
         while at < end {
             let lasts = Duration::from_millis(self.faults.u64(20..1800));
             match self.faults.u32(..10) {
-                0..=4 => {
+                0..=3 => {
                     let node = self.faults.u32(..NODES);
                     self.plan(at, Event::Crash { node });
                     self.plan(at + lasts, Event::Start { node });
                 }
-                5 => {
+                4..=5 => {
                     for node in 0..NODES {
                         self.plan(at, Event::Crash { node });
                         let late = Duration::from_millis(self.faults.u64(0..300));
@@ -566,7 +593,8 @@ impl World {
                     self.plan(at + lasts, Event::Cut { blocked: Vec::new() });
                 }
             }
-            at += Duration::from_millis(self.faults.u64(50..1500));
+            let every = self.temper.fault_every_millis_max;
+            at += Duration::from_millis(self.faults.u64(50..every));
         }
     }
 
