@@ -191,9 +191,9 @@ impl Raft {
     /// What followers that are being caught up still need begins after this index.
     fn pinned_from(&self) -> Index {
         let Role::Leader(leader) = &self.role else { return self.applied };
-        let recent = |at: Time| at + self.election_timeout_max >= self.now;
+        let patience = self.election_timeout_max;
         let needs = |f: &Progress| match f.state {
-            _ if !f.heard_at.is_some_and(recent) => None,
+            _ if !f.is_heard(self.now, patience) => None,
             State::Replicate | State::Probe(_) => Some(f.matched),
             State::Snapshot(Sending::Pieces { index, .. }) => Some(index),
             State::Snapshot(Sending::Wanted) => None,

@@ -12,7 +12,7 @@
 //! A new leader is hopeful: each follower starts in Replicate.
 
 use crate::ids::{Index, NodeId};
-use crate::time::Time;
+use crate::time::{Duration, Time};
 
 /// What the leader knows of one follower.
 ///
@@ -96,6 +96,11 @@ impl Progress {
             State::Replicate => "replicate",
             State::Snapshot(_) => "snapshot",
         }
+    }
+
+    /// Whether it was heard within `patience`.
+    pub(super) fn is_heard(&self, now: Time, patience: Duration) -> bool {
+        self.heard_at.is_some_and(|at| at + patience >= now)
     }
 
     /// Asks again where the logs agree, just before `next`.

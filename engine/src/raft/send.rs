@@ -38,12 +38,12 @@ impl Raft {
         };
         let mut wanted = None;
         for follower in &mut leader.followers {
-            let was = follower.state;
-            round.send(follower, now, out);
-            if matches!(follower.state, State::Snapshot(_)) {
-                let useless = round.offer.is_none_or(|o| o.index < round.log.first_index().prev());
-                wanted = wanted.or(useless.then_some(follower.node));
-                if !matches!(was, State::Snapshot(_)) {
+            round.send(follower, out);
+            // A snapshot costs a stall: none is made for one that is silent.
+            if matches!(follower.state, State::Snapshot(_)) && follower.is_heard(now, patience) {
+                let offered = round.offer.is_some_and(|o| round.continues(o.index));
+                wanted = wanted.or((!offered).then_some(follower.node));
+                if round.pieces(follower, now, out) == Begun::Now {
                     let to = follower.node;
                     out.notes.push(Note::SnapshotSent { group: self.group, to });
                 }
@@ -73,11 +73,20 @@ impl Raft {
     }
 }
 
+/// Whether sending a snapshot began just now.
+#[derive(PartialEq, Eq)]
+enum Begun {
+    Now,
+    Before,
+}
+
 impl Round<'_> {
-    fn send(&self, follower: &mut Progress, now: Time, out: &mut Output) {
+    fn send(&self, follower: &mut Progress, out: &mut Output) {
         let gone = self.log.term_at(follower.next.prev()).is_none();
         if gone && !matches!(follower.state, State::Snapshot(_)) {
             follower.state = State::Snapshot(Sending::Wanted);
+            self.heartbeat(follower, out);
+            return;
         }
         match follower.state {
             State::Probe(due) => {
@@ -93,7 +102,6 @@ impl Round<'_> {
                 }
             }
             State::Snapshot(_) => {
-                self.pieces(follower, now, out);
                 if self.beat {
                     self.heartbeat(follower, out);
                 }
@@ -146,18 +154,26 @@ impl Round<'_> {
         out.send(to.node, Hold::Now, Body::Append(range));
     }
 
-    fn pieces(&self, follower: &mut Progress, now: Time, out: &mut Output) {
-        let Some(offer) = self.offer else { return };
+    /// Whether the log goes on from a snapshot at `index`.
+    fn continues(&self, index: Index) -> bool {
+        index >= self.log.first_index().prev()
+    }
+
+    /// Sends the pieces of the snapshot that the window allows.
+    fn pieces(&self, follower: &mut Progress, now: Time, out: &mut Output) -> Begun {
+        let Some(offer) = self.offer else { return Begun::Before };
+        let mut begun = Begun::Before;
         if follower.state == State::Snapshot(Sending::Wanted) {
-            if offer.index < self.log.first_index().prev() {
-                return;
+            if !self.continues(offer.index) {
+                return begun;
             }
+            begun = Begun::Now;
             let begin = Sending::Pieces { index: offer.index, received: 0, sent: 0, moved_at: now };
             follower.state = State::Snapshot(begin);
             follower.floor = self.stamp;
         }
         let State::Snapshot(Sending::Pieces { received, sent, .. }) = &mut follower.state else {
-            return;
+            return begun;
         };
         while *sent < offer.total
             && sent.saturating_sub(*received) < self.limits.pieces_in_flight as u64
@@ -175,5 +191,6 @@ impl Round<'_> {
             out.send(follower.node, Hold::Now, Body::Snapshot(piece));
             *sent += length;
         }
+        begun
     }
 }

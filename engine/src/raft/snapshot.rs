@@ -22,10 +22,8 @@ impl Raft {
         leader.asked_at = None;
         for follower in &mut leader.followers {
             // One that is on its way is not worth more than the new one: its bytes are gone.
-            if matches!(follower.state, State::Snapshot(_)) {
-                let pieces = Sending::Pieces { index, received: 0, sent: 0, moved_at: now };
-                follower.state = State::Snapshot(pieces);
-                follower.floor = leader.stamp + core::time::Duration::from_nanos(1);
+            if matches!(follower.state, State::Snapshot(Sending::Pieces { .. })) {
+                follower.state = State::Snapshot(Sending::Wanted);
             }
         }
     }

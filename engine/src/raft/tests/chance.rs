@@ -6,7 +6,7 @@
 use super::cluster::{Cluster, Event, MS, Trace, World};
 use crate::engine::Reads;
 use crate::ids::{Index, NodeId};
-use crate::raft::Limits;
+use crate::raft::{Limits, Raft};
 
 /// Small enough for all of them to be reached within a simulation.
 const SMALL: Limits = Limits {
@@ -29,8 +29,8 @@ fn world(random: u64) -> World {
         late: [0, 10, 50][(random / 81 % 3) as usize],
         chunk_bytes: 512,
         limits: SMALL,
-        reads: if random / 243 % 2 == 0 { Reads::Lease } else { Reads::ReadIndex },
-        preferred: (random / 486 % 2 == 0).then_some(1),
+        reads: if (random / 243).is_multiple_of(2) { Reads::Lease } else { Reads::ReadIndex },
+        preferred: (random / 486).is_multiple_of(2).then_some(1),
     }
 }
 
@@ -61,17 +61,9 @@ impl Simulation {
 
     fn fault(&mut self) {
         let (a, b) = (self.any(), self.any());
-        match self.cluster.random.draw() % 12 {
-            0 | 1 => {
-                if self.cluster.node(a).raft.is_some() {
-                    self.cluster.crash(a);
-                }
-            }
-            2..=4 => {
-                if self.cluster.node(a).raft.is_none() {
-                    self.cluster.start(a);
-                }
-            }
+        match self.cluster.random.draw() % 14 {
+            0 | 1 if self.cluster.runs(a) => self.cluster.crash(a),
+            2..=4 if !self.cluster.runs(a) => self.cluster.start(a),
             5 if a != b => {
                 self.cluster.cut.push((a, b));
                 if self.cluster.chance(500) {
@@ -93,13 +85,33 @@ impl Simulation {
             8 => self.cluster.node(a).stalled ^= true,
             9 => self.cluster.snapshot(a),
             10 if a != b => self.cluster.step(a, |raft, now, out| raft.transfer(now, b, out)),
-            11 => {
-                // All lose power at once.
-                if self.cluster.chance(100) {
-                    for id in 1..=self.cluster.nodes.len() as u32 {
-                        if self.cluster.node(NodeId(id)).raft.is_some() {
-                            self.cluster.crash(NodeId(id));
+            // Whoever leads is cut off while it may still believe in its lease: just after it asked a
+            // successor, or while the others restart and forget that they heard it.
+            12 | 13 => {
+                let leads = |r: &Raft| r.is_leader();
+                let led = self.cluster.nodes.iter().find(|n| n.raft.as_ref().is_some_and(leads));
+                let Some(leader) = led.map(|n| n.id) else { return };
+                let others = (1..=self.cluster.nodes.len() as u32).map(NodeId);
+                let others: Vec<NodeId> = others.filter(|n| *n != leader).collect();
+                if self.cluster.chance(500) && b != leader {
+                    self.cluster.turn(leader, |raft, now, out| raft.transfer(now, b, out));
+                } else {
+                    for other in &others {
+                        if self.cluster.runs(*other) {
+                            self.cluster.crash(*other);
                         }
+                        self.cluster.start(*other);
+                    }
+                }
+                for other in &others {
+                    self.cluster.cut.extend([(leader, *other), (*other, leader)]);
+                }
+            }
+            // All lose power at once.
+            11 if self.cluster.chance(100) => {
+                for id in (1..=self.cluster.nodes.len() as u32).map(NodeId) {
+                    if self.cluster.runs(id) {
+                        self.cluster.crash(id);
                     }
                 }
             }
@@ -111,11 +123,19 @@ impl Simulation {
     fn client(&mut self) {
         let id = self.any();
         let paused = self.cluster.node(id).paused_until > self.cluster.now;
-        if paused || self.cluster.node(id).raft.is_none() {
+        if paused || !self.cluster.runs(id) {
             return;
         }
         if self.cluster.chance(400) {
-            self.cluster.read(id);
+            // Wherever somebody thinks that it leads.
+            for at in (1..=self.cluster.nodes.len() as u32).map(NodeId) {
+                let paused = self.cluster.node(at).paused_until > self.cluster.now;
+                if !paused && self.cluster.runs(at) {
+                    self.cluster.read(at);
+                    let life = self.cluster.node(at).life;
+                    self.cluster.schedule(0, Event::Flush { node: at, life });
+                }
+            }
         } else {
             for _ in 0..self.cluster.between((1, 4)) {
                 self.proposed += 1;
@@ -150,7 +170,7 @@ impl Simulation {
         for id in (1..=size).map(NodeId) {
             self.cluster.node(id).paused_until = 0;
             self.cluster.node(id).stalled = false;
-            if self.cluster.node(id).raft.is_none() {
+            if !self.cluster.runs(id) {
                 self.cluster.start(id);
             }
             self.cluster.begin_sync(id);
@@ -193,7 +213,6 @@ fn simulate(seed: u64) -> Simulation {
     let mut simulation = Simulation::new(seed);
     if std::env::var("RAFT_TRACE").is_ok() {
         simulation.cluster.trace = Trace::Print;
-        simulation.cluster.packets = true;
     }
     simulation.rough(2500);
     simulation.calm();

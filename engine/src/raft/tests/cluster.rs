@@ -4,6 +4,7 @@
 //! must never happen is checked as it would happen, by [`Witness`].
 
 use super::disk::{Disk, Record};
+use super::words::{Packet, describe_note, describe_persist};
 use crate::engine::Reads;
 use crate::entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
@@ -56,13 +57,6 @@ pub enum Event {
     Installed { node: NodeId, life: u32, index: Index, term: Term },
 }
 
-/// A message's bytes, as they would cross a socket.
-#[derive(Clone)]
-pub struct Packet {
-    pub kind: Kind,
-    pub body: Vec<u8>,
-}
-
 /// The state that commands build: how many there were, and a digest of all of them in order.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Machine {
@@ -80,6 +74,8 @@ pub struct Node {
     pub life: u32,
     /// A disk that stalls ends no sync.
     pub stalled: bool,
+    /// How long its syncs take, if not as long as others'.
+    pub sync: Option<(u64, u64)>,
     held: VecDeque<(u64, NodeId, Packet)>,
     incoming: Vec<u8>,
     /// The snapshot that its followers get.
@@ -93,10 +89,20 @@ pub struct Node {
 }
 
 /// What becomes of what is said of each event.
+#[derive(Default)]
 pub enum Trace {
+    #[default]
     Off,
     Keep(Vec<String>),
     Print,
+}
+
+/// What is said something about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    Note,
+    Packet,
+    Disk,
 }
 
 pub struct Cluster {
@@ -109,7 +115,7 @@ pub struct Cluster {
     pub cut: Vec<(NodeId, NodeId)>,
     pub witness: Witness,
     pub trace: Trace,
-    pub packets: bool,
+    pub shown: Vec<Topic>,
     number: u64,
     seed: u64,
     out: Output,
@@ -147,6 +153,7 @@ impl Cluster {
                 paused_until: 0,
                 life: 0,
                 stalled: false,
+                sync: None,
                 held: VecDeque::new(),
                 incoming: Vec::new(),
                 offered: Vec::new(),
@@ -165,7 +172,7 @@ impl Cluster {
             cut: Vec::new(),
             witness: Witness::default(),
             trace: Trace::Off,
-            packets: false,
+            shown: vec![Topic::Note, Topic::Packet, Topic::Disk],
             number: 0,
             seed,
             out: Output::default(),
@@ -174,6 +181,10 @@ impl Cluster {
 
     pub fn node(&mut self, id: NodeId) -> &mut Node {
         &mut self.nodes[id.0 as usize - 1]
+    }
+
+    pub fn runs(&self, id: NodeId) -> bool {
+        self.nodes[id.0 as usize - 1].raft.is_some()
     }
 
     pub fn raft(&mut self, id: NodeId) -> &mut Raft {
@@ -198,7 +209,10 @@ impl Cluster {
         u64::try_from(local * 1_000_000 / i128::from(1_000_000 + node.skew) + 1).expect("small")
     }
 
-    pub fn say(&mut self, line: impl FnOnce() -> String) {
+    pub fn say(&mut self, topic: Topic, line: impl FnOnce() -> String) {
+        if !self.shown.contains(&topic) {
+            return;
+        }
         match &mut self.trace {
             Trace::Off => {}
             Trace::Keep(lines) => lines.push(line()),
@@ -332,7 +346,7 @@ impl Cluster {
             }
         }
         for note in out.notes.drain(..) {
-            self.say(|| format!("{id}: {note:?}"));
+            self.say(Topic::Note, || describe_note(id, &note));
         }
         if out.snapshot_wanted.take().is_some() {
             self.snapshot(id);
@@ -375,7 +389,7 @@ impl Cluster {
                     position = Some(node.disk.write(Record::Snapshot(index, term)));
                 }
             }
-            self.say(|| format!("{id}: {persist:?}"));
+            self.say(Topic::Disk, || describe_persist(id, &persist));
         }
         if let Some(position) = position {
             self.raft(id).on_appended(position);
@@ -383,7 +397,8 @@ impl Cluster {
     }
 
     pub fn begin_sync(&mut self, id: NodeId) {
-        let took = self.between(self.world.sync);
+        let sync = self.node(id).sync.unwrap_or(self.world.sync);
+        let took = self.between(sync);
         let node = self.node(id);
         let life = node.life;
         if node.raft.is_some() && !node.stalled && node.disk.begin_sync() {
@@ -404,10 +419,7 @@ impl Cluster {
     }
 
     pub fn transmit(&mut self, from: NodeId, to: NodeId, packet: Packet) {
-        if self.packets {
-            let line = packet.describe();
-            self.say(|| format!("{from} -> {to}: {line}"));
-        }
+        self.say(Topic::Packet, || format!("{from} -> {to}: {}", packet.describe()));
         if self.cut.contains(&(from, to)) || self.chance(self.world.lose) {
             return;
         }
@@ -560,7 +572,7 @@ impl Cluster {
         let seen = self.witness.applied[&index.0];
         assert_eq!(seen, self.node(id).machine.digest, "a snapshot is what was applied");
         self.witness.snapshots_installed += 1;
-        self.say(|| format!("{id}: installed {index}"));
+        self.say(Topic::Note, || format!("{id} installed the snapshot at {index}"));
         self.turn(id, |raft, now, out| raft.on_snapshot_installed(now, index, term, out));
     }
 
@@ -568,6 +580,8 @@ impl Cluster {
         let chunk_bytes = self.world.chunk_bytes;
         let node = self.node(id);
         let position = node.disk.end_sync();
+        self.say(Topic::Disk, || format!("{id} synced unit {position}"));
+        let node = self.node(id);
         while let Some((unit, ..)) = node.made.first().copied().filter(|m| m.0 <= position.0) {
             let (_, index, term) = node.made.remove(0);
             assert!(unit <= position.0);
@@ -680,58 +694,5 @@ impl Node {
             Body::TimeoutNow(m) => (m.encode(&mut bytes), peer::TimeoutNow::KIND).1,
         };
         Packet { kind, body: bytes }
-    }
-}
-
-impl Packet {
-    pub fn decode(&self) -> Message<'_> {
-        let body = &self.body[..];
-        let message = match self.kind {
-            peer::Vote::KIND => peer::Vote::decode(body).map(Message::Vote),
-            peer::VoteReply::KIND => peer::VoteReply::decode(body).map(Message::VoteReply),
-            peer::Append::KIND => peer::Append::decode(body).map(Message::Append),
-            peer::AppendReply::KIND => peer::AppendReply::decode(body).map(Message::AppendReply),
-            peer::Snapshot::KIND => peer::Snapshot::decode(body).map(Message::Snapshot),
-            peer::SnapshotReply::KIND => {
-                peer::SnapshotReply::decode(body).map(Message::SnapshotReply)
-            }
-            peer::TimeoutNow::KIND => peer::TimeoutNow::decode(body).map(Message::TimeoutNow),
-            other => panic!("no such message: {other:?}"),
-        };
-        message.expect("what was encoded is decoded")
-    }
-
-    /// The message in a line.
-    pub fn describe(&self) -> String {
-        match self.decode() {
-            Message::Vote(m) => {
-                let name = if m.pre == 1 { "pre-vote" } else { "vote" };
-                let asked = if m.transfer == 1 { " asked by the leader" } else { "" };
-                format!("{name} term {} log {}@{}{asked}", m.term, m.last_index, m.last_term)
-            }
-            Message::VoteReply(m) => {
-                let name = if m.pre == 1 { "pre-vote" } else { "vote" };
-                let granted = if m.granted == 1 { "granted" } else { "refused" };
-                format!("{name} {granted} term {}", m.term)
-            }
-            Message::Append(m) => {
-                let (prev, last) = (m.prev_index, m.prev_index + u64::from(m.count));
-                let what = match m.count {
-                    0 => "heartbeat".to_string(),
-                    _ => format!("append {}..{last}", prev + 1),
-                };
-                format!("{what} after {prev}@{} commit {} term {}", m.prev_term, m.commit, m.term)
-            }
-            Message::AppendReply(m) if m.reject == 1 => {
-                format!("reject probe {}@{} term {}", m.index, m.index_term, m.term)
-            }
-            Message::AppendReply(m) => format!("durable {} term {}", m.index, m.term),
-            Message::Snapshot(m) => {
-                let end = m.offset + m.bytes.len() as u64;
-                format!("snapshot {}@{} {}..{end} of {}", m.index, m.index_term, m.offset, m.total)
-            }
-            Message::SnapshotReply(m) => format!("snapshot {} received {}", m.index, m.received),
-            Message::TimeoutNow(m) => format!("campaign now term {}", m.term),
-        }
     }
 }

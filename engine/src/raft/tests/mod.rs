@@ -6,3 +6,4 @@ mod cluster;
 mod disk;
 mod parts;
 mod script;
+mod words;

@@ -1,1 +1,215 @@
+//! Scripts: one behaviour each, the file's name is the claim, the output is the protocol.
+//!
+//! `UPDATE_GOLDENFILES=1 cargo test -p engine raft` writes the outputs anew; read the difference.
 
+use super::cluster::{Cluster, MS, Topic, Trace, World};
+use super::disk::Disk;
+use crate::engine::Reads;
+use crate::ids::{Incarnation, NodeId};
+use crate::raft::{Limits, Read};
+use crate::time::Duration;
+use goldenscript::{Command, Context, Runner};
+use std::error::Error;
+use std::fmt::Write as _;
+
+struct Play {
+    cluster: Cluster,
+}
+
+type Lines = Result<String, Box<dyn Error>>;
+
+impl Runner for Play {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _: &Context) -> Lines {
+        let mut args = command.consume_args();
+        let show = args.take_key("show").unwrap_or("notes");
+        self.cluster.trace = Trace::Keep(Vec::new());
+        self.cluster.shown = show.split('-').map(topic).collect();
+        let mut out = self.perform(command)?;
+        if !out.is_empty() && !out.ends_with('\n') {
+            out.push('\n');
+        }
+        if let Trace::Keep(lines) = core::mem::take(&mut self.cluster.trace) {
+            for line in lines {
+                writeln!(out, "{line}")?;
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn topic(name: &str) -> Topic {
+    match name {
+        "notes" => Topic::Note,
+        "packets" => Topic::Packet,
+        "disk" => Topic::Disk,
+        other => panic!("nothing is said about {other}"),
+    }
+}
+
+impl Play {
+    fn perform(&mut self, command: &Command) -> Lines {
+        let mut args = command.consume_args();
+        let key = |name: &str, command: &Command| -> Option<u64> {
+            command.consume_args().take_key(name).and_then(|v| v.parse().ok())
+        };
+        let mut words = Vec::new();
+        while let Some(word) = args.next_pos() {
+            words.push(word);
+        }
+        let number = |at: usize| words.get(at).and_then(|w| w.parse().ok()).ok_or("a number?");
+        let node = |at: usize| number(at).map(|n: u64| NodeId(n as u32));
+        let cluster = &mut self.cluster;
+        match command.name.as_str() {
+            "cluster" => {
+                let mut world = World::calm();
+                world.preferred = key("preferred", command).map(|n| n as u32);
+                if let Some(sync) = key("sync", command) {
+                    world.sync = (sync * MS, sync * MS);
+                }
+                if args.take_key("reads") == Some("index") {
+                    world.reads = Reads::ReadIndex;
+                }
+                if let Some(kept) = key("kept", command) {
+                    let kept = kept as usize;
+                    world.limits = Limits { log_kept: kept, log_pinned: kept, ..world.limits };
+                    (world.limits.piece, world.limits.pieces_in_flight) = (1200, 2400);
+                }
+                if let Some(window) = key("window", command) {
+                    let window = window as usize;
+                    world.limits = Limits { append: window, in_flight: window, ..world.limits };
+                }
+                *cluster = Cluster::new(number(0)? as u32, 7, world);
+                cluster.trace = Trace::Keep(Vec::new());
+                cluster.shown = vec![Topic::Note];
+                for id in (1..=number(0)? as u32).map(NodeId) {
+                    cluster.start(id);
+                }
+            }
+            "run" => cluster.run(number(0)?),
+            "propose" => {
+                let id = node(0)?;
+                let mut lines = String::new();
+                for word in &words[1..] {
+                    match cluster.propose(id, word.as_bytes()) {
+                        Ok(index) => writeln!(lines, "{word} at {index}")?,
+                        Err(refused) => writeln!(lines, "{word}: {refused}")?,
+                    }
+                }
+                cluster.turn(id, |_, _, _| {});
+                return Ok(lines);
+            }
+            "cut" => {
+                let a = node(0)?;
+                let all: Vec<NodeId> = match words.get(1) {
+                    Some(_) => vec![node(1)?],
+                    None => cluster.nodes.iter().map(|n| n.id).filter(|n| *n != a).collect(),
+                };
+                for b in all {
+                    cluster.cut.extend([(a, b), (b, a)]);
+                }
+            }
+            "mute" => cluster.cut.push((node(0)?, node(1)?)),
+            "heal" => cluster.cut.clear(),
+            "crash" => cluster.crash(node(0)?),
+            "start" => cluster.start(node(0)?),
+            "wipe" => cluster.node(node(0)?).disk = Disk::new(),
+            "stall" => cluster.node(node(0)?).stalled = true,
+            "resume" => {
+                cluster.node(node(0)?).stalled = false;
+                cluster.begin_sync(node(0)?);
+            }
+            "slow" => {
+                let took = number(1)? * MS;
+                cluster.node(node(0)?).sync = Some((took, took));
+            }
+            // From now on only what the script says leads to a campaign.
+            "patience" => {
+                for node in &mut cluster.nodes {
+                    if let Some(raft) = &mut node.raft {
+                        raft.timeout = Duration::from_secs(3600);
+                        raft.campaign_at = raft.now + raft.timeout;
+                    }
+                }
+            }
+            "campaign" => {
+                let id = node(0)?;
+                let now = cluster.clock(id);
+                cluster.raft(id).campaign_at = now;
+                cluster.turn(id, |raft, now, out| raft.on_tick(now, out));
+            }
+            "transfer" => {
+                let to = node(1)?;
+                cluster.turn(node(0)?, |raft, now, out| raft.transfer(now, to, out));
+            }
+            "snapshot" => {
+                cluster.snapshot(node(0)?);
+                cluster.begin_sync(node(0)?);
+            }
+            "read" => return Ok(self.read(node(0)?)),
+            "reads" => return Ok(format!("{} reads wait", cluster.node(node(0)?).reads.len())),
+            "impostor" => {
+                let id = node(0)?;
+                cluster.raft(id).incarnation = Incarnation([0xee; 16]);
+            }
+            "status" => return self.status(),
+            other => return Err(format!("no such command: {other}").into()),
+        }
+        Ok(String::new())
+    }
+
+    fn read(&mut self, id: NodeId) -> String {
+        let now = self.cluster.clock(id);
+        let read = self.cluster.read(id);
+        self.cluster.turn(id, |_, _, _| {});
+        match read {
+            Read::Ready => "at once".into(),
+            Read::After(at) if at.since(now) <= Duration::from_nanos(9) => {
+                "after a majority answers what is sent from now on".into()
+            }
+            Read::After(at) => format!("after {:?}", at.since(now)),
+            Read::NotLeader => "not here".into(),
+        }
+    }
+
+    fn status(&mut self) -> Lines {
+        let mut out = String::new();
+        for node in &self.cluster.nodes {
+            let Some(raft) = &node.raft else {
+                writeln!(out, "{}: down", node.id)?;
+                continue;
+            };
+            let terms: Vec<String> = (raft.first_index().0..=raft.last_index().0)
+                .filter_map(|i| raft.log().term_at(crate::ids::Index(i)))
+                .map(|t| t.to_string())
+                .collect();
+            let (id, role, term) = (node.id, raft.role().as_str(), raft.term());
+            let (first, terms) = (raft.first_index(), terms.join(" "));
+            let (commit, durable) = (raft.commit(), raft.durable());
+            write!(out, "{id}: {role} term {term} log from {first} [{terms}] ")?;
+            write!(out, "durable {durable} commit {commit}")?;
+            for p in raft.progress() {
+                write!(out, "; {} {} {}", p.node, p.state_name(), p.matched)?;
+            }
+            writeln!(out)?;
+        }
+        Ok(out)
+    }
+}
+
+#[test]
+fn every_script_plays_as_written() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/raft/tests/scripts");
+    let mut paths: Vec<_> = std::fs::read_dir(dir)
+        .expect("the scripts are there")
+        .map(|f| f.expect("a file").path())
+        .collect();
+    paths.sort();
+    assert!(paths.len() > 10, "scripts are missing");
+    for path in paths {
+        println!("{}", path.display());
+        let mut play = Play { cluster: Cluster::new(1, 0, World::calm()) };
+        goldenscript::run(&mut play, &path).expect("the script plays as written");
+    }
+}
