@@ -102,7 +102,7 @@ pub(super) fn token(op: Op, low: u64) -> u64 {
 }
 
 /// What a token was made from.
-fn read_token(token: u64) -> (Op, u32) {
+pub(super) fn read_token(token: u64) -> (Op, u32) {
     let op = usize::try_from(token >> 56).ok().and_then(|op| Op::ALL.get(op));
     (*op.expect("tokens are made by `token`"), (token & u64::from(u32::MAX)) as u32)
 }

@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_length_over_the_limit_is_refused_before_any_body_arrives() {
         let mut bytes = Vec::new();
-        wire::frame(&mut bytes, &Header::new(Heartbeat::KIND, 1), |b| b.resize(5000, 0));
+        wire::frame(&mut bytes, &Header::new(Heartbeat::KIND, 1), |b| b.extend([0; 5000]));
         let mut splitter = Splitter::default();
         let result = splitter.feed(&bytes[..HEADER_BYTES], 4096, |_, _| panic!("not a frame"));
         assert!(matches!(result, Err(WireError::TooLarge { length: 5000, .. })));
