@@ -15,7 +15,7 @@ use super::bridge::{CORE_MAILBOX_MAX, Fatal, Post, ToControl, ToCore, mailbox};
 use super::core::{Core, Outfit, Pause};
 use super::counters::Counters;
 use super::links::AddressBook;
-use super::ring::RingError;
+use super::ring::{RingError, require_memlock};
 use super::wal::Writer;
 use crate::engine::{Config, OpenError};
 use crate::ids::{GroupId, Index, NodeId};
@@ -30,6 +30,8 @@ use std::time::Duration;
 
 /// Memory that glommio registers for files of its own, in bytes: its least. Ours go through our ring.
 const GLOMMIO_IO_BYTES: usize = 64 << 10;
+/// What glommio refuses to start below, in KiB of locked memory.
+const GLOMMIO_MEMLOCK_KIB: u64 = 512;
 /// Entries of glommio's own rings.
 const GLOMMIO_RING_DEPTH: usize = 16;
 /// How often a thread asks glommio whether something is due there, unless it is rung.
@@ -126,6 +128,7 @@ pub struct DataPlane {
 pub fn start(plan: Plan) -> Result<DataPlane, StartError> {
     assert!(plan.threads > 0, "a node has at least one thread");
     assert!(plan.threads <= plan.engines, "a thread without an engine has nothing to do");
+    require_memlock(GLOMMIO_MEMLOCK_KIB)?;
     let io = |what: &str| {
         let what = what.to_owned();
         move |error| StartError::Io { what, error }

@@ -379,6 +379,15 @@ impl Ring {
     }
 }
 
+/// Refuses a limit of locked memory below `needed_kib`.
+///
+/// # Errors
+/// [`RingError::Memlock`], with what the limit is.
+pub fn require_memlock(needed_kib: u64) -> Result<(), RingError> {
+    let limit_kib = memlock_kib();
+    if limit_kib < needed_kib { Err(RingError::Memlock { limit_kib }) } else { Ok(()) }
+}
+
 /// Says why the kernel refused to make a ring.
 fn explain(error: io::Error) -> RingError {
     let sysctl = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
