@@ -101,6 +101,52 @@ fn a_write_to_the_wrong_place_is_damage() {
 }
 
 #[test]
+fn a_whole_unit_that_is_not_of_this_place_ends_the_journal() {
+    let mut world = World::new();
+    world.entries(0, 3, 100);
+    world.turn();
+    let before = world.now.clone();
+    world.vote(1, Some(1));
+    world.seal();
+    let write = world.write.expect("a record is pending");
+    world.sync();
+    // Journal, seed, segment, number and page, each of which is another one.
+    for field in [16, 24, 32, 40, 56] {
+        let mut disk = world.disk.clone();
+        let at = write.offset as usize;
+        let unit = &mut file(&mut disk, write.slot)[at..at + write.length];
+        // A number falls by this; the others only differ.
+        unit[field..field + 4].fill(0);
+        let sum = crc32c::crc32c(&unit[4..]);
+        unit[..4].copy_from_slice(&sum.to_le_bytes());
+        let (_, found) = open(&disk, 9).expect("it is no part of the journal");
+        assert_eq!(found, before, "field at {field}");
+    }
+    assert_eq!(open(&world.disk, 9).expect("nothing is damaged").1, world.now);
+}
+
+#[test]
+fn a_lost_unit_at_a_segments_end_is_damage_even_if_nothing_contradicts_it() {
+    let mut world = World::new();
+    world.entries(0, 1, 10);
+    world.turn();
+    let mut last = None;
+    while world.journal.status().segments_live < 2 {
+        world.truncate(0, 0); // cuts nothing
+        world.prepare();
+        world.seal();
+        if world.journal.status().segments_live < 2 {
+            last = world.write;
+        }
+        world.sync();
+    }
+    let last = last.expect("the first segment has a last unit");
+    let at = last.offset as usize;
+    file(&mut world.disk, last.slot)[at..at + PAGE_BYTES].fill(0);
+    assert!(damaged(&world.disk).2.contains("missing"));
+}
+
+#[test]
 fn an_older_copy_of_a_segment_is_damage() {
     let mut world = World::new();
     let mut copies: Vec<Disk> = Vec::new();
