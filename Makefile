@@ -85,7 +85,7 @@ verify: ## Check formatting, lints, tidy, purity, documentation and dependencies
 	$(CARGO) clippy -p wire -p engine --no-default-features -- -D warnings
 	$(MAKE) tidy
 	$(MAKE) pure-proof
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --all-features --no-deps --document-private-items
 	$(MAKE) deny
 
 .PHONY: deny
