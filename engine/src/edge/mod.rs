@@ -32,6 +32,7 @@ pub mod appends;
 pub mod streams;
 
 // The control plane.
+pub mod birth;
 pub mod config;
 pub mod manifest;
 #[cfg(test)]

@@ -1,0 +1,443 @@
+//! How a cluster is born, and how a node finds out whether it belongs to one.
+//!
+//! # How it works
+//!
+//! This runs before any engine, with plain blocking sockets, and hands the listening socket on.
+//!
+//! 1. Every founder makes its data directory: cluster id zero, a random incarnation. It listens, and
+//!    answers [`PeerHello`] with the same.
+//! 2. The founder with the lowest id asks all the others. Once all are present and empty it makes the
+//!    cluster id and writes its manifest, which lists every founder with its incarnation. **That is the
+//!    birth**: before it there is no cluster, after it there is exactly this one.
+//! 3. It sends [`Birth`] to the others, which write their manifests and go on. A founder that missed it
+//!    is told by any born node that meets it later: an empty node takes a `Birth` from whoever
+//!    brings it, if it is listed with its own incarnation.
+//!
+//! A node whose disk was wiped comes back with another incarnation. It is not listed, so no `Birth` is
+//! meant for it: it says so and waits to be added or to replace. If it has the lowest id it finds the
+//! others in a cluster, and makes no second one.
+//!
+//! # Invariants
+//!
+//! - A cluster id is on its maker's disk before anybody else hears of it.
+//! - A node takes a birth only while it is empty, and only with its own incarnation.
+//! - Clients that come too early are told [`wire::Code::NotReady`], never kept waiting.
+//!
+//! # Left out
+//!
+//! Nobody proves who they are: whoever reaches an empty node's port can found a cluster with it. That
+//! comes with authentication. Adding nodes to a cluster comes with membership change.
+
+mod talk;
+#[cfg(test)]
+mod tests;
+
+use super::config::{FOUNDERS_MAX, Peers, SHARDS_MAX};
+use super::manifest::{DataDir, DirError, Manifest, new_cluster};
+use crate::engine::Member;
+use crate::ids::{ClusterId, Incarnation, NodeId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+use wire::header::VERSION;
+use wire::peer::{Birth, PeerHello};
+
+/// How often the founder with the lowest id asks the others.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+/// How often the other founders look who is there, to say for whom they wait.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a cluster is seen that did not take this node in, before that is said.
+const LEFT_OUT_AFTER: Duration = Duration::from_secs(3);
+/// How long a restarted node waits for its peers to say to which cluster they belong.
+const MEET_FOR: Duration = Duration::from_millis(250);
+/// How often a waiting loop looks whether it is over.
+const LOOK_UP: Duration = Duration::from_millis(10);
+/// Connections that are spoken with at a time before the birth.
+const TALKS_MAX: usize = 64;
+
+/// Why a node did not come to belong to a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum BirthError {
+    /// The data directory is refused.
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    /// The listening socket failed.
+    #[error("E131 listening failed: {0}")]
+    Listen(std::io::Error),
+    /// The node was asked to stop.
+    #[error("stopped before the node was part of a cluster")]
+    Stopped,
+}
+
+/// What a node brings to its birth.
+pub struct Founder<'a> {
+    /// Where others reach it; it stays the caller's, and blocking.
+    pub listener: &'a TcpListener,
+    /// Its data directory.
+    pub dir: Arc<DataDir>,
+    /// What stands in it.
+    pub manifest: Manifest,
+    /// The founders and their addresses; empty for a single node.
+    pub peers: Peers,
+    /// How others reach this node.
+    pub advertised: String,
+    /// Set when the node is to stop.
+    pub stop: &'a AtomicBool,
+}
+
+/// Waits until the node belongs to a cluster, and gives its manifest with the founders' present
+/// addresses. A node that does already only makes sure that its peers belong to the same.
+///
+/// # Errors
+/// [`BirthError`].
+pub fn join_cluster(founder: Founder<'_>) -> Result<Manifest, BirthError> {
+    let Founder { listener, dir, manifest, peers, advertised, stop } = founder;
+    let node = manifest.node;
+    let was_born = manifest.is_born();
+    let shared = Arc::new(Shared {
+        dir,
+        state: Mutex::new(State { manifest, failed: None, told_left_out: false }),
+        peers,
+        advertised,
+        over: AtomicBool::new(false),
+        talks: AtomicUsize::new(0),
+    });
+    let alone = shared.peers.iter().all(|(peer, _)| peer == node);
+    if !was_born && alone {
+        shared.found(&[])?;
+    }
+    if !alone {
+        let asker = std::thread::Builder::new().name("birth".into());
+        let asked = Arc::clone(&shared);
+        let asker = asker.spawn(move || {
+            if was_born {
+                asked.meet()
+            } else {
+                asked.ask_until_born()
+            }
+            asked.over.store(true, Ordering::Release);
+        });
+        let asker = asker.map_err(BirthError::Listen)?;
+        let served = shared.serve(listener, stop);
+        shared.over.store(true, Ordering::Release);
+        // A panic there has been told already; here the state decides.
+        let _ = asker.join();
+        served?;
+    }
+    let mut state = shared.lock();
+    if let Some(failed) = state.failed.take() {
+        return Err(failed.into());
+    }
+    shared.with_addresses(state.manifest.clone()).map_err(BirthError::Dir)
+}
+
+struct State {
+    manifest: Manifest,
+    failed: Option<DirError>,
+    told_left_out: bool,
+}
+
+struct Shared {
+    dir: Arc<DataDir>,
+    state: Mutex<State>,
+    peers: Peers,
+    advertised: String,
+    /// Set when there is nothing left to wait for.
+    over: AtomicBool,
+    talks: AtomicUsize,
+}
+
+/// A founder that answered.
+#[derive(Clone, Copy)]
+struct Present {
+    node: NodeId,
+    incarnation: Incarnation,
+    cluster: ClusterId,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while holding the state")
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// What this node says of itself.
+    fn hello(&self) -> PeerHello {
+        let state = self.lock();
+        let m = &state.manifest;
+        PeerHello {
+            cluster: m.cluster.0,
+            incarnation: m.incarnation.0,
+            node: m.node.0,
+            engine: 0,
+            engines: m.engines,
+            version: VERSION,
+        }
+    }
+
+    /// Answers whoever connects, until it is over.
+    fn serve(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        stop: &AtomicBool,
+    ) -> Result<(), BirthError> {
+        let wait = Timespec { tv_sec: 0, tv_nsec: LOOK_UP.subsec_nanos().into() };
+        listener.set_nonblocking(true).map_err(BirthError::Listen)?;
+        while !self.is_over() {
+            if stop.load(Ordering::Acquire) {
+                return Err(BirthError::Stopped);
+            }
+            let mut ready = [PollFd::new(listener, PollFlags::IN)];
+            match poll(&mut ready, Some(&wait)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(e) => return Err(BirthError::Listen(e.into())),
+            }
+            // A connection that is gone again, or for which there is no descriptor, is the
+            // other side's to try again.
+            if let Ok((stream, _)) = listener.accept()
+                && self.talks.load(Ordering::Acquire) < TALKS_MAX
+            {
+                self.talks.fetch_add(1, Ordering::AcqRel);
+                let shared = Arc::clone(self);
+                let talk = move || {
+                    talk::answer(&shared, stream);
+                    shared.talks.fetch_sub(1, Ordering::AcqRel);
+                };
+                let spawned = std::thread::Builder::new().name("birth-talk".into()).spawn(talk);
+                spawned.map_err(BirthError::Listen)?;
+            }
+        }
+        listener.set_nonblocking(false).map_err(BirthError::Listen)
+    }
+
+    /// Takes a birth that somebody brings. Called by any number of connections.
+    fn on_birth(&self, birth: &Birth<'_>) {
+        let Some(told) = read_founders(birth) else {
+            warn!("a malformed birth was ignored");
+            return;
+        };
+        let mut state = self.lock();
+        let State { manifest, failed, told_left_out } = &mut *state;
+        if manifest.is_born() {
+            return;
+        }
+        if !told.contains(&(manifest.node, manifest.incarnation)) {
+            if !std::mem::replace(told_left_out, true) {
+                tell_left_out(ClusterId(birth.cluster));
+            }
+            return;
+        }
+        let mut founders = Vec::with_capacity(told.len());
+        for (node, incarnation) in told {
+            let Some(address) = self.address(manifest.node, node) else {
+                warn!(%node, "a birth was ignored: --peers does not name its founder {node}. Give all nodes the same --peers");
+                return;
+            };
+            founders.push(Member { node, incarnation, address });
+        }
+        let cluster = ClusterId(birth.cluster);
+        let born = Manifest { cluster, shards: birth.shards, founders, ..manifest.clone() };
+        match self.dir.write(&born) {
+            Ok(()) => {
+                info!(%cluster, "the cluster is born");
+                *manifest = born;
+            }
+            Err(e) => *failed = Some(e),
+        }
+        self.over.store(true, Ordering::Release);
+    }
+
+    /// Makes the cluster: this node and the `others`, all present and empty.
+    fn found(&self, others: &[Present]) -> Result<(), DirError> {
+        let mut state = self.lock();
+        let m = &state.manifest;
+        assert!(!m.is_born(), "a born node founds nothing");
+        let mut rows: Vec<_> = others.iter().map(|p| (p.node, p.incarnation)).collect();
+        rows.push((m.node, m.incarnation));
+        rows.sort_unstable();
+        let member = |(node, incarnation)| {
+            let address = self.address(m.node, node).expect("only listed nodes are asked");
+            Member { node, incarnation, address }
+        };
+        let founders = rows.into_iter().map(member).collect();
+        let born = Manifest { cluster: new_cluster(), founders, ..m.clone() };
+        self.dir.write(&born)?;
+        info!(cluster = %born.cluster, founders = born.founders.len(), "the cluster is born");
+        state.manifest = born;
+        Ok(())
+    }
+
+    fn address(&self, me: NodeId, node: NodeId) -> Option<String> {
+        if node == me {
+            return Some(self.advertised.clone());
+        }
+        self.peers.address(node).map(str::to_owned)
+    }
+
+    /// Asks the others until there is a cluster, by this node or by another.
+    fn ask_until_born(&self) {
+        let (me, engines) = {
+            let state = self.lock();
+            (state.manifest.node, state.manifest.engines)
+        };
+        let lowest = self.peers.iter().next().is_some_and(|(node, _)| node == me);
+        let mut said = String::new();
+        let mut cluster_seen: Option<Instant> = None;
+        while !self.is_over() {
+            let mut waits = Vec::new();
+            let mut present = Vec::new();
+            for (node, address) in self.peers.iter().filter(|(node, _)| *node != me) {
+                match talk::ask(address, &self.hello()) {
+                    Ok(hello) if hello.node != node.0 => {
+                        waits.push(format!("node {node} ({address} answers as node {})", hello.node));
+                    }
+                    Ok(hello) if hello.engines != engines => waits.push(format!(
+                        "node {node} (it has {} engines and this node {engines}: give both the same --engines)",
+                        hello.engines
+                    )),
+                    Ok(hello) => present.push(Present {
+                        node,
+                        incarnation: Incarnation(hello.incarnation),
+                        cluster: ClusterId(hello.cluster),
+                    }),
+                    Err(_) => waits.push(format!("node {node} at {address}")),
+                }
+            }
+            let cluster = present.iter().map(|p| p.cluster).find(|c| *c != ClusterId::NONE);
+            match cluster {
+                Some(cluster) => self.see_cluster(cluster, &mut cluster_seen),
+                None if lowest && waits.is_empty() => {
+                    return self.found_and_tell(&present);
+                }
+                None => {
+                    let says = waits.join(", ");
+                    if !says.is_empty() && says != said {
+                        info!("waiting for {says}");
+                        said = says;
+                    }
+                }
+            }
+            self.rest(if lowest { ASK_EVERY } else { LOOK_EVERY });
+        }
+    }
+
+    /// A founder is in a cluster already. Either its birth is on the way here, or this node was
+    /// left out.
+    fn see_cluster(&self, cluster: ClusterId, seen: &mut Option<Instant>) {
+        if seen.get_or_insert_with(Instant::now).elapsed() < LEFT_OUT_AFTER {
+            return;
+        }
+        let mut state = self.lock();
+        if !std::mem::replace(&mut state.told_left_out, true) {
+            tell_left_out(cluster);
+        }
+    }
+
+    fn found_and_tell(&self, present: &[Present]) {
+        if let Err(e) = self.found(present) {
+            self.lock().failed = Some(e);
+            return;
+        }
+        let (cluster, shards, rows) = {
+            let state = self.lock();
+            let m = &state.manifest;
+            (m.cluster, m.shards, write_founders(&m.founders))
+        };
+        let birth = Birth { cluster: cluster.0, shards, founders: &rows };
+        for node in present.iter().map(|p| p.node) {
+            let address = self.peers.address(node).expect("only listed nodes are asked");
+            if let Err(e) = talk::tell(address, &self.hello(), &birth) {
+                info!(%node, "not told of the birth ({e}); it will be when it is met");
+            }
+        }
+    }
+
+    /// Asks the peers, once, to which cluster they belong. The node starts unless more of those that
+    /// answer belong to another cluster than to its own.
+    fn meet(&self) {
+        let (me, own) = {
+            let state = self.lock();
+            (state.manifest.node, state.manifest.cluster)
+        };
+        let hello = self.hello();
+        let clusters: Vec<ClusterId> = std::thread::scope(|scope| {
+            let ask = |address: &str| talk::ask_within(address, &hello, MEET_FOR);
+            let others = self.peers.iter().filter(|(node, _)| *node != me);
+            let asked: Vec<_> =
+                others.map(|(_, address)| scope.spawn(move || ask(address))).collect();
+            let answers = asked.into_iter().filter_map(|t| t.join().ok()?.ok());
+            answers.map(|hello| ClusterId(hello.cluster)).collect()
+        });
+        let same = clusters.iter().filter(|c| **c == own).count();
+        let mut other = clusters.iter().filter(|c| **c != own && **c != ClusterId::NONE);
+        let strangers = other.clone().count();
+        if let Some(peers) = other.next()
+            && strangers > same
+        {
+            let path = self.dir.path().to_owned();
+            self.lock().failed = Some(DirError::OtherCluster { path, kept: own, peers: *peers });
+        }
+    }
+
+    /// Sleeps, but not past the end.
+    fn rest(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while !self.is_over() && Instant::now() < until {
+            std::thread::sleep(LOOK_UP.min(time));
+        }
+    }
+
+    /// A manifest's founders with the addresses that the configuration gives them now.
+    fn with_addresses(&self, mut manifest: Manifest) -> Result<Manifest, DirError> {
+        for (node, _) in self.peers.iter() {
+            if !manifest.founders.iter().any(|f| f.node == node) {
+                return Err(DirError::NotAFounder { node, cluster: manifest.cluster });
+            }
+        }
+        for founder in &mut manifest.founders {
+            if let Some(address) = self.address(manifest.node, founder.node) {
+                founder.address = address;
+            }
+        }
+        Ok(manifest)
+    }
+}
+
+fn tell_left_out(cluster: ClusterId) {
+    warn!(
+        "cluster {cluster} exists and does not know this data directory: waiting to be added or to replace a node of it"
+    );
+}
+
+fn read_founders(birth: &Birth<'_>) -> Option<Vec<(NodeId, Incarnation)>> {
+    let (rows, rest) = birth.founders.as_chunks::<20>();
+    let sound = rest.is_empty()
+        && birth.cluster != ClusterId::NONE.0
+        && (1..=FOUNDERS_MAX).contains(&rows.len())
+        && (1..=SHARDS_MAX).contains(&birth.shards);
+    sound.then(|| rows.iter().map(read_founder).collect())
+}
+
+fn read_founder(row: &[u8; 20]) -> (NodeId, Incarnation) {
+    let (node, incarnation) = row.split_at(4);
+    let node = u32::from_le_bytes(node.try_into().expect("a row begins with 4 bytes of node"));
+    let incarnation = incarnation.try_into().expect("a row ends with 16 bytes of incarnation");
+    (NodeId(node), Incarnation(incarnation))
+}
+
+/// The founders as [`Birth`] carries them.
+pub fn write_founders(founders: &[Member]) -> Vec<u8> {
+    let mut rows = Vec::with_capacity(20 * founders.len());
+    for founder in founders {
+        rows.extend_from_slice(&founder.node.0.to_le_bytes());
+        rows.extend_from_slice(&founder.incarnation.0);
+    }
+    rows
+}

@@ -1,0 +1,178 @@
+//! One conversation between nodes before the birth: whole frames over a blocking socket, with a limit
+//! on every wait.
+
+use super::Shared;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+use wire::message::Error;
+use wire::peer::{Birth, PeerHello};
+use wire::{Code, Header, Kind, WireError};
+
+/// How long a founder may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// How long whoever connects may take to say what it wants.
+const SPEAK_WITHIN: Duration = Duration::from_secs(2);
+/// The longest frame before the birth, in bytes.
+const FRAME_BYTES_MAX: usize = 16 << 10;
+/// Frames in one conversation, at most.
+const FRAMES_MAX: usize = 8;
+
+/// Asks the node at `address` who it is.
+pub fn ask(address: &str, hello: &PeerHello) -> io::Result<PeerHello> {
+    ask_within(address, hello, ANSWER_WITHIN)
+}
+
+/// Asks the node at `address` who it is, and waits for at most `time`.
+pub fn ask_within(address: &str, hello: &PeerHello, time: Duration) -> io::Result<PeerHello> {
+    Talk::open(address, time)?.hello(hello)
+}
+
+/// Tells the node at `address` of a birth, and returns once it says that it belongs to the cluster.
+pub fn tell(address: &str, hello: &PeerHello, birth: &Birth<'_>) -> io::Result<()> {
+    let mut talk = Talk::open(address, ANSWER_WITHIN)?;
+    talk.hello(hello)?;
+    talk.say(Birth::KIND, |b| birth.encode(b))?;
+    let answer = talk.hear_hello()?;
+    if answer.cluster == birth.cluster {
+        return Ok(());
+    }
+    Err(io::Error::new(ErrorKind::InvalidData, "it did not take the birth"))
+}
+
+/// Answers a connection that somebody opened.
+pub fn answer(shared: &Shared, stream: TcpStream) {
+    let mut talk = match Talk::over(stream, SPEAK_WITHIN) {
+        Ok(talk) => talk,
+        Err(_) => return,
+    };
+    for _ in 0..FRAMES_MAX {
+        // Whatever goes wrong with a connection ends that connection, and no more.
+        if !talk.answer_one(shared).unwrap_or(false) {
+            return;
+        }
+    }
+}
+
+struct Talk {
+    stream: TcpStream,
+    /// Bytes read; the first `used` belong to the frame that was heard last.
+    bytes: Vec<u8>,
+    used: usize,
+    until: Instant,
+}
+
+impl Talk {
+    fn open(address: &str, time: Duration) -> io::Result<Talk> {
+        let until = Instant::now() + time;
+        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+        for address in address.to_socket_addrs()? {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            match TcpStream::connect_timeout(&address, left) {
+                Ok(stream) => return Talk::over(stream, time),
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+
+    fn over(stream: TcpStream, time: Duration) -> io::Result<Talk> {
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(false)?;
+        stream.set_write_timeout(Some(time))?;
+        Ok(Talk { stream, bytes: Vec::new(), used: 0, until: Instant::now() + time })
+    }
+
+    fn hello(&mut self, hello: &PeerHello) -> io::Result<PeerHello> {
+        self.say(PeerHello::KIND, |b| hello.encode(b))?;
+        self.hear_hello()
+    }
+
+    fn hear_hello(&mut self) -> io::Result<PeerHello> {
+        match self.hear()? {
+            Ok((header, body)) if header.kind == PeerHello::KIND => {
+                PeerHello::view(body).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))
+            }
+            Ok(_) => Err(io::Error::new(ErrorKind::InvalidData, "it answered something else")),
+            Err(e) => Err(io::Error::new(ErrorKind::InvalidData, e)),
+        }
+    }
+
+    /// Hears a frame and answers it. Says whether to go on.
+    fn answer_one(&mut self, shared: &Shared) -> io::Result<bool> {
+        let (kind, request) = match self.hear()? {
+            Err(e) => {
+                let code = match e {
+                    WireError::Version { .. } => Code::WrongVersion,
+                    WireError::TooLarge { .. } => Code::TooLarge,
+                    WireError::Malformed => Code::BadMessage,
+                    _ => Code::BadFrame,
+                };
+                self.refuse(0, code)?;
+                return Ok(false);
+            }
+            Ok((header, body)) => {
+                if header.kind == Birth::KIND
+                    && let Ok(birth) = Birth::view(body)
+                {
+                    shared.on_birth(&birth);
+                }
+                (header.kind, header.request)
+            }
+        };
+        if kind != PeerHello::KIND && kind != Birth::KIND {
+            self.refuse(request, Code::NotReady)?;
+            return Ok(false);
+        }
+        let hello = shared.hello();
+        self.say(PeerHello::KIND, |b| hello.encode(b))?;
+        Ok(true)
+    }
+
+    fn refuse(&mut self, request: u64, code: Code) -> io::Result<()> {
+        let text = code.advice().as_bytes();
+        let error = Error { code: code.number(), retry_ms: 100, node: 0, engine: 0, text };
+        let mut out = Vec::new();
+        wire::frame(&mut out, &Header::new(Error::KIND, request), |b| error.encode(b));
+        self.stream.write_all(&out)
+    }
+
+    fn say(&mut self, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        let mut out = Vec::new();
+        wire::frame(&mut out, &Header::new(kind, 0), body);
+        self.stream.write_all(&out)
+    }
+
+    /// Waits for the next frame.
+    fn hear(&mut self) -> io::Result<Result<(Header, &[u8]), WireError>> {
+        self.bytes.drain(..self.used);
+        self.used = 0;
+        let (header, used) = loop {
+            match wire::split(&self.bytes, FRAME_BYTES_MAX) {
+                Ok(Some(frame)) => break (frame.header, frame.used),
+                Ok(None) => self.read_more()?,
+                Err(e) => return Ok(Err(e)),
+            }
+        };
+        self.used = used;
+        Ok(Ok((header, &self.bytes[wire::HEADER_BYTES..used])))
+    }
+
+    fn read_more(&mut self) -> io::Result<()> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        let mut piece = [0; 4096];
+        let count = self.stream.read(&mut piece)?;
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        self.bytes.extend_from_slice(&piece[..count]);
+        Ok(())
+    }
+}

@@ -1,0 +1,225 @@
+use super::*;
+use crate::edge::manifest::{WriterKind, new_incarnation};
+use crate::edge::testing::TempDir;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread::JoinHandle;
+use wire::message::Hello;
+use wire::{Code, Header};
+
+/// A machine of the test: a port and a disk that outlive the node on it.
+struct Machine {
+    temp: TempDir,
+    listener: Arc<TcpListener>,
+    stop: Arc<AtomicBool>,
+}
+
+type Outcome = Result<Manifest, BirthError>;
+
+impl Machine {
+    fn new() -> Machine {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Machine { temp: TempDir::new(), listener: listener.into(), stop: Arc::default() }
+    }
+
+    fn address(&self) -> String {
+        self.listener.local_addr().unwrap().to_string()
+    }
+
+    /// Starts a node here, as `tercetd` does.
+    fn start(&self, node: u32, peers: &Peers) -> JoinHandle<Outcome> {
+        let dir = Arc::new(DataDir::take(self.temp.path()).unwrap());
+        let manifest = dir.read(NodeId(node)).unwrap().unwrap_or_else(|| {
+            let fresh = Manifest {
+                cluster: ClusterId::NONE,
+                node: NodeId(node),
+                incarnation: new_incarnation(),
+                engines: 2,
+                shards: 12,
+                segment_bytes: 64 << 20,
+                writer: WriterKind::Mapped,
+                writer_why: String::new(),
+                founders: vec![],
+            };
+            dir.write(&fresh).unwrap();
+            fresh
+        });
+        let (listener, stop) = (Arc::clone(&self.listener), Arc::clone(&self.stop));
+        let (peers, advertised) = (peers.clone(), self.address());
+        std::thread::spawn(move || {
+            let (listener, stop) = (&*listener, &*stop);
+            join_cluster(Founder { listener, dir, manifest, peers, advertised, stop })
+        })
+    }
+
+    fn wipe(&self) {
+        std::fs::remove_file(self.temp.path().join("MANIFEST")).unwrap();
+    }
+
+    fn stop(&self, node: JoinHandle<Outcome>) -> Outcome {
+        self.stop.store(true, Ordering::Release);
+        let outcome = node.join().unwrap();
+        self.stop.store(false, Ordering::Release);
+        outcome
+    }
+}
+
+fn machines() -> ([Machine; 3], Peers) {
+    let machines = [Machine::new(), Machine::new(), Machine::new()];
+    let peers = Peers::new((1..).map(NodeId).zip(machines.iter().map(Machine::address)));
+    (machines, peers)
+}
+
+fn all(nodes: Vec<JoinHandle<Outcome>>) -> Vec<Manifest> {
+    nodes.into_iter().map(|n| n.join().unwrap().unwrap()).collect()
+}
+
+fn pause() {
+    std::thread::sleep(Duration::from_millis(300));
+}
+
+#[test]
+fn a_single_node_is_born_at_once() {
+    let machine = Machine::new();
+    let born = machine.start(1, &Peers::default()).join().unwrap().unwrap();
+    assert!(born.is_born());
+    assert_eq!(born.founders.len(), 1);
+    assert_eq!(born.founders[0].address, machine.address());
+    let again = machine.start(1, &Peers::default()).join().unwrap().unwrap();
+    assert_eq!(again, born);
+}
+
+#[test]
+fn three_nodes_are_born_as_one_cluster_when_the_last_is_there() {
+    let (m, peers) = machines();
+    let first = m[0].start(1, &peers);
+    let third = m[2].start(3, &peers);
+    pause();
+    assert!(!first.is_finished() && !third.is_finished(), "two of three make no cluster");
+    let born = all(vec![first, m[1].start(2, &peers), third]);
+    assert!(born[0].is_born());
+    for node in &born {
+        assert_eq!(node.cluster, born[0].cluster);
+        assert_eq!(node.founders, born[0].founders);
+    }
+    let ids: Vec<_> = born[0].founders.iter().map(|f| f.node.0).collect();
+    assert_eq!(ids, [1, 2, 3]);
+}
+
+#[test]
+fn born_nodes_start_again_one_by_one_and_all_at_once() {
+    let (m, peers) = machines();
+    let start = || m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect();
+    let born = all(start());
+    assert_eq!(all(start()), born);
+    for (m, node) in m.iter().zip(1..) {
+        assert_eq!(all(vec![m.start(node, &peers)])[0].cluster, born[0].cluster);
+    }
+}
+
+#[test]
+fn a_founder_that_missed_the_birth_is_told_by_any_node() {
+    let (m, peers) = machines();
+    let nodes: Vec<_> = m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect();
+    let born = all(nodes);
+    // As if the birth had not reached node 3: its manifest stands as before.
+    let dir = DataDir::take(m[2].temp.path()).unwrap();
+    let empty = Manifest { cluster: ClusterId::NONE, founders: vec![], ..born[2].clone() };
+    dir.write(&empty).unwrap();
+    drop(dir);
+    let third = m[2].start(3, &peers);
+    let rows = write_founders(&born[1].founders);
+    let birth = Birth { cluster: born[1].cluster.0, shards: 12, founders: &rows };
+    let hello = PeerHello {
+        cluster: born[1].cluster.0,
+        incarnation: born[1].incarnation.0,
+        node: 2,
+        engine: 0,
+        engines: 2,
+        version: VERSION,
+    };
+    talk::tell(&m[2].address(), &hello, &birth).unwrap();
+    assert_eq!(all(vec![third])[0].cluster, born[0].cluster);
+}
+
+#[test]
+fn a_wiped_node_waits_and_takes_no_birth_even_with_the_lowest_id() {
+    let (m, peers) = machines();
+    let nodes: Vec<_> = m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect();
+    let born = all(nodes);
+    m[0].wipe();
+    let wiped = m[0].start(1, &peers);
+    let rows = write_founders(&born[1].founders);
+    let birth = Birth { cluster: born[1].cluster.0, shards: 12, founders: &rows };
+    let hello = PeerHello { cluster: birth.cluster, ..PeerHello::decode(&[0; 45]).unwrap() };
+    assert!(talk::tell(&m[0].address(), &hello, &birth).is_err());
+    // The others answer as born nodes while they start again; the wiped one founds nothing.
+    let others = vec![m[1].start(2, &peers), m[2].start(3, &peers)];
+    assert_eq!(all(others)[0].cluster, born[0].cluster);
+    pause();
+    assert!(!wiped.is_finished());
+    assert!(matches!(m[0].stop(wiped), Err(BirthError::Stopped)));
+}
+
+#[test]
+fn a_data_directory_of_another_cluster_is_refused() {
+    let (m, peers) = machines();
+    let nodes: Vec<_> = m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect();
+    let born = all(nodes);
+    let stranger = Machine::new();
+    let dir = DataDir::take(stranger.temp.path()).unwrap();
+    let other = Manifest { cluster: ClusterId([5; 16]), ..born[2].clone() };
+    dir.write(&other).unwrap();
+    drop(dir);
+    // Node 3 comes with the wrong disk while 1 and 2 are there. They start in turn until it met them.
+    let wrong = Machine { listener: Arc::clone(&m[2].listener), ..stranger };
+    let refused = (0..20).find_map(|_| {
+        let others = vec![m[0].start(1, &peers), m[1].start(2, &peers)];
+        let outcome = wrong.start(3, &peers).join().unwrap();
+        for other in others {
+            other.join().unwrap().unwrap();
+        }
+        outcome.err()
+    });
+    let e = refused.expect("it met the others").to_string();
+    assert!(e.starts_with("E115 ") && e.contains(&born[0].cluster.to_string()), "{e}");
+}
+
+#[test]
+fn peers_that_the_cluster_does_not_have_are_refused() {
+    let machine = Machine::new();
+    machine.start(1, &Peers::default()).join().unwrap().unwrap();
+    let peers = Peers::new([(NodeId(1), machine.address()), (NodeId(2), "127.0.0.1:1".into())]);
+    let e = machine.start(1, &peers).join().unwrap().unwrap_err().to_string();
+    assert!(e.starts_with("E118 ") && e.contains("node 2"), "{e}");
+}
+
+#[test]
+fn clients_that_come_too_early_are_told_and_closed() {
+    let (m, peers) = machines();
+    let waiting = m[0].start(1, &peers);
+    let hello = Hello {
+        cluster: [0; 16],
+        client: [0; 16],
+        engine: 0,
+        version_min: 1,
+        version_max: 1,
+        name: b"",
+        credentials: b"",
+    };
+    let mut early = Vec::new();
+    wire::frame(&mut early, &Header::new(Hello::KIND, 7), |b| hello.encode(b));
+    for (bytes, request, code) in
+        [(&early[..], 7, Code::NotReady), (&[0x55; 100][..], 0, Code::BadFrame)]
+    {
+        let mut stream = TcpStream::connect(m[0].address()).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut heard = Vec::new();
+        // The close may come as a reset: bytes that were not read are thrown away.
+        let _ = stream.read_to_end(&mut heard);
+        let frame = wire::split(&heard, 4096).unwrap().unwrap();
+        let error = wire::message::Error::decode(frame.body).unwrap();
+        assert_eq!((frame.header.request, error.code), (request, code.number()));
+    }
+    assert!(matches!(m[0].stop(waiting), Err(BirthError::Stopped)));
+}
