@@ -35,5 +35,6 @@ pub mod streams;
 pub mod birth;
 pub mod config;
 pub mod manifest;
+pub mod snapshots;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -9,10 +9,20 @@ pub struct TempDir(PathBuf);
 impl TempDir {
     /// A new, empty one.
     pub fn new() -> TempDir {
+        TempDir::below(&std::env::temp_dir())
+    }
+
+    /// A new, empty one where the build's output is: on a disk, though the other may be memory.
+    pub fn on_disk() -> TempDir {
+        let program = std::env::current_exe().expect("the test's program has a path");
+        TempDir::below(program.parent().expect("it lies in a directory"))
+    }
+
+    fn below(parent: &Path) -> TempDir {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tercet-test-{}-{count}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let path = parent.join(name);
         std::fs::create_dir_all(&path).expect("the directory for temporary files is writable");
         TempDir(path)
     }

@@ -1,0 +1,287 @@
+//! Snapshot files: written beside the cores, read back only when an engine opens.
+//!
+//! ```text
+//!  DIR/engine-KK/snapshots/g7-120034.snap      group 7 at index 120034
+//!                          g7-120034.snap.new  on its way there; removed at the next start
+//!
+//!  at  size  field
+//!   0     8  magic      "TCTSNAP1"
+//!   8     4  checksum   CRC-32C of the header from byte 12 to its end
+//!  12     4  version    1
+//!  16     4  group
+//!  20     4  state sum  CRC-32C of the state
+//!  24     8  index      that the snapshot stands for
+//!  32     8  term       of the entry at that index
+//!  40     8  length     of the state, in bytes
+//!  48    16  zero
+//!  64        state
+//! ```
+//!
+//! # How it works
+//!
+//! [`save`] writes under a temporary name with glommio's direct I/O (the state is not read again before
+//! the next start, so it has no business in the page cache), syncs it, gives it its name and syncs the
+//! directory. Only then may the engine say in its journal that the snapshot is there, and only after
+//! that free the log behind it. [`load`] believes nothing that its checksums do not cover.
+//!
+//! # Invariants
+//!
+//! - A file with a final name is whole and was synced.
+//! - A snapshot that no journal named (a crash came between) is removed at the next start.
+//!
+//! # Left out
+//!
+//! A snapshot is handed over as one piece of memory; streaming comes when snapshots stop stalling the
+//! core.
+
+use crate::effects::SnapshotSave;
+use crate::ids::{GroupId, Index};
+use glommio::io::{BufferedFile, Directory, DmaFile, OpenOptions};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+/// Size of the header, in bytes.
+pub const HEADER_BYTES: usize = 64;
+const MAGIC: &[u8; 8] = b"TCTSNAP1";
+const VERSION: u32 = 1;
+const CHECKED_FROM: usize = 12;
+/// How much is written at a time, in bytes.
+const PIECE_BYTES: usize = 256 << 10;
+const SUFFIX: &str = ".snap";
+const SUFFIX_NEW: &str = ".snap.new";
+
+const _: () = assert!(8 + 4 + 4 + 4 + 4 + 8 + 8 + 8 + 16 == HEADER_BYTES);
+const _: () = assert!(PIECE_BYTES.is_multiple_of(4096));
+
+/// What is wrong with a snapshot file.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It can't be read.
+    #[error("the snapshot {path:?} can't be read: {why}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        why: io::Error,
+    },
+    /// It is not what was written.
+    #[error("the snapshot {path:?} is damaged: {why}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: &'static str,
+    },
+}
+
+/// Where an engine's snapshots are.
+pub fn dir(engine_dir: &Path) -> PathBuf {
+    engine_dir.join("snapshots")
+}
+
+fn path(engine_dir: &Path, group: GroupId, index: Index) -> PathBuf {
+    dir(engine_dir).join(format!("g{group}-{index}{SUFFIX}"))
+}
+
+/// Makes an engine's directory of snapshots, unless it is there, and removes what was not finished.
+///
+/// # Errors
+/// What the system says.
+pub fn prepare(engine_dir: &Path) -> io::Result<()> {
+    let dir = dir(engine_dir);
+    fs::create_dir_all(&dir)?;
+    for row in fs::read_dir(&dir)? {
+        let row = row?;
+        if row.file_name().to_string_lossy().ends_with(SUFFIX_NEW) {
+            fs::remove_file(row.path())?;
+        }
+    }
+    super::manifest::sync_dir(engine_dir)?;
+    super::manifest::sync_dir(&dir)
+}
+
+/// Removes the snapshots that no journal names.
+///
+/// # Errors
+/// What the system says.
+pub fn keep_only(engine_dir: &Path, named: &BTreeSet<(GroupId, Index)>) -> io::Result<()> {
+    for row in fs::read_dir(dir(engine_dir))? {
+        let row = row?;
+        let name = row.file_name();
+        if parse_name(&name.to_string_lossy()).is_some_and(|name| !named.contains(&name)) {
+            fs::remove_file(row.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn parse_name(name: &str) -> Option<(GroupId, Index)> {
+    let (group, index) = name.strip_prefix('g')?.strip_suffix(SUFFIX)?.split_once('-')?;
+    Some((GroupId(group.parse().ok()?), Index(index.parse().ok()?)))
+}
+
+/// Reads a snapshot's state, or `None` when there is no such file.
+///
+/// # Errors
+/// [`LoadError`] when it can't be read or is not what was written.
+pub fn load(engine_dir: &Path, group: GroupId, index: Index) -> Result<Option<Vec<u8>>, LoadError> {
+    let path = path(engine_dir, group, index);
+    let mut bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(why) => return Err(LoadError::Io { path, why }),
+    };
+    match check(&bytes, group, index) {
+        Ok(()) => {
+            bytes.drain(..HEADER_BYTES);
+            Ok(Some(bytes))
+        }
+        Err(why) => Err(LoadError::Damaged { path, why }),
+    }
+}
+
+fn check(bytes: &[u8], group: GroupId, index: Index) -> Result<(), &'static str> {
+    let head = bytes.first_chunk::<HEADER_BYTES>().ok_or("it is shorter than a header")?;
+    let state = &bytes[HEADER_BYTES..];
+    let u32_at = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("4 bytes"));
+    let u64_at = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
+    if head[..8] != *MAGIC {
+        return Err("it does not begin with \"TCTSNAP1\"");
+    }
+    if u32_at(8) != crc32c::crc32c(&head[CHECKED_FROM..]) {
+        return Err("the header's checksum does not match");
+    }
+    if u32_at(12) != VERSION {
+        return Err("its format version is not known here");
+    }
+    if u32_at(16) != group.0 || u64_at(24) != index.0 {
+        return Err("it is a snapshot of something else");
+    }
+    if u64_at(40) != state.len() as u64 {
+        return Err("its length is not what the header says");
+    }
+    if u32_at(20) != crc32c::crc32c(state) {
+        return Err("the state's checksum does not match");
+    }
+    Ok(())
+}
+
+fn header(save: &SnapshotSave) -> [u8; HEADER_BYTES] {
+    let mut head = [0; HEADER_BYTES];
+    head[..8].copy_from_slice(MAGIC);
+    head[12..16].copy_from_slice(&VERSION.to_le_bytes());
+    head[16..20].copy_from_slice(&save.group.0.to_le_bytes());
+    head[20..24].copy_from_slice(&crc32c::crc32c(&save.bytes).to_le_bytes());
+    head[24..32].copy_from_slice(&save.index.0.to_le_bytes());
+    head[32..40].copy_from_slice(&save.term.0.to_le_bytes());
+    head[40..48].copy_from_slice(&(save.bytes.len() as u64).to_le_bytes());
+    let sum = crc32c::crc32c(&head[CHECKED_FROM..]);
+    head[8..12].copy_from_slice(&sum.to_le_bytes());
+    head
+}
+
+/// Writes a snapshot; it is on the disk once this returns. Runs on a glommio executor.
+///
+/// # Errors
+/// What the system says. What was written so far has a temporary name.
+pub async fn save(engine_dir: &Path, save: &SnapshotSave) -> io::Result<()> {
+    let last = path(engine_dir, save.group, save.index);
+    let new = last.with_extension("snap.new");
+    let head = header(save);
+    let mut options = OpenOptions::new();
+    // The right to read is for glommio, which tries the file system out with a read.
+    options.read(true).write(true).create(true).truncate(true).mode(0o600);
+    match options.dma_open(&new).await {
+        Ok(file) => write_direct(file, &head, &save.bytes).await?,
+        Err(e) if no_direct_io(&e) => {
+            write_buffered(options.buffered_open(&new).await?, &head, &save.bytes).await?;
+        }
+        Err(e) => return Err(e.into()),
+    }
+    glommio::io::rename(&new, &last).await?;
+    let dir = Directory::open(dir(engine_dir)).await?;
+    dir.sync().await?;
+    Ok(dir.close().await?)
+}
+
+/// Removes a snapshot. That it is gone already is no error.
+///
+/// # Errors
+/// What the system says.
+pub async fn remove(engine_dir: &Path, group: GroupId, index: Index) -> io::Result<()> {
+    match glommio::io::remove(path(engine_dir, group, index)).await {
+        Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),
+        Err(e) => Err(e.into()),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn no_direct_io(e: &glommio::GlommioError<()>) -> bool {
+    [Errno::INVAL, Errno::NOTTY, Errno::OPNOTSUPP]
+        .iter()
+        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+async fn write_direct(file: DmaFile, head: &[u8], state: &[u8]) -> io::Result<()> {
+    let mut rest = [head, state];
+    let mut at = 0;
+    loop {
+        let left: usize = rest.iter().map(|r| r.len()).sum();
+        if left == 0 {
+            break;
+        }
+        let whole = left.min(PIECE_BYTES);
+        let length = whole.next_multiple_of(4096);
+        let mut buffer = file.alloc_dma_buffer(length);
+        let piece = &mut buffer.as_bytes_mut()[..length];
+        fill(&mut rest, &mut piece[..whole]);
+        piece[whole..].fill(0);
+        let wrote = file.write_at(buffer, at).await?;
+        if wrote != length {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        at += length as u64;
+    }
+    file.truncate((head.len() + state.len()) as u64).await?;
+    file.fdatasync().await?;
+    Ok(file.close().await?)
+}
+
+async fn write_buffered(file: BufferedFile, head: &[u8], state: &[u8]) -> io::Result<()> {
+    let mut rest = [head, state];
+    let mut at = 0;
+    loop {
+        let left: usize = rest.iter().map(|r| r.len()).sum();
+        if left == 0 {
+            break;
+        }
+        let mut piece = vec![0; left.min(PIECE_BYTES)];
+        let length = piece.len();
+        fill(&mut rest, &mut piece);
+        let wrote = file.write_at(piece, at).await?;
+        if wrote != length {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        at += length as u64;
+    }
+    file.fdatasync().await?;
+    Ok(file.close().await?)
+}
+
+/// Fills `out` from the front of `rest`, which is at least as long.
+fn fill(rest: &mut [&[u8]; 2], mut out: &mut [u8]) {
+    for part in rest {
+        let count = part.len().min(out.len());
+        let (now, later) = part.split_at(count);
+        out[..count].copy_from_slice(now);
+        out = &mut out[count..];
+        *part = later;
+    }
+    assert!(out.is_empty(), "no more is asked for than is left");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+use super::*;
+use crate::edge::testing::TempDir;
+use crate::ids::Term;
+use glommio::{LocalExecutorBuilder, Placement};
+
+const GROUP: GroupId = GroupId(7);
+
+/// Runs on an executor as the control plane's.
+fn run<T: Send + 'static>(work: impl Future<Output = T>) -> T {
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(1 << 20).make();
+    executor.unwrap().run(work)
+}
+
+fn snapshot(index: u64, length: usize) -> SnapshotSave {
+    let bytes = (0..length).map(|at| (at * 7 + at / 251) as u8).collect();
+    SnapshotSave { group: GROUP, index: Index(index), term: Term(3), bytes }
+}
+
+/// A directory on a disk, so that direct I/O is tried too.
+fn engine_dir() -> TempDir {
+    let temp = TempDir::on_disk();
+    prepare(temp.path()).unwrap();
+    temp
+}
+
+#[test]
+fn a_snapshot_reads_back_as_it_was_saved_whatever_its_length() {
+    let temp = engine_dir();
+    let lengths = [0, 1, 4032, 4033, 4096, PIECE_BYTES - 64, PIECE_BYTES, 3 * PIECE_BYTES + 5];
+    for (index, length) in (1..).zip(lengths) {
+        let saved = snapshot(index, length);
+        run(save(temp.path(), &saved)).unwrap();
+        let loaded = load(temp.path(), GROUP, Index(index)).unwrap();
+        assert!(loaded == Some(saved.bytes), "a state of {length} bytes");
+    }
+    assert!(load(temp.path(), GROUP, Index(99)).unwrap().is_none());
+}
+
+#[test]
+fn a_snapshot_is_saved_where_there_is_no_direct_io() {
+    let temp = TempDir::new();
+    prepare(temp.path()).unwrap();
+    let saved = snapshot(1, PIECE_BYTES + 9);
+    let new = path(temp.path(), GROUP, Index(1));
+    run(async {
+        let file = BufferedFile::create(&new).await.unwrap();
+        write_buffered(file, &header(&saved), &saved.bytes).await.unwrap();
+    });
+    assert_eq!(load(temp.path(), GROUP, Index(1)).unwrap(), Some(saved.bytes));
+}
+
+#[test]
+fn no_flipped_bit_and_no_cut_gets_through() {
+    let temp = engine_dir();
+    run(save(temp.path(), &snapshot(5, 200))).unwrap();
+    let file = path(temp.path(), GROUP, Index(5));
+    let good = fs::read(&file).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        fs::write(&file, &bad).unwrap();
+        assert!(load(temp.path(), GROUP, Index(5)).is_err(), "byte {at}");
+        fs::write(&file, &good[..at]).unwrap();
+        assert!(load(temp.path(), GROUP, Index(5)).is_err(), "cut at {at}");
+    }
+    // Another snapshot under this one's name.
+    fs::write(&file, &good).unwrap();
+    fs::rename(&file, path(temp.path(), GROUP, Index(6))).unwrap();
+    let e = load(temp.path(), GROUP, Index(6)).unwrap_err().to_string();
+    assert!(e.contains("something else"), "{e}");
+}
+
+#[test]
+fn what_was_not_finished_and_what_no_journal_names_is_removed() {
+    let temp = engine_dir();
+    for index in [1, 2] {
+        run(save(temp.path(), &snapshot(index, 10))).unwrap();
+    }
+    let unfinished = dir(temp.path()).join("g7-3.snap.new");
+    let strange = dir(temp.path()).join("notes.txt");
+    fs::write(&unfinished, "half").unwrap();
+    fs::write(&strange, "mine").unwrap();
+    prepare(temp.path()).unwrap();
+    keep_only(temp.path(), &BTreeSet::from([(GROUP, Index(2))])).unwrap();
+    assert!(!unfinished.exists() && strange.exists());
+    assert!(load(temp.path(), GROUP, Index(1)).unwrap().is_none());
+    assert!(load(temp.path(), GROUP, Index(2)).unwrap().is_some());
+    run(remove(temp.path(), GROUP, Index(2))).unwrap();
+    run(remove(temp.path(), GROUP, Index(2))).unwrap();
+    assert!(load(temp.path(), GROUP, Index(2)).unwrap().is_none());
+}
