@@ -1,23 +1,366 @@
-//! The server: takes the configuration, checks the machine, takes the data directory, and runs.
+//! The server: takes the configuration, checks the machine, takes the data directory, waits for its
+//! cluster's birth, and runs until it is told to stop or can't go on.
 
 use clap::Parser;
-use engine::edge::config::{Arguments, Config};
+use engine::edge::birth::{self, BirthError, Founder};
+use engine::edge::bridge::{CONTROL_MAILBOX_MAX, Fatal, mailbox};
+use engine::edge::config::{Arguments, Config, ConfigError, Pin, Wal, cpus};
+use engine::edge::control::{self, Setup, Stop};
+use engine::edge::data::{self, DataPlane, Plan, StartError};
+use engine::edge::manifest::{DataDir, DirError, Manifest, new_incarnation};
+use engine::edge::report::Facts;
+use engine::edge::ring::RingError;
+use engine::edge::wal::{Writer, segments, trial};
+use engine::edge::{environment, logs, snapshots};
+use engine::engine::Config as EngineConfig;
+use engine::ids::{ClusterId, GroupId, Index, NodeId};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
 
-/// The configuration is wrong.
-const EXIT_CONFIG: u8 = 78;
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long the data plane may take to end, once it was asked to.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// What a second signal ends with.
+const EXIT_SECOND_SIGNAL: i32 = 130;
+/// What a node that does not stop in time ends with.
+const EXIT_NOT_STOPPED: i32 = 75;
+
+/// Why the server ends other than in order.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Machine(#[from] RingError),
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    #[error(
+        "E130 {what} can't listen on {address}: {why}. Stop what uses it, or give another --{flag}"
+    )]
+    Bind { what: &'static str, flag: &'static str, address: SocketAddr, why: io::Error },
+    #[error(transparent)]
+    Birth(BirthError),
+    #[error(transparent)]
+    Start(StartError),
+    #[error("E132 {0}")]
+    System(String),
+    #[error(transparent)]
+    Fatal(Fatal),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Bind { .. } | Failure::Birth(BirthError::Listen(_)) => 69,
+            Failure::Machine(_) | Failure::System(_) => 71,
+            Failure::Start(StartError::Ring(_) | StartError::Executor(_)) => 71,
+            Failure::Dir(_) | Failure::Birth(_) | Failure::Start(_) => 73,
+            Failure::Fatal(_) => 74,
+            Failure::Config(_) => 78,
+        }
+    }
+}
 
 fn main() -> ExitCode {
+    let started = Instant::now();
     let arguments = Arguments::parse();
-    match Config::load(&arguments) {
-        Ok(config) => {
-            let text = toml::to_string(&config.settings()).expect("settings are plain values");
-            print!("{text}");
-            ExitCode::SUCCESS
+    match run(&arguments, started) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // The one line that must be seen, whatever is logged and however.
+            eprintln!("tercetd: {failure}");
+            ExitCode::from(failure.exit_code())
         }
-        Err(e) => {
-            eprintln!("tercetd: {e}");
-            ExitCode::from(EXIT_CONFIG)
+    }
+}
+
+fn run(arguments: &Arguments, started: Instant) -> Result<(), Failure> {
+    let config = Config::load(arguments)?;
+    if arguments.check_config {
+        let text = toml::to_string(&config.settings()).expect("settings are plain values");
+        print!("{text}");
+        return Ok(());
+    }
+    logs::start(&config)?;
+    environment::check()?;
+    let dir = Arc::new(DataDir::take(&config.data_dir)?);
+    let manifest = match dir.read(config.node)? {
+        Some(manifest) => manifest,
+        None => make(&dir, &config)?,
+    };
+    tell_what_is_kept(&config, &manifest);
+    let listener = bind("the data plane", "listen", config.listen)?;
+    let http = bind("HTTP", "http", config.http)?;
+
+    let (to_control, inbox) =
+        mailbox(CONTROL_MAILBOX_MAX).map_err(|e| Failure::System(format!("no mailbox: {e}")))?;
+    let stop = Stop::new(to_control.clone());
+    control::watch_signals(stop.clone(), EXIT_SECOND_SIGNAL)
+        .map_err(|e| Failure::System(format!("signals can't be watched: {e}")))?;
+
+    let bound = listener.local_addr().map_err(|e| Failure::Birth(BirthError::Listen(e)))?;
+    let advertised = config.advertised(bound);
+    let founder = Founder {
+        listener: &listener,
+        dir: Arc::clone(&dir),
+        manifest,
+        peers: config.peers.clone(),
+        advertised: advertised.clone(),
+        stop: stop.flag(),
+    };
+    let manifest = match birth::join_cluster(founder) {
+        Err(BirthError::Stopped) => {
+            info!("stopped before the node was part of a cluster");
+            return Ok(());
         }
+        joined => joined.map_err(Failure::Birth)?,
+    };
+
+    let threads = config.cores.min(manifest.engines);
+    let pinned = place(&config.pin, threads);
+    let named = Arc::new(Mutex::new(BTreeSet::new()));
+    let plan = Plan {
+        listener,
+        data_dir: config.data_dir.clone(),
+        engines: manifest.engines,
+        threads,
+        cpus: pinned.clone(),
+        writer: manifest.writer,
+        segment_bytes: manifest.segment_bytes,
+        make_config: make_config(&config, &manifest),
+        peers: others(&manifest),
+        to_control: to_control.clone(),
+        load_snapshot: load_snapshot(&config.data_dir, Arc::clone(&named)),
+    };
+    for engine in 0..manifest.engines {
+        let engine_dir = segments::engine_dir(&config.data_dir, engine);
+        snapshots::prepare(&engine_dir).map_err(|e| snapshots_failed(&engine_dir, e))?;
+    }
+    let plane = Arc::new(data::start(plan).map_err(Failure::Start)?);
+    for engine in 0..manifest.engines {
+        let engine_dir = segments::engine_dir(&config.data_dir, engine);
+        let named = named.lock().expect("nobody panics while holding it");
+        let of_engine = named.iter().filter(|(e, _, _)| *e == engine);
+        let of_engine = of_engine.map(|(_, group, index)| (*group, *index)).collect();
+        snapshots::keep_only(&engine_dir, &of_engine)
+            .map_err(|e| snapshots_failed(&engine_dir, e))?;
+    }
+    let facts = facts(&config, &manifest, &http, bound, advertised, pinned, started);
+    info!(
+        node = facts.node.0,
+        cluster = %facts.cluster,
+        listen = facts.listen,
+        advertise = facts.advertise,
+        http = facts.http,
+        engines = facts.engines,
+        threads = facts.threads,
+        cpus = ?facts.cpus,
+        writer = facts.writer,
+        startup_ms = facts.startup.as_millis(),
+        "serving"
+    );
+    let control = control::start(Setup {
+        inbox,
+        post: to_control,
+        http,
+        facts,
+        plane: Arc::downgrade(&plane),
+        data_dir: config.data_dir.clone(),
+        writer: manifest.writer,
+        segment_bytes: manifest.segment_bytes,
+        stop,
+    });
+    let ended = control.and_then(control::ControlPlane::join);
+    plane.stop();
+    finish(ended, plane)?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Makes the manifest of a node that has none: nobody's yet, but with an incarnation of its own.
+fn make(dir: &DataDir, config: &Config) -> Result<Manifest, Failure> {
+    let (writer, writer_why) = match config.wal {
+        Wal::Mapped => (Writer::Mapped, "configured".to_owned()),
+        Wal::Direct => (Writer::Direct, "configured".to_owned()),
+        Wal::Auto => {
+            let (writer, report) = trial::trial(dir.path()).map_err(|e| DirError::Io {
+                path: dir.path().to_owned(),
+                what: format!("trying the journal's writers: {e}"),
+            })?;
+            (writer, report.to_string())
+        }
+    };
+    let manifest = Manifest {
+        cluster: ClusterId::NONE,
+        node: config.node,
+        incarnation: new_incarnation(),
+        engines: config.engines,
+        shards: config.shards,
+        segment_bytes: config.segment_bytes,
+        writer,
+        writer_why,
+        founders: vec![],
+    };
+    dir.write(&manifest)?;
+    info!(
+        dir = %dir.path().display(),
+        engines = manifest.engines,
+        writer = manifest.writer.name(),
+        why = manifest.writer_why,
+        "made the data directory"
+    );
+    Ok(manifest)
+}
+
+/// Says which settings count no more, because the data directory was made with others.
+fn tell_what_is_kept(config: &Config, manifest: &Manifest) {
+    let kept = [
+        ("engines", u64::from(config.engines), u64::from(manifest.engines)),
+        ("shards", u64::from(config.shards), u64::from(manifest.shards)),
+        ("segment-size", config.segment_bytes, manifest.segment_bytes),
+    ];
+    for (name, asked, kept) in kept {
+        if asked != kept {
+            info!("{name} stays {kept}, as the data directory was made, and is not {asked}");
+        }
+    }
+    let asked = match config.wal {
+        Wal::Auto => None,
+        Wal::Mapped => Some(Writer::Mapped),
+        Wal::Direct => Some(Writer::Direct),
+    };
+    if let Some(asked) = asked
+        && asked != manifest.writer
+    {
+        let kept = manifest.writer;
+        info!("wal stays {kept}, as the data directory was made, and is not {asked}");
+    }
+}
+
+fn bind(
+    what: &'static str,
+    flag: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|why| Failure::Bind { what, flag, address, why })
+}
+
+/// The CPU of each thread, or `None` where the kernel shall choose.
+fn place(pin: &Pin, threads: u32) -> Option<Vec<usize>> {
+    let threads = threads as usize;
+    match pin {
+        Pin::None => None,
+        Pin::Cpus(cpus) => Some(cpus.iter().take(threads).map(|cpu| *cpu as usize).collect()),
+        Pin::Auto => {
+            let usable = environment::usable_cpus();
+            if usable.len() < threads || (cpus() as usize) < threads {
+                info!(threads, cpus = usable.len(), "fewer CPUs than threads: none is pinned");
+                return None;
+            }
+            Some(usable.into_iter().take(threads).collect())
+        }
+    }
+}
+
+fn others(manifest: &Manifest) -> Vec<(NodeId, String)> {
+    let others = manifest.founders.iter().filter(|f| f.node != manifest.node);
+    others.map(|f| (f.node, f.address.clone())).collect()
+}
+
+fn make_config(config: &Config, manifest: &Manifest) -> Box<data::MakeConfig> {
+    let (config, manifest) = (config.clone(), manifest.clone());
+    Box::new(move |engine| EngineConfig {
+        cluster: manifest.cluster,
+        node: manifest.node,
+        engine,
+        engines: manifest.engines,
+        shards: manifest.shards,
+        members: manifest.founders.clone(),
+        seed: environment::random_seed(),
+        election_timeout_min: config.election_timeout_min,
+        election_timeout_max: config.election_timeout_max,
+        heartbeat: config.heartbeat,
+        reads: config.reads,
+        segment_bytes: manifest.segment_bytes,
+        segments_max: config.segments_max,
+        cache_bytes_max: config.cache_bytes_max,
+    })
+}
+
+/// Snapshots that were asked for: the engine, the group and the index.
+type Named = Arc<Mutex<BTreeSet<(u32, GroupId, Index)>>>;
+
+fn load_snapshot(data_dir: &Path, named: Named) -> Box<data::LoadSnapshot> {
+    let data_dir = data_dir.to_owned();
+    Box::new(move |engine, group, index| {
+        named.lock().expect("nobody panics while holding it").insert((engine, group, index));
+        match snapshots::load(&segments::engine_dir(&data_dir, engine), group, index) {
+            Ok(found) => found,
+            Err(e) => {
+                error!("{e}");
+                None
+            }
+        }
+    })
+}
+
+fn snapshots_failed(engine_dir: &Path, e: io::Error) -> Failure {
+    let path = engine_dir.to_owned();
+    Failure::Dir(DirError::Io { path, what: format!("its snapshots: {e}") })
+}
+
+fn facts(
+    config: &Config,
+    manifest: &Manifest,
+    http: &TcpListener,
+    bound: SocketAddr,
+    advertise: String,
+    cpus: Option<Vec<usize>>,
+    started: Instant,
+) -> Facts {
+    let members = manifest.founders.iter().map(|f| (f.node, f.address.clone()));
+    Facts {
+        node: manifest.node,
+        cluster: manifest.cluster,
+        incarnation: manifest.incarnation,
+        members: members.collect(),
+        engines: manifest.engines,
+        threads: config.cores.min(manifest.engines),
+        cpus,
+        shards: manifest.shards,
+        writer: manifest.writer.name(),
+        writer_why: manifest.writer_why.clone(),
+        listen: bound.to_string(),
+        advertise,
+        http: http.local_addr().unwrap_or(config.http).to_string(),
+        started,
+        startup: started.elapsed(),
+        settings: config.settings(),
+    }
+}
+
+/// Waits for the data plane to end, but not for ever.
+fn finish(ended: Result<Option<Fatal>, String>, plane: Arc<DataPlane>) -> Result<(), Failure> {
+    let watchdog = std::thread::Builder::new().name("tercet-stop".into()).spawn(|| {
+        std::thread::sleep(STOP_WITHIN);
+        error!("the data plane did not end within {} s: ending at once", STOP_WITHIN.as_secs());
+        std::process::exit(EXIT_NOT_STOPPED);
+    });
+    if let Err(e) = watchdog {
+        warn!("nothing watches over the end: {e}");
+    }
+    let plane = Arc::into_inner(plane).expect("the control plane has ended and held it weakly");
+    let joined = plane.join();
+    match ended.map_err(Failure::System)? {
+        Some(fatal) => Err(Failure::Fatal(fatal)),
+        None => joined.map_err(Failure::Fatal),
     }
 }

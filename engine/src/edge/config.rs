@@ -68,10 +68,11 @@ SIGNALS:
 EXIT CODES:
    0  stopped in order
    2  a flag is not known or malformed
-  69  an address can't be bound
-  71  the machine lacks something: kernel, io_uring, locked memory (E12x)
+  69  an address can't be bound (E13x)
+  71  the machine lacks something: kernel, io_uring, locked memory (E30x)
   73  the data directory is refused (E10x, E11x)
   74  the disk or the ring failed while running (E20x)
+  75  the node did not stop in order in time
   78  the configuration is wrong (E14x)
  130  ended by a second signal";
 

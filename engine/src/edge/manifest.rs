@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/LOCK          locked while a node runs; holds its process id
 //! DIR/MANIFEST      who the node is: TOML, closed by a checksum, replaced whole
-//! DIR/engine-K/     the journal and snapshots of engine K
+//! DIR/engine-KK/    the journal and snapshots of engine K
 //! ```
 //!
 //! The manifest is written twice: with cluster id zero when the directory is made, and with the
@@ -20,6 +20,7 @@
 //!
 //! A manifest that was lost is not rebuilt from the journals: the node is replaced instead.
 
+use super::wal::Writer;
 use crate::engine::Member;
 use crate::ids::{ClusterId, Incarnation, NodeId};
 use rustix::fs::{FlockOperation, flock};
@@ -38,16 +39,6 @@ const NAME_NEW: &str = "MANIFEST.new";
 const LOCK: &str = "LOCK";
 const CHECKSUM: &str = "checksum = ";
 
-/// Which of the two writers a journal has.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WriterKind {
-    /// A store into the map, then fdatasync.
-    Mapped,
-    /// One O_DIRECT write with RWF_DSYNC.
-    Direct,
-}
-
 /// Who a node is, as its data directory remembers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Manifest {
@@ -64,7 +55,7 @@ pub struct Manifest {
     /// Bytes of a journal segment, for ever.
     pub segment_bytes: u64,
     /// How the journal is written.
-    pub writer: WriterKind,
+    pub writer: Writer,
     /// What the trial said that chose the writer.
     pub writer_why: String,
     /// The founders of the cluster; empty before its birth.
@@ -298,13 +289,8 @@ impl DataDir {
         let form: Form = table
             .try_into()
             .map_err(|e: toml::de::Error| self.damaged(&e.message().replace('\n', " ")))?;
-        form.manifest().ok_or_else(|| self.damaged("an id is malformed"))
+        form.manifest().ok_or_else(|| self.damaged("an id or a name in it is malformed"))
     }
-}
-
-/// The directory of an engine in a data directory.
-pub fn engine_dir(data_dir: &Path, engine: u32) -> PathBuf {
-    data_dir.join(format!("engine-{engine:02}"))
 }
 
 /// Makes what was done to a directory's entries durable.
@@ -354,7 +340,7 @@ struct Form {
     engines: u32,
     shards: u32,
     segment_bytes: u64,
-    writer: WriterKind,
+    writer: String,
     writer_why: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     founders: Vec<Founder>,
@@ -381,7 +367,7 @@ impl Form {
             engines: self.engines,
             shards: self.shards,
             segment_bytes: self.segment_bytes,
-            writer: self.writer,
+            writer: Writer::from_name(&self.writer)?,
             writer_why: self.writer_why,
             founders: self.founders.into_iter().map(member).collect::<Option<_>>()?,
         })
@@ -402,7 +388,7 @@ fn print(m: &Manifest) -> String {
         engines: m.engines,
         shards: m.shards,
         segment_bytes: m.segment_bytes,
-        writer: m.writer,
+        writer: m.writer.name().to_owned(),
         writer_why: m.writer_why.clone(),
         founders: m.founders.iter().map(founder).collect(),
     };

@@ -34,7 +34,13 @@ pub mod streams;
 // The control plane.
 pub mod birth;
 pub mod config;
+pub mod control;
+pub mod environment;
+pub mod http;
+pub mod logs;
 pub mod manifest;
+pub mod metrics;
+pub mod report;
 pub mod snapshots;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,6 +1,7 @@
 use super::*;
-use crate::edge::manifest::{WriterKind, new_incarnation};
+use crate::edge::manifest::new_incarnation;
 use crate::edge::testing::TempDir;
+use crate::edge::wal::Writer;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread::JoinHandle;
@@ -37,7 +38,7 @@ impl Machine {
                 engines: 2,
                 shards: 12,
                 segment_bytes: 64 << 20,
-                writer: WriterKind::Mapped,
+                writer: Writer::Mapped,
                 writer_why: String::new(),
                 founders: vec![],
             };

@@ -1,5 +1,6 @@
 use super::*;
 use crate::edge::testing::TempDir;
+use crate::edge::wal::segments::engine_dir;
 use std::os::unix::fs::PermissionsExt;
 
 fn manifest() -> Manifest {
@@ -10,7 +11,7 @@ fn manifest() -> Manifest {
         engines: 2,
         shards: 12,
         segment_bytes: 64 << 20,
-        writer: WriterKind::Direct,
+        writer: Writer::Direct,
         writer_why: "direct 91 us, \"mapped\" 105 us".into(),
         founders: vec![
             Member { node: NodeId(1), incarnation: Incarnation([1; 16]), address: "a:1".into() },

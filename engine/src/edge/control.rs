@@ -1,0 +1,352 @@
+//! The control plane: one thread beside the cores, and everything that is not a request.
+//!
+//! # How it works
+//!
+//! A glommio executor of its own, pinned nowhere. Its main task empties the mailbox that the engines
+//! fill and waits for the doorbell. Beside it run: a task that writes snapshots one after the other, a
+//! thread that makes segments (64 MiB of zeros each, which must delay nothing here), and HTTP.
+//!
+//! # Invariants
+//!
+//! - An engine never waits for this thread: its messages go into a bounded mailbox, and what can't be
+//!   delivered the other way is delivered later.
+//! - A snapshot or a segment that can't be written stops the node: its engine would wait for ever.
+//!
+//! # Left out
+//!
+//! How long a core stood for a snapshot: the engine makes it inside a turn and has no clock. The longest
+//! sync and the batch sizes in `/metrics` show it from outside.
+
+mod questions;
+mod works;
+
+use super::bridge::{Fatal, Inbox, Post, ToControl, ToCore};
+use super::counters::Counters;
+use super::data::DataPlane;
+use super::http::{self, Site};
+use super::report::{Facts, Gathered, NoteCounts, Phase};
+use super::wal::Writer;
+use crate::effects::Note;
+use crate::ids::NodeId;
+use glommio::io::BufferedFile;
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use questions::Questions;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tracing::{debug, error, info, warn};
+use works::{Job, Works};
+
+/// Memory that glommio registers for direct I/O here, in bytes.
+const IO_BYTES: usize = 1 << 20;
+/// Entries of the executor's rings.
+const RING_DEPTH: usize = 64;
+/// How long a message for a core rests when the core's mailbox is full.
+const FULL_REST: Duration = Duration::from_millis(1);
+
+/// Whether the node is to stop. The signals set it; the control plane obeys.
+#[derive(Clone)]
+pub struct Stop {
+    asked: Arc<AtomicBool>,
+    bell: Post<ToControl>,
+}
+
+impl Stop {
+    /// Nothing is asked yet. `bell` leads to the control plane.
+    pub fn new(bell: Post<ToControl>) -> Stop {
+        Stop { asked: Arc::default(), bell }
+    }
+
+    /// Asks the node to stop.
+    pub fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// The flag itself.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.asked
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+}
+
+/// What the control plane is made of.
+pub struct Setup {
+    /// Where the engines' messages come out.
+    pub inbox: Inbox<ToControl>,
+    /// Where they go in.
+    pub post: Post<ToControl>,
+    /// Where HTTP is served.
+    pub http: TcpListener,
+    /// What does not change.
+    pub facts: Facts,
+    /// The data plane. Whoever owns it can join it once the control plane has ended.
+    pub plane: Weak<DataPlane>,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// How the journal is written.
+    pub writer: Writer,
+    /// The journal's segment, in bytes.
+    pub segment_bytes: u64,
+    /// Whether the node is to stop.
+    pub stop: Stop,
+}
+
+/// The running control plane.
+pub struct ControlPlane {
+    thread: ExecutorJoinHandle<Option<Fatal>>,
+}
+
+impl ControlPlane {
+    /// Waits until the node is to stop: on request (`None`), or because it can't go on. The data plane
+    /// has then been asked to end.
+    ///
+    /// # Errors
+    /// When the executor itself failed.
+    pub fn join(self) -> Result<Option<Fatal>, String> {
+        self.thread.join().map_err(|e| e.to_string())
+    }
+}
+
+/// Starts the control plane.
+///
+/// # Errors
+/// When there is no thread or no executor for it.
+pub fn start(setup: Setup) -> Result<ControlPlane, String> {
+    let thread = LocalExecutorBuilder::new(Placement::Unbound)
+        .name("tercet-control")
+        .io_memory(IO_BYTES)
+        .ring_depth(RING_DEPTH)
+        .spawn(move || run(setup))
+        .map_err(|e| e.to_string())?;
+    Ok(ControlPlane { thread })
+}
+
+async fn run(setup: Setup) -> Option<Fatal> {
+    let Setup { inbox, post, http, facts, plane, data_dir, writer, segment_bytes, stop } = setup;
+    let node = facts.node;
+    let cores = Cores(plane);
+    let state = Rc::new(State {
+        facts: Rc::new(facts),
+        cores: cores.clone(),
+        notes: Cell::default(),
+        fatal: RefCell::default(),
+        questions: Questions::default(),
+    });
+    let works = Works { data_dir, writer, segment_bytes, post };
+    let (segments, maker) = match works.start_segments(cores.clone()) {
+        Ok(started) => started,
+        Err(e) => return Some(Fatal::JournalWrite(format!("no thread for segments: {e}"))),
+    };
+    let (jobs, snapshots) = works.start_snapshots(Rc::clone(&state));
+    let site = Site { facts: Rc::clone(&state.facts), gather: gather(&state) };
+    let serving = glommio::spawn_local(http::serve(http, Rc::new(site)));
+
+    let bell = match inbox.bell().try_clone_to_owned() {
+        // SAFETY: the descriptor was just duplicated, and `into_raw_fd` gave it up: it is owned once.
+        Ok(bell) => unsafe { BufferedFile::from_raw_fd(bell.into_raw_fd()) },
+        Err(e) => return Some(Fatal::Ring(format!("no descriptor for the doorbell: {e}"))),
+    };
+    while !stop.is_asked() && state.fatal.borrow().is_none() {
+        while let Some(message) = inbox.take() {
+            match message {
+                ToControl::MakeSegment { engine, slot } => deliver(&segments, (engine, slot)).await,
+                ToControl::SaveSnapshot { engine, save } => {
+                    // Full: wait, and let the engines' messages wait with us.
+                    let _ = jobs.send(Job::Save { engine, save }).await;
+                }
+                ToControl::DropSnapshot { engine, group, index } => {
+                    let _ = jobs.send(Job::Drop { engine, group, index }).await;
+                }
+                ToControl::Note { engine, note } => state.tell(node, engine, note),
+                ToControl::Status { ticket, status } => state.questions.answer(ticket, status),
+                ToControl::Fatal { engine, reason } => state.fail(engine, reason),
+            }
+        }
+        if let Err(e) = bell.read_at(0, 8).await {
+            state.fail(0, Fatal::Ring(format!("waiting for the doorbell: {e}")));
+        }
+    }
+    if stop.is_asked() {
+        info!("stopping");
+    }
+    cores.stop();
+    serving.cancel().await;
+    snapshots.cancel().await;
+    drop(segments);
+    // It ends after the segment that it is at; its panic has been told.
+    let _ = maker.join();
+    state.fatal.take()
+}
+
+/// Sends to a bounded channel of another thread without blocking this one.
+async fn deliver<T>(to: &crossbeam::channel::Sender<T>, mut message: T) {
+    use crossbeam::channel::TrySendError::{Disconnected, Full};
+    loop {
+        match to.try_send(message) {
+            Ok(()) | Err(Disconnected(_)) => return,
+            Err(Full(back)) => message = back,
+        }
+        glommio::timer::sleep(FULL_REST).await;
+    }
+}
+
+/// The way to the data plane, for as long as there is one. It is held only within a call, so that
+/// its owner can join it.
+#[derive(Clone)]
+struct Cores(Weak<DataPlane>);
+
+impl Cores {
+    /// Tells the thread of an engine something, or gives it back when its mailbox is full.
+    fn tell(&self, engine: u32, message: ToCore) -> Result<(), ToCore> {
+        self.0.upgrade().map_or(Ok(()), |plane| plane.send(plane.thread_of(engine), message))
+    }
+
+    /// Asks every thread for its engines' state. One whose mailbox is full does not answer.
+    fn ask(&self, ticket: u64) {
+        let Some(plane) = self.0.upgrade() else { return };
+        for thread in 0..plane.threads() {
+            // The answer says how many engines are missing.
+            let _ = plane.send(thread, ToCore::Status { ticket });
+        }
+    }
+
+    fn counters(&self) -> Vec<Arc<Counters>> {
+        self.0.upgrade().map_or(vec![], |plane| plane.counters().to_vec())
+    }
+
+    fn stop(&self) {
+        if let Some(plane) = self.0.upgrade() {
+            plane.stop();
+        }
+    }
+}
+
+/// What the tasks of the control plane share.
+struct State {
+    facts: Rc<Facts>,
+    cores: Cores,
+    notes: Cell<NoteCounts>,
+    fatal: RefCell<Option<Fatal>>,
+    questions: Questions,
+}
+
+impl State {
+    /// The node can't go on. The first reason counts.
+    fn fail(&self, engine: u32, reason: Fatal) {
+        error!(engine, "{reason}");
+        self.fatal.borrow_mut().get_or_insert(reason);
+    }
+
+    /// Tells a thread something, once its mailbox has room.
+    async fn tell_engine(&self, engine: u32, mut message: ToCore) {
+        while let Err(back) = self.cores.tell(engine, message) {
+            message = back;
+            glommio::timer::sleep(FULL_REST).await;
+        }
+    }
+
+    /// Counts and logs what an engine found worth telling.
+    fn tell(&self, node: NodeId, engine: u32, note: Note) {
+        let mut counts = self.notes.get();
+        match note {
+            Note::Leader { group, term, leader } => {
+                counts.leader_changes += 1;
+                match leader {
+                    Some(leader) if leader == node => {
+                        info!(%group, %term, engine, "this node leads")
+                    }
+                    Some(leader) => info!(%group, %term, engine, "node {leader} leads"),
+                    None => info!(%group, %term, engine, "no leader is known"),
+                }
+            }
+            Note::Campaign { group, term } => {
+                counts.campaigns += 1;
+                info!(%group, %term, engine, "campaigning");
+            }
+            Note::SnapshotMade { group, index, bytes } => {
+                counts.snapshots_made += 1;
+                info!(%group, %index, bytes, engine, "made a snapshot");
+            }
+            Note::SnapshotInstalled { group, index, bytes } => {
+                counts.snapshots_installed += 1;
+                info!(%group, %index, bytes, engine, "installed the leader's snapshot");
+            }
+            Note::SnapshotSent { group, to } => {
+                counts.snapshots_sent += 1;
+                info!(%group, %to, engine, "a follower lags and gets a snapshot");
+            }
+            Note::SessionExpired { group } => {
+                counts.sessions_expired += 1;
+                debug!(%group, engine, "a session expired");
+            }
+            Note::JournalFull { segments } => {
+                counts.journal_full += 1;
+                warn!(
+                    segments,
+                    engine,
+                    "the journal has no free segment: nothing is acknowledged until one is. If this lasts, the disk is too slow or --segments-max too small"
+                );
+            }
+            Note::Drift { peer, by } => {
+                counts.drifts += 1;
+                warn!(
+                    %peer,
+                    by_ms = by.as_millis(),
+                    engine,
+                    "a peer's clock drifts past the bound: reads ask a majority. Check the machines' clocks"
+                );
+            }
+        }
+        self.notes.set(counts);
+    }
+
+    async fn gathered(&self) -> Gathered {
+        let engines = self.questions.ask(&self.cores, self.facts.engines).await;
+        let fatal = self.fatal.borrow().clone();
+        Gathered {
+            engines,
+            counters: self.cores.counters(),
+            notes: self.notes.get(),
+            phase: if fatal.is_some() { Phase::Stopping } else { Phase::Running },
+            fatal,
+        }
+    }
+}
+
+fn gather(state: &Rc<State>) -> http::Gather {
+    let state = Rc::clone(state);
+    Box::new(move || {
+        let state = Rc::clone(&state);
+        Box::pin(async move { state.gathered().await })
+    })
+}
+
+/// Starts the thread that waits for SIGTERM and SIGINT: the first asks to stop, a second one ends the
+/// process with `second_code`.
+///
+/// # Errors
+/// When the handlers or the thread can't be made.
+pub fn watch_signals(stop: Stop, second_code: i32) -> io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    let watch = move || {
+        for signal in signals.forever() {
+            if stop.is_asked() {
+                error!(signal, "a second signal: ending at once");
+                std::process::exit(second_code);
+            }
+            stop.ask();
+        }
+    };
+    std::thread::Builder::new().name("tercet-signals".into()).spawn(watch).map(drop)
+}

@@ -1,0 +1,116 @@
+//! What is written to the disk beside the cores: segments and snapshots.
+
+use super::super::bridge::{Fatal, Post, ToControl, ToCore};
+use super::super::snapshots;
+use super::super::wal::{self, Writer, segments};
+use super::{Cores, FULL_REST, State};
+use crate::effects::SnapshotSave;
+use crate::ids::{GroupId, Index};
+use crossbeam::channel::{Receiver, Sender};
+use glommio::Task;
+use glommio::channels::local_channel::{self, LocalReceiver, LocalSender};
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::thread::JoinHandle;
+
+/// Segments that wait to be made.
+const SEGMENTS_WAITING_MAX: usize = 256;
+/// Snapshots that wait to be written or removed.
+const JOBS_WAITING_MAX: usize = 256;
+
+/// An engine and the slot of its segment.
+pub type Slot = (u32, u32);
+
+/// A snapshot to write or to remove.
+pub enum Job {
+    /// Write it.
+    Save { engine: u32, save: SnapshotSave },
+    /// Remove it.
+    Drop { engine: u32, group: GroupId, index: Index },
+}
+
+/// Where and how it is written.
+#[derive(Clone)]
+pub struct Works {
+    pub data_dir: PathBuf,
+    pub writer: Writer,
+    pub segment_bytes: u64,
+    pub post: Post<ToControl>,
+}
+
+impl Works {
+    /// Starts the thread that makes segments. It ends when the sender is dropped.
+    pub fn start_segments(&self, cores: Cores) -> io::Result<(Sender<Slot>, JoinHandle<()>)> {
+        let (sender, receiver) = crossbeam::channel::bounded(SEGMENTS_WAITING_MAX);
+        let works = self.clone();
+        let thread = std::thread::Builder::new().name("tercet-segments".into());
+        let thread = thread.spawn(move || works.make_segments(&receiver, &cores))?;
+        Ok((sender, thread))
+    }
+
+    fn make_segments(&self, wanted: &Receiver<Slot>, cores: &Cores) {
+        for (engine, slot) in wanted {
+            let path = segments::path(&segments::engine_dir(&self.data_dir, engine), slot);
+            if let Err(e) = segments::prepare(&path, self.segment_bytes, self.writer) {
+                let reason = wal::fatal(&path, &e);
+                // Its engine waits for ever: the reason must get through.
+                let mut fatal = ToControl::Fatal { engine, reason };
+                while let Err(back) = self.post.send(fatal) {
+                    fatal = back;
+                    std::thread::sleep(FULL_REST);
+                }
+                return;
+            }
+            let mut ready = ToCore::SegmentReady { engine, slot };
+            while let Err(back) = cores.tell(engine, ready) {
+                ready = back;
+                std::thread::sleep(FULL_REST);
+            }
+        }
+    }
+
+    /// Starts the task that writes and removes snapshots, in the order in which it is told.
+    pub fn start_snapshots(&self, state: Rc<State>) -> (LocalSender<Job>, Task<()>) {
+        let (sender, receiver) = local_channel::new_bounded(JOBS_WAITING_MAX);
+        let works = self.clone();
+        let task =
+            glommio::spawn_local(async move { works.write_snapshots(receiver, &state).await });
+        (sender, task)
+    }
+
+    async fn write_snapshots(&self, jobs: LocalReceiver<Job>, state: &State) {
+        while let Some(job) = jobs.recv().await {
+            match job {
+                Job::Save { engine, save } => {
+                    let dir = segments::engine_dir(&self.data_dir, engine);
+                    if let Err(e) = snapshots::save(&dir, &save).await {
+                        state.fail(engine, cannot_save(&e));
+                        // The main task waits for its doorbell.
+                        self.post.ring();
+                        return;
+                    }
+                    let (group, index) = (save.group, save.index);
+                    let saved = ToCore::SnapshotSaved { engine, group, index };
+                    state.tell_engine(engine, saved).await;
+                }
+                Job::Drop { engine, group, index } => {
+                    let dir = segments::engine_dir(&self.data_dir, engine);
+                    if let Err(e) = snapshots::remove(&dir, group, index).await {
+                        // It costs space until the next start, and no more.
+                        tracing::warn!(%group, %index, engine, "a snapshot was not removed: {e}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn cannot_save(e: &io::Error) -> Fatal {
+    match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Fatal::DiskFull(format!("a snapshot: {e}"))
+        }
+        _ => Fatal::SnapshotWrite(e.to_string()),
+    }
+}
