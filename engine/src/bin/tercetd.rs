@@ -3,8 +3,8 @@
 
 use clap::Parser;
 use engine::edge::birth::{self, BirthError, Founder};
-use engine::edge::bridge::{CONTROL_MAILBOX_MAX, Fatal, mailbox};
-use engine::edge::config::{Arguments, Config, ConfigError, Pin, Wal, cpus};
+use engine::edge::bridge::{CONTROL_MAILBOX_MAX, Fatal, Inbox, Post, ToControl, mailbox};
+use engine::edge::config::{Arguments, Config, ConfigError, Pin, REPLICATION, Wal};
 use engine::edge::control::{self, Setup, Stop};
 use engine::edge::data::{self, DataPlane, Plan, StartError};
 use engine::edge::manifest::{DataDir, DirError, Manifest, new_incarnation};
@@ -91,6 +91,34 @@ fn run(arguments: &Arguments, started: Instant) -> Result<(), Failure> {
     }
     logs::start(&config)?;
     environment::check()?;
+    match join(config, started)? {
+        Some(node) => serve(node),
+        None => {
+            info!("stopped before the node was part of a cluster");
+            Ok(())
+        }
+    }
+}
+
+/// A node that belongs to a cluster and does not serve yet.
+struct Node {
+    config: Config,
+    started: Instant,
+    /// Locked as long as the node runs.
+    dir: Arc<DataDir>,
+    manifest: Manifest,
+    listener: TcpListener,
+    http: TcpListener,
+    bound: SocketAddr,
+    advertised: String,
+    post: Post<ToControl>,
+    inbox: Inbox<ToControl>,
+    stop: Stop,
+}
+
+/// Takes the data directory and the addresses, and waits until the node belongs to a cluster; `None`
+/// when it is told to stop before.
+fn join(config: Config, started: Instant) -> Result<Option<Node>, Failure> {
     let dir = Arc::new(DataDir::take(&config.data_dir)?);
     let manifest = match dir.read(config.node)? {
         Some(manifest) => manifest,
@@ -99,13 +127,11 @@ fn run(arguments: &Arguments, started: Instant) -> Result<(), Failure> {
     tell_what_is_kept(&config, &manifest);
     let listener = bind("the data plane", "listen", config.listen)?;
     let http = bind("HTTP", "http", config.http)?;
-
-    let (to_control, inbox) =
+    let (post, inbox) =
         mailbox(CONTROL_MAILBOX_MAX).map_err(|e| Failure::System(format!("no mailbox: {e}")))?;
-    let stop = Stop::new(to_control.clone());
+    let stop = Stop::new(post.clone());
     control::watch_signals(stop.clone(), EXIT_SECOND_SIGNAL)
         .map_err(|e| Failure::System(format!("signals can't be watched: {e}")))?;
-
     let bound = listener.local_addr().map_err(|e| Failure::Birth(BirthError::Listen(e)))?;
     let advertised = config.advertised(bound);
     let founder = Founder {
@@ -117,66 +143,69 @@ fn run(arguments: &Arguments, started: Instant) -> Result<(), Failure> {
         stop: stop.flag(),
     };
     let manifest = match birth::join_cluster(founder) {
-        Err(BirthError::Stopped) => {
-            info!("stopped before the node was part of a cluster");
-            return Ok(());
-        }
+        Err(BirthError::Stopped) => return Ok(None),
         joined => joined.map_err(Failure::Birth)?,
     };
-
-    let threads = config.cores.min(manifest.engines);
-    let pinned = place(&config.pin, threads);
-    let named = Arc::new(Mutex::new(BTreeSet::new()));
-    let plan = Plan {
+    Ok(Some(Node {
+        config,
+        started,
+        dir,
+        manifest,
         listener,
-        data_dir: config.data_dir.clone(),
-        engines: manifest.engines,
-        threads,
-        cpus: pinned.clone(),
-        writer: manifest.writer,
-        segment_bytes: manifest.segment_bytes,
-        make_config: make_config(&config, &manifest),
-        peers: others(&manifest),
-        to_control: to_control.clone(),
-        load_snapshot: load_snapshot(&config.data_dir, Arc::clone(&named)),
-    };
-    for engine in 0..manifest.engines {
-        let engine_dir = segments::engine_dir(&config.data_dir, engine);
-        snapshots::prepare(&engine_dir).map_err(|e| snapshots_failed(&engine_dir, e))?;
+        http,
+        bound,
+        advertised,
+        post,
+        inbox,
+        stop,
+    }))
+}
+
+/// Starts both planes and waits until the node is to stop, or can't go on.
+fn serve(node: Node) -> Result<(), Failure> {
+    let threads = node.config.cores.min(node.manifest.engines);
+    let cpus = place(&node.config.pin, threads);
+    let mut facts = facts(&node, threads, cpus.clone());
+    let named = Named::default();
+    let data_dir = node.dir.path().to_owned();
+    let engine_dirs: Vec<_> =
+        (0..node.manifest.engines).map(|e| segments::engine_dir(&data_dir, e)).collect();
+    for engine_dir in &engine_dirs {
+        snapshots::prepare(engine_dir).map_err(|e| snapshots_failed(engine_dir, &e))?;
     }
+    let plan = Plan {
+        listener: node.listener,
+        data_dir: data_dir.clone(),
+        engines: node.manifest.engines,
+        threads,
+        cpus,
+        writer: node.manifest.writer,
+        segment_bytes: node.manifest.segment_bytes,
+        make_config: make_config(&node.config, &node.manifest),
+        peers: others(&node.manifest),
+        to_control: node.post.clone(),
+        load_snapshot: load_snapshot(&data_dir, Arc::clone(&named)),
+    };
     let plane = Arc::new(data::start(plan).map_err(Failure::Start)?);
-    for engine in 0..manifest.engines {
-        let engine_dir = segments::engine_dir(&config.data_dir, engine);
+    for (engine, engine_dir) in (0..).zip(&engine_dirs) {
         let named = named.lock().expect("nobody panics while holding it");
         let of_engine = named.iter().filter(|(e, _, _)| *e == engine);
         let of_engine = of_engine.map(|(_, group, index)| (*group, *index)).collect();
-        snapshots::keep_only(&engine_dir, &of_engine)
-            .map_err(|e| snapshots_failed(&engine_dir, e))?;
+        snapshots::keep_only(engine_dir, &of_engine)
+            .map_err(|e| snapshots_failed(engine_dir, &e))?;
     }
-    let facts = facts(&config, &manifest, &http, bound, advertised, pinned, started);
-    info!(
-        node = facts.node.0,
-        cluster = %facts.cluster,
-        listen = facts.listen,
-        advertise = facts.advertise,
-        http = facts.http,
-        engines = facts.engines,
-        threads = facts.threads,
-        cpus = ?facts.cpus,
-        writer = facts.writer,
-        startup_ms = facts.startup.as_millis(),
-        "serving"
-    );
+    facts.startup = node.started.elapsed();
+    tell_ready(&facts);
     let control = control::start(Setup {
-        inbox,
-        post: to_control,
-        http,
+        inbox: node.inbox,
+        post: node.post,
+        http: node.http,
         facts,
         plane: Arc::downgrade(&plane),
-        data_dir: config.data_dir.clone(),
-        writer: manifest.writer,
-        segment_bytes: manifest.segment_bytes,
-        stop,
+        data_dir,
+        writer: node.manifest.writer,
+        segment_bytes: node.manifest.segment_bytes,
+        stop: node.stop,
     });
     let ended = control.and_then(control::ControlPlane::join);
     plane.stop();
@@ -261,7 +290,7 @@ fn place(pin: &Pin, threads: u32) -> Option<Vec<usize>> {
         Pin::Cpus(cpus) => Some(cpus.iter().take(threads).map(|cpu| *cpu as usize).collect()),
         Pin::Auto => {
             let usable = environment::usable_cpus();
-            if usable.len() < threads || (cpus() as usize) < threads {
+            if usable.len() < threads {
                 info!(threads, cpus = usable.len(), "fewer CPUs than threads: none is pinned");
                 return None;
             }
@@ -283,6 +312,7 @@ fn make_config(config: &Config, manifest: &Manifest) -> Box<data::MakeConfig> {
         engine,
         engines: manifest.engines,
         shards: manifest.shards,
+        replication: REPLICATION,
         members: manifest.founders.clone(),
         seed: environment::random_seed(),
         election_timeout_min: config.election_timeout_min,
@@ -312,20 +342,13 @@ fn load_snapshot(data_dir: &Path, named: Named) -> Box<data::LoadSnapshot> {
     })
 }
 
-fn snapshots_failed(engine_dir: &Path, e: io::Error) -> Failure {
+fn snapshots_failed(engine_dir: &Path, e: &io::Error) -> Failure {
     let path = engine_dir.to_owned();
     Failure::Dir(DirError::Io { path, what: format!("its snapshots: {e}") })
 }
 
-fn facts(
-    config: &Config,
-    manifest: &Manifest,
-    http: &TcpListener,
-    bound: SocketAddr,
-    advertise: String,
-    cpus: Option<Vec<usize>>,
-    started: Instant,
-) -> Facts {
+fn facts(node: &Node, threads: u32, cpus: Option<Vec<usize>>) -> Facts {
+    let (config, manifest) = (&node.config, &node.manifest);
     let members = manifest.founders.iter().map(|f| (f.node, f.address.clone()));
     Facts {
         node: manifest.node,
@@ -333,18 +356,34 @@ fn facts(
         incarnation: manifest.incarnation,
         members: members.collect(),
         engines: manifest.engines,
-        threads: config.cores.min(manifest.engines),
+        threads,
         cpus,
         shards: manifest.shards,
         writer: manifest.writer.name(),
         writer_why: manifest.writer_why.clone(),
-        listen: bound.to_string(),
-        advertise,
-        http: http.local_addr().unwrap_or(config.http).to_string(),
-        started,
-        startup: started.elapsed(),
+        listen: node.bound.to_string(),
+        advertise: node.advertised.clone(),
+        http: node.http.local_addr().unwrap_or(config.http).to_string(),
+        started: node.started,
+        startup: node.started.elapsed(),
         settings: config.settings(),
     }
+}
+
+fn tell_ready(facts: &Facts) {
+    info!(
+        node = facts.node.0,
+        cluster = %facts.cluster,
+        listen = facts.listen,
+        advertise = facts.advertise,
+        http = facts.http,
+        engines = facts.engines,
+        threads = facts.threads,
+        cpus = ?facts.cpus,
+        writer = facts.writer,
+        startup_ms = facts.startup.as_millis(),
+        "serving"
+    );
 }
 
 /// Waits for the data plane to end, but not for ever.

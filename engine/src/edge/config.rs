@@ -28,6 +28,8 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 pub const SEGMENTS_MAX_DEFAULT: u32 = 12;
 /// Shards of a cluster, if nothing else is said at its birth.
 pub const SHARDS_DEFAULT: u32 = 12;
+/// Replicas of a group, or as many as there are nodes. No setting: all nodes must agree on it.
+pub const REPLICATION: usize = 3;
 /// Shards of a cluster, at most.
 pub const SHARDS_MAX: u32 = 4096;
 /// Engines of a node, at most.
