@@ -286,6 +286,8 @@ pub(crate) struct Call {
     pub stamp: Option<Stamp>,
     /// The only session under which it makes sense.
     pub bound: Option<SessionId>,
+    /// Its place in the window was given away while it waits: it must not be sent again as it is.
+    pub aside: bool,
     /// A frame was sent whose answer will never come.
     pub ambiguous: bool,
     pub attempts: u32,
@@ -298,6 +300,19 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// Makes a pop that gave its place away a new one, for what is left of its wait. If the old one took
+    /// a message, that comes back when its visibility runs out.
+    pub fn renew_wait(&mut self, now: Moment) {
+        self.aside = false;
+        self.stamp = None;
+        self.ambiguous = false;
+        if let Op::Pop { wait_ms, .. } = &mut self.op {
+            let passed = crate::clock::millis(now.since(self.begun));
+            *wait_ms = wait_ms.saturating_sub(passed);
+            self.begun = now;
+        }
+    }
+
     /// Whether it may have been applied already.
     pub fn may_be_applied(&self) -> bool {
         self.stamp.is_some() && (self.ambiguous || matches!(self.place, Place::Flying(..)))

@@ -42,9 +42,9 @@
 //!   threads: `limits` names every limit.
 //!
 //! # Left out
-//! - A waiting acquire or pop keeps a place in its shard's window of 256 calls, which can't run
-//!   ahead of it by more: a client that waits for long on one name and calls much in the same shard
-//!   should do the waiting with a client of its own.
+//! - A waiting acquire keeps a place in its shard's window of 256 calls, which can't run ahead of it
+//!   by more: a client that waits for long on one lock and calls much in the same shard should
+//!   do the waiting with a client of its own. (A waiting pop gives its place away and pops anew.)
 //! - A waiting acquire or pop that is given up keeps its turn until it is served or its wait runs
 //!   out; what it brings is given back at once. Cancelling it (the protocol would, by
 //!   `answered_below`) would leave open whether it had been served a moment before.

@@ -9,7 +9,7 @@
 
 use crate::call::{CallId, LinkId, SessionId};
 use crate::clock::Moment;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -69,7 +69,8 @@ pub(crate) struct Seat {
     /// When the next heartbeat is due.
     pub beat_at: Moment,
     next: u64,
-    open: BTreeSet<u64>,
+    /// Open calls by sequence.
+    open: BTreeMap<u64, CallId>,
     /// Calls that wait for room in the window, in their order.
     pub waiting: VecDeque<CallId>,
 }
@@ -77,24 +78,29 @@ pub(crate) struct Seat {
 impl Seat {
     /// All calls below were answered, or will never be asked again.
     pub fn answered_below(&self) -> u64 {
-        self.open.first().copied().unwrap_or(self.next)
+        self.oldest().map_or(self.next, |(sequence, _)| sequence)
     }
 
-    /// The next sequence, if the window has room.
-    pub fn reserve(&mut self) -> Option<u64> {
+    /// The open call that holds the window back.
+    pub fn oldest(&self) -> Option<(u64, CallId)> {
+        self.open.first_key_value().map(|(sequence, call)| (*sequence, *call))
+    }
+
+    /// The next sequence, for `call`, if the window has room.
+    pub fn reserve(&mut self, call: CallId) -> Option<u64> {
         if self.next >= self.answered_below() + WINDOW_REPLIES_MAX {
             return None;
         }
         let sequence = self.next;
         self.next += 1;
-        self.open.insert(sequence);
+        self.open.insert(sequence, call);
         assert!(self.open.len() as u64 <= WINDOW_REPLIES_MAX);
         Some(sequence)
     }
 
     /// The call of this sequence will never be asked again.
     pub fn free(&mut self, sequence: u64) {
-        assert!(self.open.remove(&sequence), "a sequence is freed once");
+        assert!(self.open.remove(&sequence).is_some(), "a sequence is freed once");
     }
 
     /// Moves the tenure on: the shard's leader confirmed a sign of life that was sent at `sent`.
@@ -154,7 +160,7 @@ impl Session {
             complaint: None,
             beat_at: if resumed.is_some() { now } else { Moment::MAX },
             next: resumed.unwrap_or(1),
-            open: BTreeSet::new(),
+            open: BTreeMap::new(),
             waiting: VecDeque::new(),
         })
     }

@@ -14,6 +14,7 @@
 //! - A call that may bring a lock or a message is not forgotten before it was answered, even if its
 //!   caller has given it up: what it brings is given back.
 
+mod end;
 mod links;
 mod replies;
 mod routes;
@@ -174,6 +175,7 @@ impl State {
             timer: Moment::MAX,
             stamp: None,
             bound,
+            aside: false,
             ambiguous: false,
             attempts: 0,
             pauses: 0,
@@ -219,6 +221,14 @@ impl State {
     pub(crate) fn retry(&mut self, now: Moment, id: CallId, pause: Duration, why: String) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.last = why;
+        if call.aside && call.slot.is_none() {
+            // Nobody wants a message any more; one that it took comes back by itself.
+            let subject = call.op.to_string();
+            return self.finish(now, id, Err(Error::Closed { subject }));
+        }
+        if call.aside {
+            call.renew_wait(now);
+        }
         if pause.is_zero() {
             self.dispatch(now, id);
         } else {
@@ -285,7 +295,7 @@ impl State {
             (None, Ok(answer)) => self.undo(now, answer),
             (None, Err(_)) => {}
         }
-        if let Some(stamp) = call.stamp {
+        if let Some(stamp) = call.stamp.filter(|_| !call.aside) {
             self.leave_seat(now, call.shard, stamp);
         }
     }
@@ -363,60 +373,6 @@ impl State {
             self.out.done.extend(slot.map(|slot| (slot, Err(unknown))));
         } else {
             self.finish(now, id, Err(unknown));
-        }
-    }
-
-    /// Takes nothing new, gives every open call up, and closes the session wherever it is open.
-    /// The slots are done when that is done.
-    pub fn leave(&mut self, now: Moment, limit: Duration) -> Vec<Arc<Slot>> {
-        if self.phase != Phase::Running {
-            return Vec::new();
-        }
-        self.stop_calls(now);
-        self.phase = Phase::Leaving;
-        let session = self.session.life.id;
-        let shards = self.seats_taken();
-        self.end_life("the client was closed");
-        let mut slots = Vec::new();
-        for shard in shards {
-            let slot = Arc::<Slot>::default();
-            let op = Op::CloseSession { session };
-            let request = Request { op, slot: Some(Arc::clone(&slot)), limit, bound: None };
-            self.submit_to_shard(now, shard, request);
-            slots.push(slot);
-        }
-        slots
-    }
-
-    /// Ends it all: every call, every connection.
-    pub fn vanish(&mut self, now: Moment) {
-        self.stop_calls(now);
-        self.phase = Phase::Gone;
-        self.end_life("the client was closed");
-        if let Some((slot, ..)) = self.ready.take() {
-            self.out.done.push((slot, Err(Error::Closed { subject: String::from("connect") })));
-        }
-        for link in std::mem::take(&mut self.links).into_values() {
-            link.outbox.kill();
-        }
-        self.by_key.clear();
-    }
-
-    fn stop_calls(&mut self, now: Moment) {
-        // Nothing that is freed here may be dispatched again.
-        let open: Vec<CallId> = self.calls.keys().copied().collect();
-        for seat in self.session.seats.values_mut() {
-            seat.waiting.clear();
-        }
-        for id in open {
-            let call = &self.calls[&id];
-            let subject = call.op.to_string();
-            let error = if call.may_be_applied() {
-                Error::OutcomeUnknown { subject, why: String::from("the client was closed") }
-            } else {
-                Error::Closed { subject }
-            };
-            self.finish(now, id, Err(error));
         }
     }
 }

@@ -151,6 +151,7 @@ impl State {
             Code::MessageUnknown if matches!(call.op, Op::Pop { .. }) => {
                 self.pop_anew(now, id, why);
             }
+            Code::SequenceStale if call.aside => self.retry(now, id, Duration::ZERO, why),
             Code::OutcomeUnknown | Code::SequenceStale => {
                 let subject = call.op.to_string();
                 self.finish(now, id, Err(Error::OutcomeUnknown { subject, why }));
@@ -165,8 +166,8 @@ impl State {
     /// What a pop once took was shown to others before its answer came through: it took nothing.
     fn pop_anew(&mut self, now: Moment, id: CallId, why: String) {
         let call = self.calls.get_mut(&id).expect("the caller found it");
-        call.ambiguous = false;
-        let (shard, stamp) = (call.shard, call.stamp.take());
+        let (shard, stamp) = (call.shard, call.stamp.filter(|_| !call.aside));
+        call.renew_wait(now);
         let pause = self.pause(id);
         self.retry(now, id, pause, why);
         if let Some(stamp) = stamp {

@@ -25,16 +25,34 @@ impl State {
             return false;
         }
         let seat = self.session.seat(call.shard, now, self.config.session_ttl);
-        let sequence = if seat.waiting.is_empty() { seat.reserve() } else { None };
-        match sequence {
-            Some(sequence) => call.stamp = Some(Stamp { session, sequence }),
-            None => {
-                call.last = String::from("256 calls of this client are open in the shard");
-                seat.waiting.push_back(id);
-                self.place(id, Place::Window);
-            }
+        let sequence = if seat.waiting.is_empty() { seat.reserve(id) } else { None };
+        if let Some(sequence) = sequence {
+            call.stamp = Some(Stamp { session, sequence });
+            return true;
         }
-        sequence.is_some()
+        call.last = String::from("256 calls of this client are open in the shard");
+        let shard = call.shard;
+        seat.waiting.push_back(id);
+        self.place(id, Place::Window);
+        self.move_aside(shard);
+        self.fill_window(now, shard);
+        false
+    }
+
+    /// A pop that waits must not hold the window back: it gives its place away. The shard then ends
+    /// its wait, unless it was just served; the answer says which, and it pops anew if need be.
+    /// (An acquire would lose its turn by that, so it keeps its place.)
+    fn move_aside(&mut self, shard: u32) {
+        let Some(seat) = self.session.seats.get_mut(&shard) else { return };
+        while let Some((sequence, id)) = seat.oldest() {
+            let Some(call) = self.calls.get_mut(&id) else { return };
+            let waits = matches!(call.op, Op::Pop { .. }) && call.op.is_waiting();
+            if !waits || !matches!(call.place, Place::Flying(..)) {
+                return;
+            }
+            call.aside = true;
+            seat.free(sequence);
+        }
     }
 
     /// A call is finished: its place in the window goes to who waits for it.
@@ -45,6 +63,12 @@ impl State {
         }
         let seat = self.session.seats.get_mut(&shard).expect("a stamp was taken from a seat");
         seat.free(stamp.sequence);
+        self.fill_window(now, shard);
+    }
+
+    /// Gives the window's room to the calls that wait for it.
+    fn fill_window(&mut self, now: Moment, shard: u32) {
+        let session = self.session.life.id;
         while let Some(seat) = self.session.seats.get_mut(&shard)
             && let Some(id) = seat.waiting.front().copied()
         {
@@ -52,7 +76,7 @@ impl State {
                 seat.waiting.pop_front();
                 continue;
             };
-            let Some(sequence) = seat.reserve() else { return };
+            let Some(sequence) = seat.reserve(id) else { return };
             seat.waiting.pop_front();
             call.stamp = Some(Stamp { session, sequence });
             self.dispatch(now, id);

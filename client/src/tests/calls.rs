@@ -184,6 +184,28 @@ fn a_pop_whose_message_went_back_pops_anew() {
 }
 
 #[test]
+fn a_waiting_pop_does_not_hold_the_window_back() {
+    let fake = Fake::new(1, 1);
+    let client = connect(&fake);
+    fake.rule(|s| if s.kind == QueuePop::KIND { Act::Swallow } else { Act::Serve });
+    let pop = client.queue("q").pop(ms(500), Duration::from_secs(60));
+    eventually("it waits", || fake.seen(QueuePop::KIND).len() == 1);
+    let puts: Vec<_> = (0..600).map(|_| client.cache().put("k", "v").send()).collect();
+    for put in puts {
+        put.wait().unwrap();
+    }
+    assert!(fake.seen(CachePut::KIND).last().unwrap().answered_below > 256);
+    client.queue("q").push("x").wait().unwrap();
+    // Its old sequence is gone for good, so after a break it pops anew.
+    fake.once(CacheGet::KIND, Act::Close);
+    client.cache().get("k").wait().unwrap();
+    assert_eq!(pop.wait().unwrap().unwrap().payload, b"x");
+    let pops = fake.seen(QueuePop::KIND);
+    assert!(pops[1].sequence > 600, "{}", pops[1].sequence);
+    fake.nothing_was_applied_twice();
+}
+
+#[test]
 fn a_late_grant_to_nobody_is_released() {
     let fake = Fake::new(1, 1);
     let client = config(&fake).deadline(ms(200)).connect().unwrap();
