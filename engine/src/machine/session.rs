@@ -9,7 +9,8 @@
 //! - An ended id is remembered, first in first out, up to
 //!   [`SESSIONS_ENDED_MAX`]; it is refused until it is forgotten.
 //! - `owned` is what the session has in this shard, by number: grants by fence, waiters by ticket,
-//!   messages in flight by id. A session's end gives all of it back, in that order.
+//!   messages in flight by id. A session's end gives all of it back, in that order, within one
+//!   entry: it costs as much as the session has.
 //! - The window holds at most [`WINDOW_REPLIES_MAX`] calls, those at or above `answered_below`. A call
 //!   that its client says was answered while it still waits is cancelled: so a client gives up a
 //!   wait.

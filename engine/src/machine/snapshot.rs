@@ -71,6 +71,9 @@ impl Machine {
     /// Appends the whole state to `out`. Equal state gives equal bytes.
     pub fn snapshot(&self, out: &mut Vec<u8>) {
         let start = out.len();
+        // What is large is counted: let it not be copied again and again while `out` grows.
+        let large = self.line_bytes + self.counts.message_bytes;
+        out.reserve(usize::try_from(large).expect("state fits into memory"));
         put_u32(out, MAGIC);
         put_u32(out, VERSION);
         put_u64(out, self.config.seed);
