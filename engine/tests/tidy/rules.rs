@@ -12,11 +12,16 @@ const UNSAFE_MAY: &[&str] = &["engine/src/edge/"];
 
 /// The files that may name glommio, so that the runtime can be replaced.
 const GLOMMIO_MAY: &[&str] = &[
+    // The data plane's executors.
     "engine/src/edge/core.rs",
-    "engine/src/edge/core/",
     "engine/src/edge/data.rs",
+    // The control plane's executor, its HTTP server and its files.
     "engine/src/edge/control.rs",
     "engine/src/edge/control/",
+    "engine/src/edge/http.rs",
+    "engine/src/edge/http/",
+    "engine/src/edge/snapshots.rs",
+    "engine/src/edge/snapshots/",
 ];
 
 /// A rule: its name and what it finds.
