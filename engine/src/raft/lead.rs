@@ -221,7 +221,7 @@ impl Progress {
         self.on_matched(index);
         match self.state {
             // An answer to an older question says nothing about this one.
-            State::Probe(_) if echo >= self.floor => self.state = State::Replicate,
+            State::Probe(_) if echo >= self.floor => self.replicate(),
             State::Snapshot(_) if self.matched.next() >= first => {
                 self.probe(self.matched.next(), Due::Now);
             }

@@ -27,6 +27,8 @@ pub struct Progress {
     pub next: Index,
     /// How it is sent to.
     pub state: State,
+    /// In Replicate: what is on its way begins after this index, or after `matched`.
+    pub(super) sent_after: Index,
     /// The newest stamp of the leader that it echoed.
     pub echoed: Option<Time>,
     /// When it was last heard.
@@ -82,6 +84,7 @@ impl Progress {
             matched: Index::ZERO,
             next,
             state: State::Replicate,
+            sent_after: next.prev(),
             echoed: None,
             heard_at: None,
             floor: Time::ZERO,
@@ -107,6 +110,12 @@ impl Progress {
     pub(super) fn probe(&mut self, next: Index, due: Due) {
         self.next = next.max(self.matched.next());
         self.state = State::Probe(due);
+    }
+
+    /// The logs agree just before `next`: from there on entries are sent as they come.
+    pub(super) fn replicate(&mut self) {
+        self.sent_after = self.next.prev();
+        self.state = State::Replicate;
     }
 
     /// The follower echoed a stamp, which is at most the last one given out.

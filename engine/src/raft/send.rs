@@ -113,7 +113,8 @@ impl Round<'_> {
     fn entries(&self, follower: &mut Progress, out: &mut Output) {
         let last = self.log.last_index();
         while follower.next <= last {
-            let flying = self.log.bytes_between(follower.matched, follower.next.prev());
+            let after = follower.matched.max(follower.sent_after);
+            let flying = self.log.bytes_between(after, follower.next.prev());
             if flying >= self.limits.in_flight as u64 {
                 return;
             }
