@@ -83,8 +83,9 @@ pub(super) fn cluster_config(
 
 /// A cluster under measurement. One serves all scenarios of a run.
 pub(super) struct Bench {
-    cluster: Option<Cluster>,
+    // First, so that the cluster finds its directory empty of it.
     floors: FloorMeter,
+    cluster: Option<Cluster>,
     placement: Placement,
     report: ClusterReport,
     interrupted: Arc<AtomicBool>,
@@ -266,13 +267,6 @@ impl Bench {
                 self.notes.push(format!("node {node} did not stop in order and was killed"));
             }
         }
-        let dir = &self.floors.dir;
-        if dir.is_dir() {
-            fs::remove_dir_all(dir).map_err(|why| Failure::File { path: dir.clone(), why })?;
-        }
-        drop(self.cluster);
-        // What is left is somebody else's.
-        let _ = self.floors.dir.parent().map(fs::remove_dir);
         Ok(Report {
             tool: concat!("tercet-bench ", env!("CARGO_PKG_VERSION")).into(),
             date: date(),

@@ -13,19 +13,26 @@
 //! - Every wait is bounded, and what failed says so with the end of the node's log.
 
 pub mod ask;
+mod config;
 pub mod launch;
 pub mod place;
+mod system;
+#[cfg(test)]
+mod tests;
 pub mod weigh;
+
+pub use config::{ClusterConfig, ClusterError, Keep};
+pub use system::file_system;
 
 use ask::{Ask, Topology};
 use launch::{Launch, beside_us};
 use std::fs;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use system::{addresses, terminate};
 use weigh::{Weight, disk_bytes};
 
 /// How long a node may take to start, a cluster to find its leaders.
@@ -36,78 +43,8 @@ pub const STOP_MAX: Duration = Duration::from_secs(10);
 const ASK_MAX: Duration = Duration::from_millis(500);
 /// Between two looks at something that is awaited.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// With fixed ports: how far the HTTP ports are above the clients'.
-const HTTP_ABOVE: u32 = 80;
 /// Lines of a log that are shown when its node fails.
 const LOG_TAIL_LINES: usize = 20;
-
-/// What to start.
-#[derive(Clone, Debug)]
-pub struct ClusterConfig {
-    /// How many nodes, from 1.
-    pub nodes: u32,
-    /// Data-plane threads of each.
-    pub cores: u32,
-    /// Shards of the cluster; none = the server's default.
-    pub shards: Option<u32>,
-    /// The server; none = the `tercetd` beside this program.
-    pub tercetd: Option<PathBuf>,
-    /// The nodes' ports for clients begin here, those for HTTP 80 above; none = any free ones.
-    pub first_port: Option<u16>,
-    /// The directory of all nodes' directories and logs; made if it is not there.
-    pub data_dir: PathBuf,
-    /// Whether the data stays when the cluster is dropped.
-    pub keep: Keep,
-    /// Further flags for every node, such as `--wal direct`.
-    pub flags: Vec<String>,
-    /// The CPUs of each node, in order; shorter or empty = not pinned.
-    pub cpus: Vec<Vec<usize>>,
-}
-
-/// What becomes of the data when a cluster ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Keep {
-    /// It stays.
-    Data,
-    /// It is removed.
-    Nothing,
-}
-
-/// Why a cluster does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// There is no server to start.
-    #[error("no tercetd beside this program. Build it (make release), or name it with --tercetd")]
-    NoServer,
-    /// A file, a port or a process.
-    #[error("{what}: {why}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// What the system says.
-        why: io::Error,
-    },
-    /// A node ended by itself.
-    #[error("node {node} ended with {status}. The end of its log:\n{tail}")]
-    Ended {
-        /// The node.
-        node: u32,
-        /// How it ended.
-        status: ExitStatus,
-        /// The last lines of its log.
-        tail: String,
-    },
-    /// A node, or a leader, is awaited in vain.
-    #[error("{what} within {} s. The end of node {node}'s log:\n{tail}", START_MAX.as_secs())]
-    Late {
-        /// What did not happen.
-        what: String,
-        /// The node whose log is shown.
-        node: u32,
-        /// The last lines of its log.
-        tail: String,
-    },
-}
 
 /// One node's process.
 #[derive(Debug)]
@@ -382,8 +319,10 @@ impl Cluster {
             "--data-dir".into(),
             process.data_dir.to_string_lossy().into_owned(),
         ];
+        let flags: Vec<String> = flags.iter().map(|flag| flag.to_string()).collect();
+        let given = |flag: &str, among: &[String]| among.iter().any(|it| name_of(it) == flag);
         let mut set = |flag: &str, value: String| {
-            if !flags.contains(&flag) && !self.config.flags.iter().any(|given| given == flag) {
+            if !given(flag, &flags) && !given(flag, &self.config.flags) {
                 arguments.extend([flag.to_string(), value]);
             }
         };
@@ -394,14 +333,14 @@ impl Cluster {
         // Several nodes share this machine: where they run is for us to say.
         let cpus = self.config.cpus.get(process.node as usize - 1);
         set("--pin", cpus.filter(|c| !c.is_empty()).map_or("none".into(), |c| place::list(c)));
-        let mut all = self.config.flags.iter().map(String::as_str).peekable();
+        let mut all = self.config.flags.iter().peekable();
         while let Some(flag) = all.next() {
             let value = all.next_if(|next| !next.starts_with("--"));
-            if !flags.contains(&flag) {
-                arguments.extend([Some(flag), value].into_iter().flatten().map(String::from));
+            if !given(name_of(flag), &flags) {
+                arguments.extend([Some(flag), value].into_iter().flatten().cloned());
             }
         }
-        arguments.extend(flags.iter().map(|flag| flag.to_string()));
+        arguments.extend(flags);
         arguments
     }
 
@@ -445,42 +384,7 @@ impl Drop for Cluster {
     }
 }
 
-fn terminate(child: &Child) -> io::Result<()> {
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::other("a process id out of range"))?;
-    match rustix::process::kill_process(pid, rustix::process::Signal::TERM) {
-        Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Addresses for the nodes' clients, then for their HTTP.
-fn addresses(nodes: u32, first_port: Option<u16>) -> io::Result<Vec<SocketAddr>> {
-    let port = |at: u32| match first_port {
-        None => Ok(0),
-        Some(first) => {
-            let above = if at < nodes { at } else { HTTP_ABOVE + at - nodes };
-            let port = u32::from(first) + above;
-            u16::try_from(port).map_err(|_| io::Error::other("there is no such port"))
-        }
-    };
-    // All are bound at once, so that none is found twice.
-    let bind = |at| TcpListener::bind(("127.0.0.1", port(at)?));
-    let listeners: Vec<TcpListener> = (0..2 * nodes).map(bind).collect::<io::Result<_>>()?;
-    listeners.iter().map(TcpListener::local_addr).collect()
-}
-
-/// The kind of file system under `dir`, by its common name.
-pub fn file_system(dir: &Path) -> String {
-    let Ok(stat) = rustix::fs::statfs(dir) else { return "unknown".into() };
-    match stat.f_type as u64 & 0xffff_ffff {
-        0xef53 => "ext4".into(),
-        0x0102_1994 => "tmpfs".into(),
-        0x5846_5342 => "xfs".into(),
-        0x9123_683e => "btrfs".into(),
-        0x794c_7630 => "overlayfs".into(),
-        0x2fc1_2fc1 => "zfs".into(),
-        0x6969 => "nfs".into(),
-        other => format!("{other:#x}"),
-    }
+/// A flag's name, without the value that may follow it.
+fn name_of(flag: &str) -> &str {
+    flag.split('=').next().unwrap_or(flag)
 }

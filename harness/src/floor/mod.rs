@@ -143,6 +143,14 @@ impl FloorMeter {
     }
 }
 
+impl Drop for FloorMeter {
+    fn drop(&mut self) {
+        // Nothing depends on its being gone. The directory above goes when nothing else is in it.
+        let _ = std::fs::remove_dir_all(&self.dir);
+        let _ = self.dir.parent().map(std::fs::remove_dir);
+    }
+}
+
 /// The mean bytes of a scenario's requests and replies, rounded up.
 pub fn frame_bytes(scenario: Scenario, payload_bytes: usize) -> (usize, usize) {
     use Step::{Ack, Acquire, Get, Pop, Push, Put, Release};

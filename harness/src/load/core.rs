@@ -227,10 +227,6 @@ impl Core {
             };
             slot.sequence = sequence;
         }
-        // From here on another may be granted the lock.
-        if slot.step == Step::Release {
-            self.check_locks.given_up(slot.lock, index + 1);
-        }
         self.send(index);
     }
 

@@ -6,6 +6,7 @@ use super::replies::HEARTBEAT;
 use super::router::{Found, Job, Router, topology};
 use super::{CONNECT_MAX, Go, Listener, LoadConfig, LoadError, LoadReport, Progress};
 use crate::cluster::launch::take_cpus;
+use crate::scenario::Step;
 use engine::edge::ring::{CORE_SIZES, Park};
 use engine::edge::streams::{Event, Streams};
 use std::hash::{BuildHasher, RandomState};
@@ -203,6 +204,16 @@ impl Drive<'_> {
 
     /// Moves on to the next phase when it is time. Gives whether there is none.
     fn phases(&mut self) -> bool {
+        let before = self.core.phase;
+        let over = self.next_phase();
+        if self.core.phase != before {
+            // Whoever weighs the nodes wants to hear of it at once.
+            self.progress_at_ns = 0;
+        }
+        over
+    }
+
+    fn next_phase(&mut self) -> bool {
         let now_ns = self.core.now_ns;
         match self.core.phase {
             Phase::Fill if self.core.all_idle() => self.begin_load(),
@@ -309,6 +320,10 @@ impl Drive<'_> {
         let now_ns = self.clock();
         for index in self.core.fresh.drain(..) {
             let slot = &mut self.core.slots[index as usize];
+            if slot.step == Step::Release {
+                // From here on, and not before, another may be granted the lock.
+                self.core.check_locks.given_up(slot.lock, index + 1);
+            }
             if slot.sent_ns == 0 {
                 slot.sent_ns = now_ns;
                 if !self.core.open_loop {

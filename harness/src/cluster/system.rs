@@ -1,0 +1,50 @@
+//! Ports, signals and file systems.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Child;
+
+/// With fixed ports: how far the HTTP ports are above the clients'.
+const HTTP_ABOVE: u32 = 80;
+
+/// Asks a process to end.
+pub(super) fn terminate(child: &Child) -> io::Result<()> {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("a process id out of range"))?;
+    match rustix::process::kill_process(pid, rustix::process::Signal::TERM) {
+        Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Addresses for the nodes' clients, then for their HTTP.
+pub(super) fn addresses(nodes: u32, first_port: Option<u16>) -> io::Result<Vec<SocketAddr>> {
+    let port = |at: u32| match first_port {
+        None => Ok(0),
+        Some(first) => {
+            let above = if at < nodes { at } else { HTTP_ABOVE + at - nodes };
+            let port = u32::from(first) + above;
+            u16::try_from(port).map_err(|_| io::Error::other("there is no such port"))
+        }
+    };
+    // All are bound at once, so that none is found twice.
+    let bind = |at| TcpListener::bind(("127.0.0.1", port(at)?));
+    let listeners: Vec<TcpListener> = (0..2 * nodes).map(bind).collect::<io::Result<_>>()?;
+    listeners.iter().map(TcpListener::local_addr).collect()
+}
+
+/// The kind of file system under `dir`, by its common name.
+pub fn file_system(dir: &Path) -> String {
+    let Ok(stat) = rustix::fs::statfs(dir) else { return "unknown".into() };
+    match stat.f_type as u64 & 0xffff_ffff {
+        0xef53 => "ext4".into(),
+        0x0102_1994 => "tmpfs".into(),
+        0x5846_5342 => "xfs".into(),
+        0x9123_683e => "btrfs".into(),
+        0x794c_7630 => "overlayfs".into(),
+        0x2fc1_2fc1 => "zfs".into(),
+        0x6969 => "nfs".into(),
+        other => format!("{other:#x}"),
+    }
+}
