@@ -41,7 +41,7 @@ pub const SEGMENT_BYTES_MIN: u64 = (UNIT_BYTES_MAX + (1 << 20)) as u64;
 /// Largest segment.
 pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 /// Fewest segments with which one can always be freed while another is written.
-pub const SEGMENTS_MIN: u32 = 3;
+pub const SEGMENTS_MIN: u32 = crate::journal::SEGMENTS_MIN;
 
 const HELP_AFTER: &str = "\
 CONFIGURATION:

@@ -101,6 +101,9 @@ pub fn prepare(path: &Path, bytes: u64, writer: Writer) -> io::Result<()> {
 pub fn map(path: &Path, bytes: u64, writer: Writer) -> io::Result<Mmap> {
     let file = File::open(path)?;
     check_size(path, &file, bytes)?;
+    // Recovery takes what it reads for durable. After a kill some of it may only be in the page
+    // cache: it must be on the disk before anybody votes or acknowledges by it.
+    file.sync_data()?;
     if writer == Writer::Mapped {
         // What is cached may be large folios. Read it again by requests that make 4 KiB ones.
         advise(&file, 0, 0, libc::POSIX_FADV_DONTNEED);
