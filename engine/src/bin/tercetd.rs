@@ -28,6 +28,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long the data plane may take to end, once it was asked to.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How long an address that is in use is tried.
+const BIND_WITHIN: Duration = Duration::from_secs(2);
+/// How often.
+const BIND_AGAIN: Duration = Duration::from_millis(20);
 /// What a second signal ends with.
 const EXIT_SECOND_SIGNAL: i32 = 130;
 /// What a node that does not stop in time ends with.
@@ -274,12 +278,24 @@ fn tell_what_is_kept(config: &Config, manifest: &Manifest) {
     }
 }
 
+/// Binds an address. One that is in use is tried again for a while: the kernel lets go of a killed
+/// process's io_uring, and with it of its listening sockets, a moment after the process is gone.
 fn bind(
     what: &'static str,
     flag: &'static str,
     address: SocketAddr,
 ) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).map_err(|why| Failure::Bind { what, flag, address, why })
+    let until = Instant::now() + BIND_WITHIN;
+    loop {
+        match TcpListener::bind(address) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(BIND_AGAIN);
+            }
+            bound => {
+                return bound.map_err(|why| Failure::Bind { what, flag, address, why });
+            }
+        }
+    }
 }
 
 /// The CPU of each thread, or `None` where the kernel shall choose.

@@ -41,7 +41,9 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use talk::Silence;
 use tracing::{info, warn};
+use wire::Code;
 use wire::header::VERSION;
 use wire::peer::{Birth, PeerHello};
 
@@ -230,7 +232,7 @@ impl Shared {
         }
         if !told.contains(&(manifest.node, manifest.incarnation)) {
             if !std::mem::replace(told_left_out, true) {
-                tell_left_out(ClusterId(birth.cluster));
+                tell_left_out(&format!("cluster {}", ClusterId(birth.cluster)));
             }
             return;
         }
@@ -293,6 +295,7 @@ impl Shared {
         while !self.is_over() {
             let mut waits = Vec::new();
             let mut present = Vec::new();
+            let mut refused = false;
             for (node, address) in self.peers.iter().filter(|(node, _)| *node != me) {
                 match talk::ask(address, &self.hello()) {
                     Ok(hello) if hello.node != node.0 => {
@@ -307,12 +310,16 @@ impl Shared {
                         incarnation: Incarnation(hello.incarnation),
                         cluster: ClusterId(hello.cluster),
                     }),
-                    Err(_) => waits.push(format!("node {node} at {address}")),
+                    Err(Silence::Refused { code, text }) => {
+                        refused |= code == Code::WrongCluster.number();
+                        waits.push(format!("node {node} at {address} (it says: {text})"));
+                    }
+                    Err(Silence::Gone(_)) => waits.push(format!("node {node} at {address}")),
                 }
             }
             let cluster = present.iter().map(|p| p.cluster).find(|c| *c != ClusterId::NONE);
             match cluster {
-                Some(cluster) => self.see_cluster(cluster, &mut cluster_seen),
+                Some(cluster) => self.see_cluster(&format!("cluster {cluster}"), &mut cluster_seen),
                 None if lowest && waits.is_empty() => {
                     return self.found_and_tell(&present);
                 }
@@ -324,13 +331,17 @@ impl Shared {
                     }
                 }
             }
-            self.rest(if lowest { ASK_EVERY } else { LOOK_EVERY });
+            if refused {
+                self.see_cluster("a cluster", &mut cluster_seen);
+            }
+            let founding = lowest && cluster.is_none() && !refused;
+            self.rest(if founding { ASK_EVERY } else { LOOK_EVERY });
         }
     }
 
     /// A founder is in a cluster already. Either its birth is on the way here, or this node was
     /// left out.
-    fn see_cluster(&self, cluster: ClusterId, seen: &mut Option<Instant>) {
+    fn see_cluster(&self, cluster: &str, seen: &mut Option<Instant>) {
         if seen.get_or_insert_with(Instant::now).elapsed() < LEFT_OUT_AFTER {
             return;
         }
@@ -353,8 +364,8 @@ impl Shared {
         let birth = Birth { cluster: cluster.0, shards, founders: &rows };
         for node in present.iter().map(|p| p.node) {
             let address = self.peers.address(node).expect("only listed nodes are asked");
-            if let Err(e) = talk::tell(address, &self.hello(), &birth) {
-                info!(%node, "not told of the birth ({e}); it will be when it is met");
+            if let Err(why) = talk::tell(address, &self.hello(), &birth) {
+                info!(%node, "not told of the birth ({why}); it will be when it is met");
             }
         }
     }
@@ -367,22 +378,34 @@ impl Shared {
             (state.manifest.node, state.manifest.cluster)
         };
         let hello = self.hello();
-        let clusters: Vec<ClusterId> = std::thread::scope(|scope| {
+        let answers: Vec<_> = std::thread::scope(|scope| {
             let ask = |address: &str| talk::ask_within(address, &hello, MEET_FOR);
             let others = self.peers.iter().filter(|(node, _)| *node != me);
             let asked: Vec<_> =
-                others.map(|(_, address)| scope.spawn(move || ask(address))).collect();
-            let answers = asked.into_iter().filter_map(|t| t.join().ok()?.ok());
-            answers.map(|hello| ClusterId(hello.cluster)).collect()
+                others.map(|(node, address)| (node, scope.spawn(move || ask(address)))).collect();
+            asked.into_iter().filter_map(|(node, t)| Some((node, t.join().ok()?))).collect()
         });
-        let same = clusters.iter().filter(|c| **c == own).count();
-        let mut other = clusters.iter().filter(|c| **c != own && **c != ClusterId::NONE);
-        let strangers = other.clone().count();
-        if let Some(peers) = other.next()
-            && strangers > same
-        {
-            let path = self.dir.path().to_owned();
-            self.lock().failed = Some(DirError::OtherCluster { path, kept: own, peers: *peers });
+        let (mut same, mut strangers) = (0, Vec::new());
+        for (node, answer) in answers {
+            match answer {
+                Ok(hello) if hello.cluster == own.0 => same += 1,
+                // Not born yet, or gone: it says nothing about the cluster.
+                Ok(hello) if hello.cluster == ClusterId::NONE.0 => {}
+                Err(Silence::Gone(_)) => {}
+                Ok(hello) => {
+                    let other = ClusterId(hello.cluster);
+                    strangers.push(format!("node {node} belongs to cluster {other}"));
+                }
+                Err(Silence::Refused { code, text }) => {
+                    if code == Code::WrongCluster.number() {
+                        strangers.push(format!("node {node} says: {text}"));
+                    }
+                }
+            }
+        }
+        if strangers.len() > same {
+            let (path, why) = (self.dir.path().to_owned(), strangers.swap_remove(0));
+            self.lock().failed = Some(DirError::OtherCluster { path, kept: own, why });
         }
     }
 
@@ -410,9 +433,9 @@ impl Shared {
     }
 }
 
-fn tell_left_out(cluster: ClusterId) {
+fn tell_left_out(cluster: &str) {
     warn!(
-        "cluster {cluster} exists and does not know this data directory: waiting to be added or to replace a node of it"
+        "{cluster} exists and does not know this data directory: waiting to be added or to replace a node of it"
     );
 }
 

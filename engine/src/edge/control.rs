@@ -32,6 +32,7 @@ use glommio::io::BufferedFile;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use questions::Questions;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{FromRawFd, IntoRawFd};
@@ -156,6 +157,7 @@ async fn run(setup: Setup) -> Option<Fatal> {
         Ok(bell) => unsafe { BufferedFile::from_raw_fd(bell.into_raw_fd()) },
         Err(e) => return Some(Fatal::Ring(format!("no descriptor for the doorbell: {e}"))),
     };
+    let mut leaders = Leaders::default();
     while !stop.is_asked() && state.fatal.borrow().is_none() {
         while let Some(message) = inbox.take() {
             match message {
@@ -167,11 +169,12 @@ async fn run(setup: Setup) -> Option<Fatal> {
                 ToControl::DropSnapshot { engine, group, index } => {
                     let _ = jobs.send(Job::Drop { engine, group, index }).await;
                 }
-                ToControl::Note { engine, note } => state.tell(node, engine, note),
+                ToControl::Note { engine, note } => state.tell(engine, note, &mut leaders),
                 ToControl::Status { ticket, status } => state.questions.answer(ticket, status),
                 ToControl::Fatal { engine, reason } => state.fail(engine, reason),
             }
         }
+        tell_leaders(node, &mut leaders);
         if let Err(e) = bell.read_at(0, 8).await {
             state.fail(0, Fatal::Ring(format!("waiting for the doorbell: {e}")));
         }
@@ -186,6 +189,21 @@ async fn run(setup: Setup) -> Option<Fatal> {
     // It ends after the segment that it is at; its panic has been told.
     let _ = maker.join();
     state.fatal.take()
+}
+
+/// Groups with their terms, "group@term", by their new leader.
+type Leaders = BTreeMap<Option<NodeId>, Vec<String>>;
+
+/// Logs who leads what since the last time, a line for each leader: an election moves many groups.
+fn tell_leaders(me: NodeId, leaders: &mut Leaders) {
+    while let Some((leader, groups)) = leaders.pop_first() {
+        let groups = groups.join(" ");
+        match leader {
+            Some(leader) if leader == me => info!(groups, "this node leads"),
+            Some(leader) => info!(groups, "node {leader} leads"),
+            None => debug!(groups, "no leader is known"),
+        }
+    }
 }
 
 /// Sends to a bounded channel of another thread without blocking this one.
@@ -256,22 +274,16 @@ impl State {
     }
 
     /// Counts and logs what an engine found worth telling.
-    fn tell(&self, node: NodeId, engine: u32, note: Note) {
+    fn tell(&self, engine: u32, note: Note, leaders: &mut Leaders) {
         let mut counts = self.notes.get();
         match note {
             Note::Leader { group, term, leader } => {
                 counts.leader_changes += 1;
-                match leader {
-                    Some(leader) if leader == node => {
-                        info!(%group, %term, engine, "this node leads")
-                    }
-                    Some(leader) => info!(%group, %term, engine, "node {leader} leads"),
-                    None => info!(%group, %term, engine, "no leader is known"),
-                }
+                leaders.entry(leader).or_default().push(format!("{group}@{term}"));
             }
             Note::Campaign { group, term } => {
                 counts.campaigns += 1;
-                info!(%group, %term, engine, "campaigning");
+                debug!(%group, %term, engine, "campaigning");
             }
             Note::SnapshotMade { group, index, bytes } => {
                 counts.snapshots_made += 1;

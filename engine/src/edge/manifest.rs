@@ -120,15 +120,15 @@ pub enum DirError {
     },
     /// It is another cluster's.
     #[error(
-        "E115 the data directory {path:?} belongs to cluster {kept}, but the nodes in --peers belong to cluster {peers}. Correct --data-dir or --peers"
+        "E115 the data directory {path:?} belongs to cluster {kept}, but not so the nodes in --peers: {why}. Correct --data-dir or --peers"
     )]
     OtherCluster {
         /// The data directory.
         path: PathBuf,
         /// Its cluster.
         kept: ClusterId,
-        /// The cluster of the peers.
-        peers: ClusterId,
+        /// What the peers say.
+        why: String,
     },
     /// The manifest is damaged.
     #[error(

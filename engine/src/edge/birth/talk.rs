@@ -18,18 +18,40 @@ const FRAME_BYTES_MAX: usize = 16 << 10;
 /// Frames in one conversation, at most.
 const FRAMES_MAX: usize = 8;
 
+/// Why a node did not say who it is.
+#[derive(Debug, thiserror::Error)]
+pub enum Silence {
+    /// It is not there, or does not speak.
+    #[error("{0}")]
+    Gone(io::Error),
+    /// It wants nothing to do with this node.
+    #[error("{text}")]
+    Refused {
+        /// A [`Code`]'s number.
+        code: u16,
+        /// What it says.
+        text: String,
+    },
+}
+
+impl From<io::Error> for Silence {
+    fn from(e: io::Error) -> Silence {
+        Silence::Gone(e)
+    }
+}
+
 /// Asks the node at `address` who it is.
-pub fn ask(address: &str, hello: &PeerHello) -> io::Result<PeerHello> {
+pub fn ask(address: &str, hello: &PeerHello) -> Result<PeerHello, Silence> {
     ask_within(address, hello, ANSWER_WITHIN)
 }
 
 /// Asks the node at `address` who it is, and waits for at most `time`.
-pub fn ask_within(address: &str, hello: &PeerHello, time: Duration) -> io::Result<PeerHello> {
+pub fn ask_within(address: &str, hello: &PeerHello, time: Duration) -> Result<PeerHello, Silence> {
     Talk::open(address, time)?.hello(hello)
 }
 
 /// Tells the node at `address` of a birth, and returns once it says that it belongs to the cluster.
-pub fn tell(address: &str, hello: &PeerHello, birth: &Birth<'_>) -> io::Result<()> {
+pub fn tell(address: &str, hello: &PeerHello, birth: &Birth<'_>) -> Result<(), Silence> {
     let mut talk = Talk::open(address, ANSWER_WITHIN)?;
     talk.hello(hello)?;
     talk.say(Birth::KIND, |b| birth.encode(b))?;
@@ -37,7 +59,7 @@ pub fn tell(address: &str, hello: &PeerHello, birth: &Birth<'_>) -> io::Result<(
     if answer.cluster == birth.cluster {
         return Ok(());
     }
-    Err(io::Error::new(ErrorKind::InvalidData, "it did not take the birth"))
+    Err(malformed("it did not take the birth"))
 }
 
 /// Answers a connection that somebody opened.
@@ -52,6 +74,10 @@ pub fn answer(shared: &Shared, stream: TcpStream) {
             return;
         }
     }
+}
+
+fn malformed(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Silence {
+    Silence::Gone(io::Error::new(ErrorKind::InvalidData, why))
 }
 
 struct Talk {
@@ -86,19 +112,22 @@ impl Talk {
         Ok(Talk { stream, bytes: Vec::new(), used: 0, until: Instant::now() + time })
     }
 
-    fn hello(&mut self, hello: &PeerHello) -> io::Result<PeerHello> {
+    fn hello(&mut self, hello: &PeerHello) -> Result<PeerHello, Silence> {
         self.say(PeerHello::KIND, |b| hello.encode(b))?;
         self.hear_hello()
     }
 
-    fn hear_hello(&mut self) -> io::Result<PeerHello> {
-        match self.hear()? {
-            Ok((header, body)) if header.kind == PeerHello::KIND => {
-                PeerHello::view(body).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))
-            }
-            Ok(_) => Err(io::Error::new(ErrorKind::InvalidData, "it answered something else")),
-            Err(e) => Err(io::Error::new(ErrorKind::InvalidData, e)),
+    fn hear_hello(&mut self) -> Result<PeerHello, Silence> {
+        let (header, body) = self.hear()?.map_err(malformed)?;
+        if header.kind == Error::KIND {
+            let error = Error::view(body).map_err(malformed)?;
+            let text = String::from_utf8_lossy(error.text).into_owned();
+            return Err(Silence::Refused { code: error.code, text });
         }
+        if header.kind != PeerHello::KIND {
+            return Err(malformed("it answered something else"));
+        }
+        PeerHello::view(body).map_err(malformed)
     }
 
     /// Hears a frame and answers it. Says whether to go on.
