@@ -353,3 +353,43 @@ fn the_heartbeats_of_all_groups_fall_together() {
     later.on_synced(Time(31_000_000), Position(1), &mut out);
     assert_eq!(raft.deadline(), later.deadline());
 }
+
+fn piece(index: u64, offset: u64, bytes: &[u8]) -> Message<'_> {
+    Message::Snapshot(peer::Snapshot {
+        term: 1,
+        index,
+        index_term: 1,
+        sent_at: 5,
+        offset,
+        total: 4,
+        bytes,
+    })
+}
+
+#[test]
+fn a_snapshot_of_what_is_here_is_not_installed_but_taken_as_committed() {
+    let (mut raft, mut out) = (replica(3), Output::default());
+    let run = [entry_bytes(1, 1, b"a"), entry_bytes(2, 1, b"b"), entry_bytes(3, 1, b"c")].concat();
+    raft.on_message(Time(2000), NodeId(2), append(&run, 3), &mut out);
+    out.clear();
+    raft.on_message(Time(2000), NodeId(2), piece(2, 0, b"1234"), &mut out);
+    assert_eq!((out.install, raft.commit(), raft.last_index()), (None, Index(2), Index(3)));
+}
+
+#[test]
+fn nothing_is_appended_while_a_snapshot_is_being_installed() {
+    let (mut raft, mut out) = (replica(3), Output::default());
+    raft.on_message(Time(2000), NodeId(2), piece(9, 0, b"12"), &mut out);
+    raft.on_message(Time(2000), NodeId(2), piece(9, 2, b"34"), &mut out);
+    assert_eq!(out.install.map(|i| i.offset), Some(2));
+    out.clear();
+    let one = entry_bytes(1, 1, b"a");
+    raft.on_message(Time(2000), NodeId(2), append(&one, 1), &mut out);
+    assert!(out.persist.is_empty() && raft.last_index() == Index::ZERO);
+    // Nor does it campaign: what it restores is not the log that it has.
+    raft.on_tick(Time(9_000_000_000), &mut out);
+    assert_eq!(raft.role(), RoleName::Follower);
+    raft.on_snapshot_installed(Time(9_000_000_000), Index(9), Term(1), &mut out);
+    assert_eq!((raft.commit(), raft.first_index()), (Index(9), Index(10)));
+    assert_eq!(out.persist, [Persist::Snapshot { index: Index(9), term: Term(1) }]);
+}
