@@ -27,8 +27,12 @@ pub const DROP_LINGER: Duration = Duration::from_millis(200);
 pub const THREADS_END_MAX: Duration = Duration::from_secs(3);
 /// Frames of a connection's credit that calls leave to heartbeats and openings.
 pub const CREDIT_RESERVED: usize = 16;
+/// Heartbeats within a session's time to live. A node vouches for a whole time to live only while the
+/// last renewal is at most a quarter of it old.
+pub const HEARTBEATS_PER_TTL: u32 = 6;
 /// The most connections to one engine.
 pub const CONNECTIONS_MAX: u32 = 64;
 
+const _: () = assert!(HEARTBEATS_PER_TTL > 4);
 const _: () = assert!(BACKOFF_MIN.as_nanos() < BACKOFF_MAX.as_nanos());
 const _: () = assert!(CALL_BYTES_MAX > 2 * wire::limits::FRAME_BYTES_MAX);

@@ -9,6 +9,7 @@
 
 use crate::call::{CallId, LinkId, SessionId};
 use crate::clock::Moment;
+use crate::limits::HEARTBEATS_PER_TTL;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -117,7 +118,7 @@ impl Seat {
     pub fn confirm(&mut self, sent: Moment, ttl: Duration) {
         self.opening = Opening::Confirmed;
         self.tenure.until.store((sent + ttl).0, Ordering::Release);
-        self.beat_at = sent + ttl / 3;
+        self.beat_at = sent + ttl / HEARTBEATS_PER_TTL;
     }
 }
 

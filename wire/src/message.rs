@@ -221,8 +221,8 @@ message! {
 message! {
     /// The answer to [`Heartbeat`].
     0x82 Alive<'a> {
-        /// The shards that this engine leads with confirmed leadership and in which the session
-        /// lives, each a little-endian u32. Only their guards move on in the client.
+        /// The shards that this engine leads and whose state gives the session a whole time to
+        /// live from now on, each a little-endian u32. Only their guards move on in the client.
         shards: [&'a [u8]],
     }
 }

@@ -4,6 +4,7 @@ use super::{Phase, Request, Sent, State, What};
 use crate::call::{Answer, CallId, LinkId, Op, Place, SessionId, Stamp};
 use crate::clock::{Moment, millis};
 use crate::error::Error;
+use crate::limits::HEARTBEATS_PER_TTL;
 use crate::session::{Opening, Session};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -174,7 +175,7 @@ impl State {
             let again = match link {
                 Ok(link) if self.links[&link].up => {
                     by_link.entry(link).or_default().push(shard);
-                    now + ttl / 3
+                    now + ttl / HEARTBEATS_PER_TTL
                 }
                 // `on_link_up` beats at once.
                 Ok(_) => now + ttl / 20,
@@ -219,7 +220,7 @@ impl State {
                 continue;
             }
             if seat.renew(now, sent, ttl) {
-                seat.beat_at = seat.beat_at.max(sent + ttl / 3);
+                seat.beat_at = seat.beat_at.max(sent + ttl / HEARTBEATS_PER_TTL);
             } else {
                 late = Some(*shard);
             }
