@@ -20,6 +20,8 @@ use wire::message::{Heartbeat, Topology, TopologyReply, Welcome};
 use wire::topology::{self, engine_of_group};
 use wire::{Code, Header};
 
+/// How long nothing is written before the last unit is vouched for.
+const MARK_AFTER: Duration = Duration::from_millis(200);
 /// The placement epoch of a cluster whose members never change.
 const PLACEMENT_EPOCH: u64 = 1;
 
@@ -220,6 +222,8 @@ pub struct Engine {
     /// Whether people were told that the journal is full.
     full: Full,
     wake_at: Time,
+    /// When the last unit is to be vouched for; [`Time::MAX`] when it is.
+    mark_at: Time,
     pins: Vec<Pin>,
     out: Output,
     wakes: Vec<Wake>,
@@ -282,6 +286,7 @@ impl Engine {
             held: Held::default(),
             full: Full::No,
             wake_at: now,
+            mark_at: Time::MAX,
             pins: Vec::new(),
             out: Output::default(),
             wakes: Vec::new(),
@@ -350,6 +355,7 @@ impl Engine {
         if effects.write.is_none() {
             effects.write = self.journal.seal();
         }
+        self.vouch(now, effects);
         self.journal.take_wanted_segments(&mut |slot| effects.segments.push(slot));
     }
 
@@ -548,6 +554,19 @@ impl Engine {
                 return;
             }
         }
+    }
+
+    /// Once nothing was written for a while, one mark is: it vouches for the unit before it, which
+    /// damage would otherwise make look torn.
+    fn vouch(&mut self, now: Time, effects: &mut Effects) {
+        if effects.write.is_some() || self.journal.appended() > self.journal.synced() {
+            self.mark_at = now + MARK_AFTER;
+        } else if now >= self.mark_at {
+            self.mark_at = Time::MAX;
+            self.journal.mark();
+            effects.write = self.journal.seal();
+        }
+        self.wake_at = self.wake_at.min(self.mark_at);
     }
 
     fn place_of(&self, group: GroupId) -> Option<usize> {

@@ -140,7 +140,10 @@ impl Shard {
         applied: (Index, Term),
         now: Time,
     ) -> Shard {
-        let heard = state.clock().max(raft.log().last_time());
+        let mut raft = raft;
+        // A snapshot carries no entry whose time the log could know.
+        raft.raise_time(state.clock());
+        let heard = raft.log().last_time();
         Shard {
             group: raft.group(),
             node,
@@ -284,6 +287,9 @@ impl Shard {
         self.apply(step);
         self.serve_reads(step);
         self.on_recorded(step, step.journal.synced());
+        if self.raft.offered().is_none() {
+            self.snapshots.end_offer();
+        }
     }
 
     /// When this shard wants a tick, at the latest.

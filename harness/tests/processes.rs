@@ -1,0 +1,151 @@
+//! Real processes: killed, restarted, and asked what they remember. The nodes are the `tercetd` that was
+//! built beside this test.
+#![cfg(feature = "bench")]
+
+use client::Client;
+use harness::cluster::{Cluster, ClusterConfig, Keep};
+use harness::load::{self, Go, LoadConfig, LoadReport};
+use harness::scenario::Scenario;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A program of this workspace, built with the profile of this test.
+fn program(name: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("a process knows its program");
+    let built = this.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
+    let path = built.join(name);
+    assert!(path.exists(), "{} is not built: cargo test --workspace builds it", path.display());
+    path
+}
+
+fn start(test: &str, cores: u32) -> Cluster {
+    let data_dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(test);
+    let _ = std::fs::remove_dir_all(&data_dir);
+    let config = ClusterConfig {
+        nodes: 3,
+        cores,
+        shards: Some(4),
+        tercetd: Some(program("tercetd")),
+        first_port: None,
+        data_dir,
+        keep: Keep::Nothing,
+        flags: Vec::new(),
+        cpus: Vec::new(),
+    };
+    Cluster::start(config).expect("three nodes start")
+}
+
+fn addresses(cluster: &Cluster) -> Vec<String> {
+    cluster.addresses().iter().map(ToString::to_string).collect()
+}
+
+fn load_config(seconds: u64) -> LoadConfig {
+    LoadConfig {
+        scenario: Scenario::Mixed,
+        connections: 9,
+        depth: 2,
+        measure: Duration::from_secs(seconds),
+        warmup: Duration::ZERO,
+        payload_bytes: 128,
+        keys: 200,
+        rate: None,
+        cpus: Vec::new(),
+        seed: 7,
+    }
+}
+
+#[test]
+fn killing_the_leader_five_times_under_load_breaks_no_promise() {
+    let mut cluster = start("kills", 1);
+    let nodes = cluster.addresses();
+    let load = std::thread::spawn(move || -> LoadReport {
+        load::run(&load_config(16), &nodes, &mut |_| Go::On).expect("the load runs to its end")
+    });
+    for shard in [0, 1, 2, 3, 0] {
+        std::thread::sleep(Duration::from_millis(1_500));
+        let topology = cluster.wait_leaders().expect("every shard has a leader");
+        let leader = topology.leader_of(shard).expect("the topology is complete");
+        cluster.kill(leader).expect("a leader dies");
+        let killed = Instant::now();
+        cluster.wait_leaders().expect("the others go on");
+        println!("leader {leader} killed, all shards led again after {:?}", killed.elapsed());
+        cluster.restart(leader, &[]).expect("a killed node comes back");
+    }
+    let report = load.join().expect("the load does not panic");
+    println!("{} operations, {} reconnects", report.record.all().len(), report.reconnects);
+    assert_eq!(report.violations.total, 0, "{:?}", report.violations.first);
+    assert!(report.record.all().len() > 1_000, "the cluster served while leaders died");
+    assert!(report.reconnects >= 5, "the load noticed that nodes died");
+    cluster.stop().expect("the nodes stop");
+}
+
+#[test]
+fn all_nodes_killed_at_once_remember_every_acknowledged_write() {
+    let mut cluster = start("blackout", 1);
+    let client = Client::connect(addresses(&cluster)).expect("the cluster answers");
+    let mut versions = Vec::new();
+    for key in 0..200 {
+        let put = client.cache().put(format!("key/{key}"), format!("value {key}"));
+        versions.push(put.wait().expect("a put is acknowledged"));
+    }
+    let guard = client.lock("held").exclusive().acquire().wait().expect("the lock is free");
+    let fence = guard.fence();
+    (1..=3).for_each(|node| cluster.kill(node).expect("a node dies"));
+    (1..=3).for_each(|node| cluster.spawn(node, &[]).expect("a node starts"));
+    cluster.wait_leaders().expect("the cluster comes back");
+    for (key, version) in versions.iter().enumerate() {
+        let line = client.cache().get(format!("key/{key}")).wait().expect("a get is answered");
+        let line = line.unwrap_or_else(|| panic!("key/{key} was acknowledged and is gone"));
+        assert_eq!(
+            (line.version, line.value.as_slice()),
+            (*version, format!("value {key}").as_bytes())
+        );
+    }
+    let other = Client::connect(addresses(&cluster)).expect("the cluster answers");
+    let taken = other.lock("held").exclusive().try_once().acquire().wait();
+    assert!(taken.is_err(), "the lock is still held after the blackout");
+    guard.release().wait().expect("its holder can release it");
+    let next = other.lock("held").exclusive().acquire().wait().expect("now it is free");
+    assert!(next.fence() > fence, "fences rise over a blackout");
+    cluster.stop().expect("the nodes stop");
+}
+
+#[test]
+fn a_node_restarted_with_fewer_cores_than_engines_serves_everything() {
+    let mut cluster = start("fewer-cores", 2);
+    let client = Client::connect(addresses(&cluster)).expect("the cluster answers");
+    for key in 0..64 {
+        client.cache().put(format!("{key}"), "before").wait().expect("a put is acknowledged");
+    }
+    for node in 1..=3 {
+        cluster.stop_node(node).expect("a node stops");
+        cluster.restart(node, &["--cores", "1"]).expect("a node starts with one core");
+        cluster.wait_leaders().expect("every shard is led");
+    }
+    for key in 0..64 {
+        let line = client.cache().get(format!("{key}")).wait().expect("a get is answered");
+        assert_eq!(line.expect("the line is there").value.as_slice(), b"before");
+        client.cache().put(format!("{key}"), "after").wait().expect("a put is acknowledged");
+    }
+    cluster.stop().expect("the nodes stop");
+}
+
+#[test]
+fn lock_run_in_two_shells_runs_one_after_the_other() {
+    let mut cluster = start("lock-run", 1);
+    let servers = addresses(&cluster).join(",");
+    let began = Instant::now();
+    let run = || {
+        Command::new(program("tercet"))
+            .args(["--servers", &servers, "lock", "run", "demo", "--", "sleep", "1"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the tool starts")
+    };
+    let (mut first, mut second) = (run(), run());
+    assert!(first.wait().expect("the first ends").success());
+    assert!(second.wait().expect("the second ends").success());
+    assert!(began.elapsed() >= Duration::from_secs(2), "they did not overlap");
+    cluster.stop().expect("the nodes stop");
+}
