@@ -207,11 +207,11 @@ impl Bench {
             cost = ended.iter().zip(&begun).map(|(end, begin)| end.since(begin)).collect();
         }
         let loaded = loaded.map_err(|why| Failure::Load { scenario, why })?;
+        let report = ScenarioReport::of(&config, &loaded, &cost, Some(floor));
+        say(&report);
         for node in 1..=self.report.nodes {
             cluster.check(node)?;
         }
-        let report = ScenarioReport::of(&config, &loaded, &cost, Some(floor));
-        say(&report);
         self.scenarios.push(report);
         Ok(())
     }
@@ -291,6 +291,10 @@ fn say(report: &ScenarioReport) {
     eprint!("{:<16} {shape:>8} {ops:>10}/s   p50 {p50:>8}   p99 {p99:>8}", report.name);
     if report.errors_total > 0 {
         eprint!("   {} errors {:?}", report.errors_total, report.errors);
+    }
+    if report.reconnects > 0 {
+        let silence = crate::report::time(report.silence_ms_max * 1e3);
+        eprint!("   {} reconnects, longest silence {silence}", report.reconnects);
     }
     eprintln!();
     for violation in &report.violations {

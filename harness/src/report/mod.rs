@@ -294,6 +294,15 @@ pub fn grouped(number: f64) -> String {
     out
 }
 
+/// A number in three figures or so: `940`, `70 k`, `1.20 M`.
+pub fn short(number: f64) -> String {
+    match number {
+        n if n < 1_000.0 => format!("{n:.0}"),
+        n if n < 1_000_000.0 => format!("{:.0} k", n / 1e3),
+        n => format!("{:.2} M", n / 1e6),
+    }
+}
+
 /// A latency in the unit that suits it: `87 us`, `1.24 ms`, `2.10 s`.
 pub fn time(us: f64) -> String {
     match us {

@@ -1,12 +1,21 @@
 //! The table on the terminal.
 
-use super::{Report, ScenarioReport, grouped, time};
+use super::{Report, ScenarioReport, grouped, short, time};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
 
-const HEAD: [&str; 12] = [
-    "scenario", "shape", "ops/s", "p50", "p95", "p99", "p99.9", "max", "errors", "floor", "target",
-    "",
+const HEAD: [&str; 11] = [
+    "scenario",
+    "shape",
+    "ops/s",
+    "p50",
+    "p95",
+    "p99",
+    "p99.9",
+    "max",
+    "errors",
+    "of floor",
+    "of target",
 ];
 
 /// One row per scenario: figures, then the floor and the target, with ratios.
@@ -26,7 +35,7 @@ pub fn render(report: &Report) -> String {
 
 fn row(scenario: &ScenarioReport) -> Vec<Cell> {
     let latency = &scenario.latency_us;
-    let mut shape = format!("{} x {}", scenario.connections, scenario.depth);
+    let mut shape = format!("{}x{}", scenario.connections, scenario.depth);
     if let Some(rate) = scenario.rate {
         shape += &format!(" @{}/s", grouped(rate));
     }
@@ -45,14 +54,12 @@ fn row(scenario: &ScenarioReport) -> Vec<Cell> {
     cells.push(errors);
     cells.push(Cell::new(floor(scenario)));
     let Some(target) = &scenario.target else {
-        cells.extend([Cell::new("-"), Cell::new("")]);
+        cells.push(Cell::new("-"));
         return cells;
     };
-    cells.push(Cell::new(&target.wanted));
-    let ratio = target.ops_ratio.map(|ratio| format!("{ratio:.2}x"));
-    let ratio = ratio.or(target.p50_ratio.map(|ratio| format!("{ratio:.2} of limit")));
+    let ratio = target.ops_ratio.or(target.p50_ratio).unwrap_or_default();
     let (word, color) = if target.met { ("met", Color::Green) } else { ("missed", Color::Yellow) };
-    cells.push(Cell::new(format!("{word} {}", ratio.unwrap_or_default())).fg(color));
+    cells.push(Cell::new(format!("{ratio:.2} {word}: {}", target.wanted)).fg(color));
     cells
 }
 
@@ -61,8 +68,8 @@ pub(super) fn floor(scenario: &ScenarioReport) -> String {
     let Some(floor) = &scenario.floor else { return "-".into() };
     if scenario.connections * scenario.depth == 1 {
         let over = scenario.p50_of_floor.unwrap_or_default();
-        return format!("p50 {} ({over:.2}x)", time(floor.p50_us));
+        return format!("{over:.2} x {}", time(floor.p50_us));
     }
     let part = scenario.ops_of_floor.unwrap_or_default();
-    format!("{}/s ({part:.2})", grouped(floor.ops_per_s))
+    format!("{part:.2} x {}/s", short(floor.ops_per_s))
 }

@@ -97,13 +97,13 @@ impl Targets {
             && p50_ratio.is_none_or(|ratio| ratio <= 1.0);
         let mut wanted = Vec::new();
         if let Some(ops) = target.ops_per_s {
-            wanted.push(format!("{}/s", super::grouped(ops)));
+            wanted.push(format!("{}/s", super::short(ops)));
         }
         if let Some(p99) = target.p99_us {
-            wanted.push(format!("p99 < {}", super::time(p99)));
+            wanted.push(format!("p99 < {:.0} ms", p99 / 1e3));
         }
         if let Some(over) = target.p50_of_floor {
-            wanted.push(format!("p50 <= {over} x floor"));
+            wanted.push(format!("p50 <= {over} x"));
         }
         Some(Verdict { met, wanted: wanted.join(", "), ops_ratio, p99_ratio, p50_ratio })
     }

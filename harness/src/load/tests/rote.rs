@@ -167,7 +167,8 @@ impl State {
     }
 
     fn get(&mut self, key: &[u8], misdeed: Misdeed) -> Reply {
-        let stale = matches!(misdeed, Misdeed::StaleEvery(every) if self.calls % every == 0);
+        let stale =
+            matches!(misdeed, Misdeed::StaleEvery(every) if self.calls.is_multiple_of(every));
         let versions = self.lines.get(key);
         match versions.and_then(|all| if stale { all.first() } else { all.last() }) {
             Some((version, value)) => encoded(Value::KIND, |out| {
