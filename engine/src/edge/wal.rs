@@ -142,7 +142,12 @@ impl Wal {
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path)?;
         segments::check_size(&path, &file, self.segment_bytes)?;
         let map = match self.writer {
-            Writer::Direct => None,
+            Writer::Direct => {
+                // What recovery read is in the page cache, and a direct write that meets cached pages
+                // can't go out at once: it goes through a kernel worker, and drops them one by one.
+                segments::forget(&file);
+                None
+            }
             Writer::Mapped => {
                 let map = MmapOptions::new().map_raw(&file)?;
                 map.advise(Advice::Random)?;

@@ -106,7 +106,7 @@ pub fn map(path: &Path, bytes: u64, writer: Writer) -> io::Result<Mmap> {
     file.sync_data()?;
     if writer == Writer::Mapped {
         // What is cached may be large folios. Read it again by requests that make 4 KiB ones.
-        advise(&file, 0, 0, libc::POSIX_FADV_DONTNEED);
+        forget(&file);
         for at in (0..bytes).step_by(AHEAD_BYTES as usize) {
             advise(&file, at, AHEAD_BYTES, libc::POSIX_FADV_WILLNEED);
         }
@@ -128,6 +128,11 @@ pub(super) fn check_size(path: &Path, file: &File, bytes: u64) -> io::Result<()>
     Err(io::Error::other(format!(
         "{path} has {got} bytes, but this data directory's segments have {bytes}"
     )))
+}
+
+/// Drops what the page cache holds of a segment.
+pub(super) fn forget(file: &File) {
+    advise(file, 0, 0, libc::POSIX_FADV_DONTNEED);
 }
 
 #[derive(PartialEq, Eq)]
@@ -159,7 +164,7 @@ fn zero_direct(path: &Path, bytes: u64) -> io::Result<Zeroed> {
 
 /// Fills with zeros through the page cache, in small folios, and leaves them there for the map.
 fn zero_buffered(file: &File, bytes: u64) -> io::Result<()> {
-    advise(file, 0, 0, libc::POSIX_FADV_DONTNEED);
+    forget(file);
     advise(file, 0, 0, libc::POSIX_FADV_RANDOM);
     for at in (0..bytes).step_by(PAGE_BYTES) {
         file.write_all_at(&[0; PAGE_BYTES], at)?;

@@ -217,3 +217,27 @@ fn a_small_sync_of_the_mapped_writer_writes_little() {
     let each = (written() - before) / 100;
     assert!(each < 512 << 10, "{each} bytes were written for each sync of 4096");
 }
+
+#[test]
+fn what_recovery_read_is_out_of_the_direct_writers_way() {
+    let dir = Dir::new("cached");
+    segments::ensure(&dir.0, SEGMENT, Writer::Direct).unwrap();
+    let path = segments::path(&dir.0, 0);
+    let cached = || {
+        let file = File::open(&path).unwrap();
+        // SAFETY: nothing is read through the map.
+        let map = unsafe { memmap2::Mmap::map(&file).unwrap() };
+        let mut pages = vec![0u8; map.len() / PAGE_BYTES];
+        // SAFETY: the map is `map.len()` bytes from a page on, and `pages` has a byte for each page.
+        let rc =
+            unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), map.len(), pages.as_mut_ptr()) };
+        assert_eq!(rc, 0);
+        pages.iter().filter(|page| **page & 1 != 0).count()
+    };
+    let map = segments::map(&path, SEGMENT, Writer::Direct).unwrap();
+    assert!(map.iter().all(|b| *b == 0));
+    drop(map);
+    assert_eq!(cached(), 64);
+    let _wal = Wal::open(&dir.0, Writer::Direct, SEGMENT).unwrap();
+    assert_eq!(cached(), 0);
+}
