@@ -2,11 +2,9 @@
 //!
 //! # How it works
 //!
-//! [`start`] makes one glommio executor per thread. Its one long task is the loop of [`core`], which parks
+//! [`start`] makes one glommio executor per thread. Its one long task is the loop of `core`, which parks
 //! in its own ring; glommio places the thread, and gets a turn when a doorbell rang. Engine `e` lives
 //! on thread `e % threads`, so a node with fewer CPUs than engines serves them all.
-//!
-//! [`core`]: super::core
 
 #[cfg(test)]
 mod tests;

@@ -291,7 +291,7 @@ impl Net {
         self.conns[index as usize].ops -= 1;
     }
 
-    /// Connects; the completion carries [`Op::Connect`] and the index.
+    /// Connects; the completion carries `Op::Connect` and the index.
     ///
     /// # Errors
     /// When the ring is broken.
