@@ -2,6 +2,7 @@
 
 use super::super::bridge::{Fatal, Post, ToControl, ToCore};
 use super::super::snapshots;
+use super::super::wal::segments::Pace;
 use super::super::wal::{self, Writer, segments};
 use super::{Cores, FULL_REST, State};
 use crate::effects::SnapshotSave;
@@ -52,7 +53,8 @@ impl Works {
     fn make_segments(&self, wanted: &Receiver<Slot>, cores: &Cores) {
         for (engine, slot) in wanted {
             let path = segments::path(&segments::engine_dir(&self.data_dir, engine), slot);
-            if let Err(e) = segments::prepare(&path, self.segment_bytes, self.writer) {
+            if let Err(e) = segments::prepare(&path, self.segment_bytes, self.writer, Pace::Gently)
+            {
                 let reason = wal::fatal(&path, &e);
                 // Its engine waits for ever: the reason must get through.
                 let mut fatal = ToControl::Fatal { engine, reason };

@@ -106,8 +106,13 @@ fn serve_control(inbox: &Inbox<ToControl>, posts: &[Post<ToCore>], data_dir: &st
             match message {
                 ToControl::MakeSegment { engine, slot } => {
                     let dir = segments::engine_dir(data_dir, engine);
-                    segments::prepare(&segments::path(&dir, slot), SEGMENT, Writer::Direct)
-                        .unwrap();
+                    segments::prepare(
+                        &segments::path(&dir, slot),
+                        SEGMENT,
+                        Writer::Direct,
+                        segments::Pace::AtOnce,
+                    )
+                    .unwrap();
                     let ready = ToCore::SegmentReady { engine, slot };
                     assert!(posts[thread_of(engine, threads)].send(ready).is_ok());
                 }

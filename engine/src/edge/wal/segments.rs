@@ -7,9 +7,12 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Segments that a fresh directory has.
 pub const SEGMENTS_MIN: u32 = 2;
+/// How long a gentle maker rests after each [`ZERO_BYTES`].
+const GENTLE_REST: Duration = Duration::from_millis(4);
 /// How much is zeroed by one direct write, in bytes.
 const ZERO_BYTES: usize = 1 << 20;
 /// How much the kernel is asked to read ahead at a time, in bytes: more it may ignore.
@@ -59,9 +62,27 @@ pub fn ensure(engine_dir: &Path, segment_bytes: u64, writer: Writer) -> io::Resu
     let missing = (SEGMENTS_MIN as usize).saturating_sub(there.len());
     let free = (0..SLOTS_MAX).filter(|slot| !there.contains(slot));
     for slot in free.take(missing) {
-        prepare(&path(engine_dir, slot), segment_bytes, writer)?;
+        prepare(&path(engine_dir, slot), segment_bytes, writer, Pace::AtOnce)?;
     }
     Ok(())
+}
+
+/// How fast a segment is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pace {
+    /// As fast as the disk can: somebody waits.
+    AtOnce,
+    /// With a rest after each [`ZERO_BYTES`], so that the journals' writes come through: the segment is
+    /// wanted ahead of its time.
+    Gently,
+}
+
+impl Pace {
+    fn rest(self) {
+        if self == Pace::Gently {
+            std::thread::sleep(GENTLE_REST);
+        }
+    }
 }
 
 /// Makes a segment of zeros at `path`, or makes the one that is there anew. It has its name only once all
@@ -69,7 +90,7 @@ pub fn ensure(engine_dir: &Path, segment_bytes: u64, writer: Writer) -> io::Resu
 ///
 /// # Errors
 /// When the disk is full or broken. What is left is no segment.
-pub fn prepare(path: &Path, bytes: u64, writer: Writer) -> io::Result<()> {
+pub fn prepare(path: &Path, bytes: u64, writer: Writer, pace: Pace) -> io::Result<()> {
     assert!(bytes > 0, "a segment has pages");
     assert_eq!(bytes % PAGE_BYTES as u64, 0, "a segment is whole pages");
     let made = path.with_extension("tmp");
@@ -83,11 +104,11 @@ pub fn prepare(path: &Path, bytes: u64, writer: Writer) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&made)?;
     allocate(&file, bytes)?;
     let direct = match writer {
-        Writer::Direct => zero_direct(&made, bytes)?,
+        Writer::Direct => zero_direct(&made, bytes, pace)?,
         Writer::Mapped => Zeroed::No,
     };
     if direct == Zeroed::No {
-        zero_buffered(&file, bytes)?;
+        zero_buffered(&file, bytes, pace)?;
     }
     file.sync_all()?;
     fs::rename(&made, path)?;
@@ -142,7 +163,7 @@ enum Zeroed {
 }
 
 /// Fills with zeros around the page cache, where the file system can.
-fn zero_direct(path: &Path, bytes: u64) -> io::Result<Zeroed> {
+fn zero_direct(path: &Path, bytes: u64, pace: Pace) -> io::Result<Zeroed> {
     let file = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path);
     let file = match file {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(Zeroed::No),
@@ -158,16 +179,20 @@ fn zero_direct(path: &Path, bytes: u64) -> io::Result<Zeroed> {
             }
             other => other?,
         }
+        pace.rest();
     }
     Ok(Zeroed::Yes)
 }
 
 /// Fills with zeros through the page cache, in small folios, and leaves them there for the map.
-fn zero_buffered(file: &File, bytes: u64) -> io::Result<()> {
+fn zero_buffered(file: &File, bytes: u64, pace: Pace) -> io::Result<()> {
     forget(file);
     advise(file, 0, 0, libc::POSIX_FADV_RANDOM);
     for at in (0..bytes).step_by(PAGE_BYTES) {
         file.write_all_at(&[0; PAGE_BYTES], at)?;
+        if (at + PAGE_BYTES as u64).is_multiple_of(ZERO_BYTES as u64) {
+            pace.rest();
+        }
     }
     Ok(())
 }

@@ -140,7 +140,7 @@ fn a_segment_made_anew_is_zeros_and_can_be_written() {
         let bytes = pages(2, 7);
         append(&mut wal, &mut ring, &write_at(0, &bytes, 1), &bytes).unwrap();
         let path = segments::path(&dir.0, 0);
-        segments::prepare(&path, SEGMENT, writer).unwrap();
+        segments::prepare(&path, SEGMENT, writer, segments::Pace::AtOnce).unwrap();
         assert!(std::fs::read(&path).unwrap().iter().all(|b| *b == 0));
         wal.reopen(0).unwrap();
         append(&mut wal, &mut ring, &write_at(8192, &bytes, 2), &bytes).unwrap();
