@@ -8,7 +8,7 @@ pub const ENTRY_PAYLOAD_BYTES_MAX: usize = wire::limits::FRAME_BYTES_MAX;
 pub const UNCOMMITTED_BYTES_MAX: usize = 8 << 20;
 /// Log that a group keeps in memory for followers that lag a little, in bytes. One that lags further
 /// gets a snapshot.
-pub const LOG_KEPT_BYTES_MAX: usize = 4 << 20;
+pub const LOG_KEPT_BYTES_MAX: usize = 1 << 20;
 /// Log that a leader keeps in memory while a follower that answers is being caught up, in bytes.
 pub const LOG_PINNED_BYTES_MAX: usize = 64 << 20;
 /// Entries on their way to one follower and not answered yet, in bytes.

@@ -133,9 +133,9 @@ impl Scenario {
         }
     }
 
-    /// Whether the lines must be there before the load begins.
-    pub fn reads_lines(self) -> bool {
-        matches!(self, Scenario::CacheGet | Scenario::CacheMixed)
+    /// Whether the lines are written once before the load begins: what is measured is the steady state.
+    pub fn uses_lines(self) -> bool {
+        matches!(self, Scenario::CachePut | Scenario::CacheGet | Scenario::CacheMixed)
     }
 
     /// Whether anything is pushed.

@@ -219,8 +219,7 @@ impl Core {
         let inline = self.net.flush(now, &mut self.ring);
         let inline = inline.map_err(|error| self.ring_failed(error))?;
         self.count(brought);
-        let syncing = self.seats.iter().any(|seat| seat.wal.is_busy());
-        let park = if brought == 0 || syncing { Park::Block } else { Park::Watch };
+        let park = if brought == 0 { Park::Block } else { Park::Watch };
         Ok((park, inline, self.sleep_max(now)))
     }
 

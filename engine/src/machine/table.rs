@@ -93,6 +93,13 @@ impl<R: Row> Table<R> {
         place.map(|place| place.slot)
     }
 
+    /// Which slot `key` most likely has, without looking at its row: what [`Table::find`] begins with.
+    pub(super) fn guess(&self, key: &R::Key) -> Option<u32> {
+        let (bucket, probe) = self.locate(key);
+        let place = self.buckets[bucket].find(probe.spread(), |place| place.tag == probe.tag);
+        place.map(|place| place.slot)
+    }
+
     /// Adds a row whose key is not in the table, and says where it lies.
     pub(super) fn insert(&mut self, row: R) -> u32 {
         debug_assert!(self.find(row.key()).is_none(), "a key is inserted once");

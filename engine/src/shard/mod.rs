@@ -39,6 +39,7 @@ use crate::effects::{Effects, Note};
 use crate::entry::kind;
 use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
+use crate::machine::cache::WARM_MAX;
 use crate::machine::{self, Applied, Get, Outcome, Wake};
 use crate::raft::{Hold, Message, Output, Persist, Raft, Read, Refused};
 use crate::status::{GroupStatus, PeerStatus};
@@ -342,8 +343,14 @@ impl Shard {
     /// Applies what is committed, and answers who asked for it here.
     fn apply(&mut self, step: &mut Step<'_>) {
         let commit = self.raft.commit();
+        let mut warm = self.applied;
         while self.applied < commit {
             let index = self.applied.next();
+            if warm < index && index < commit {
+                warm = commit.min(Index(self.applied.0 + WARM_MAX as u64));
+                let ahead = (index.0..=warm.0).filter_map(|i| self.raft.log().entry(Index(i)));
+                self.state.warm(ahead);
+            }
             let entry = self.raft.log().entry(index);
             let entry = entry.expect("a committed entry stays in memory until it is applied");
             assert_eq!(entry.header.index, index, "entries are applied in order");

@@ -57,6 +57,13 @@ impl State {
         }
     }
 
+    /// Looks ahead at what some entries will touch; changes nothing.
+    pub fn warm<'a>(&self, entries: impl Iterator<Item = Entry<'a>>) {
+        if let State::Data(machine) = self {
+            machine.warm(entries);
+        }
+    }
+
     /// Applies an entry.
     pub fn apply(&mut self, entry: &Entry<'_>, wakes: &mut Vec<Wake>) -> Applied {
         match self {

@@ -98,7 +98,7 @@ impl Core {
             true => shards.min(CONTENDED_NAMES as u32),
             false => shards,
         };
-        let fill_depth = match scenario.reads_lines() {
+        let fill_depth = match scenario.uses_lines() {
             true => (FILL_SLOTS / config.connections).clamp(1, FILL_DEPTH_MAX),
             false => 0,
         };
