@@ -515,10 +515,12 @@ impl Engine {
         effects: &mut Effects,
     ) {
         let Some(at) = self.place_of(GroupId(header.shard)) else { return };
-        // A message that can't be read, or that the journal has no room for, is as good as lost:
-        // consensus sends it again.
+        // A message that can't be read, or whose entries the journal has no room for, is as good as
+        // lost: consensus sends it again. A heartbeat is heard all the same, or a full journal would look
+        // like a dead leader.
         let Ok(Some(message)) = codec::decode(header, body) else { return };
-        if matches!(message, Message::Append(_)) && !self.journal.has_room(body.len()) {
+        let entries = if let Message::Append(append) = &message { append.entries.len() } else { 0 };
+        if entries > 0 && !self.journal.has_room(entries) {
             return;
         }
         self.shards[at].on_message(step!(self, now, effects), peer, message);

@@ -2,7 +2,7 @@
 
 use super::output::{Body, Hold, Output, Persist};
 use super::role::{Candidate, Follower, Role, Tally};
-use super::{Raft, Seats};
+use super::{Preference, Raft, Seats};
 use crate::effects::Note;
 use crate::ids::{Incarnation, NodeId, Term};
 use wire::peer;
@@ -21,6 +21,11 @@ impl Raft {
     pub(super) fn campaign_first(&mut self, out: &mut Output) {
         assert!(self.installing.is_none(), "what is being installed is not interrupted");
         self.draw_timeout();
+        if self.preference == Preference::Preferred && self.never_led() {
+            // At a birth links come up one side first: what was sent may have met a closed door. It is
+            // sent again before anybody else loses patience.
+            self.campaign_at = self.now + self.heartbeat;
+        }
         self.role = Role::PreCandidate(Tally { granted: self.own_seat() });
         if self.voters.majority() == 1 {
             self.campaign(Asked::No, out);

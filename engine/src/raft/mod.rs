@@ -506,7 +506,11 @@ impl Raft {
     }
 
     fn never_led(&self) -> bool {
-        let waits = matches!(&self.role, Role::Follower(f) if f.leader.is_none());
+        let waits = match &self.role {
+            Role::Follower(f) => f.leader.is_none(),
+            Role::PreCandidate(_) => true,
+            Role::Candidate(_) | Role::Leader(_) => false,
+        };
         waits && self.term == Term::ZERO && self.log.last_index() == Index::ZERO
     }
 
