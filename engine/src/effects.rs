@@ -166,14 +166,6 @@ impl Outbox {
             }
         }
     }
-
-    /// Throws away what waits for `to`.
-    pub fn discard(&mut self, to: u32) {
-        if let Some(buffer) = self.buffers.get_mut(to as usize) {
-            buffer.clear();
-            self.dirty.retain(|d| *d != to);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The state of an engine for people to look at: plain data, made on request.
 
-use crate::ids::{GroupId, Index, NodeId, Position, Term};
+use crate::ids::{GroupId, Index, NodeId, Term};
 use crate::time::Duration;
 use alloc::vec::Vec;
 
@@ -97,11 +97,4 @@ pub struct JournalStatus {
     pub segments_free: u32,
     /// The size of a segment, in bytes.
     pub segment_bytes: u64,
-}
-
-impl JournalStatus {
-    /// The last unit that is durable, as a position.
-    pub fn synced_position(&self) -> Position {
-        Position(self.synced)
-    }
 }

@@ -287,6 +287,11 @@ impl Machine {
         Some(millis(self.sessions.table[slot].ttl_ms))
     }
 
+    /// How many sessions live.
+    pub fn sessions(&self) -> usize {
+        self.sessions.table.len()
+    }
+
     /// When a session ends if it is not renewed, if there is such a session.
     pub fn session_deadline(&self, id: SessionId) -> Option<Elapsed> {
         let slot = self.sessions.table.find(&id)?;

@@ -78,3 +78,23 @@ impl Liveness {
         self.renewed.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_renewed_now_and_then_and_forgotten_when_it_ended() {
+        let (mut liveness, mut payload) = (Liveness::default(), Vec::new());
+        let (session, ttl) = (SessionId([1; 16]), Duration::from_secs(8));
+        liveness.touch(Time(0), session, ttl);
+        assert!(liveness.take_due(&mut payload));
+        assert_eq!(payload, [1; 16]);
+        liveness.touch(Time(999_999_999), session, ttl);
+        assert!(!liveness.take_due(&mut payload), "too soon after the last renewal");
+        liveness.touch(Time(1_000_000_000), session, ttl);
+        assert!(liveness.take_due(&mut payload));
+        liveness.sweep(|_| false);
+        assert!(liveness.is_empty());
+    }
+}

@@ -58,6 +58,9 @@ use wire::{Code, Kind};
 /// What an entry takes beside its payload, its share of a record's header included, in bytes.
 const ENTRY_ROOM_BYTES: usize = 2 * crate::entry::ENTRY_HEADER_BYTES;
 
+/// Ended sessions that a leader's memory may hold beside as many as live.
+const SESSIONS_FORGOTTEN_LATE: usize = 1024;
+
 /// What a step may touch besides its shard: the engine's one journal, its effects, and scratch space
 /// that is used again.
 pub struct Step<'a> {
@@ -233,11 +236,6 @@ impl Shard {
         deadline.is_some_and(|deadline| deadline >= self.clock.read(now) + ttl)
     }
 
-    /// Whom to ask instead.
-    pub fn hint(&self) -> Option<NodeId> {
-        self.raft.leader()
-    }
-
     // ---- Peers and the disk ----
 
     /// A peer's message came.
@@ -312,6 +310,11 @@ impl Shard {
         }
         if self.liveness.take_due(step.scratch) {
             self.propose_own(step.now, kind::RENEW, step.scratch);
+        }
+        // Sessions that ended are forgotten once they are the most of what is remembered.
+        if self.liveness.len() > SESSIONS_FORGOTTEN_LATE + 2 * self.state.sessions() {
+            let state = &self.state;
+            self.liveness.sweep(|session| state.session_ttl(session).is_some());
         }
         let time = self.clock.read(step.now);
         let due = self.state.next_deadline().is_some_and(|due| due <= time);

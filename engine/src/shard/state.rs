@@ -91,6 +91,14 @@ impl State {
         }
     }
 
+    /// How many sessions live.
+    pub fn sessions(&self) -> usize {
+        match self {
+            State::Meta(..) => 0,
+            State::Data(machine) => machine.sessions(),
+        }
+    }
+
     /// When a session ends if it is not renewed.
     pub fn session_deadline(&self, session: SessionId) -> Option<Elapsed> {
         match self {
