@@ -92,8 +92,13 @@ impl Trio {
         assert_eq!(got, each(&mut self.steady), "a restore changes nothing");
         self.oracle.fire(self.kit.now.0 / 1_000_000);
         assert_eq!(got, twin(&mut self.oracle), "the twin says so too");
-        let twin_wakes = std::mem::take(&mut self.oracle.wakes);
-        assert_eq!(self.kit.wakes, twin_wakes, "the same are told the same");
+        // Which of several is told first at one moment is the machine's own choice; that replicas choose
+        // alike is asserted below.
+        let mut twin_wakes = std::mem::take(&mut self.oracle.wakes);
+        let mut wakes = self.kit.wakes.clone();
+        twin_wakes.sort_by_key(|wake| (wake.session, wake.sequence));
+        wakes.sort_by_key(|wake| (wake.session, wake.sequence));
+        assert_eq!(wakes, twin_wakes, "the same are told the same");
         assert_eq!(std::mem::take(&mut self.kit.wakes), std::mem::take(&mut self.steady.wakes));
         for name in 0..6 {
             let key = name_of(name);
