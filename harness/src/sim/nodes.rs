@@ -1,0 +1,226 @@
+//! Nodes: their turns, what they ask of the world, how they start and how they lose their power.
+
+use super::{Event, Failure, Incoming, NODES, SEGMENT_BYTES, SEGMENTS_MAX, SHARDS, World};
+use engine::effects::Effects;
+use engine::engine::{Config, Input, Member, Reads};
+use engine::ids::{ClusterId, Incarnation, NodeId};
+use engine::time::{Duration, Time};
+use wire::limits::PEER_FRAME_BYTES_MAX;
+
+impl World {
+    pub(super) fn deliver(&mut self, to: u32, incoming: Incoming) {
+        let node = &mut self.nodes[to as usize];
+        if node.engine.is_none() {
+            return;
+        }
+        node.inbox.push(incoming);
+        let at = self.now + Duration::from_micros(self.network.u64(1..40));
+        self.plan_turn(to, at);
+    }
+
+    pub(super) fn plan_turn(&mut self, to: u32, at: Time) {
+        let node = &mut self.nodes[to as usize];
+        if node.turn_at.is_none_or(|planned| at < planned) {
+            node.turn_at = Some(at);
+            let life = node.life;
+            self.plan(at.since(self.now), Event::Turn { node: to, life });
+        }
+    }
+
+    /// A node takes in what has arrived, as one turn of the server's loop does.
+    pub(super) fn turn(&mut self, id: u32, life: u64) {
+        let now = self.now;
+        let node = &mut self.nodes[id as usize];
+        if node.life != life || node.turn_at.is_none_or(|at| at > now) {
+            return;
+        }
+        node.turn_at = None;
+        let Some(engine) = &mut node.engine else { return };
+        let effects = &mut node.effects;
+        for incoming in node.inbox.drain(..) {
+            match &incoming {
+                Incoming::Request(conn, bytes) => {
+                    let frame = wire::split(bytes, wire::limits::FRAME_BYTES_MAX);
+                    let frame = frame.expect("clients send frames").expect("whole ones");
+                    let (header, body) = (frame.header, frame.body);
+                    engine.on(now, Input::Frame { conn: *conn, header, body }, effects);
+                }
+                Incoming::Peer(from, bytes) => {
+                    let frame = wire::split(bytes, PEER_FRAME_BYTES_MAX);
+                    let frame = frame.expect("nodes send frames").expect("whole ones");
+                    let (header, body) = (frame.header, frame.body);
+                    let peer = NodeId(from + 1);
+                    engine.on(now, Input::Peer { peer, header, body }, effects);
+                }
+                Incoming::Opened(conn) => {
+                    engine.on(now, Input::Opened { conn: *conn, request: 0 }, effects);
+                }
+                Incoming::Closed(conn) => engine.on(now, Input::Closed { conn: *conn }, effects),
+                Incoming::PeerUp(n) => {
+                    engine.on(now, Input::PeerUp { peer: NodeId(n + 1) }, effects);
+                }
+                Incoming::PeerDown(n) => {
+                    engine.on(now, Input::PeerDown { peer: NodeId(n + 1) }, effects);
+                }
+                Incoming::Synced(position) => {
+                    engine.on(now, Input::Synced { position: *position }, effects);
+                }
+                Incoming::Segment(slot) => {
+                    engine.on(now, Input::SegmentReady { slot: *slot }, effects);
+                }
+                Incoming::Saved(group, index) => {
+                    let input = Input::SnapshotSaved { group: *group, index: *index };
+                    engine.on(now, input, effects);
+                }
+            }
+        }
+        if engine.wake_at() <= now {
+            engine.on(now, Input::Tick, effects);
+        }
+        engine.end_turn(now, effects);
+        let wake_at = engine.wake_at().max(now + Duration::from_micros(10));
+        self.perform(id);
+        self.plan_turn(id, wake_at);
+    }
+
+    /// Carries out what the engine of a node asks for.
+    pub(super) fn perform(&mut self, id: u32) {
+        let mut effects = std::mem::take(&mut self.nodes[id as usize].effects);
+        let life = self.nodes[id as usize].life;
+        if let Some(write) = effects.write.take() {
+            let node = &mut self.nodes[id as usize];
+            let engine = node.engine.as_ref().expect("only a live engine asks for a write");
+            node.disk.begin_write(write, engine.in_flight());
+            let takes = Duration::from_micros(self.network.u64(60..self.temper.sync_micros_max));
+            self.plan(takes, Event::Written { node: id, life, position: write.position });
+        }
+        effects.peers.drain(|to, bytes| self.send_frames(id, to - 1, bytes));
+        effects.clients.drain(|index, bytes| {
+            if let Some(generation) = self.clients.connected(index, id) {
+                let bytes = std::mem::take(bytes);
+                let takes = self.delay();
+                self.plan(takes, Event::Reply { client: index, generation, bytes });
+            }
+        });
+        for slot in effects.segments.drain(..) {
+            let takes = Duration::from_millis(self.network.u64(1..30));
+            self.plan(takes, Event::Segment { node: id, life, slot });
+        }
+        for save in effects.saves.drain(..) {
+            self.snapshots += 1;
+            let takes = Duration::from_millis(self.network.u64(1..50));
+            let (group, index) = (save.group, save.index);
+            self.nodes[id as usize].disk.begin_snapshot(save);
+            self.plan(takes, Event::Saved { node: id, life, group, index });
+        }
+        for (group, index) in effects.drops.drain(..) {
+            self.nodes[id as usize].disk.drop_snapshot(group, index);
+        }
+        effects.closes.clear();
+        effects.notes.clear();
+        self.nodes[id as usize].effects = effects;
+    }
+
+    /// Sends frames one by one: each is lost, doubled or late by itself.
+    pub(super) fn send_frames(&mut self, from: u32, to: u32, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let frame = wire::split(bytes, PEER_FRAME_BYTES_MAX);
+            let used = frame.expect("an engine sends frames").expect("whole ones").used;
+            let (frame, rest) = bytes.split_at(used);
+            bytes = rest;
+            let copies = match self.network.u32(..100) {
+                0 if self.is_faulty() => 0,
+                1 if self.is_faulty() => 2,
+                _ => 1,
+            };
+            for _ in 0..copies {
+                let takes = self.delay();
+                let frame = frame.to_vec();
+                self.plan(takes, Event::Peer { from, to, link: self.links, frame });
+            }
+        }
+    }
+
+    pub(super) fn delay(&mut self) -> Duration {
+        let late = self.network.u32(..self.temper.late_one_in) == 0;
+        let tail = if late { self.temper.late_micros_max } else { 200 };
+        Duration::from_micros(self.network.u64(30..30 + tail))
+    }
+
+    pub(super) fn is_faulty(&self) -> bool {
+        self.now < Time(0) + self.options.faulty
+    }
+
+    pub(super) fn start(&mut self, id: u32) -> Result<(), Failure> {
+        let config = self.config(id);
+        let node = &mut self.nodes[id as usize];
+        if node.engine.is_some() {
+            return Ok(());
+        }
+        node.life += 1;
+        node.inbox.clear();
+        node.turn_at = None;
+        node.effects = Effects::default();
+        let opened = node.disk.open(config, self.now, &mut node.effects);
+        let engine = opened.map_err(|e| Failure::Safety(format!("node {} : {e}", id + 1)))?;
+        node.engine = Some(engine);
+        // What clients sent to a node that was down went nowhere.
+        self.clients.forget_connections(id);
+        self.perform(id);
+        for other in (0..NODES).filter(|other| *other != id) {
+            self.deliver(other, Incoming::PeerUp(id));
+            if self.nodes[other as usize].engine.is_some() {
+                self.deliver(id, Incoming::PeerUp(other));
+            }
+        }
+        let at = self.now + Duration::from_micros(50);
+        self.plan_turn(id, at);
+        Ok(())
+    }
+
+    pub(super) fn config(&mut self, id: u32) -> Config {
+        let member = |n: u32| Member {
+            node: NodeId(n + 1),
+            incarnation: Incarnation([n as u8 + 1; 16]),
+            address: format!("node{}:7400", n + 1),
+        };
+        Config {
+            cluster: ClusterId([7; 16]),
+            node: NodeId(id + 1),
+            engine: 0,
+            engines: 1,
+            shards: SHARDS,
+            replication: 3,
+            members: (0..NODES).map(member).collect(),
+            seed: self.faults.u64(..),
+            election_timeout_min: Duration::from_millis(150),
+            election_timeout_max: Duration::from_millis(300),
+            heartbeat: Duration::from_millis(50),
+            reads: if self.options.seed.is_multiple_of(3) {
+                Reads::ReadIndex
+            } else {
+                Reads::Lease
+            },
+            segment_bytes: SEGMENT_BYTES,
+            segments_max: SEGMENTS_MAX,
+            cache_bytes_max: 1 << 20,
+        }
+    }
+
+    /// The power fails: what was not synced is kept by chance, page by page.
+    pub(super) fn crash(&mut self, id: u32) {
+        let node = &mut self.nodes[id as usize];
+        if node.engine.take().is_none() {
+            return;
+        }
+        node.life += 1;
+        node.disk.crash();
+        self.crashes += 1;
+        self.links += 1;
+        self.clients.forget_connections(id);
+        for other in (0..NODES).filter(|other| *other != id) {
+            self.deliver(other, Incoming::PeerDown(id));
+            self.deliver(other, Incoming::PeerUp(id));
+        }
+    }
+}
