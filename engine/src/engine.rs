@@ -24,6 +24,8 @@ use wire::{Code, Header};
 const MARK_AFTER: Duration = Duration::from_millis(200);
 /// The placement epoch of a cluster whose members never change.
 const PLACEMENT_EPOCH: u64 = 1;
+/// Snapshots of one engine that are on their way to the disk at once.
+const SNAPSHOTS_MAX: usize = 4;
 
 /// What an engine is told at its start and never again.
 #[derive(Clone, Debug)]
@@ -520,7 +522,7 @@ impl Engine {
         // like a dead leader.
         let Ok(Some(message)) = codec::decode(header, body) else { return };
         let entries = if let Message::Append(append) = &message { append.entries.len() } else { 0 };
-        if entries > 0 && !self.journal.has_room(entries) {
+        if entries > 0 && !self.journal.has_room(self.proposed + entries) {
             return;
         }
         self.shards[at].on_message(step!(self, now, effects), peer, message);
@@ -533,8 +535,8 @@ impl Engine {
         self.shards.iter_mut().for_each(|shard| shard.on_synced(step, position));
     }
 
-    /// Frees old segments: the groups that pin the oldest make a snapshot, one after the other, or
-    /// say again what no snapshot covers.
+    /// Frees old segments: the groups that pin the oldest make a snapshot, one a turn and a few at
+    /// once, or say again what no snapshot covers.
     fn reclaim(&mut self, now: Time, effects: &mut Effects) {
         let full = if self.journal.has_room(0) { Full::No } else { Full::Told };
         if full == Full::Told && self.full == Full::No {
@@ -542,7 +544,7 @@ impl Engine {
             effects.notes.push(Note::JournalFull { segments });
         }
         self.full = full;
-        if self.shards.iter().any(Shard::is_snapshotting) {
+        if self.shards.iter().filter(|shard| shard.is_snapshotting()).count() >= SNAPSHOTS_MAX {
             return;
         }
         self.pins.clear();

@@ -87,13 +87,19 @@ pub(crate) fn open(
             let restored = state.restore(&machine, &bytes);
             state = restored.map_err(|_| OpenError::Snapshot { group, index })?;
         }
-        let raft = Raft::new(raft_config(config, placement, group), restored, now);
+        let raft = raft_config(config, placement, group, &journal);
+        let raft = Raft::new(raft, restored, now);
         shards.push(Shard::new(config.node, raft, state, machine, (index, term), now));
     }
     Ok(Opened { journal, shards })
 }
 
-fn raft_config(config: &Config, placement: &[Replicas], group: GroupId) -> raft::Config {
+fn raft_config(
+    config: &Config,
+    placement: &[Replicas],
+    group: GroupId,
+    journal: &Journal,
+) -> raft::Config {
     let replicas = &placement[group.0 as usize];
     let voters = config.members.iter().filter(|m| replicas.nodes.contains(&m.node));
     let own = config.members.iter().find(|m| m.node == config.node);
@@ -108,6 +114,8 @@ fn raft_config(config: &Config, placement: &[Replicas], group: GroupId) -> raft:
         heartbeat: config.heartbeat,
         reads: config.reads,
         preference: if preferred { Preference::Preferred } else { Preference::Ordinary },
+        append_bytes_max: journal.append_bytes_max(),
+        uncommitted_bytes_max: journal.tail_bytes_max(),
         seed: config.seed ^ xxhash_rust::xxh64::xxh64(&group.0.to_le_bytes(), 1),
     }
 }

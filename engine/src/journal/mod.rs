@@ -295,10 +295,27 @@ impl Journal {
             && self.segments.live_with(unit) <= self.segments_max - SEGMENTS_RESERVED
     }
 
-    /// The most bytes of entries that [`Journal::has_room`] ever grants, in one go. Smaller segments
-    /// hold less.
-    pub fn entries_bytes_max(&self) -> usize {
-        self.room.entries - UNIT_HEADER_BYTES - record::RECORD_HEADER_BYTES
+    /// Whether so many bytes of a leader's own entries (renewals, ticks) may be appended now. A full journal
+    /// still takes them, as far as half of what is kept back: what frees a segment needs the rest.
+    pub fn has_own_room(&self, bytes: usize) -> bool {
+        let unit = self.pending.len() + record::RECORD_HEADER_BYTES + bytes;
+        unit <= self.room.entries
+            && self.segments.live_with(unit) <= self.segments_max - SEGMENTS_RESERVED / 2
+    }
+
+    /// How many bytes of entries a leader may send at once to a journal like this: half of what
+    /// [`Journal::has_room`] ever grants, so that other groups' entries do not shut them out.
+    pub fn append_bytes_max(&self) -> usize {
+        (self.room.entries - UNIT_HEADER_BYTES - record::RECORD_HEADER_BYTES) / 2
+    }
+
+    /// How many bytes of each group's entries may be uncommitted. A snapshot can't stand for those: they
+    /// are carried, again and again, and if they filled the journal there would be no room left for the
+    /// entry that commits them. All groups' together are a quarter of what entries may fill.
+    pub fn tail_bytes_max(&self) -> usize {
+        let segments = u64::from(self.segments_max - SEGMENTS_RESERVED);
+        let groups = self.groups.ids.len() as u64;
+        usize::try_from(segments * self.segments.bytes() / (4 * groups)).unwrap_or(usize::MAX)
     }
 
     /// How many bytes of entries may be carried now, in one record.

@@ -114,6 +114,10 @@ pub struct Config {
     pub reads: Reads,
     /// Whether this node is to lead a group that was never led.
     pub preference: Preference,
+    /// Entries in one message, at most, in bytes: what every journal of the group takes at once.
+    pub append_bytes_max: usize,
+    /// Entries that are not committed yet, at most, in bytes (one entry may go past it).
+    pub uncommitted_bytes_max: usize,
     /// The seed of everything that is drawn by chance. Another one at each start.
     pub seed: u64,
 }
@@ -304,7 +308,11 @@ impl Raft {
             links: Seats::default(),
             told: (Term::ZERO, None),
             now,
-            limits: LIMITS,
+            limits: Limits {
+                append: LIMITS.append.min(config.append_bytes_max),
+                uncommitted: LIMITS.uncommitted.min(config.uncommitted_bytes_max),
+                ..LIMITS
+            },
         }
     }
 

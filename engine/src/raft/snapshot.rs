@@ -112,6 +112,15 @@ impl Raft {
         }
     }
 
+    /// The snapshot whose last piece was handed out can't be used: the log stays as it is, and the leader
+    /// begins anew.
+    pub fn on_snapshot_refused(&mut self) {
+        self.installing = None;
+        if let Role::Follower(follower) = &mut self.role {
+            follower.receiving = None;
+        }
+    }
+
     /// The snapshot whose last piece was handed out is durable and restored. The log goes on from there.
     pub fn on_snapshot_installed(&mut self, now: Time, index: Index, term: Term, out: &mut Output) {
         self.advance(now);

@@ -58,6 +58,9 @@ use wire::{Code, Kind};
 /// What an entry takes beside its payload, its share of a record's header included, in bytes.
 const ENTRY_ROOM_BYTES: usize = 2 * crate::entry::ENTRY_HEADER_BYTES;
 
+/// How long a leader waits with a tick that was refused.
+const TICK_RETRY: Duration = Duration::from_millis(5);
+
 /// Ended sessions that a leader's memory may hold beside as many as live.
 const SESSIONS_FORGOTTEN_LATE: usize = 1024;
 
@@ -132,6 +135,8 @@ pub struct Shard {
     leads: Option<Term>,
     /// The last tick proposed: none is proposed again before it is applied.
     ticked: Index,
+    /// No tick before this moment: one was refused.
+    tick_after: Time,
 }
 
 impl Shard {
@@ -162,6 +167,7 @@ impl Shard {
             snapshots: Snapshots::new(applied),
             leads: None,
             ticked: Index::ZERO,
+            tick_after: now,
         }
     }
 
@@ -298,7 +304,7 @@ impl Shard {
             && self.ticked <= self.applied
             && let Some(due) = self.state.next_deadline()
         {
-            at = at.min(self.clock.moment(due));
+            at = at.min(self.clock.moment(due).max(self.tick_after));
         }
         at
     }
@@ -309,7 +315,9 @@ impl Shard {
             return;
         }
         if self.liveness.take_due(step.scratch) {
-            self.propose_own(step.now, kind::RENEW, step.scratch);
+            let renewals = core::mem::take(step.scratch);
+            self.propose_own(step, kind::RENEW, &renewals);
+            *step.scratch = renewals;
         }
         // Sessions that ended are forgotten once they are the most of what is remembered.
         if self.liveness.len() > SESSIONS_FORGOTTEN_LATE + 2 * self.state.sessions() {
@@ -318,11 +326,8 @@ impl Shard {
         }
         let time = self.clock.read(step.now);
         let due = self.state.next_deadline().is_some_and(|due| due <= time);
-        if due
-            && self.ticked <= self.applied
-            && let Some(index) = self.propose_own(step.now, kind::TICK, &[])
-        {
-            self.ticked = index;
+        if due && step.now >= self.tick_after {
+            self.propose_tick(step);
         }
         if self.raft.last_index() == self.applied {
             for (kind, payload) in self.state.founding() {
@@ -331,10 +336,27 @@ impl Shard {
         }
     }
 
+    /// Proposes that the clock move on, unless that was done already. If it is refused, it is tried
+    /// again a little later: there may be no room for a while.
+    fn propose_tick(&mut self, step: &mut Step<'_>) {
+        if self.ticked > self.applied {
+            return;
+        }
+        match self.propose_own(step, kind::TICK, &[]) {
+            Some(index) => self.ticked = index,
+            None => self.tick_after = step.now + TICK_RETRY,
+        }
+    }
+
     /// Proposes an entry of the leader's own. It may be refused: it is tried again.
-    fn propose_own(&mut self, now: Time, kind: Kind, payload: &[u8]) -> Option<Index> {
-        let time = self.clock.read(now);
-        self.raft.propose(kind, 0, time, payload).ok()
+    fn propose_own(&mut self, step: &mut Step<'_>, kind: Kind, payload: &[u8]) -> Option<Index> {
+        if !step.journal.has_own_room(*step.proposed + payload.len() + ENTRY_ROOM_BYTES) {
+            return None;
+        }
+        let time = self.clock.read(step.now);
+        let index = self.raft.propose(kind, 0, time, payload).ok()?;
+        step.take_room(payload.len());
+        Some(index)
     }
 
     fn touch(&mut self, now: Time, session: SessionId) -> Option<Duration> {
@@ -465,11 +487,7 @@ impl Shard {
             Get::Missing => step.replies().error(caller, Code::KeyUnknown, Hint::NONE),
             Get::Due => {
                 // Its expiry is due but not in the log yet: it is proposed, and the read waits.
-                if self.ticked <= self.applied
-                    && let Some(index) = self.propose_own(step.now, kind::TICK, &[])
-                {
-                    self.ticked = index;
-                }
+                self.propose_tick(step);
                 self.reads.hold(caller, key, Until::Applied(self.ticked), deadline);
             }
         }

@@ -175,7 +175,7 @@ impl Shard {
     /// A piece of the leader's snapshot, in its place.
     pub(super) fn on_piece(&mut self, step: &mut Step<'_>, install: &Install, piece: &[u8]) {
         if install.total > SNAPSHOT_BYTES_MAX {
-            return; // No leader of this version sends such a one.
+            return self.raft.on_snapshot_refused(); // No leader of this version sends such a one.
         }
         let point = (install.index, install.term);
         if install.offset == 0 {
@@ -198,7 +198,7 @@ impl Shard {
         }
         let Some(incoming) = self.snapshots.incoming.take() else { return };
         let Ok(state) = self.state.restore(&self.machine, &incoming.bytes) else {
-            return; // Damaged on its way: the leader begins anew.
+            return self.raft.on_snapshot_refused(); // Damaged on its way.
         };
         let (index, bytes) = (incoming.point.0, incoming.bytes.len() as u64);
         step.effects.notes.push(Note::SnapshotInstalled { group: self.group, index, bytes });

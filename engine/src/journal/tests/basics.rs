@@ -169,6 +169,10 @@ fn when_entries_have_no_room_votes_and_carried_entries_still_do() {
         world.turn();
     }
     assert!(!world.journal.has_room(9000), "nothing was committed: it is full");
+    assert!(
+        world.journal.has_own_room(100),
+        "a leader's own entries have a part of what is kept back"
+    );
     let full = world.synced.clone();
     for _ in 0..500 {
         world.vote(0, Some(1));

@@ -252,6 +252,8 @@ impl Cluster {
             heartbeat: Duration::from_millis(50),
             reads: world.reads,
             preference: if preferred { Preference::Preferred } else { Preference::Ordinary },
+            append_bytes_max: usize::MAX,
+            uncommitted_bytes_max: usize::MAX,
             seed,
         };
         let node = self.node(id);

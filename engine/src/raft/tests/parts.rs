@@ -243,6 +243,8 @@ fn replica(voters: u32) -> Raft {
         heartbeat: Duration::from_millis(50),
         reads: Reads::Lease,
         preference: Preference::Ordinary,
+        append_bytes_max: usize::MAX,
+        uncommitted_bytes_max: usize::MAX,
         seed: 1,
     };
     Raft::new(config, Restored::default(), Time(1000))
@@ -392,4 +394,16 @@ fn nothing_is_appended_while_a_snapshot_is_being_installed() {
     raft.on_snapshot_installed(Time(9_000_000_000), Index(9), Term(1), &mut out);
     assert_eq!((raft.commit(), raft.first_index()), (Index(9), Index(10)));
     assert_eq!(out.persist, [Persist::Snapshot { index: Index(9), term: Term(1) }]);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_used_is_received_anew_and_holds_up_no_campaign() {
+    let (mut raft, mut out) = (replica(3), Output::default());
+    for _ in 0..2 {
+        raft.on_message(Time(2000), NodeId(2), piece(9, 0, b"1234"), &mut out);
+        assert_eq!(out.install.take().map(|i| i.offset), Some(0));
+        raft.on_snapshot_refused();
+    }
+    raft.on_tick(Time(9_000_000_000), &mut out);
+    assert_eq!(raft.role(), RoleName::PreCandidate);
 }
