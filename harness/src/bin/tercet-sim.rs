@@ -34,12 +34,13 @@ fn main() -> ExitCode {
         println!("seed {seed}");
         match sim::run(Options::small(seed)) {
             Ok(report) => println!(
-                "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} snapshots, {:?}",
+                "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} snapshots, {} times full, {:?}",
                 report.trace,
                 report.operations,
                 report.events,
                 report.crashes,
                 report.snapshots,
+                report.journals_full,
                 report.elapsed
             ),
             Err(failure) => {

@@ -141,6 +141,7 @@ struct Client {
     sends: Vec<Send>,
     /// The arrival of the last frame: frames of a connection don't overtake each other.
     last_arrival: Time,
+    value_bytes_max: usize,
     chance: fastrand::Rng,
 }
 
@@ -176,7 +177,7 @@ const LOCKS: u8 = 3;
 const QUEUES: u8 = 2;
 
 impl Clients {
-    pub fn new(seed: u64) -> Clients {
+    pub fn new(seed: u64, value_bytes_max: usize) -> Clients {
         let mut chance = fastrand::Rng::with_seed(seed);
         let clients = (0..CLIENTS).map(|id| Client {
             id,
@@ -194,6 +195,7 @@ impl Clients {
             message: None,
             sends: Vec::new(),
             last_arrival: Time(0),
+            value_bytes_max,
             chance: chance.fork(),
         });
         let clients = clients.collect();
@@ -435,7 +437,7 @@ impl Client {
         let (sequence, answered_below) = (open.sequence, open.sequence);
         match &open.did {
             Did::Put { key, value } => {
-                let (key, value) = (key_name(*key), value.to_le_bytes());
+                let (key, value) = (key_name(*key), self.payload(*value));
                 let body = CachePut {
                     session,
                     sequence,
@@ -484,7 +486,7 @@ impl Client {
                 self.frame(LockRelease::KIND, open, out, |b| body.encode(b));
             }
             Did::Push { queue, value } => {
-                let (name, payload) = (queue_name(*queue), value.to_le_bytes());
+                let (name, payload) = (queue_name(*queue), self.payload(*value));
                 let body = QueuePush {
                     session,
                     sequence,
@@ -528,6 +530,14 @@ impl Client {
                 self.frame(QueueNack::KIND, open, out, |b| body.encode(b));
             }
         }
+    }
+
+    /// What is written as `value`: its eight bytes, and behind them bytes that follow from it.
+    fn payload(&self, value: u64) -> Vec<u8> {
+        let mut bytes = value.to_le_bytes().to_vec();
+        let mixed = value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        bytes.resize(8.max(mixed as usize % (self.value_bytes_max + 1)), value as u8);
+        bytes
     }
 
     fn send(&mut self, to: u32, frame: Vec<u8>) {
@@ -608,8 +618,9 @@ impl Client {
 
 fn read_answer(kind: Kind, body: &[u8]) -> Result<Saw, String> {
     let number = |bytes: &[u8]| -> Result<u64, String> {
-        let bytes = bytes.try_into().map_err(|_| "a value is not the eight bytes written")?;
-        Ok(u64::from_le_bytes(bytes))
+        let (value, rest) = bytes.split_first_chunk().ok_or("a value is cut short")?;
+        let whole = rest.iter().all(|byte| *byte == value[0]);
+        if whole { Ok(u64::from_le_bytes(*value)) } else { Err("a value is mangled".into()) }
     };
     let malformed = |e: wire::WireError| e.to_string();
     Ok(match kind {

@@ -13,6 +13,14 @@ pub(super) struct Temper {
     pub(super) late_micros_max: u64,
     /// The longest from one fault to the next.
     pub(super) fault_every_millis_max: u64,
+    /// The journal's segment, in bytes: so small that journals become full.
+    pub(super) segment_bytes: u64,
+    /// The journal's segments, at most.
+    pub(super) segments_max: u32,
+    /// The longest that a snapshot takes to be saved.
+    pub(super) save_millis_max: u64,
+    /// The longest value that clients write, in bytes.
+    pub(super) value_bytes_max: usize,
 }
 
 impl Temper {
@@ -23,9 +31,14 @@ impl Temper {
             late_one_in: one_of([5, 50, 200]) as u32,
             late_micros_max: one_of([2_000, 20_000, 200_000]),
             fault_every_millis_max: one_of([200, 600, 1_500]),
+            segment_bytes: one_of([64 << 10, 128 << 10, 256 << 10]),
+            segments_max: one_of([4, 5, 6]) as u32,
+            save_millis_max: one_of([50, 150, 500]),
+            value_bytes_max: one_of([8, 512, 4 << 10]) as usize,
         }
     }
 }
+
 impl World {
     pub(super) fn plan_faults(&mut self) {
         let end = self.options.faulty;

@@ -39,8 +39,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 pub const NODES: u32 = 3;
 /// Shards of the simulated cluster.
 pub const SHARDS: u32 = 2;
-const SEGMENT_BYTES: u64 = 256 << 10;
-const SEGMENTS_MAX: u32 = 6;
 
 /// What a run is to be like.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +71,8 @@ pub struct Report {
     pub crashes: u64,
     /// Snapshots made or installed.
     pub snapshots: u64,
+    /// How often a node's journal became full.
+    pub journals_full: u64,
     /// Virtual time that passed.
     pub elapsed: Duration,
 }
@@ -161,6 +161,7 @@ pub struct World {
     happened: u64,
     crashes: u64,
     snapshots: u64,
+    journals_full: u64,
 }
 
 /// Runs a cluster by `options` and judges it.
@@ -189,6 +190,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         operations: world.clients.history.records.len() as u64,
         crashes: world.crashes,
         snapshots: world.snapshots,
+        journals_full: world.journals_full,
         elapsed: world.now.since(Time(0)),
     })
 }
@@ -196,10 +198,11 @@ pub fn run(options: Options) -> Result<Report, Failure> {
 impl World {
     fn new(options: Options) -> World {
         let mut seeds = fastrand::Rng::with_seed(options.seed);
+        let temper = Temper::draw(&mut seeds);
         let nodes = (0..NODES).map(|_| Node {
             engine: None,
             effects: Effects::default(),
-            disk: Disk::new(seeds.u64(..), SEGMENT_BYTES),
+            disk: Disk::new(seeds.u64(..), temper.segment_bytes),
             life: 0,
             inbox: Vec::new(),
             turn_at: None,
@@ -212,17 +215,18 @@ impl World {
             bodies: Default::default(),
             number: 0,
             nodes,
-            clients: Clients::new(seeds.u64(..)),
+            clients: Clients::new(seeds.u64(..), temper.value_bytes_max),
             client_at: vec![None; clients::CLIENTS as usize],
             blocked: BTreeSet::new(),
             links: 0,
-            temper: Temper::draw(&mut seeds),
+            temper,
             faults: seeds.fork(),
             network: seeds.fork(),
             trace: DefaultHasher::new(),
             happened: 0,
             crashes: 0,
             snapshots: 0,
+            journals_full: 0,
         };
         (0..NODES).for_each(|node| world.plan(Duration::ZERO, Event::Start { node }));
         for client in 0..world.clients.len() {

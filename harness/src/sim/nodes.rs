@@ -1,7 +1,7 @@
 //! Nodes: their turns, what they ask of the world, how they start and how they lose their power.
 
-use super::{Event, Failure, Incoming, NODES, SEGMENT_BYTES, SEGMENTS_MAX, SHARDS, World};
-use engine::effects::Effects;
+use super::{Event, Failure, Incoming, NODES, SHARDS, World};
+use engine::effects::{Effects, Note};
 use engine::engine::{Config, Input, Member, Reads};
 use engine::ids::{ClusterId, Incarnation, NodeId};
 use engine::time::{Duration, Time};
@@ -108,7 +108,7 @@ impl World {
         }
         for save in effects.saves.drain(..) {
             self.snapshots += 1;
-            let takes = Duration::from_millis(self.network.u64(1..50));
+            let takes = Duration::from_millis(self.network.u64(1..self.temper.save_millis_max));
             let (group, index) = (save.group, save.index);
             self.nodes[id as usize].disk.begin_snapshot(save);
             self.plan(takes, Event::Saved { node: id, life, group, index });
@@ -117,6 +117,8 @@ impl World {
             self.nodes[id as usize].disk.drop_snapshot(group, index);
         }
         effects.closes.clear();
+        let full = effects.notes.iter().filter(|note| matches!(note, Note::JournalFull { .. }));
+        self.journals_full += full.count() as u64;
         effects.notes.clear();
         self.nodes[id as usize].effects = effects;
     }
@@ -201,8 +203,8 @@ impl World {
             } else {
                 Reads::Lease
             },
-            segment_bytes: SEGMENT_BYTES,
-            segments_max: SEGMENTS_MAX,
+            segment_bytes: self.temper.segment_bytes,
+            segments_max: self.temper.segments_max,
             cache_bytes_max: 1 << 20,
         }
     }
