@@ -155,6 +155,7 @@ impl Drive<'_> {
         let measure = u64::try_from(self.config.measure.as_nanos()).unwrap_or(u64::MAX / 4);
         let from = core.now_ns + warmup;
         core.measure_ns = from..from + measure;
+        core.record.begin(from);
         self.phase_end_ns = from;
         self.arrivals_from_ns = core.now_ns;
         self.arrival_next = 0;
@@ -224,7 +225,6 @@ impl Drive<'_> {
             Phase::Warm if now_ns >= self.phase_end_ns => {
                 self.core.phase = Phase::Measure;
                 self.core.ops = 0;
-                self.core.record.begin(self.core.measure_ns.start);
                 self.phase_end_ns = self.core.measure_ns.end;
             }
             Phase::Measure if now_ns >= self.phase_end_ns => {
