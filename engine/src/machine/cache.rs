@@ -16,15 +16,13 @@
 
 use super::request::Expect;
 use super::slab::{Linked, Links};
-use super::table::Row;
+use super::table::{Row, Table};
 use super::timers::Timer;
 use super::{Get, Machine, Outcome};
-use crate::entry::Entry;
 use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wire::Code;
-use wire::message::CachePut;
 
 /// What a line takes besides its key and its value, in bytes: its row, its place in the table, what the
 /// allocator adds.
@@ -65,6 +63,13 @@ impl Line {
         }
     }
 
+    /// Looks at what a read and a write look at. What it gives means nothing.
+    pub(super) fn touch(&self, lines: &Table<Line>) -> u64 {
+        let ends = [self.bytes.first(), self.bytes.last()];
+        let bytes: u64 = ends.into_iter().flatten().map(|byte| u64::from(*byte)).sum();
+        bytes + self.links.around().map(|slot| lines[slot].version & 1).sum::<u64>()
+    }
+
     pub(super) fn cost(&self) -> u64 {
         self.bytes.len() as u64 + LINE_OVERHEAD_BYTES
     }
@@ -86,33 +91,7 @@ impl Linked for Line {
     }
 }
 
-/// Entries that are warmed at a time: about as many loads as a core keeps under way.
-pub const WARM_MAX: usize = 32;
-
 impl Machine {
-    /// Looks at the lines that some entries are about to write, all places first and then all rows, so that
-    /// their way from memory is waited for together and not one by one. Changes nothing.
-    ///
-    /// With a hundred thousand lines half of a node's time at depth was spent on that wait.
-    pub fn warm<'a>(&self, entries: impl Iterator<Item = Entry<'a>>) {
-        let mut slots = [0; WARM_MAX];
-        let mut found = 0;
-        for entry in entries.take(WARM_MAX).filter(|e| e.header.kind == CachePut::KIND) {
-            if let Ok(put) = CachePut::view(entry.payload)
-                && let Some(slot) = self.lines.guess(put.key)
-            {
-                slots[found] = slot;
-                found += 1;
-            }
-        }
-        let glance = |slot: &u32| {
-            let bytes = &self.lines[*slot].bytes;
-            u32::from(bytes.first().copied().unwrap_or(0))
-                + u32::from(bytes.last().copied().unwrap_or(0))
-        };
-        core::hint::black_box(slots[..found].iter().map(glance).sum::<u32>());
-    }
-
     pub(super) fn view_line(&self, key: &[u8], at: Elapsed) -> Get<'_> {
         let Some(slot) = self.lines.find(key) else {
             return Get::Missing;

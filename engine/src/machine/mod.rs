@@ -43,12 +43,14 @@ mod snapshot;
 mod table;
 mod timers;
 mod verify;
+mod warm;
 
 #[cfg(test)]
 mod tests;
 
 pub use request::{Access, Vetted};
 pub use snapshot::Corrupt;
+pub use warm::WARM_MAX;
 
 use self::lock::{Acquire, Grant, Lock};
 use self::queue::{Message, Queue};

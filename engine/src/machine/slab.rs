@@ -106,6 +106,11 @@ pub(super) struct Links {
 impl Links {
     /// In no list.
     pub(super) const NONE: Links = Links { prev: NIL, next: NIL };
+
+    /// The neighbours' slots.
+    pub(super) fn around(&self) -> impl Iterator<Item = u32> {
+        [self.prev, self.next].into_iter().filter(|slot| *slot != NIL)
+    }
 }
 
 /// A row that a [`List`] can hold.

@@ -67,6 +67,18 @@ impl Place {
     }
 }
 
+/// A key's hash, spread out.
+#[derive(Clone, Copy)]
+pub(super) struct Probe {
+    bucket: usize,
+    place: Place,
+}
+
+impl Probe {
+    /// Of no key.
+    pub(super) const NONE: Probe = Probe { bucket: 0, place: Place { tag: 0, slot: 0 } };
+}
+
 /// Rows by key, and by slot.
 pub(super) struct Table<R: Row> {
     seed: u64,
@@ -93,10 +105,27 @@ impl<R: Row> Table<R> {
         place.map(|place| place.slot)
     }
 
-    /// Which slot `key` most likely has, without looking at its row: what [`Table::find`] begins with.
-    pub(super) fn guess(&self, key: &R::Key) -> Option<u32> {
-        let (bucket, probe) = self.locate(key);
-        let place = self.buckets[bucket].find(probe.spread(), |place| place.tag == probe.tag);
+    /// Where a key would be.
+    pub(super) fn probe(&self, key: &R::Key) -> Probe {
+        let (bucket, place) = self.locate(key);
+        Probe { bucket, place }
+    }
+
+    /// Looks at the bucket of a probe: the first step of [`Table::find`]. What it gives means nothing.
+    pub(super) fn touch_bucket(&self, probe: &Probe) -> usize {
+        self.buckets[probe.bucket].len()
+    }
+
+    /// Looks at where a probe's place most likely is: the second step.
+    pub(super) fn touch_place(&self, probe: &Probe) -> usize {
+        let mut places = self.buckets[probe.bucket].iter_hash(probe.place.spread());
+        places.next().map_or(0, |place| core::ptr::from_ref(place).addr())
+    }
+
+    /// Which slot a probe's row most likely has, without looking at the row: the third step.
+    pub(super) fn guess(&self, probe: &Probe) -> Option<u32> {
+        let same = |place: &Place| place.tag == probe.place.tag;
+        let place = self.buckets[probe.bucket].find(probe.place.spread(), same);
         place.map(|place| place.slot)
     }
 

@@ -39,8 +39,7 @@ use crate::effects::{Effects, Note};
 use crate::entry::kind;
 use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
-use crate::machine::cache::WARM_MAX;
-use crate::machine::{self, Applied, Get, Outcome, Wake};
+use crate::machine::{self, Applied, Get, Outcome, WARM_MAX, Wake};
 use crate::raft::{Hold, Message, Output, Persist, Raft, Read, Refused};
 use crate::status::{GroupStatus, PeerStatus};
 use crate::time::{Duration, Time};
@@ -53,6 +52,7 @@ use liveness::Liveness;
 use reads::{Reads, Until};
 use snapshots::Snapshots;
 use state::State;
+use wire::message::CachePut;
 use wire::{Code, Kind};
 
 /// What an entry takes beside its payload, its share of a record's header included, in bytes.
@@ -218,16 +218,14 @@ impl Shard {
         }
     }
 
-    /// Reads a cache line, linearizably.
+    /// Reads a cache line, linearizably: at the turn's end at the earliest.
     pub fn on_read(&mut self, step: &mut Step<'_>, caller: Caller, key: &[u8], deadline: Time) {
-        match self.raft.read(step.now) {
-            Read::NotLeader => self.refuse(step, caller),
-            Read::After(time) => self.reads.hold(caller, key, Until::Confirmed(time), deadline),
-            Read::Ready if self.applied < self.raft.commit() => {
-                self.reads.hold(caller, key, Until::Applied(self.raft.commit()), deadline);
-            }
-            Read::Ready => self.answer_read(step, caller, key, deadline),
-        }
+        let until = match self.raft.read(step.now) {
+            Read::NotLeader => return self.refuse(step, caller),
+            Read::After(time) => Until::Confirmed(time),
+            Read::Ready => Until::Applied(self.raft.commit()),
+        };
+        self.reads.hold(caller, key, until, deadline);
     }
 
     /// A session gave a sign of life. Whether this replica vouches for a whole time to live from now:
@@ -371,10 +369,9 @@ impl Shard {
         let mut warm = self.applied;
         while self.applied < commit {
             let index = self.applied.next();
-            if warm < index && index < commit {
+            if warm < index {
                 warm = commit.min(Index(self.applied.0 + WARM_MAX as u64));
-                let ahead = (index.0..=warm.0).filter_map(|i| self.raft.log().entry(Index(i)));
-                self.state.warm(ahead);
+                self.warm_puts(index, warm);
             }
             let entry = self.raft.log().entry(index);
             let entry = entry.expect("a committed entry stays in memory until it is applied");
@@ -401,6 +398,13 @@ impl Shard {
             step.wakes.clear();
         }
         self.raft.on_applied(self.applied);
+    }
+
+    /// Looks ahead at the lines that entries are about to write.
+    fn warm_puts(&self, first: Index, last: Index) {
+        let entries = (first.0..=last.0).filter_map(|index| self.raft.log().entry(Index(index)));
+        let puts = entries.filter(|entry| entry.header.kind == CachePut::KIND);
+        self.state.warm(puts.filter_map(|e| CachePut::view(e.payload).ok().map(|put| put.key)));
     }
 
     fn answer(&mut self, step: &mut Step<'_>, caller: Caller, outcome: Outcome) {
@@ -435,7 +439,7 @@ impl Shard {
         let hint = Hint::retry(20);
         let mut replies = step.replies();
         self.calls.drain(|caller| replies.error(caller, Code::Unavailable, hint));
-        while let Some(read) = self.reads.take(step.scratch, |_| true) {
+        while let Some(read) = self.reads.take() {
             step.replies().error(read.caller, Code::Unavailable, hint);
         }
     }
@@ -452,45 +456,55 @@ impl Shard {
 
     // ---- Reads ----
 
+    /// Answers the reads that wait for nothing any more, oldest first.
     fn serve_reads(&mut self, step: &mut Step<'_>) {
-        let mut key = core::mem::take(step.scratch);
-        let mut left = self.reads.len();
-        while left > 0 {
-            left -= 1;
-            let (now, applied) = (step.now, self.applied);
-            let confirmed = self.raft.confirmed_at();
-            let commit = self.raft.commit();
-            let taken = self.reads.take(&mut key, |read| {
-                now >= read.deadline
-                    || match read.until {
-                        Until::Confirmed(at) => applied >= commit && confirmed >= Some(at),
-                        Until::Applied(index) => applied >= index,
-                    }
-            });
-            let Some(read) = taken else { break };
-            if now >= read.deadline {
-                step.replies().error(read.caller, Code::DeadlineExceeded, Hint::NONE);
-                continue;
+        let mut warm = 0;
+        for _ in 0..self.reads.len() {
+            let Some((read, _)) = self.reads.first() else { break };
+            let ready = match read.until {
+                Until::Confirmed(at) => {
+                    self.applied >= self.raft.commit() && self.raft.confirmed_at() >= Some(at)
+                }
+                Until::Applied(index) => self.applied >= index,
+            };
+            if !ready && step.now < read.deadline {
+                break;
             }
-            match read.until {
-                Until::Confirmed(_) => self.answer_read(step, read.caller, &key, read.deadline),
-                Until::Applied(_) => self.on_read(step, read.caller, &key, read.deadline),
+            if warm == 0 {
+                warm = WARM_MAX;
+                self.state.warm(self.reads.keys());
             }
+            warm -= 1;
+            self.serve_read(step, read.caller, read.deadline);
         }
-        *step.scratch = key;
     }
 
-    /// Answers from the applied state; leadership was confirmed for this read.
-    fn answer_read(&mut self, step: &mut Step<'_>, caller: Caller, key: &[u8], deadline: Time) {
-        match self.state.get(key, self.clock.read(step.now)) {
-            Get::Found { version, value } => step.replies().value(caller, version, value),
-            Get::Missing => step.replies().error(caller, Code::KeyUnknown, Hint::NONE),
-            Get::Due => {
-                // Its expiry is due but not in the log yet: it is proposed, and the read waits.
-                self.propose_tick(step);
-                self.reads.hold(caller, key, Until::Applied(self.ticked), deadline);
+    /// Answers the first read from the applied state, since leadership was confirmed for it.
+    fn serve_read(&mut self, step: &mut Step<'_>, caller: Caller, deadline: Time) {
+        let Some((_, key)) = self.reads.first() else { return };
+        let now = step.now;
+        let mut replies = step.replies();
+        if now >= deadline {
+            replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
+        } else {
+            match self.state.get(key, self.clock.read(now)) {
+                Get::Found { version, value } => replies.value(caller, version, value),
+                Get::Missing => replies.error(caller, Code::KeyUnknown, Hint::NONE),
+                Get::Due => return self.end_line_first(step, caller, deadline),
             }
         }
+        self.reads.take();
+    }
+
+    /// The first read's line has expired, but its expiry is not in the log: it is proposed, and the
+    /// read waits for it.
+    fn end_line_first(&mut self, step: &mut Step<'_>, caller: Caller, deadline: Time) {
+        self.propose_tick(step);
+        let Some((_, key)) = self.reads.first() else { return };
+        step.scratch.clear();
+        step.scratch.extend_from_slice(key);
+        self.reads.take();
+        self.reads.hold(caller, step.scratch, Until::Applied(self.ticked), deadline);
     }
 
     // ---- What consensus says ----

@@ -57,10 +57,10 @@ impl State {
         }
     }
 
-    /// Looks ahead at what some entries will touch; changes nothing.
-    pub fn warm<'a>(&self, entries: impl Iterator<Item = Entry<'a>>) {
+    /// Looks ahead at some cache lines; changes nothing.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
         if let State::Data(machine) = self {
-            machine.warm(entries);
+            machine.warm(keys);
         }
     }
 
