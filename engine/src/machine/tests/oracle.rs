@@ -132,6 +132,13 @@ enum Due {
     Line(u64),
 }
 
+/// What somebody left: others may be next there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Left {
+    Lock(u8),
+    Queue(u8),
+}
+
 impl Oracle {
     pub fn new(cache_bytes_max: u64) -> Oracle {
         Oracle { cache_bytes_max, ..Oracle::default() }
@@ -223,35 +230,41 @@ impl Oracle {
         if !self.sessions.contains_key(&n) {
             return;
         }
-        let mut locks: Vec<(u64, u8)> = Vec::new();
-        let mut queues: Vec<(u64, u8)> = Vec::new();
+        // What it leaves behind, by number: locks and queues mixed.
+        let mut left: Vec<(u64, Left)> = Vec::new();
         let mut mine: Vec<Wait> = Vec::new();
         for (name, waits) in &mut self.lock_waits {
-            locks.extend(waits.iter().filter(|w| w.session == n).map(|w| (w.ticket, *name)));
+            let own = waits.iter().filter(|w| w.session == n);
+            left.extend(own.map(|w| (w.ticket, Left::Lock(*name))));
             mine.extend(waits.extract_if(.., |w| w.session == n));
         }
         for (name, waits) in &mut self.pop_waits {
-            queues.extend(waits.iter().filter(|w| w.session == n).map(|w| (w.ticket, *name)));
+            let own = waits.iter().filter(|w| w.session == n);
+            left.extend(own.map(|w| (w.ticket, Left::Queue(*name))));
             mine.extend(waits.extract_if(.., |w| w.session == n));
         }
         mine.sort_by_key(|w| w.ticket);
         mine.iter().for_each(|w| self.wake(w, Outcome::Refused(Code::SessionUnknown)));
         for (name, holds) in &mut self.holds {
-            locks.extend(holds.iter().filter(|h| h.session == n).map(|h| (h.fence, *name)));
+            let own = holds.iter().filter(|h| h.session == n);
+            left.extend(own.map(|h| (h.fence, Left::Lock(*name))));
             holds.retain(|h| h.session != n);
         }
         for letter in &mut self.letters {
             if matches!(letter.at, Where::Held { session, .. } if session == n) {
                 letter.at = Where::Ready;
-                queues.push((letter.id, letter.name));
+                left.push((letter.id, Left::Queue(letter.name)));
             }
         }
         self.sessions.remove(&n);
         self.ended.insert(n);
-        locks.sort_unstable();
-        queues.sort_unstable();
-        locks.iter().for_each(|(_, name)| self.advance_lock(*name));
-        queues.iter().for_each(|(_, name)| self.advance_queue(*name));
+        left.sort_unstable();
+        for (_, left) in left {
+            match left {
+                Left::Lock(name) => self.advance_lock(name),
+                Left::Queue(name) => self.advance_queue(name),
+            }
+        }
     }
 
     /// Tells whoever waited, who is no longer in any line.
