@@ -27,6 +27,10 @@ pub const DROP_LINGER: Duration = Duration::from_millis(200);
 pub const THREADS_END_MAX: Duration = Duration::from_secs(3);
 /// Frames of a connection's credit that calls leave to heartbeats and openings.
 pub const CREDIT_RESERVED: usize = 16;
+/// Bytes of it that calls leave to them: each is far below this many.
+pub const CREDIT_RESERVED_BYTES: usize = CREDIT_RESERVED * 256;
+/// A call's frame beside its name and payload, at most: its header and its fixed part, in bytes.
+pub const CALL_FRAME_BYTES_MAX: usize = 128;
 /// Heartbeats within a session's time to live. A node vouches for a whole time to live only while the
 /// last renewal is at most a quarter of it old.
 pub const HEARTBEATS_PER_TTL: u32 = 6;
@@ -34,5 +38,7 @@ pub const HEARTBEATS_PER_TTL: u32 = 6;
 pub const CONNECTIONS_MAX: u32 = 64;
 
 const _: () = assert!(HEARTBEATS_PER_TTL > 4);
+const _: () = assert!(wire::HEADER_BYTES + wire::message::CachePut::FIXED <= CALL_FRAME_BYTES_MAX);
+const _: () = assert!(wire::HEADER_BYTES + wire::message::QueuePush::FIXED <= CALL_FRAME_BYTES_MAX);
 const _: () = assert!(BACKOFF_MIN.as_nanos() < BACKOFF_MAX.as_nanos());
 const _: () = assert!(CALL_BYTES_MAX > 2 * wire::limits::FRAME_BYTES_MAX);

@@ -5,7 +5,6 @@
 //! engine itself: nothing in here may leave too early.
 
 use crate::ids::{ConnId, GroupId, Index, NodeId, Position, Term};
-use crate::time::Duration;
 use alloc::vec::Vec;
 
 /// What the world is to do. **Order**: `write` first (so that the disk works while the rest is
@@ -30,6 +29,8 @@ pub struct Effects {
     pub drops: Vec<(GroupId, Index)>,
     /// Things worth telling people, and the other engines of this node.
     pub notes: Vec<Note>,
+    /// Clients want the node's state: gather it, then `Input::Report`. Asked for once at a time.
+    pub report: Option<ReportWanted>,
 }
 
 /// One write of the journal, a whole number of 4 KiB pages on a page boundary.
@@ -44,6 +45,10 @@ pub struct Write {
     /// What is durable once the write is synced.
     pub position: Position,
 }
+
+/// The node's state is wanted, as it is told by `GET /status`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReportWanted;
 
 /// A snapshot to write to disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,22 +107,17 @@ pub enum Note {
         /// The follower.
         to: NodeId,
     },
-    /// A session ended without being closed.
-    SessionExpired {
+    /// Sessions ended without being closed, in one turn.
+    SessionsExpired {
         /// The group.
         group: GroupId,
+        /// How many.
+        sessions: u64,
     },
     /// The journal has no free segment: nothing more is acknowledged until one is freed.
     JournalFull {
         /// Segments in use.
         segments: u32,
-    },
-    /// A leader's clock and this node's drift apart past the bound: reads use ReadIndex.
-    Drift {
-        /// The peer.
-        peer: NodeId,
-        /// How much they drifted.
-        by: Duration,
     },
 }
 

@@ -1,10 +1,13 @@
 //! `Engine`: one journal and the shards on it. The seam: what the server's loop and the simulator
 //! drive.
 
-use crate::effects::{Effects, Note};
+#[cfg(test)]
+mod tests;
+
+use crate::effects::{Effects, Note, ReportWanted};
 use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position, SessionId};
 use crate::journal::{Journal, Pin};
-use crate::limits::{CREDIT_BYTES, CREDIT_FRAMES};
+use crate::limits::{CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::machine::{Access, Machine, Wake};
 use crate::open;
 use crate::raft::{Message, Output};
@@ -16,9 +19,10 @@ use crate::shard::{Request, Shard, Step, codec};
 use crate::status::EngineStatus;
 use crate::time::{Duration, Time, millis};
 use alloc::vec::Vec;
-use wire::message::{Heartbeat, Topology, TopologyReply, Welcome};
+use wire::limits::FRAME_BYTES_MAX;
+use wire::message::{Heartbeat, Status, StatusReply, Topology, TopologyReply, Welcome};
 use wire::topology::{self, engine_of_group};
-use wire::{Code, Header};
+use wire::{Code, HEADER_BYTES, Header};
 
 /// How long nothing is written before the last unit is vouched for.
 const MARK_AFTER: Duration = Duration::from_millis(200);
@@ -105,6 +109,22 @@ pub enum Input<'a> {
         header: Header,
         /// The frame's body.
         body: &'a [u8],
+    },
+    /// The same of a frame that took more than one turn to arrive.
+    SlowFrame {
+        /// The connection.
+        conn: ConnId,
+        /// When its first byte was seen: its deadline counts from then.
+        since: Time,
+        /// The frame's header.
+        header: Header,
+        /// The frame's body.
+        body: &'a [u8],
+    },
+    /// The node's state, which `Effects::report` asked for.
+    Report {
+        /// The document of `GET /status`.
+        json: &'a [u8],
     },
     /// The link to this engine's twin on another node stands.
     PeerUp {
@@ -220,6 +240,8 @@ pub struct Engine {
     /// Where the groups' replicas are, by group id.
     placement: Vec<Replicas>,
     conns: Conns,
+    /// Who waits for the node's state.
+    askers: Vec<Caller>,
     held: Held,
     /// Whether people were told that the journal is full.
     full: Full,
@@ -285,6 +307,7 @@ impl Engine {
             leaders: alloc::vec![None; groups],
             placement,
             conns: Conns::default(),
+            askers: Vec::new(),
             held: Held::default(),
             full: Full::No,
             wake_at: now,
@@ -305,8 +328,12 @@ impl Engine {
             Input::Opened { conn, request } => self.on_opened(conn, request, effects),
             Input::Closed { conn } => self.conns.close(conn),
             Input::Frame { conn, header, body } => {
-                self.on_frame(now, conn, &header, body, effects);
+                self.on_frame(now, now, conn, &header, body, effects);
             }
+            Input::SlowFrame { conn, since, header, body } => {
+                self.on_frame(now, since, conn, &header, body, effects);
+            }
+            Input::Report { json } => self.on_report(json, effects),
             Input::Peer { peer, header, body } => {
                 self.on_peer(now, peer, &header, body, effects);
             }
@@ -402,27 +429,36 @@ impl Engine {
             credit_bytes: CREDIT_BYTES,
             version: wire::header::VERSION,
         };
-        self.conns.admit(conn);
+        let caller = Caller { conn, request, bytes: 0 };
+        self.conns.admit(caller);
         let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        replies.reply(Caller { conn, request }, Welcome::KIND, |b| welcome.encode(b));
+        replies.reply(caller, Welcome::KIND, |b| welcome.encode(b));
     }
 
     fn on_frame(
         &mut self,
         now: Time,
+        since: Time,
         conn: ConnId,
         header: &Header,
         body: &[u8],
         effects: &mut Effects,
     ) {
-        let caller = Caller { conn, request: header.request };
+        let bytes = HEADER_BYTES + body.len();
+        let bytes = u32::try_from(bytes).expect("a client's frame is far below 4 GiB");
+        let caller = Caller { conn, request: header.request, bytes };
+        let admitted = self.conns.admit(caller);
+        // Answered at once and past any credit: a client that asks for too much does not lose its locks.
+        if header.kind == Heartbeat::KIND {
+            return self.on_heartbeat(now, caller, body, effects);
+        }
         let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        if !replies.conns.admit(conn) {
+        if !admitted {
             return replies.error(caller, Code::Busy, Hint::retry(1));
         }
         match header.kind {
-            Heartbeat::KIND => return self.on_heartbeat(now, caller, body, effects),
             Topology::KIND => return self.on_topology(caller, effects),
+            Status::KIND => return self.on_status(caller, body, effects),
             _ => {}
         }
         let vetted = match Machine::vet(header.kind, body) {
@@ -440,11 +476,15 @@ impl Engine {
         let Some(at) = self.place_of(group) else {
             return self.send_away(caller, group, effects);
         };
+        let deadline = deadline(since, header.deadline_ms);
+        if deadline <= now {
+            let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+            return replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
+        }
         let shard = &mut self.shards[at];
         let step = step!(self, now, effects);
         match vetted.access {
             Access::Read => {
-                let deadline = deadline(now, header.deadline_ms);
                 shard.on_read(step, caller, vetted.name.unwrap_or_default(), deadline);
             }
             Access::Write => {
@@ -479,6 +519,33 @@ impl Engine {
             }
         }
         replies.alive(caller, &self.scratch);
+    }
+
+    /// The node's state is asked for: the world tells it, once for all who ask meanwhile.
+    fn on_status(&mut self, caller: Caller, body: &[u8], effects: &mut Effects) {
+        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        if !Status::view(body).is_ok_and(|status| status.reserved == 0) {
+            return replies.error(caller, Code::BadMessage, Hint::NONE);
+        }
+        if self.askers.len() >= REPORT_ASKERS_MAX {
+            return replies.error(caller, Code::Busy, Hint::retry(20));
+        }
+        if self.askers.is_empty() {
+            effects.report = Some(ReportWanted);
+        }
+        self.askers.push(caller);
+    }
+
+    fn on_report(&mut self, json: &[u8], effects: &mut Effects) {
+        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let fits = HEADER_BYTES + StatusReply::FIXED + json.len() <= FRAME_BYTES_MAX;
+        for caller in self.askers.drain(..) {
+            if fits {
+                replies.reply(caller, StatusReply::KIND, |b| StatusReply { json }.encode(b));
+            } else {
+                replies.error(caller, Code::TooLarge, Hint::NONE);
+            }
+        }
     }
 
     fn on_topology(&mut self, caller: Caller, effects: &mut Effects) {

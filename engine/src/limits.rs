@@ -27,6 +27,8 @@ pub const UNIT_BYTES_MAX: usize = 16 << 20;
 pub const CREDIT_FRAMES: u32 = 1024;
 /// Bytes of one connection's frames that may be unanswered.
 pub const CREDIT_BYTES: u32 = 4 << 20;
+/// Clients of one engine that wait for the node's state at a time.
+pub const REPORT_ASKERS_MAX: usize = 64;
 /// Bytes that wait for a client that reads too slowly, before it is disconnected.
 pub const CLIENT_OUTBOX_BYTES_MAX: usize = 16 << 20;
 /// Bytes that wait for a peer; past it messages to it are dropped, as a network would.
@@ -56,6 +58,7 @@ const _: () = assert!(APPEND_BYTES_MAX > ENTRY_HEADER_BYTES + 64);
 const _: () = assert!(LOG_KEPT_BYTES_MAX <= LOG_PINNED_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX <= SNAPSHOT_IN_FLIGHT_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX + 1024 < wire::limits::PEER_FRAME_BYTES_MAX);
+const _: () = assert!(CREDIT_BYTES as usize >= 2 * wire::limits::FRAME_BYTES_MAX);
 const _: () = assert!(UNIT_BYTES_MAX > 2 * (ENTRY_PAYLOAD_BYTES_MAX + ENTRY_HEADER_BYTES));
 const _: () = assert!(UNCOMMITTED_BYTES_MAX < UNIT_BYTES_MAX);
 const _: () = assert!(ENTRY_PAYLOAD_BYTES_MAX + 1024 < wire::limits::PEER_FRAME_BYTES_MAX);

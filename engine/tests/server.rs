@@ -100,6 +100,37 @@ fn get(to: SocketAddr, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
+/// Sends a hello and one more request by the wire, and gives the answer to the latter.
+fn ask(to: SocketAddr, kind: wire::Kind, body: &[u8]) -> (wire::Header, Vec<u8>) {
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hello = wire::message::Hello {
+        cluster: [0; 16],
+        client: [0; 16],
+        engine: 0,
+        version_min: 1,
+        version_max: 1,
+        name: b"test",
+        credentials: b"",
+    };
+    let mut out = Vec::new();
+    let header = wire::Header::new(wire::message::Hello::KIND, 1);
+    wire::frame(&mut out, &header, |b| hello.encode(b));
+    wire::frame(&mut out, &wire::Header::new(kind, 2), |b| b.extend_from_slice(body));
+    stream.write_all(&out).unwrap();
+    loop {
+        let mut bytes = vec![0; wire::HEADER_BYTES];
+        stream.read_exact(&mut bytes).unwrap();
+        let (_, length) = wire::Header::parse(bytes.first_chunk().unwrap()).unwrap();
+        bytes.resize(wire::HEADER_BYTES + length, 0);
+        stream.read_exact(&mut bytes[wire::HEADER_BYTES..]).unwrap();
+        let frame = wire::split(&bytes, usize::MAX).unwrap().unwrap();
+        if frame.header.request == 2 {
+            return (frame.header, frame.body.to_vec());
+        }
+    }
+}
+
 /// What a refused start says: one line with an error number, and its exit code.
 fn refusal(arguments: &[&str]) -> (String, Option<i32>) {
     let Output { status, stderr, .. } = tercetd(arguments).output().unwrap();
@@ -142,6 +173,30 @@ fn a_node_serves_refuses_a_second_owner_stops_in_order_and_starts_again_with_few
     let second = node.status();
     assert_eq!(second["cluster"], first["cluster"]);
     assert_eq!((&second["engines"], &second["threads"]), (&2.into(), &1.into()));
+    assert_eq!(node.stop(), Some(0));
+}
+
+#[test]
+fn a_status_frame_is_answered_with_the_document_of_get_status() {
+    use wire::message::{Status, StatusReply};
+    let place = Place::new("status");
+    let [listen, http] = free();
+    let more = ["--cores", "2", "--shards", "4", "--wal", "direct"];
+    let mut node = Node::start(&place.0.join("data"), listen, http, &more);
+    node.wait_for("/readyz");
+    let (header, body) = ask(listen, Status::KIND, &[0; 4]);
+    assert_eq!(header.kind, StatusReply::KIND);
+    let framed = StatusReply::decode(&body).unwrap().json;
+    let framed: serde_json::Value = serde_json::from_slice(framed).unwrap();
+    let fetched = node.status();
+    let keys = |document: &serde_json::Value| {
+        document.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&framed), keys(&fetched));
+    for same in ["node", "cluster", "incarnation", "pid", "listen", "ready", "shards", "config"] {
+        assert_eq!(framed[same], fetched[same], "{same}");
+    }
+    assert_eq!(framed["groups"].as_array().unwrap().len(), 5);
     assert_eq!(node.stop(), Some(0));
 }
 

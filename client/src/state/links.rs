@@ -4,12 +4,14 @@ use super::{Phase, State};
 use crate::call::{CallId, LinkId, Place, SessionId, Stamp};
 use crate::clock::{Moment, millis};
 use crate::connection::Outbox;
-use crate::limits::{CREDIT_RESERVED, REST_MAX, SILENCE_MAX};
+use crate::limits::{
+    CALL_FRAME_BYTES_MAX, CREDIT_RESERVED, CREDIT_RESERVED_BYTES, REST_MAX, SILENCE_MAX,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use wire::Header;
 use wire::message::{Topology, Welcome};
-use wire::{HEADER_BYTES, Header};
 
 /// What a connection is to.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -160,7 +162,8 @@ impl State {
         link.heard = now;
         let frames = usize::try_from(welcome.credit_frames).unwrap_or(usize::MAX);
         link.credit_frames = frames.saturating_sub(CREDIT_RESERVED).max(1);
-        link.credit_bytes = usize::try_from(welcome.credit_bytes).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(welcome.credit_bytes).unwrap_or(usize::MAX);
+        link.credit_bytes = bytes.saturating_sub(CREDIT_RESERVED_BYTES);
         self.rests.remove(&link.key.address);
         self.pump(now, id);
         if self.fetch.is_from(id) {
@@ -219,7 +222,7 @@ impl State {
             let Some(next) = link.queue.front().copied() else { return };
             let call = self.calls.get(&next).filter(|c| c.place == Place::Queued(id));
             if let Some(call) = call
-                && !link.has_credit(call.op.bytes() + 2 * HEADER_BYTES)
+                && !link.has_credit(call.op.bytes() + CALL_FRAME_BYTES_MAX)
             {
                 return;
             }

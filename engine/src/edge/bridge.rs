@@ -118,6 +118,11 @@ pub enum ToControl {
         /// What.
         note: Note,
     },
+    /// An engine's clients want the node's state: answer [`ToCore::Report`].
+    Report {
+        /// Which engine.
+        engine: u32,
+    },
     /// The answer to [`ToCore::Status`].
     Status {
         /// The ticket of the question.
@@ -158,6 +163,13 @@ pub enum ToCore {
         group: GroupId,
         /// Who leads it.
         leader: Option<NodeId>,
+    },
+    /// The node's state, for the clients of an engine.
+    Report {
+        /// Which engine.
+        engine: u32,
+        /// The document of `GET /status`.
+        json: Vec<u8>,
     },
     /// Answer with [`ToControl::Status`] for each engine of the thread.
     Status {

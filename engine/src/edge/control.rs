@@ -24,7 +24,7 @@ use super::bridge::{Fatal, Inbox, Post, ToControl, ToCore};
 use super::counters::Counters;
 use super::data::DataPlane;
 use super::http::{self, Site};
-use super::report::{Facts, Gathered, NoteCounts, Phase};
+use super::report::{Facts, Gathered, NoteCounts, Phase, Report};
 use super::wal::Writer;
 use crate::effects::Note;
 use crate::ids::NodeId;
@@ -170,6 +170,7 @@ async fn run(setup: Setup) -> Option<Fatal> {
                     let _ = jobs.send(Job::Drop { engine, group, index }).await;
                 }
                 ToControl::Note { engine, note } => state.tell(engine, note, &mut leaders),
+                ToControl::Report { engine } => report(&state, engine),
                 ToControl::Status { ticket, status } => state.questions.answer(ticket, status),
                 ToControl::Fatal { engine, reason } => state.fail(engine, reason),
             }
@@ -297,9 +298,9 @@ impl State {
                 counts.snapshots_sent += 1;
                 info!(%group, %to, engine, "a follower lags and gets a snapshot");
             }
-            Note::SessionExpired { group } => {
-                counts.sessions_expired += 1;
-                debug!(%group, engine, "a session expired");
+            Note::SessionsExpired { group, sessions } => {
+                counts.sessions_expired += sessions;
+                debug!(%group, sessions, engine, "sessions expired");
             }
             Note::JournalFull { segments } => {
                 counts.journal_full += 1;
@@ -307,15 +308,6 @@ impl State {
                     segments,
                     engine,
                     "the journal has no free segment: nothing is acknowledged until one is. If this lasts, the disk is too slow or --segments-max too small"
-                );
-            }
-            Note::Drift { peer, by } => {
-                counts.drifts += 1;
-                warn!(
-                    %peer,
-                    by_ms = by.as_millis(),
-                    engine,
-                    "a peer's clock drifts past the bound: reads ask a majority. Check the machines' clocks"
                 );
             }
         }
@@ -333,6 +325,17 @@ impl State {
             fatal,
         }
     }
+}
+
+/// Tells an engine's clients the node's state, which takes a question to every engine: beside the rest.
+/// An engine asks once at a time, so there are no more such tasks than engines.
+fn report(state: &Rc<State>, engine: u32) {
+    let state = Rc::clone(state);
+    let telling = async move {
+        let json = Report::new(&state.facts, &state.gathered().await).json();
+        state.tell_engine(engine, ToCore::Report { engine, json }).await;
+    };
+    glommio::spawn_local(telling).detach();
 }
 
 fn gather(state: &Rc<State>) -> http::Gather {

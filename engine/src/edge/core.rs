@@ -264,6 +264,9 @@ impl Core {
                         seat.on(now, Input::LeaderHint { group, leader });
                     }
                 }
+                ToCore::Report { engine, json } => {
+                    self.seat(engine).on(now, Input::Report { json: &json });
+                }
                 ToCore::Status { ticket } => {
                     for seat in &self.seats {
                         let status = seat.engine.status(now);

@@ -194,7 +194,6 @@ impl Scrape {
             ("snapshot_sent", n.snapshots_sent),
             ("session_expired", n.sessions_expired),
             ("journal_full", n.journal_full),
-            ("clock_drifted", n.drifts),
             ("segment_made", n.segments_made),
         ];
         let rows = notes.into_iter().map(|(what, n)| ([("event", what)], n as f64));

@@ -34,10 +34,11 @@ use crate::ids::ConnId;
 use crate::time::{Duration, Time};
 use conn::Conn;
 use io_uring::{opcode, types::Fd};
+use splitter::Whole;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use wire::WireError;
 use wire::frames::Frame;
-use wire::{Header, WireError};
 
 /// Connections of one thread, those that have not said hello included.
 pub const CONNECTIONS_MAX: usize = 10_000;
@@ -220,10 +221,11 @@ impl Net {
     /// A receive completed. Whole frames of a client or a checked peer go to `each`.
     pub fn on_receive(
         &mut self,
+        now: Time,
         completion: &Completion,
         index: u32,
         group: Group,
-        each: impl FnMut(Header, &[u8]),
+        each: impl FnMut(Whole<'_>),
     ) -> Received {
         let conn = &mut self.conns[index as usize];
         if !completion.more() {
@@ -241,7 +243,7 @@ impl Net {
             None if completion.result == -libc::ENOBUFS => Received::Exhausted,
             None | Some([]) => Received::Gone,
             Some(bytes) => match conn.role {
-                Role::Client { .. } | Role::Peer { .. } => conn.split(bytes, each),
+                Role::Client { .. } | Role::Peer { .. } => conn.split(now, bytes, each),
                 Role::Greeting | Role::Dialed { .. } => {
                     conn.splitter.hold(bytes);
                     Received::Greeting
@@ -262,10 +264,16 @@ impl Net {
     }
 
     /// Goes on behind a greeting of `used` bytes, now that the connection has its role.
-    pub fn resume(&mut self, index: u32, used: usize, each: impl FnMut(Header, &[u8])) -> Received {
+    pub fn resume(
+        &mut self,
+        now: Time,
+        index: u32,
+        used: usize,
+        each: impl FnMut(Whole<'_>),
+    ) -> Received {
         let conn = &mut self.conns[index as usize];
         let held = conn.splitter.take();
-        conn.split(&held[used..], each)
+        conn.split(now, &held[used..], each)
     }
 
     /// Takes a connection that has not been greeted out, with the bytes that it sent, for another

@@ -88,12 +88,10 @@ pub struct NoteCounts {
     pub snapshots_installed: u64,
     /// Snapshots that went to a follower.
     pub snapshots_sent: u64,
-    /// Sessions that ended without being closed.
+    /// Sessions that ended without being closed, counted by each replica.
     pub sessions_expired: u64,
     /// Times that the journal had no free segment.
     pub journal_full: u64,
-    /// Times that a peer's clock drifted past the bound.
-    pub drifts: u64,
     /// Journal segments that were made.
     pub segments_made: u64,
 }

@@ -12,6 +12,8 @@ pub struct Caller {
     pub conn: ConnId,
     /// The request's id.
     pub request: u64,
+    /// The request's frame, in bytes: what its answer gives back of the connection's credit.
+    pub bytes: u32,
 }
 
 /// A call's name within its group.
@@ -66,16 +68,14 @@ impl Calls {
         self.proposed.pop_front().map(|p| (p.caller, p.call))
     }
 
-    /// The call waits in the machine; whoever waited under its name before is replaced.
-    pub fn wait(&mut self, call: CallId, caller: Caller) {
+    /// The call waits in the machine; whoever waited under its name before is replaced, and said.
+    pub fn wait(&mut self, call: CallId, caller: Caller) -> Option<Caller> {
         let found = self.waiting.find_mut(hash(&call), |w| w.call == call);
-        match found {
-            Some(waiting) => waiting.caller = caller,
-            None => {
-                self.waiting
-                    .insert_unique(hash(&call), Waiting { call, caller }, |w| hash(&w.call));
-            }
+        if let Some(waiting) = found {
+            return Some(core::mem::replace(&mut waiting.caller, caller));
         }
+        self.waiting.insert_unique(hash(&call), Waiting { call, caller }, |w| hash(&w.call));
+        None
     }
 
     /// The call waits no longer: who is to be told.

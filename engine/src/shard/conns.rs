@@ -3,7 +3,7 @@
 use super::calls::Caller;
 use crate::effects::Outbox;
 use crate::ids::{ConnId, Index, NodeId};
-use crate::limits::CREDIT_FRAMES;
+use crate::limits::{CREDIT_BYTES, CREDIT_FRAMES};
 use crate::machine::DeliveryView;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
@@ -41,6 +41,8 @@ struct Conn {
     open: Open,
     /// Frames that are not answered yet.
     unanswered: u32,
+    /// What they are together, in bytes.
+    unanswered_bytes: u64,
     /// When its requests last counted as a sign of life.
     touched: Time,
 }
@@ -61,7 +63,13 @@ pub struct Conns {
 impl Conns {
     /// A connection stands.
     pub fn open(&mut self, id: ConnId) {
-        let closed = Conn { generation: 0, open: Open::Closed, unanswered: 0, touched: Time::ZERO };
+        let closed = Conn {
+            generation: 0,
+            open: Open::Closed,
+            unanswered: 0,
+            unanswered_bytes: 0,
+            touched: Time::ZERO,
+        };
         let at = id.index as usize;
         if at >= self.conns.len() {
             self.conns.resize(at + 1, closed);
@@ -90,10 +98,22 @@ impl Conns {
     }
 
     /// A frame that will be answered came in. False: the credit is used up, answer so.
-    pub fn admit(&mut self, id: ConnId) -> bool {
-        let Some(conn) = self.get(id) else { return false };
+    pub fn admit(&mut self, from: Caller) -> bool {
+        let Some(conn) = self.get(from.conn) else { return false };
         conn.unanswered += 1;
-        conn.unanswered <= CREDIT_FRAMES
+        conn.unanswered_bytes += u64::from(from.bytes);
+        conn.unanswered <= CREDIT_FRAMES && conn.unanswered_bytes <= u64::from(CREDIT_BYTES)
+    }
+
+    /// A frame is answered, or will never be: its credit comes back. False: the connection is gone.
+    pub fn settle(&mut self, from: Caller) -> bool {
+        let Some(conn) = self.get(from.conn) else { return false };
+        let bytes = u64::from(from.bytes);
+        assert!(conn.unanswered > 0, "a frame is answered once");
+        assert!(conn.unanswered_bytes >= bytes, "an answer gives back what its frame took");
+        conn.unanswered -= 1;
+        conn.unanswered_bytes -= bytes;
+        true
     }
 
     /// Whether a request on this connection is to count as a sign of life: now and then.
@@ -123,8 +143,9 @@ pub struct Replies<'a> {
 impl Replies<'_> {
     /// Answers with a frame of `kind`.
     pub fn reply(&mut self, to: Caller, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) {
-        let Some(conn) = self.conns.get(to.conn) else { return };
-        conn.unanswered = conn.unanswered.saturating_sub(1);
+        if !self.conns.settle(to) {
+            return;
+        }
         wire::frame(self.outbox.to(to.conn.index), &Header::new(kind, to.request), body);
     }
 
@@ -175,20 +196,38 @@ mod tests {
         conns.close(first);
         conns.open(ConnId { index: 0, generation: 2 });
         let mut replies = Replies { conns: &mut conns, outbox: &mut outbox };
-        replies.done(Caller { conn: first, request: 7 }, 1, Index(1));
+        replies.done(Caller { conn: first, request: 7, bytes: 60 }, 1, Index(1));
         assert!(outbox.is_empty());
     }
 
-    #[test]
-    fn credit_is_used_up_and_comes_back_with_answers() {
+    /// Admits `full` frames of `bytes` each, which use the credit up; sees the next refused, and one
+    /// admitted again after an answer.
+    fn use_up(full: u32, bytes: u32) {
         let (mut conns, mut outbox) = (Conns::default(), Outbox::default());
         let conn = ConnId { index: 3, generation: 0 };
+        let caller = |request| Caller { conn, request, bytes };
         conns.open(conn);
-        (0..CREDIT_FRAMES).for_each(|_| assert!(conns.admit(conn)));
-        assert!(!conns.admit(conn));
+        (0..full).for_each(|at| assert!(conns.admit(caller(u64::from(at)))));
+        assert!(!conns.admit(caller(5000)));
         let mut replies = Replies { conns: &mut conns, outbox: &mut outbox };
-        replies.error(Caller { conn, request: 8 }, Code::Busy, Hint::retry(1));
-        replies.done(Caller { conn, request: 7 }, 1, Index(1));
-        assert!(conns.admit(conn));
+        replies.error(caller(5000), Code::Busy, Hint::retry(1));
+        assert!(
+            !conns.admit(caller(5001)),
+            "a refusal gives back only what the refused frame took"
+        );
+        let mut replies = Replies { conns: &mut conns, outbox: &mut outbox };
+        replies.error(caller(5001), Code::Busy, Hint::retry(1));
+        replies.done(caller(0), 1, Index(1));
+        assert!(conns.admit(caller(5002)));
+    }
+
+    #[test]
+    fn credit_in_frames_is_used_up_and_comes_back_with_answers() {
+        use_up(CREDIT_FRAMES, 60);
+    }
+
+    #[test]
+    fn credit_in_bytes_is_used_up_and_comes_back_with_answers() {
+        use_up(4, CREDIT_BYTES / 4);
     }
 }

@@ -366,6 +366,7 @@ impl Shard {
     /// Applies what is committed, and answers who asked for it here.
     fn apply(&mut self, step: &mut Step<'_>) {
         let commit = self.raft.commit();
+        let expired = self.state.sessions_expired();
         let mut warm = self.applied;
         while self.applied < commit {
             let index = self.applied.next();
@@ -384,7 +385,12 @@ impl Shard {
                 (Applied::Done(outcome), Some((caller, _))) => {
                     self.answer(step, caller, outcome);
                 }
-                (Applied::Waiting, Some((caller, call))) => self.calls.wait(call, caller),
+                (Applied::Waiting, Some((caller, call))) => {
+                    // The request whose place it takes is answered no more.
+                    if let Some(replaced) = self.calls.wait(call, caller) {
+                        step.conns.settle(replaced);
+                    }
+                }
                 (Applied::Nothing, Some(_)) => panic!("a call's entry has an outcome"),
                 (_, None) => {}
             }
@@ -396,6 +402,10 @@ impl Shard {
                 }
             }
             step.wakes.clear();
+        }
+        let sessions = self.state.sessions_expired() - expired;
+        if sessions > 0 {
+            step.effects.notes.push(Note::SessionsExpired { group: self.group, sessions });
         }
         self.raft.on_applied(self.applied);
     }

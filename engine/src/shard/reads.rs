@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn keys_follow_their_reads_while_others_come_and_go() {
-        let caller = |request| Caller { conn: ConnId { index: 0, generation: 0 }, request };
+        let caller =
+            |request| Caller { conn: ConnId { index: 0, generation: 0 }, request, bytes: 60 };
         let key = |n: u64| alloc::vec![n as u8; (n % 5) as usize];
         let mut reads = Reads::default();
         let mut next = 0;

@@ -99,6 +99,14 @@ impl State {
         }
     }
 
+    /// How many sessions ended without being closed, since this state was made or read.
+    pub fn sessions_expired(&self) -> u64 {
+        match self {
+            State::Meta(..) => 0,
+            State::Data(machine) => machine.sessions_expired(),
+        }
+    }
+
     /// When a session ends if it is not renewed.
     pub fn session_deadline(&self, session: SessionId) -> Option<Elapsed> {
         match self {

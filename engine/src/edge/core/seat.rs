@@ -102,6 +102,9 @@ impl Seat {
         for (group, index) in self.effects.drops.drain(..) {
             control.send(ToControl::DropSnapshot { engine, group, index });
         }
+        if self.effects.report.take().is_some() {
+            control.send(ToControl::Report { engine });
+        }
         for note in self.effects.notes.drain(..) {
             if matches!(note, Note::Leader { .. }) {
                 learned(note);

@@ -1,13 +1,15 @@
 //! What a thread does with its sockets: accept, greet, hand over, feed, lose.
 
+use super::seat::Seat;
 use super::{Broken, Core};
 use crate::edge::bridge::ToCore;
 use crate::edge::counters::family;
 use crate::edge::data::thread_of;
+use crate::edge::net::splitter::Whole;
 use crate::edge::net::{self, Group, Received, Role};
 use crate::edge::ring::Completion;
 use crate::engine::Input;
-use crate::ids::ClusterId;
+use crate::ids::{ClusterId, ConnId};
 use crate::time::Time;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -72,17 +74,11 @@ impl Core {
         let conn = self.net.id(index);
         let mut frames = 0;
         let (seats, counters, deaf) = (&mut self.seats, &self.counters, self.stop_by.is_some());
-        let received = self.net.on_receive(completion, index, group, |header, body| {
+        let received = self.net.on_receive(now, completion, index, group, |frame| {
             frames += 1;
-            counters.frames_in[family(header.kind)].add(1);
-            match role {
-                Role::Client { seat } if !deaf => {
-                    seats[seat].on(now, Input::Frame { conn, header, body });
-                }
-                Role::Peer { seat, peer, .. } => {
-                    seats[seat].on(now, Input::Peer { peer, header, body });
-                }
-                _ => {}
+            counters.frames_in[family(frame.header.kind)].add(1);
+            if !(deaf && matches!(role, Role::Client { .. })) {
+                feed(seats, now, role, conn, frame);
             }
         });
         self.frames += frames;
@@ -211,13 +207,8 @@ impl Core {
         let role = self.net.role(index);
         let conn = self.net.id(index);
         let seats = &mut self.seats;
-        let received = self.net.resume(index, used, |header, body| match role {
-            Role::Client { seat } => seats[seat].on(now, Input::Frame { conn, header, body }),
-            Role::Peer { seat, peer, .. } => {
-                seats[seat].on(now, Input::Peer { peer, header, body });
-            }
-            _ => unreachable!("a greeting makes a client or a peer"),
-        });
+        let each = |frame: Whole<'_>| feed(seats, now, role, conn, frame);
+        let received = self.net.resume(now, index, used, each);
         self.after(now, index, received)
     }
 
@@ -254,5 +245,23 @@ impl Core {
         }
         self.indices = overdue;
         Ok(())
+    }
+}
+
+/// Gives a frame to the engine of its connection.
+fn feed(seats: &mut [Seat], now: Time, role: Role, conn: ConnId, frame: Whole<'_>) {
+    let Whole { since, header, body } = frame;
+    match role {
+        Role::Client { seat } if since == now => {
+            seats[seat].on(now, Input::Frame { conn, header, body });
+        }
+        Role::Client { seat } => {
+            seats[seat].on(now, Input::SlowFrame { conn, since, header, body });
+        }
+        Role::Peer { seat, peer, .. } => {
+            seats[seat].on(now, Input::Peer { peer, header, body });
+        }
+        // It is on its way out: nobody hears it.
+        _ => {}
     }
 }

@@ -339,6 +339,41 @@ fn a_bad_connection_ends_alone() {
 }
 
 #[test]
+fn a_frame_that_arrives_slower_than_its_deadline_is_not_begun() {
+    let place = Place::new(1, 1);
+    let node = place.start(0, 1);
+    let mut client = place.client(0, 0);
+    open_session(&mut client, [1; 16], b"k");
+    put(&mut client, [1; 16], 1, b"k", b"before");
+    let put = CachePut {
+        session: [1; 16],
+        sequence: 2,
+        answered_below: 2,
+        version: 0,
+        ttl_ms: 0,
+        expect: 0,
+        key: b"k",
+        value: b"late",
+    };
+    let mut slowly = |deadline_ms| {
+        client.request += 1;
+        let mut frame = Vec::new();
+        let shard = wire::name::shard(b"k", SHARDS);
+        let header = Header { shard, deadline_ms, ..Header::new(CachePut::KIND, client.request) };
+        wire::frame(&mut frame, &header, |body| put.encode(body));
+        client.socket.write_all(&frame[..20]).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        client.socket.write_all(&frame[20..]).unwrap();
+        let (header, body) = client.receive().unwrap();
+        (header.kind == Error::KIND).then(|| Error::decode(&body).unwrap().code)
+    };
+    assert_eq!(slowly(100), Some(Code::DeadlineExceeded.number()));
+    assert_eq!(slowly(20_000), None);
+    assert_eq!(get(&mut client, b"k"), b"late");
+    node.stop();
+}
+
+#[test]
 fn frames_that_follow_the_hello_at_once_are_answered_in_order() {
     let place = Place::new(1, 2);
     let node = place.start(0, 2);

@@ -1,12 +1,11 @@
 //! One connection: its descriptor, what it is for, what is on its way out.
 
 use super::Received;
-use super::splitter::Splitter;
+use super::splitter::{Splitter, Whole};
 use crate::ids::NodeId;
 use crate::time::Time;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use wire::Header;
 use wire::limits::{FRAME_BYTES_MAX, PEER_FRAME_BYTES_MAX};
 
 /// A send buffer that grew past this is given back to the allocator once it was sent, in bytes.
@@ -129,10 +128,10 @@ impl Conn {
     }
 
     /// Splits what arrived.
-    pub fn split(&mut self, bytes: &[u8], each: impl FnMut(Header, &[u8])) -> Received {
+    pub fn split(&mut self, now: Time, bytes: &[u8], each: impl FnMut(Whole<'_>)) -> Received {
         let peer = matches!(self.role, Role::Peer { .. });
         let frame_bytes_max = if peer { PEER_FRAME_BYTES_MAX } else { FRAME_BYTES_MAX };
-        match self.splitter.feed(bytes, frame_bytes_max, each) {
+        match self.splitter.feed(now, bytes, frame_bytes_max, each) {
             Ok(()) => Received::Bytes,
             Err(error) => Received::Bad(error),
         }

@@ -1,36 +1,56 @@
 //! Frames out of a connection's bytes, in place: only a frame that a buffer cuts in two is copied.
 
+use crate::time::Time;
 use wire::{HEADER_BYTES, Header, WireError};
 
 /// A carry-over that grew past this is given back to the allocator once its frame is done, in bytes.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 
 /// What a connection's next bytes are read against.
-#[derive(Default)]
 pub struct Splitter {
     /// The beginning of a frame whose end has not arrived.
     carry: Vec<u8>,
+    /// When its first byte was seen.
+    since: Time,
+}
+
+/// A whole frame.
+pub struct Whole<'a> {
+    /// When its first byte was seen.
+    pub since: Time,
+    /// Its header.
+    pub header: Header,
+    /// Its body.
+    pub body: &'a [u8],
+}
+
+impl Default for Splitter {
+    fn default() -> Splitter {
+        Splitter { carry: Vec::new(), since: Time::ZERO }
+    }
 }
 
 impl Splitter {
-    /// Splits `bytes`, which follow what was fed before, and hands every whole frame to `each`. What is
+    /// Splits `bytes`, seen at `now`, which follow what was fed before, and hands every whole frame to `each`. What is
     /// left is carried over.
     ///
     /// # Errors
     /// [`WireError`] of the first bad frame; the stream can't be followed any further.
     pub fn feed(
         &mut self,
+        now: Time,
         mut bytes: &[u8],
         frame_bytes_max: usize,
-        mut each: impl FnMut(Header, &[u8]),
+        mut each: impl FnMut(Whole<'_>),
     ) -> Result<(), WireError> {
         while !bytes.is_empty() {
             if self.carry.is_empty() {
                 let Some(frame) = wire::split(bytes, frame_bytes_max)? else {
                     self.carry.extend_from_slice(bytes);
+                    self.since = now;
                     return Ok(());
                 };
-                each(frame.header, frame.body);
+                each(Whole { since: now, header: frame.header, body: frame.body });
                 bytes = &bytes[frame.used..];
                 continue;
             }
@@ -41,7 +61,7 @@ impl Splitter {
             bytes = rest;
             if let Some(frame) = wire::split(&self.carry, frame_bytes_max)? {
                 assert_eq!(frame.used, self.carry.len(), "no more was taken than the frame lacked");
-                each(frame.header, frame.body);
+                each(Whole { since: self.since, header: frame.header, body: frame.body });
                 self.clear();
             }
         }
@@ -103,15 +123,30 @@ mod tests {
             let mut splitter = Splitter::default();
             let mut seen = Vec::new();
             for bytes in whole.chunks(piece) {
-                let each = |header: Header, body: &[u8]| {
+                let each = |Whole { header, body, .. }: Whole<'_>| {
                     seen.push((header.request, CacheGet::decode(body).unwrap().key.len()));
                 };
-                splitter.feed(bytes, 4096, each).unwrap();
+                splitter.feed(Time::ZERO, bytes, 4096, each).unwrap();
             }
             let expected: Vec<_> = (0..9).map(|n| (n, n as usize * 7)).collect();
             assert_eq!(seen, expected);
             assert!(splitter.held().is_empty());
         }
+    }
+
+    #[test]
+    fn a_frame_is_as_old_as_its_first_byte() {
+        let whole = stream(3);
+        let second = wire::split(&whole, 4096).unwrap().unwrap().used;
+        let mut splitter = Splitter::default();
+        let mut seen = Vec::new();
+        for (now, bytes) in
+            [(1, 0..second + 1), (2, second + 1..second + 9), (3, second + 9..whole.len())]
+        {
+            let now = Time(now);
+            splitter.feed(now, &whole[bytes], 4096, |frame| seen.push(frame.since)).unwrap();
+        }
+        assert_eq!(seen, [1, 1, 3].map(Time));
     }
 
     #[test]
@@ -123,8 +158,10 @@ mod tests {
         for piece in [1, 10, bytes.len()] {
             let mut splitter = Splitter::default();
             let mut seen = 0;
-            let results: Vec<_> =
-                bytes.chunks(piece).map(|b| splitter.feed(b, 4096, |_, _| seen += 1)).collect();
+            let results: Vec<_> = bytes
+                .chunks(piece)
+                .map(|b| splitter.feed(Time::ZERO, b, 4096, |_| seen += 1))
+                .collect();
             assert_eq!(seen, 3);
             assert!(results.contains(&Err(WireError::Magic)));
         }
@@ -135,7 +172,8 @@ mod tests {
         let mut bytes = Vec::new();
         wire::frame(&mut bytes, &Header::new(Heartbeat::KIND, 1), |b| b.extend([0; 5000]));
         let mut splitter = Splitter::default();
-        let result = splitter.feed(&bytes[..HEADER_BYTES], 4096, |_, _| panic!("not a frame"));
+        let result =
+            splitter.feed(Time::ZERO, &bytes[..HEADER_BYTES], 4096, |_| panic!("not a frame"));
         assert!(matches!(result, Err(WireError::TooLarge { length: 5000, .. })));
     }
 }

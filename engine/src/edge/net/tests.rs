@@ -3,6 +3,7 @@ use crate::edge::clock;
 use crate::edge::ring::{Park, SMALL_SIZES};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use wire::Header;
 use wire::message::Heartbeat;
 
 /// A thread's connections without engines: every client is echoed.
@@ -52,10 +53,10 @@ impl Echo {
                 }
                 Op::Receive => {
                     let mut out = Vec::new();
-                    let each = |header: Header, body: &[u8]| {
-                        wire::frame(&mut out, &header, |b| b.extend_from_slice(body));
+                    let each = |frame: Whole<'_>| {
+                        wire::frame(&mut out, &frame.header, |b| b.extend_from_slice(frame.body));
                     };
-                    let got = self.net.on_receive(completion, index, Group::Clients, each);
+                    let got = self.net.on_receive(now, completion, index, Group::Clients, each);
                     // One that reads too slowly is dropped, as an engine's thread does.
                     if self.net.queue(index, &mut out, 4 << 20).is_err() {
                         self.net.close(now, &mut self.ring, index).unwrap();

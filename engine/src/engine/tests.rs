@@ -1,0 +1,275 @@
+//! One node's engine by hand: what the protocol promises of credit, deadlines and status.
+
+use super::*;
+use crate::ids::Incarnation;
+use alloc::vec;
+use wire::Kind;
+use wire::message::{
+    Alive, CacheGet, CachePut, Done, Error, LockAcquire, SessionClose, SessionOpen, Value,
+};
+
+const SEGMENT: u64 = 20 << 20;
+const SESSION: [u8; 16] = [5; 16];
+const CONN: ConnId = ConnId { index: 0, generation: 1 };
+
+/// A cluster of one node with one shard, whose disk always works at once.
+struct Node {
+    engine: Engine,
+    effects: Effects,
+    now: Time,
+    request: u64,
+    notes: Vec<Note>,
+}
+
+impl Node {
+    /// A node that leads, with a connection and a session.
+    fn new() -> Node {
+        let blank = vec![0; usize::try_from(SEGMENT).unwrap()];
+        let segments: [(u32, &[u8]); 2] = [(0, &blank), (1, &blank)];
+        let disk = Disk { segments: &segments, snapshot: &mut |_, _| None };
+        let (now, mut effects) = (Time(1_000_000_000), Effects::default());
+        let engine = Engine::open(config(), now, disk, &mut effects).unwrap();
+        let mut node = Node { engine, effects, now, request: 0, notes: Vec::new() };
+        node.pass(Duration::from_secs(1));
+        assert!(node.engine.shards.iter().all(|shard| shard.raft().is_leader()));
+        node.engine.on(node.now, Input::Opened { conn: CONN, request: 0 }, &mut node.effects);
+        let open = SessionOpen { session: SESSION, ttl_ms: 1000 };
+        node.send(SessionOpen::KIND, 0, |b| open.encode(b));
+        assert_eq!(node.answers().last().unwrap().kind, Done::KIND);
+        node
+    }
+
+    fn send(&mut self, kind: Kind, deadline_ms: u32, body: impl FnOnce(&mut Vec<u8>)) {
+        self.send_since(self.now, kind, deadline_ms, body);
+    }
+
+    fn send_since(
+        &mut self,
+        since: Time,
+        kind: Kind,
+        deadline_ms: u32,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.request += 1;
+        let mut frame = Vec::new();
+        wire::frame(&mut frame, &Header { deadline_ms, ..Header::new(kind, self.request) }, body);
+        let frame = wire::split(&frame, FRAME_BYTES_MAX).unwrap().unwrap();
+        let (header, body) = (frame.header, frame.body);
+        let input = match since == self.now {
+            true => Input::Frame { conn: CONN, header, body },
+            false => Input::SlowFrame { conn: CONN, since, header, body },
+        };
+        self.engine.on(self.now, input, &mut self.effects);
+    }
+
+    fn put(&mut self, since: Time, sequence: u64, deadline_ms: u32, value: &[u8]) {
+        let put = CachePut {
+            session: SESSION,
+            sequence,
+            answered_below: 1,
+            version: 0,
+            ttl_ms: 0,
+            expect: 0,
+            key: b"key",
+            value,
+        };
+        self.send_since(since, CachePut::KIND, deadline_ms, |b| put.encode(b));
+    }
+
+    /// Ends the turn, and all that follow from it without time passing.
+    fn turn(&mut self) {
+        loop {
+            self.engine.end_turn(self.now, &mut self.effects);
+            self.notes.append(&mut self.effects.notes);
+            for slot in core::mem::take(&mut self.effects.segments) {
+                self.engine.on(self.now, Input::SegmentReady { slot }, &mut self.effects);
+            }
+            let Some(write) = self.effects.write.take() else { return };
+            let synced = Input::Synced { position: write.position };
+            self.engine.on(self.now, synced, &mut self.effects);
+        }
+    }
+
+    fn pass(&mut self, span: Duration) {
+        let until = self.now + span;
+        while self.now < until {
+            self.now = self.now + Duration::from_millis(10);
+            self.engine.on(self.now, Input::Tick, &mut self.effects);
+            self.turn();
+        }
+    }
+
+    /// What was answered, in order, once the turn has ended.
+    fn answers(&mut self) -> Vec<Answer> {
+        self.turn();
+        let mut answers = Vec::new();
+        self.effects.clients.drain(|_, bytes| {
+            let mut left = &bytes[..];
+            while let Some(frame) = wire::split(left, FRAME_BYTES_MAX).unwrap() {
+                let code =
+                    Error::decode(frame.body).ok().filter(|_| frame.header.kind == Error::KIND);
+                let code = code.and_then(|error| Code::from_number(error.code));
+                answers.push(Answer { kind: frame.header.kind, code, body: frame.body.to_vec() });
+                left = &left[frame.used..];
+                if left.is_empty() {
+                    break;
+                }
+            }
+        });
+        answers
+    }
+
+    fn codes(&mut self) -> Vec<Option<Code>> {
+        self.answers().into_iter().map(|answer| answer.code).collect()
+    }
+}
+
+struct Answer {
+    kind: Kind,
+    code: Option<Code>,
+    body: Vec<u8>,
+}
+
+fn config() -> Config {
+    Config {
+        cluster: ClusterId([7; 16]),
+        node: NodeId(1),
+        engine: 0,
+        engines: 1,
+        shards: 1,
+        replication: 3,
+        members: vec![Member {
+            node: NodeId(1),
+            incarnation: Incarnation([1; 16]),
+            address: "node:7400".into(),
+        }],
+        seed: 1,
+        election_timeout_min: Duration::from_millis(150),
+        election_timeout_max: Duration::from_millis(300),
+        heartbeat: Duration::from_millis(50),
+        reads: Reads::Lease,
+        segment_bytes: SEGMENT,
+        segments_max: 12,
+        cache_bytes_max: 64 << 20,
+    }
+}
+
+#[test]
+fn bytes_past_the_credit_are_busy_and_heartbeats_are_still_answered() {
+    let mut node = Node::new();
+    let value = vec![1; 1_000_000];
+    for sequence in 1..=5 {
+        node.put(node.now, sequence, 0, &value);
+    }
+    node.send(Heartbeat::KIND, 0, |b| Heartbeat { session: SESSION }.encode(b));
+    let answers = node.answers();
+    let codes: Vec<_> = answers.iter().map(|answer| answer.code).collect();
+    // The fifth is refused at once, the heartbeat answered at once; the others once they are durable.
+    assert_eq!(codes, [Some(Code::Busy), None, None, None, None, None]);
+    assert_eq!(answers[1].kind, Alive::KIND);
+    node.put(node.now, 5, 0, &value);
+    assert_eq!(node.codes(), [None]);
+}
+
+#[test]
+fn a_write_whose_deadline_passed_while_it_arrived_is_refused_and_not_done() {
+    let mut node = Node::new();
+    let since = node.now;
+    node.pass(Duration::from_millis(100));
+    node.put(since, 1, 100, b"late");
+    node.put(since, 1, 1, b"later");
+    assert_eq!(node.codes(), [Some(Code::DeadlineExceeded); 2]);
+    node.send(CacheGet::KIND, 0, |b| CacheGet { key: b"key" }.encode(b));
+    assert_eq!(node.codes(), [Some(Code::KeyUnknown)]);
+    node.put(since, 1, 101, b"in time");
+    node.put(since, 2, 0, b"without a deadline");
+    assert_eq!(node.codes(), [None, None]);
+    node.send(CacheGet::KIND, 1, |b| CacheGet { key: b"key" }.encode(b));
+    let answers = node.answers();
+    assert_eq!(Value::decode(&answers[0].body).unwrap().value, b"without a deadline");
+}
+
+#[test]
+fn a_waiting_acquire_outlives_its_deadline_and_ends_by_its_wait() {
+    let mut node = Node::new();
+    let lock = |sequence, session, wait_ms| LockAcquire {
+        session,
+        sequence,
+        answered_below: 1,
+        wait_ms,
+        lease_ms: 0,
+        mode: 2,
+        name: b"lock",
+    };
+    let open = SessionOpen { session: [6; 16], ttl_ms: 60_000 };
+    node.send(SessionOpen::KIND, 0, |b| open.encode(b));
+    node.send(LockAcquire::KIND, 0, |b| lock(1, [6; 16], 0).encode(b));
+    assert_eq!(node.codes(), [None, None]);
+    node.send(LockAcquire::KIND, 50, |b| lock(1, SESSION, 400).encode(b));
+    node.pass(Duration::from_millis(300));
+    assert_eq!(node.codes(), []);
+    node.pass(Duration::from_millis(200));
+    assert_eq!(node.codes(), [Some(Code::LockTimeout)]);
+}
+
+#[test]
+fn a_wait_that_is_sent_again_gives_the_first_one_s_credit_back() {
+    let mut node = Node::new();
+    let open = SessionOpen { session: [6; 16], ttl_ms: 60_000 };
+    let lock = |session, wait_ms| LockAcquire {
+        session,
+        sequence: 1,
+        answered_below: 1,
+        wait_ms,
+        lease_ms: 0,
+        mode: 2,
+        name: b"lock",
+    };
+    node.send(SessionOpen::KIND, 0, |b| open.encode(b));
+    node.send(LockAcquire::KIND, 0, |b| lock([6; 16], 0).encode(b));
+    assert_eq!(node.codes(), [None, None]);
+    for _ in 0..2 * CREDIT_FRAMES {
+        node.send(LockAcquire::KIND, 0, |b| lock(SESSION, 60_000).encode(b));
+        assert_eq!(node.codes(), []);
+    }
+    node.send(SessionClose::KIND, 0, |b| SessionClose { session: [6; 16] }.encode(b));
+    assert_eq!(node.codes(), [None, None], "the close, and the grant to the last request");
+}
+
+#[test]
+fn the_node_s_state_is_gathered_once_for_all_who_ask_meanwhile() {
+    let mut node = Node::new();
+    for _ in 0..=REPORT_ASKERS_MAX {
+        node.send(Status::KIND, 0, |b| Status { reserved: 0 }.encode(b));
+    }
+    node.send(Status::KIND, 0, |b| Status { reserved: 1 }.encode(b));
+    assert_eq!(node.codes(), [Some(Code::Busy), Some(Code::BadMessage)]);
+    assert_eq!(node.effects.report.take(), Some(ReportWanted));
+    node.engine.on(node.now, Input::Report { json: b"{}" }, &mut node.effects);
+    let answers = node.answers();
+    assert_eq!(answers.len(), REPORT_ASKERS_MAX);
+    assert!(answers.iter().all(|a| StatusReply::decode(&a.body).unwrap().json == b"{}"));
+    assert_eq!(node.effects.report.take(), None);
+
+    node.send(Status::KIND, 0, |b| Status { reserved: 0 }.encode(b));
+    assert_eq!(node.effects.report.take(), Some(ReportWanted));
+    let json = vec![b' '; FRAME_BYTES_MAX];
+    node.engine.on(node.now, Input::Report { json: &json }, &mut node.effects);
+    assert_eq!(node.codes(), [Some(Code::TooLarge)]);
+}
+
+#[test]
+fn sessions_that_expire_are_told_and_closed_ones_are_not() {
+    let mut node = Node::new();
+    node.send(SessionOpen::KIND, 0, |b| SessionOpen { session: [6; 16], ttl_ms: 1000 }.encode(b));
+    node.send(SessionOpen::KIND, 0, |b| SessionOpen { session: [8; 16], ttl_ms: 1000 }.encode(b));
+    node.send(SessionClose::KIND, 0, |b| SessionClose { session: [8; 16] }.encode(b));
+    assert_eq!(node.codes(), [None; 3]);
+    node.notes.clear();
+    node.pass(Duration::from_secs(3));
+    let told = node.notes.iter().map(|note| match note {
+        Note::SessionsExpired { group: GroupId(1), sessions } => *sessions,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(told.sum::<u64>(), 2);
+}
