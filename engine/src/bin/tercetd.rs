@@ -34,6 +34,8 @@ const BIND_WITHIN: Duration = Duration::from_secs(2);
 const BIND_AGAIN: Duration = Duration::from_millis(20);
 /// What a second signal ends with.
 const EXIT_SECOND_SIGNAL: i32 = 130;
+/// What a node ends with whose disk is full: ENOSPC's own number.
+const EXIT_DISK_FULL: u8 = 28;
 /// What a node that does not stop in time ends with.
 const EXIT_NOT_STOPPED: i32 = 75;
 
@@ -66,11 +68,17 @@ impl Failure {
             Failure::Bind { .. } | Failure::Birth(BirthError::Listen(_)) => 69,
             Failure::Machine(_) | Failure::System(_) => 71,
             Failure::Start(StartError::Ring(_) | StartError::Executor(_)) => 71,
+            Failure::Start(StartError::Io { error, .. }) if is_disk_full(error) => EXIT_DISK_FULL,
             Failure::Dir(_) | Failure::Birth(_) | Failure::Start(_) => 73,
+            Failure::Fatal(Fatal::DiskFull(_)) => EXIT_DISK_FULL,
             Failure::Fatal(_) => 74,
             Failure::Config(_) => 78,
         }
     }
+}
+
+fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn main() -> ExitCode {
@@ -202,7 +210,6 @@ fn serve(node: Node) -> Result<(), Failure> {
     tell_ready(&facts);
     let control = control::start(Setup {
         inbox: node.inbox,
-        post: node.post,
         http: node.http,
         facts,
         plane: Arc::downgrade(&plane),

@@ -11,7 +11,7 @@ use crate::status::EngineStatus;
 use crossbeam::queue::ArrayQueue;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Messages that wait for one data thread.
 pub const CORE_MAILBOX_MAX: usize = 4096;
@@ -130,13 +130,6 @@ pub enum ToControl {
         /// The state.
         status: EngineStatus,
     },
-    /// An engine can't go on; the node stops with this reason.
-    Fatal {
-        /// Which engine.
-        engine: u32,
-        /// Why.
-        reason: Fatal,
-    },
 }
 
 /// To an engine's thread, followed by a ring of its doorbell.
@@ -185,6 +178,23 @@ pub enum ToCore {
     },
     /// Finish what is under way, close the connections, and end.
     Stop,
+}
+
+/// Why the node can't go on: set once, by whoever finds out first. No mailbox can be too full for it.
+#[derive(Default)]
+pub struct Latch(OnceLock<(u32, Fatal)>);
+
+impl Latch {
+    /// An engine can't go on. The first reason counts.
+    pub fn set(&self, engine: u32, reason: Fatal) {
+        // A later reason is most likely a consequence of the first.
+        let _ = self.0.set((engine, reason));
+    }
+
+    /// Which engine can't go on, and why.
+    pub fn get(&self) -> Option<&(u32, Fatal)> {
+        self.0.get()
+    }
 }
 
 /// Why a node stops by itself. Each has a number that is also the end of its message.

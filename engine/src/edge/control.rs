@@ -84,8 +84,6 @@ impl Stop {
 pub struct Setup {
     /// Where the engines' messages come out.
     pub inbox: Inbox<ToControl>,
-    /// Where they go in.
-    pub post: Post<ToControl>,
     /// Where HTTP is served.
     pub http: TcpListener,
     /// What does not change.
@@ -133,7 +131,7 @@ pub fn start(setup: Setup) -> Result<ControlPlane, String> {
 }
 
 async fn run(setup: Setup) -> Option<Fatal> {
-    let Setup { inbox, post, http, facts, plane, data_dir, writer, segment_bytes, stop } = setup;
+    let Setup { inbox, http, facts, plane, data_dir, writer, segment_bytes, stop } = setup;
     let node = facts.node;
     let cores = Cores(plane);
     let state = Rc::new(State {
@@ -143,7 +141,7 @@ async fn run(setup: Setup) -> Option<Fatal> {
         fatal: RefCell::default(),
         questions: Questions::default(),
     });
-    let works = Works { data_dir, writer, segment_bytes, post };
+    let works = Works { data_dir, writer, segment_bytes };
     let (segments, maker) = match works.start_segments(cores.clone()) {
         Ok(started) => started,
         Err(e) => return Some(Fatal::JournalWrite(format!("no thread for segments: {e}"))),
@@ -172,10 +170,14 @@ async fn run(setup: Setup) -> Option<Fatal> {
                 ToControl::Note { engine, note } => state.tell(engine, note, &mut leaders),
                 ToControl::Report { engine } => report(&state, engine),
                 ToControl::Status { ticket, status } => state.questions.answer(ticket, status),
-                ToControl::Fatal { engine, reason } => state.fail(engine, reason),
             }
         }
         tell_leaders(node, &mut leaders);
+        // Whoever sets it rings after that: either it is seen here, or the doorbell is.
+        if let Some((_, reason)) = cores.broken() {
+            state.fatal.borrow_mut().get_or_insert(reason);
+            break;
+        }
         if let Err(e) = bell.read_at(0, 8).await {
             state.fail(0, Fatal::Ring(format!("waiting for the doorbell: {e}")));
         }
@@ -237,6 +239,19 @@ impl Cores {
             // The answer says how many engines are missing.
             let _ = plane.send(thread, ToCore::Status { ticket });
         }
+    }
+
+    /// The node can't go on.
+    fn fail(&self, engine: u32, reason: Fatal) {
+        match self.0.upgrade() {
+            Some(plane) => plane.fail(engine, reason),
+            // It is ending already: nobody waits for this.
+            None => error!(engine, "{reason}"),
+        }
+    }
+
+    fn broken(&self) -> Option<(u32, Fatal)> {
+        self.0.upgrade().and_then(|plane| plane.broken())
     }
 
     fn counters(&self) -> Vec<Arc<Counters>> {

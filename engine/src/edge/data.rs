@@ -9,7 +9,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::bridge::{CORE_MAILBOX_MAX, Fatal, Post, ToControl, ToCore, mailbox};
+use super::bridge::{CORE_MAILBOX_MAX, Fatal, Latch, Post, ToControl, ToCore, mailbox};
 use super::core::{Core, Outfit, Pause};
 use super::counters::Counters;
 use super::links::AddressBook;
@@ -101,6 +101,8 @@ pub(super) struct Common {
     pub counters: Vec<Arc<Counters>>,
     /// Set once, by [`DataPlane::stop`]: a stop is never lost to a full mailbox.
     pub stopping: AtomicBool,
+    /// Why the node can't go on.
+    pub broken: Latch,
 }
 
 impl Common {
@@ -110,6 +112,13 @@ impl Common {
         for post in &self.posts {
             post.ring();
         }
+    }
+
+    /// The node can't go on: the control plane learns it whatever its mailbox holds.
+    pub fn fail(&self, engine: u32, reason: Fatal) {
+        tracing::error!(engine, "{reason}");
+        self.broken.set(engine, reason);
+        self.plan.to_control.ring();
     }
 }
 
@@ -145,7 +154,8 @@ pub fn start(plan: Plan) -> Result<DataPlane, StartError> {
     let addresses = AddressBook::new(&plan.peers).map_err(io("starting the resolver"))?;
     let stopping = AtomicBool::new(false);
     let counters = (0..count).map(|_| Arc::default()).collect();
-    let common = Arc::new(Common { plan, addresses, posts, counters, stopping });
+    let common =
+        Arc::new(Common { plan, addresses, posts, counters, stopping, broken: Latch::default() });
 
     let (ready, opened) = mpsc::channel();
     let mut plane = DataPlane { common: Arc::clone(&common), threads: Vec::with_capacity(count) };
@@ -186,7 +196,7 @@ fn spawn(
 
 /// What a thread does: open, then loop until it is told to stop or can't go on.
 async fn thread(outfit: Outfit, ready: mpsc::Sender<Result<(), StartError>>) -> Result<(), Fatal> {
-    let to_control = outfit.common.plan.to_control.clone();
+    let common = Arc::clone(&outfit.common);
     let opened = Core::open(outfit);
     let (report, core) = match opened {
         Ok(core) => (Ok(()), Some(core)),
@@ -201,10 +211,7 @@ async fn thread(outfit: Outfit, ready: mpsc::Sender<Result<(), StartError>>) -> 
             Ok(Pause::Rung) => glommio::executor().yield_now().await,
             Ok(Pause::Stopped) => return Ok(()),
             Err((engine, reason)) => {
-                tracing::error!(engine, "{reason}");
-                let fatal = ToControl::Fatal { engine, reason: reason.clone() };
-                // When the mailbox is full, whoever joins the thread learns it.
-                let _ = to_control.send(fatal);
+                common.fail(engine, reason.clone());
                 return Err(reason);
             }
         }
@@ -228,6 +235,16 @@ impl DataPlane {
     /// The message itself, when the thread's mailbox is full.
     pub fn send(&self, thread: usize, message: ToCore) -> Result<(), ToCore> {
         self.common.posts[thread].send(message)
+    }
+
+    /// The node can't go on, for a reason that was found beside the threads.
+    pub fn fail(&self, engine: u32, reason: Fatal) {
+        self.common.fail(engine, reason);
+    }
+
+    /// Which engine can't go on, and why.
+    pub fn broken(&self) -> Option<(u32, Fatal)> {
+        self.common.broken.get().cloned()
     }
 
     /// What each thread counts.

@@ -1,6 +1,6 @@
 //! What is written to the disk beside the cores: segments and snapshots.
 
-use super::super::bridge::{Fatal, Post, ToControl, ToCore};
+use super::super::bridge::{Fatal, ToCore};
 use super::super::snapshots;
 use super::super::wal::segments::Pace;
 use super::super::wal::{self, Writer, segments};
@@ -37,7 +37,6 @@ pub struct Works {
     pub data_dir: PathBuf,
     pub writer: Writer,
     pub segment_bytes: u64,
-    pub post: Post<ToControl>,
 }
 
 impl Works {
@@ -55,13 +54,8 @@ impl Works {
             let path = segments::path(&segments::engine_dir(&self.data_dir, engine), slot);
             if let Err(e) = segments::prepare(&path, self.segment_bytes, self.writer, Pace::Gently)
             {
-                let reason = wal::fatal(&path, &e);
-                // Its engine waits for ever: the reason must get through.
-                let mut fatal = ToControl::Fatal { engine, reason };
-                while let Err(back) = self.post.send(fatal) {
-                    fatal = back;
-                    std::thread::sleep(FULL_REST);
-                }
+                // Its engine would wait for ever.
+                cores.fail(engine, wal::fatal(&path, &e));
                 return;
             }
             let mut ready = ToCore::SegmentReady { engine, slot };
@@ -87,9 +81,7 @@ impl Works {
                 Job::Save { engine, save } => {
                     let dir = segments::engine_dir(&self.data_dir, engine);
                     if let Err(e) = snapshots::save(&dir, &save).await {
-                        state.fail(engine, cannot_save(&e));
-                        // The main task waits for its doorbell.
-                        self.post.ring();
+                        state.cores.fail(engine, cannot_save(&e));
                         return;
                     }
                     let (group, index) = (save.group, save.index);

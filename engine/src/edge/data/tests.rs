@@ -50,6 +50,15 @@ impl Place {
 
     fn start(&self, node: usize, threads: u32) -> Node {
         let (post, inbox) = mailbox(CONTROL_MAILBOX_MAX).unwrap();
+        let plan = self.plan(node, threads, post);
+        let data_dir = plan.data_dir.clone();
+        let plane = start(plan).unwrap();
+        let posts = plane.common.posts.clone();
+        let control = std::thread::spawn(move || serve_control(&inbox, &posts, &data_dir));
+        Node { plane, control }
+    }
+
+    fn plan(&self, node: usize, threads: u32, to_control: Post<ToControl>) -> Plan {
         let members: Vec<Member> = (0..self.listeners.len()).map(|n| self.member(n)).collect();
         let peers = members.iter().filter(|member| member.node != members[node].node);
         let peers = peers.map(|member| (member.node, member.address.clone())).collect();
@@ -72,9 +81,9 @@ impl Place {
             segments_max: 12,
             cache_bytes_max: 64 << 20,
         };
-        let plan = Plan {
+        Plan {
             listener: self.listeners[node].try_clone().unwrap(),
-            data_dir: data_dir.clone(),
+            data_dir,
             engines,
             threads,
             cpus: None,
@@ -82,13 +91,9 @@ impl Place {
             segment_bytes: SEGMENT,
             make_config: Box::new(make_config),
             peers,
-            to_control: post,
+            to_control,
             load_snapshot: Box::new(|_, _, _| None),
-        };
-        let plane = start(plan).unwrap();
-        let posts = plane.common.posts.clone();
-        let control = std::thread::spawn(move || serve_control(&inbox, &posts, &data_dir));
-        Node { plane, control }
+        }
     }
 
     fn client(&self, node: usize, engine: u32) -> Client {
@@ -117,7 +122,6 @@ fn serve_control(inbox: &Inbox<ToControl>, posts: &[Post<ToCore>], data_dir: &st
                     assert!(posts[thread_of(engine, threads)].send(ready).is_ok());
                 }
                 ToControl::Status { ticket: u64::MAX, .. } => return,
-                ToControl::Fatal { reason, .. } => panic!("{reason}"),
                 _ => {}
             }
         }
@@ -131,6 +135,7 @@ impl Node {
             assert!(self.plane.send(thread, ToCore::Status { ticket: u64::MAX }).is_ok());
         }
         self.control.join().unwrap();
+        assert!(self.plane.broken().is_none(), "{:?}", self.plane.broken());
         self.plane.stop();
         let since = Instant::now();
         self.plane.join().unwrap();
@@ -336,6 +341,27 @@ fn a_bad_connection_ends_alone() {
         std::thread::sleep(Duration::from_millis(20));
     }
     node.stop();
+}
+
+#[test]
+fn why_a_node_can_not_go_on_gets_through_a_full_mailbox() {
+    let place = Place::new(1, 1);
+    // Nobody empties it.
+    let (post, inbox) = mailbox(1).unwrap();
+    assert!(post.send(ToControl::Report { engine: 0 }).is_ok());
+    let plane = start(place.plan(0, 1, post.clone())).unwrap();
+    assert!(post.send(ToControl::Report { engine: 0 }).is_err(), "the mailbox is full");
+    // A segment that nobody made can't be opened.
+    assert!(plane.send(0, ToCore::SegmentReady { engine: 0, slot: 999 }).is_ok());
+    let since = Instant::now();
+    while plane.broken().is_none() {
+        assert!(since.elapsed() < PATIENCE, "the engine ends");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(matches!(plane.broken(), Some((0, Fatal::JournalWrite(_)))), "{:?}", plane.broken());
+    let mut bell = std::fs::File::from(inbox.bell().try_clone_to_owned().unwrap());
+    bell.read_exact(&mut [0; 8]).unwrap();
+    assert!(matches!(plane.join(), Err(Fatal::JournalWrite(_))));
 }
 
 #[test]
