@@ -109,7 +109,9 @@ fn a_memory_file_system_has_a_writer() {
 #[test]
 fn a_trial_names_both_writers_and_leaves_nothing() {
     let dir = Dir::new("trial");
+    let since = std::time::Instant::now();
     let (writer, report) = trial::trial(&dir.0).unwrap();
+    assert!(since.elapsed().as_secs() < 10, "a trial is short: {:?}", since.elapsed());
     assert_eq!(report.writer, writer);
     let text = report.to_string();
     assert!(text.contains("mapped: ") && text.contains("direct: "), "{text}");
