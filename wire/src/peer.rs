@@ -33,6 +33,8 @@ message! {
         cluster: [[u8; 16]],
         /// How many shards it has.
         shards: [u32],
+        /// What the cache lines of one shard may take, in bytes.
+        cache_bytes_max: [u64],
         /// The founders: rows of a little-endian u32 node id and 16 bytes of incarnation.
         founders: [&'a [u8]],
     }

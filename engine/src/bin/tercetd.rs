@@ -4,7 +4,9 @@
 use clap::Parser;
 use engine::edge::birth::{self, BirthError, Founder};
 use engine::edge::bridge::{CONTROL_MAILBOX_MAX, Fatal, Inbox, Post, ToControl, mailbox};
-use engine::edge::config::{Arguments, Config, ConfigError, Pin, REPLICATION, Wal};
+use engine::edge::config::{
+    Arguments, CACHE_BYTES_DEFAULT, Config, ConfigError, Pin, REPLICATION, Wal,
+};
 use engine::edge::control::{self, Setup, Stop};
 use engine::edge::data::{self, DataPlane, Plan, StartError};
 use engine::edge::manifest::{DataDir, DirError, Manifest, new_incarnation};
@@ -152,6 +154,7 @@ fn join(config: Config, started: Instant) -> Result<Option<Node>, Failure> {
         manifest,
         peers: config.peers.clone(),
         advertised: advertised.clone(),
+        cache_bytes_asked: config.cache_bytes_max,
         stop: stop.flag(),
     };
     let manifest = match birth::join_cluster(founder) {
@@ -244,6 +247,7 @@ fn make(dir: &DataDir, config: &Config) -> Result<Manifest, Failure> {
         incarnation: new_incarnation(),
         engines: config.engines,
         shards: config.shards,
+        cache_bytes_max: config.cache_bytes_max.unwrap_or(CACHE_BYTES_DEFAULT),
         segment_bytes: config.segment_bytes,
         writer,
         writer_why,
@@ -344,7 +348,7 @@ fn make_config(config: &Config, manifest: &Manifest) -> Box<data::MakeConfig> {
         reads: config.reads,
         segment_bytes: manifest.segment_bytes,
         segments_max: config.segments_max,
-        cache_bytes_max: config.cache_bytes_max,
+        cache_bytes_max: manifest.cache_bytes_max,
     })
 }
 
@@ -389,7 +393,8 @@ fn facts(node: &Node, threads: u32, cpus: Option<Vec<usize>>) -> Facts {
         http: node.http.local_addr().unwrap_or(config.http).to_string(),
         started: node.started,
         startup: node.started.elapsed(),
-        settings: config.settings(),
+        settings: Config { cache_bytes_max: Some(manifest.cache_bytes_max), ..config.clone() }
+            .settings(),
     }
 }
 

@@ -32,12 +32,13 @@ mod talk;
 #[cfg(test)]
 mod tests;
 
-use super::config::{FOUNDERS_MAX, Peers, SHARDS_MAX};
+use super::config::{CACHE_BYTES_MAX, CACHE_BYTES_MIN, FOUNDERS_MAX, Peers, SHARDS_MAX};
 use super::manifest::{DataDir, DirError, Manifest, new_cluster};
 use crate::engine::Member;
 use crate::ids::{ClusterId, Incarnation, NodeId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -86,6 +87,8 @@ pub struct Founder<'a> {
     pub peers: Peers,
     /// How others reach this node.
     pub advertised: String,
+    /// The budget of the cache that the configuration asks for; `None` takes the cluster's.
+    pub cache_bytes_asked: Option<u64>,
     /// Set when the node is to stop.
     pub stop: &'a AtomicBool,
 }
@@ -96,14 +99,18 @@ pub struct Founder<'a> {
 /// # Errors
 /// [`BirthError`].
 pub fn join_cluster(founder: Founder<'_>) -> Result<Manifest, BirthError> {
-    let Founder { listener, dir, manifest, peers, advertised, stop } = founder;
+    let Founder { listener, dir, manifest, peers, advertised, cache_bytes_asked, stop } = founder;
     let node = manifest.node;
     let was_born = manifest.is_born();
+    if was_born {
+        check_cache_size(dir.path(), manifest.cache_bytes_max, cache_bytes_asked)?;
+    }
     let shared = Arc::new(Shared {
         dir,
         state: Mutex::new(State { manifest, failed: None, told_left_out: false }),
         peers,
         advertised,
+        cache_bytes_asked,
         over: AtomicBool::new(false),
         talks: AtomicUsize::new(0),
     });
@@ -147,6 +154,7 @@ struct Shared {
     state: Mutex<State>,
     peers: Peers,
     advertised: String,
+    cache_bytes_asked: Option<u64>,
     /// Set when there is nothing left to wait for.
     over: AtomicBool,
     talks: AtomicUsize,
@@ -245,8 +253,11 @@ impl Shared {
             founders.push(Member { node, incarnation, address });
         }
         let cluster = ClusterId(birth.cluster);
-        let born = Manifest { cluster, shards: birth.shards, founders, ..manifest.clone() };
-        match self.dir.write(&born) {
+        let (shards, cache_bytes_max) = (birth.shards, birth.cache_bytes_max);
+        let born = Manifest { cluster, shards, cache_bytes_max, founders, ..manifest.clone() };
+        // Refused before anything is kept: the birth comes again once the configuration is corrected.
+        let fits = check_cache_size(self.dir.path(), cache_bytes_max, self.cache_bytes_asked);
+        match fits.and_then(|()| self.dir.write(&born)) {
             Ok(()) => {
                 info!(%cluster, "the cluster is born");
                 *manifest = born;
@@ -269,7 +280,8 @@ impl Shared {
             Member { node, incarnation, address }
         };
         let founders = rows.into_iter().map(member).collect();
-        let born = Manifest { cluster: new_cluster(), founders, ..m.clone() };
+        let cache_bytes_max = self.cache_bytes_asked.unwrap_or(m.cache_bytes_max);
+        let born = Manifest { cluster: new_cluster(), cache_bytes_max, founders, ..m.clone() };
         self.dir.write(&born)?;
         info!(cluster = %born.cluster, founders = born.founders.len(), "the cluster is born");
         state.manifest = born;
@@ -356,12 +368,9 @@ impl Shared {
             self.lock().failed = Some(e);
             return;
         }
-        let (cluster, shards, rows) = {
-            let state = self.lock();
-            let m = &state.manifest;
-            (m.cluster, m.shards, write_founders(&m.founders))
-        };
-        let birth = Birth { cluster: cluster.0, shards, founders: &rows };
+        let born = self.lock().manifest.clone();
+        let rows = write_founders(&born.founders);
+        let birth = birth_of(&born, &rows);
         for node in present.iter().map(|p| p.node) {
             let address = self.peers.address(node).expect("only listed nodes are asked");
             if let Err(why) = talk::tell(address, &self.hello(), &birth) {
@@ -433,6 +442,26 @@ impl Shared {
     }
 }
 
+/// Refuses another budget of the cache than the cluster's.
+fn check_cache_size(dir: &Path, kept: u64, asked: Option<u64>) -> Result<(), DirError> {
+    match asked {
+        Some(asked) if asked != kept => {
+            Err(DirError::OtherCacheSize { path: dir.to_owned(), kept, asked })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The news of a birth; `rows` are the founders.
+fn birth_of<'a>(born: &Manifest, rows: &'a [u8]) -> Birth<'a> {
+    Birth {
+        cluster: born.cluster.0,
+        shards: born.shards,
+        cache_bytes_max: born.cache_bytes_max,
+        founders: rows,
+    }
+}
+
 fn tell_left_out(cluster: &str) {
     warn!(
         "{cluster} exists and does not know this data directory: waiting to be added or to replace a node of it"
@@ -444,7 +473,8 @@ fn read_founders(birth: &Birth<'_>) -> Option<Vec<(NodeId, Incarnation)>> {
     let sound = rest.is_empty()
         && birth.cluster != ClusterId::NONE.0
         && (1..=FOUNDERS_MAX).contains(&rows.len())
-        && (1..=SHARDS_MAX).contains(&birth.shards);
+        && (1..=SHARDS_MAX).contains(&birth.shards)
+        && (CACHE_BYTES_MIN..=CACHE_BYTES_MAX).contains(&birth.cache_bytes_max);
     sound.then(|| rows.iter().map(read_founder).collect())
 }
 

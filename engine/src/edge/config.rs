@@ -26,6 +26,12 @@ use std::time::Duration;
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Segments of a journal, if nothing else is said.
 pub const SEGMENTS_MAX_DEFAULT: u32 = 12;
+/// What the cache lines of one shard may take in a new cluster, in bytes.
+pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
+/// The least of that.
+pub const CACHE_BYTES_MIN: u64 = 1 << 20;
+/// The most of that.
+pub const CACHE_BYTES_MAX: u64 = 1 << 40;
 /// Shards of a cluster, if nothing else is said at its birth.
 pub const SHARDS_DEFAULT: u32 = 12;
 /// Replicas of a group, or as many as there are nodes. No setting: all nodes must agree on it.
@@ -159,7 +165,7 @@ settings! {
     /// Segments of a journal, at most [default: 12]
     #[arg(long, env = "TERCET_SEGMENTS_MAX", value_name = "N", help_heading = "Machine")]
     segments_max: u32,
-    /// What the cache lines of one shard may take [default: 64MiB]
+    /// What the cache lines of one shard may take. The same on all nodes, for ever [default: the cluster's; 64MiB for a new one]
     #[arg(long, env = "TERCET_CACHE_SIZE", value_name = "BYTES", help_heading = "Machine")]
     cache_size: Bytes,
     /// Shortest silence of a leader after which a node campaigns [default: 150]
@@ -213,8 +219,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Segments, at most.
     pub segments_max: u32,
-    /// Bytes of cache lines in one shard.
-    pub cache_bytes_max: u64,
+    /// Bytes of cache lines in one shard; `None` takes the cluster's.
+    pub cache_bytes_max: Option<u64>,
     /// Shortest election timeout.
     pub election_timeout_min: Duration,
     /// Longest election timeout.
@@ -295,7 +301,7 @@ impl Config {
             wal: s.wal.unwrap_or_default(),
             segment_bytes: s.segment_size.map_or(SEGMENT_BYTES_DEFAULT, |b| b.0),
             segments_max: s.segments_max.unwrap_or(SEGMENTS_MAX_DEFAULT),
-            cache_bytes_max: s.cache_size.map_or(64 << 20, |b| b.0),
+            cache_bytes_max: s.cache_size.map(|b| b.0),
             election_timeout_min: ms(s.election_timeout_min_ms, 150),
             election_timeout_max: ms(s.election_timeout_max_ms, 300),
             heartbeat: ms(s.heartbeat_ms, 50),
@@ -338,7 +344,7 @@ impl Config {
             wal: Some(self.wal),
             segment_size: Some(Bytes(self.segment_bytes)),
             segments_max: Some(self.segments_max),
-            cache_size: Some(Bytes(self.cache_bytes_max)),
+            cache_size: self.cache_bytes_max.map(Bytes),
             election_timeout_min_ms: ms(self.election_timeout_min),
             election_timeout_max_ms: ms(self.election_timeout_max),
             heartbeat_ms: ms(self.heartbeat),
@@ -361,7 +367,8 @@ impl Config {
         within("shards", u64::from(self.shards), 1, u64::from(SHARDS_MAX))?;
         within("segment-size", self.segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)?;
         within("segments-max", u64::from(self.segments_max), u64::from(SEGMENTS_MIN), 4096)?;
-        within("cache-size", self.cache_bytes_max, 1 << 20, 1 << 40)?;
+        let cache_bytes = self.cache_bytes_max.unwrap_or(CACHE_BYTES_DEFAULT);
+        within("cache-size", cache_bytes, CACHE_BYTES_MIN, CACHE_BYTES_MAX)?;
         let millis = |d: Duration| u64::try_from(d.as_millis()).expect("it came from a u32");
         within("heartbeat-ms", millis(self.heartbeat), 1, 60_000)?;
         let (min, max) = (millis(self.election_timeout_min), millis(self.election_timeout_max));

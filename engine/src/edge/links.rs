@@ -47,6 +47,8 @@ pub struct Identity {
     pub engines: u32,
     /// How many shards the cluster has.
     pub shards: u32,
+    /// What the cache lines of one shard may take, in bytes.
+    pub cache_bytes_max: u64,
     /// The cluster's nodes, this one included.
     pub members: Vec<Member>,
 }
@@ -59,6 +61,7 @@ impl Identity {
             node: config.node,
             engines: config.engines,
             shards: config.shards,
+            cache_bytes_max: config.cache_bytes_max,
             members: config.members.clone(),
         }
     }
@@ -89,7 +92,12 @@ impl Identity {
             founders.extend_from_slice(&member.node.0.to_le_bytes());
             founders.extend_from_slice(&member.incarnation.0);
         }
-        let birth = Birth { cluster: self.cluster.0, shards: self.shards, founders: &founders };
+        let birth = Birth {
+            cluster: self.cluster.0,
+            shards: self.shards,
+            cache_bytes_max: self.cache_bytes_max,
+            founders: &founders,
+        };
         wire::frame(out, &Header::new(Birth::KIND, 0), |body| birth.encode(body));
     }
 

@@ -20,6 +20,7 @@
 //!
 //! A manifest that was lost is not rebuilt from the journals: the node is replaced instead.
 
+use super::config::CACHE_BYTES_DEFAULT;
 use super::wal::Writer;
 use crate::engine::Member;
 use crate::ids::{ClusterId, Incarnation, NodeId};
@@ -52,6 +53,9 @@ pub struct Manifest {
     pub engines: u32,
     /// Shards of the cluster.
     pub shards: u32,
+    /// What the cache lines of one shard may take, in bytes. The cluster's: eviction is a part of what
+    /// entries mean, so nodes that differ in it would come to differ in their lines.
+    pub cache_bytes_max: u64,
     /// Bytes of a journal segment, for ever.
     pub segment_bytes: u64,
     /// How the journal is written.
@@ -157,6 +161,18 @@ pub enum DirError {
         node: NodeId,
         /// The cluster.
         cluster: ClusterId,
+    },
+    /// The configuration asks for another budget of the cache than the cluster was born with.
+    #[error(
+        "E120 --cache-size is {asked}, but the cluster of the data directory {path:?} was born with {kept}, and all its nodes must keep to that. Give {kept}, or leave --cache-size out"
+    )]
+    OtherCacheSize {
+        /// The data directory.
+        path: PathBuf,
+        /// What the cluster has, in bytes.
+        kept: u64,
+        /// What the configuration asks for, in bytes.
+        asked: u64,
     },
     /// Anything else that the system says.
     #[error("E119 the data directory {path:?} can't be used: {what}. Check the disk")]
@@ -339,6 +355,9 @@ struct Form {
     incarnation: String,
     engines: u32,
     shards: u32,
+    /// Not written by the first development versions, which all had the default.
+    #[serde(default = "cache_bytes_default")]
+    cache_bytes_max: u64,
     segment_bytes: u64,
     writer: String,
     writer_why: String,
@@ -354,6 +373,10 @@ struct Founder {
     address: String,
 }
 
+fn cache_bytes_default() -> u64 {
+    CACHE_BYTES_DEFAULT
+}
+
 impl Form {
     fn manifest(self) -> Option<Manifest> {
         let member = |f: Founder| {
@@ -366,6 +389,7 @@ impl Form {
             incarnation: Incarnation(unhex(&self.incarnation)?),
             engines: self.engines,
             shards: self.shards,
+            cache_bytes_max: self.cache_bytes_max,
             segment_bytes: self.segment_bytes,
             writer: Writer::from_name(&self.writer)?,
             writer_why: self.writer_why,
@@ -387,6 +411,7 @@ fn print(m: &Manifest) -> String {
         incarnation: m.incarnation.to_string(),
         engines: m.engines,
         shards: m.shards,
+        cache_bytes_max: m.cache_bytes_max,
         segment_bytes: m.segment_bytes,
         writer: m.writer.name().to_owned(),
         writer_why: m.writer_why.clone(),

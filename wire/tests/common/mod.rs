@@ -228,7 +228,7 @@ pub fn peer_examples() -> Vec<Example> {
         PeerHello {
             cluster: id(0x10), incarnation: id(0x80), node: 2, engine: 3, engines: 4, version: 1,
         }
-        Birth { cluster: id(0x10), shards: 12, founders: &[1; 20] }
+        Birth { cluster: id(0x10), shards: 12, cache_bytes_max: 64 << 20, founders: &[1; 20] }
         Vote {
             term: 5, last_index: 100, last_term: 4, incarnation: id(0x80), pre: 1, transfer: 0,
         }

@@ -13,6 +13,7 @@ struct Machine {
     temp: TempDir,
     listener: Arc<TcpListener>,
     stop: Arc<AtomicBool>,
+    cache_bytes_asked: Option<u64>,
 }
 
 type Outcome = Result<Manifest, BirthError>;
@@ -20,7 +21,12 @@ type Outcome = Result<Manifest, BirthError>;
 impl Machine {
     fn new() -> Machine {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        Machine { temp: TempDir::new(), listener: listener.into(), stop: Arc::default() }
+        Machine {
+            temp: TempDir::new(),
+            listener: listener.into(),
+            stop: Arc::default(),
+            cache_bytes_asked: None,
+        }
     }
 
     fn address(&self) -> String {
@@ -37,6 +43,7 @@ impl Machine {
                 incarnation: new_incarnation(),
                 engines: 2,
                 shards: 12,
+                cache_bytes_max: self.cache_bytes_asked.unwrap_or(64 << 20),
                 segment_bytes: 64 << 20,
                 writer: Writer::Mapped,
                 writer_why: String::new(),
@@ -47,9 +54,12 @@ impl Machine {
         });
         let (listener, stop) = (Arc::clone(&self.listener), Arc::clone(&self.stop));
         let (peers, advertised) = (peers.clone(), self.address());
+        let cache_bytes_asked = self.cache_bytes_asked;
         std::thread::spawn(move || {
             let (listener, stop) = (&*listener, &*stop);
-            join_cluster(Founder { listener, dir, manifest, peers, advertised, stop })
+            let founder =
+                Founder { listener, dir, manifest, peers, advertised, cache_bytes_asked, stop };
+            join_cluster(founder)
         })
     }
 
@@ -130,7 +140,7 @@ fn a_founder_that_missed_the_birth_is_told_by_any_node() {
     drop(dir);
     let third = m[2].start(3, &peers);
     let rows = write_founders(&born[1].founders);
-    let birth = Birth { cluster: born[1].cluster.0, shards: 12, founders: &rows };
+    let birth = birth_of(&born[1], &rows);
     let hello = PeerHello {
         cluster: born[1].cluster.0,
         incarnation: born[1].incarnation.0,
@@ -151,7 +161,7 @@ fn a_wiped_node_waits_and_takes_no_birth_even_with_the_lowest_id() {
     m[0].wipe();
     let wiped = m[0].start(1, &peers);
     let rows = write_founders(&born[1].founders);
-    let birth = Birth { cluster: born[1].cluster.0, shards: 12, founders: &rows };
+    let birth = birth_of(&born[1], &rows);
     let hello = PeerHello { cluster: birth.cluster, ..PeerHello::decode(&[0; 45]).unwrap() };
     assert!(talk::tell(&m[0].address(), &hello, &birth).is_err());
     // The others answer as born nodes while they start again; the wiped one founds nothing.
@@ -223,4 +233,29 @@ fn clients_that_come_too_early_are_told_and_closed() {
         assert_eq!((frame.header.request, error.code), (request, code.number()));
     }
     assert!(matches!(m[0].stop(waiting), Err(BirthError::Stopped)));
+}
+
+#[test]
+fn a_node_with_another_cache_budget_than_its_cluster_s_is_refused_until_it_is_corrected() {
+    let (mut m, peers) = machines();
+    (m[0].cache_bytes_asked, m[2].cache_bytes_asked) = (Some(32 << 20), Some(33 << 20));
+    let mut nodes: Vec<_> = m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect();
+    let third = nodes.pop().unwrap();
+    let born = all(nodes);
+    // The second asked for nothing and has the first's, which made the cluster.
+    assert!(born.iter().all(|manifest| manifest.cache_bytes_max == 32 << 20));
+    let refused = third.join().unwrap().unwrap_err().to_string();
+    assert!(refused.starts_with("E120 --cache-size is 34603008, "), "{refused}");
+
+    m[2].cache_bytes_asked = Some(32 << 20);
+    let third = m[2].start(3, &peers);
+    let rows = write_founders(&born[0].founders);
+    let hello = PeerHello { cluster: born[0].cluster.0, ..PeerHello::decode(&[0; 45]).unwrap() };
+    talk::tell(&m[2].address(), &hello, &birth_of(&born[0], &rows)).unwrap();
+    assert_eq!(all(vec![third])[0].cache_bytes_max, 32 << 20);
+
+    // A start with another budget is refused, too.
+    m[2].cache_bytes_asked = Some(64 << 20);
+    let refused = m[2].start(3, &peers).join().unwrap().unwrap_err().to_string();
+    assert!(refused.starts_with("E120 "), "{refused}");
 }

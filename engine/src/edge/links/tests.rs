@@ -11,6 +11,7 @@ fn identity(node: u32) -> Identity {
         node: NodeId(node),
         engines: 2,
         shards: 12,
+        cache_bytes_max: 64 << 20,
         members: members.collect(),
     }
 }

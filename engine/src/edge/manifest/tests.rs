@@ -10,6 +10,7 @@ fn manifest() -> Manifest {
         incarnation: Incarnation([9; 16]),
         engines: 2,
         shards: 12,
+        cache_bytes_max: 64 << 20,
         segment_bytes: 64 << 20,
         writer: Writer::Direct,
         writer_why: "direct 91 us, \"mapped\" 105 us".into(),
