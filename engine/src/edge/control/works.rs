@@ -11,7 +11,7 @@ use crossbeam::channel::{Receiver, Sender};
 use glommio::Task;
 use glommio::channels::local_channel::{self, LocalReceiver, LocalSender};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::thread::JoinHandle;
 
@@ -81,7 +81,7 @@ impl Works {
                 Job::Save { engine, save } => {
                     let dir = segments::engine_dir(&self.data_dir, engine);
                     if let Err(e) = snapshots::save(&dir, &save).await {
-                        state.cores.fail(engine, cannot_save(&e));
+                        state.cores.fail(engine, cannot_save(&dir, save.group, &e));
                         return;
                     }
                     let (group, index) = (save.group, save.index);
@@ -100,11 +100,10 @@ impl Works {
     }
 }
 
-fn cannot_save(e: &io::Error) -> Fatal {
+fn cannot_save(engine_dir: &Path, group: GroupId, e: &io::Error) -> Fatal {
+    let text = format!("the snapshot of group {group} in {}: {e}", engine_dir.display());
     match e.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Fatal::DiskFull(format!("a snapshot: {e}"))
-        }
-        _ => Fatal::SnapshotWrite(e.to_string()),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fatal::DiskFull(text),
+        _ => Fatal::SnapshotWrite(text),
     }
 }
