@@ -105,6 +105,10 @@ pub struct Counters {
     pub write_bytes: Histogram,
     /// Frames that one turn brought, for turns that brought any.
     pub batch_frames: Histogram,
+    /// Turns in which the core stood still for a snapshot, by their duration in microseconds.
+    pub snapshot_us: Histogram,
+    /// The longest of them, in microseconds (a gauge).
+    pub snapshot_us_max: Count,
     /// Notes for the control plane that were dropped, because it did not keep up.
     pub notes_dropped: Count,
 }

@@ -227,6 +227,7 @@ struct CoreRow {
     sync_us_mean: u64,
     write_bytes: u64,
     batch_frames_mean: u64,
+    snapshot_us_max: u64,
 }
 
 impl<'a> Report<'a> {
@@ -358,6 +359,7 @@ fn core_row(core: usize, c: &Counters) -> CoreRow {
         sync_us_mean: mean(&c.sync_us),
         write_bytes: c.write_bytes.sum.get(),
         batch_frames_mean: mean(&c.batch_frames),
+        snapshot_us_max: c.snapshot_us_max.get(),
     }
 }
 

@@ -257,6 +257,7 @@ impl Bench {
         report.switches_involuntary = weights.iter().map(|it| it.switches_involuntary).collect();
         report.write_bytes = weights.iter().map(|it| it.write_bytes).collect();
         report.wal_bytes = cluster.wal_bytes();
+        report.snapshot_stall_ms_max = cluster.snapshot_stalls_ms();
     }
 
     /// Stops the cluster and gives the report.

@@ -222,21 +222,26 @@ impl Ask {
 /// # Errors
 /// When nobody answers, or not with HTTP.
 pub fn http_status(address: SocketAddr, path: &str, wait_max: Duration) -> io::Result<u16> {
+    http_get(address, path, wait_max).map(|(status, _)| status)
+}
+
+/// Asks a node's HTTP port: the status and the body.
+///
+/// # Errors
+/// When nobody answers, or not with HTTP.
+pub fn http_get(address: SocketAddr, path: &str, wait_max: Duration) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect_timeout(&address, wait_max)?;
     stream.set_read_timeout(Some(wait_max))?;
     stream.set_write_timeout(Some(wait_max))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    let mut line = Vec::new();
-    let mut some = [0; 512];
-    while !line.contains(&b'\n') {
-        let got = stream.read(&mut some)?;
-        if got == 0 {
-            break;
-        }
-        line.extend_from_slice(&some[..got]);
-    }
-    let line = String::from_utf8_lossy(&line);
-    let status = line.split_whitespace().nth(1).and_then(|code| code.parse().ok());
-    status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP status line"))
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let head = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let body = head.map_or_else(Vec::new, |at| answer[at + 4..].to_vec());
+    let line = String::from_utf8_lossy(&answer[..head.unwrap_or(answer.len())]);
+    let status: Option<u16> = line.split_whitespace().nth(1).and_then(|code| code.parse().ok());
+    let status =
+        status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP status line"))?;
+    Ok((status, body))
 }

@@ -271,6 +271,18 @@ impl Cluster {
         self.nodes.iter().map(|node| disk_bytes(&node.data_dir, "wal")).collect()
     }
 
+    /// The longest that a core of each node stood still to make a snapshot, in milliseconds, as the node
+    /// says itself.
+    pub fn snapshot_stalls_ms(&self) -> Vec<f64> {
+        let of_node = |node: &Process| {
+            let (_, body) = ask::http_get(node.http, "/status", ASK_MAX).ok()?;
+            let status: serde_json::Value = serde_json::from_slice(&body).ok()?;
+            let cores = status["cores"].as_array()?.iter();
+            cores.filter_map(|core| core["snapshot_us_max"].as_f64()).reduce(f64::max)
+        };
+        self.nodes.iter().map(|node| of_node(node).unwrap_or(f64::NAN) / 1e3).collect()
+    }
+
     /// What each node's directory takes on the disk, in bytes.
     pub fn data_bytes(&self) -> Vec<u64> {
         self.nodes.iter().map(|node| disk_bytes(&node.data_dir, "")).collect()

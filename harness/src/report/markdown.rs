@@ -153,6 +153,8 @@ fn costs(report: &Report, out: &mut String) -> std::fmt::Result {
     let cpu = list(&cluster.cpu_seconds, |s| format!("{s:.1}"));
     writeln!(out, "| CPU in all, s | {cpu} |")?;
     writeln!(out, "| journal on disk, MiB | {} |", mib(&cluster.wal_bytes))?;
+    let stalls = list(&cluster.snapshot_stall_ms_max, |ms| format!("{ms:.1}"));
+    writeln!(out, "| longest stall for a snapshot, ms | {stalls} |")?;
     writeln!(out, "| written to disk, MiB | {} |\n", mib(&cluster.write_bytes))?;
     writeln!(
         out,

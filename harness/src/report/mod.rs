@@ -85,6 +85,8 @@ pub struct ClusterReport {
     pub write_bytes: Vec<u64>,
     /// The journals' size on the disk after the load, in bytes.
     pub wal_bytes: Vec<u64>,
+    /// The longest that a core stood still to make a snapshot, in milliseconds; 0 = none was made.
+    pub snapshot_stall_ms_max: Vec<f64>,
     /// Before the load: anonymous memory of the idle nodes, in bytes.
     pub idle_rss_anon_bytes: Vec<u64>,
     /// Before the load: CPU time of the idle nodes, in percent of one CPU.

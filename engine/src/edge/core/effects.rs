@@ -2,6 +2,8 @@
 
 use super::{Broken, Core, Op, token};
 use crate::edge::bridge::ToCore;
+use crate::edge::clock;
+use crate::edge::counters::Counters;
 use crate::edge::net::Role;
 use crate::effects::Note;
 use crate::engine::Input;
@@ -9,12 +11,22 @@ use crate::ids::NodeId;
 use crate::limits::{CLIENT_OUTBOX_BYTES_MAX, PEER_OUTBOX_BYTES_MAX};
 use crate::time::Time;
 
+/// Counts how long a turn took that made a snapshot.
+fn count_stall(began: Time, notes: &[Note], counters: &Counters) {
+    if notes.iter().any(|note| matches!(note, Note::SnapshotMade { .. })) {
+        let us = u64::try_from(clock::now().since(began).as_micros()).unwrap_or(u64::MAX);
+        counters.snapshot_us.record(us);
+        counters.snapshot_us_max.set(counters.snapshot_us_max.get().max(us));
+    }
+}
+
 impl Core {
     /// Ends the engines' turns and carries their effects out, in the order that `Effects` demands.
     pub(super) fn end_turn(&mut self, now: Time) -> Result<(), Broken> {
         for at in 0..self.seats.len() {
             let seat = &mut self.seats[at];
             seat.engine.end_turn(now, &mut seat.effects);
+            count_stall(now, &seat.effects.notes, &self.counters);
             let token = token(Op::Write, at as u64);
             let started = seat.start_write(now, &mut self.ring, token, &self.counters);
             started.map_err(|fatal| (seat.index, fatal))?;
