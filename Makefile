@@ -22,6 +22,7 @@ COMPOSE = cd docker && $$(docker compose version >/dev/null 2>&1 && echo docker 
 QUICK ?=
 SEED  ?= 1
 N     ?= 200
+SEEDS ?= 500
 IMAGE ?= tercet:latest
 
 .PHONY: help
@@ -75,6 +76,12 @@ sim: ## Replay one seed of the simulator (SEED=1)
 .PHONY: sims
 sims: ## Run many seeds of the simulator (N=200)
 	$(CARGO) run --release -p harness --no-default-features --bin tercet-sim -- --count $(N)
+
+.PHONY: mutants
+mutants: ## Plant known bugs in the engine, one by one, and see the simulator catch each (SEEDS=500)
+	RUSTFLAGS="--cfg tercet_mutants" CARGO_TARGET_DIR=$(TARGET)/mutants \
+		$(CARGO) build --release -p harness --no-default-features --bin tercet-sim
+	$(TARGET)/mutants/release/tercet-sim --mutants --count $(SEEDS)
 
 # ---- Keep in order ----
 

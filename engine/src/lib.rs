@@ -20,6 +20,7 @@ pub mod ids;
 pub mod time;
 pub mod entry;
 pub mod limits;
+pub mod mutant;
 pub mod raft;
 pub mod machine;
 pub mod journal;

@@ -6,6 +6,7 @@ use super::{Flight, Journal, PENDING, Record, Row, draw, unit};
 use crate::effects::Write;
 use crate::entry;
 use crate::ids::{GroupId, Index, Position};
+use crate::mutant::{self, Mutant};
 
 pub(super) fn append(journal: &mut Journal, record: Record<'_>) -> Position {
     let (header, body) = lay_out(record);
@@ -140,7 +141,8 @@ fn free(journal: &mut Journal) {
     let current = journal.segments.live.back().map_or(0, |s| s.number);
     let before = journal.first_live;
     let needed = |n| journal.groups.spans.iter().any(|s| s.iter().any(|span| span.place == n));
-    while journal.first_live < current && !needed(journal.first_live) {
+    let unasked = mutant::on(Mutant::FreeWithoutCarry);
+    while journal.first_live < current && (unasked || !needed(journal.first_live)) {
         journal.first_live += 1;
     }
     if journal.first_live > before {
@@ -172,7 +174,11 @@ fn open(journal: &mut Journal) -> bool {
     let (head, rows) = journal.pending[UNIT_HEADER_BYTES..behind].split_at_mut(RECORD_HEADER_BYTES);
     head.copy_from_slice(&header.to_bytes());
     for (at, to) in rows.chunks_exact_mut(record::ROW_BYTES).enumerate() {
-        to.copy_from_slice(&record::row_to_bytes(journal.groups.ids[at], &journal.base[at]));
+        let mut row = journal.base[at];
+        if mutant::on(Mutant::CheckpointForgetsVotes) {
+            row.vote = None;
+        }
+        to.copy_from_slice(&record::row_to_bytes(journal.groups.ids[at], &row));
     }
     journal.records += 1;
     true

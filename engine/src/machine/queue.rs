@@ -33,6 +33,7 @@ use super::table::Row;
 use super::timers::Timer;
 use super::{DeliveryView, Machine, Outcome, Turn};
 use crate::limits::{MESSAGE_BYTES_MAX, QUEUE_MESSAGES_MAX, QUEUES_MAX, WAITERS_MAX};
+use crate::mutant::{self, Mutant};
 use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -169,6 +170,11 @@ impl Machine {
             Ok(message) => message,
             Err(code) => return Outcome::Refused(code),
         };
+        if mutant::on(Mutant::RedeliverAcked) {
+            let queue = self.make_ready(message);
+            self.advance_queue(queue, turn);
+            return Outcome::Done { token: 0 };
+        }
         self.unhide(message);
         let message = self.messages.remove(message);
         self.counts.message_bytes -= message.cost();
@@ -189,6 +195,9 @@ impl Machine {
             Ok(message) => message,
             Err(code) => return Outcome::Refused(code),
         };
+        if mutant::on(Mutant::NackLosesMessage) {
+            return self.ack(name, id, delivery, turn);
+        }
         if delay_ms > 0 {
             self.unhide(message);
             let deadline = turn.now + millis(delay_ms);
@@ -255,7 +264,9 @@ impl Machine {
 
     /// Delivers the first ready message, which there is.
     fn deliver(&mut self, queue: u32, session: u32, visibility_ms: u32, now: Elapsed) -> Outcome {
-        let first = self.queues[queue].ready.pop_first();
+        let ready = &mut self.queues[queue].ready;
+        let lifo = mutant::on(Mutant::QueueLifo);
+        let first = if lifo { ready.pop_last() } else { ready.pop_first() };
         let (_, slot) = first.expect("the caller saw a ready message");
         self.counts.messages_ready -= 1;
         let message = &mut self.messages[slot];

@@ -22,6 +22,7 @@ use super::timers::Timer;
 use super::{Applied, Machine, Outcome, Turn, Wake};
 use crate::ids::SessionId;
 use crate::limits::{SESSIONS_ENDED_MAX, SESSIONS_MAX};
+use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Elapsed, millis};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -258,7 +259,13 @@ impl Machine {
         if call.sequence < window.answered_below {
             return Applied::Done(Outcome::Refused(Code::SequenceStale));
         }
+        if mutant::on(Mutant::ReplyOfAnother)
+            && let Some((_, Remembered::Outcome(outcome))) = window.calls.back()
+        {
+            return Applied::Done(*outcome);
+        }
         match window.get(call.sequence) {
+            Some(Remembered::Outcome(_)) if mutant::on(Mutant::DedupOff) => {}
             Some(Remembered::Outcome(outcome)) => return Applied::Done(outcome),
             Some(Remembered::Waiting(_)) => return Applied::Waiting,
             None => {}
@@ -284,6 +291,9 @@ impl Machine {
             return;
         }
         window.answered_below = answered_below;
+        if mutant::on(Mutant::ReplyOfAnother) {
+            window.answered_below -= 1;
+        }
         let mut left = Vec::new();
         while let Some(what) = self.sessions.table[slot].window.take_answered() {
             if let Remembered::Waiting(waiter) = what {
@@ -306,7 +316,11 @@ impl Machine {
     fn end_session(&mut self, slot: u32, turn: &mut Turn<'_>) {
         let owned: Vec<Owned> = self.sessions.table[slot].owned.values().copied().collect();
         let mut left = Vec::with_capacity(owned.len());
+        let outlive = mutant::on(Mutant::GrantsOutliveSession);
         for thing in owned {
+            if outlive && matches!(thing, Owned::Grant(_)) {
+                continue;
+            }
             left.push(match thing {
                 Owned::Waiter(waiter) => {
                     let ask = self.waiters[waiter].ask;
@@ -318,7 +332,7 @@ impl Machine {
             });
         }
         let session = self.sessions.table.remove(slot);
-        assert!(session.owned.is_empty(), "an ended session has nothing");
+        assert!(session.owned.is_empty() || outlive, "an ended session has nothing");
         assert!(session.waits == 0, "an ended session waits for nothing");
         self.timers.disarm_session(session.deadline, session.number);
         self.sessions.remember_ended(session.id);

@@ -34,6 +34,7 @@ use super::slab::Links;
 use super::timers::Timer;
 use super::{Config, Machine, Outcome};
 use crate::ids::SessionId;
+use crate::mutant::{self, Mutant};
 use crate::time::Elapsed;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -104,11 +105,14 @@ impl Machine {
             put_u32(out, session.ttl_ms);
             put_u64(out, session.deadline.0);
             put_u64(out, session.window.answered_below);
-            let done = |what: &Remembered| matches!(what, Remembered::Outcome(_));
+            let forgotten = mutant::on(Mutant::ForgetWindow);
+            let done = |what: &Remembered| !forgotten && matches!(what, Remembered::Outcome(_));
             let calls = &session.window.calls;
             put_count(out, calls.iter().filter(|(_, what)| done(what)).count());
             for (sequence, what) in calls {
-                if let Remembered::Outcome(outcome) = what {
+                if let Remembered::Outcome(outcome) = what
+                    && done(what)
+                {
                     put_u64(out, *sequence);
                     put_outcome(out, *outcome);
                 }
@@ -215,6 +219,9 @@ impl Machine {
         let mut machine = Machine::new(config);
         machine.clock = Elapsed(from.u64()?);
         machine.issued = from.u64()?;
+        if mutant::on(Mutant::FenceReuse) {
+            machine.issued /= 2;
+        }
         for _ in 0..from.u32()? {
             machine.sessions.remember_ended(from.session()?);
         }

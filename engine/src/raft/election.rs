@@ -5,6 +5,7 @@ use super::role::{Candidate, Follower, Role, Tally};
 use super::{Preference, Raft, Seats};
 use crate::effects::Note;
 use crate::ids::{Incarnation, NodeId, Term};
+use crate::mutant::{self, Mutant};
 use wire::peer;
 
 /// Whether a campaign was asked for by the leader.
@@ -74,7 +75,7 @@ impl Raft {
         }
         let theirs = (Term(m.last_term), m.last_index);
         let ours = (self.log.last_term(), self.log.last_index().0);
-        let complete = theirs >= ours;
+        let complete = theirs >= ours || mutant::on(Mutant::AnyLogWins);
         if m.pre == 1 {
             let free = term > self.term || self.may_vote_for(from);
             if complete && free {
@@ -95,19 +96,22 @@ impl Raft {
         } else if self.vote.is_none() {
             self.set_vote(term, Some(from), out);
         }
-        if self.vote != Some(from) {
+        if self.vote != Some(from) && !mutant::on(Mutant::VoteTwice) {
             self.refuse_vote(from, 0, out);
             return;
         }
         // Who votes waits for the one it voted for.
         self.campaign_at = self.now + self.timeout;
         let body = self.vote_reply(term, 0, 1);
-        out.send(from, Hold::AfterSync, Body::VoteReply(body));
+        let early = mutant::on(Mutant::VoteBeforeSync);
+        let hold = if early { Hold::Now } else { Hold::AfterSync };
+        out.send(from, hold, Body::VoteReply(body));
     }
 
     /// Whether a leader may count on this node not to vote for another.
     fn is_loyal(&self) -> bool {
         match &self.role {
+            _ if mutant::on(Mutant::Disloyal) => false,
             Role::Leader(leader) => {
                 self.heard_majority_at(leader) + self.election_timeout_min > self.now
             }
@@ -121,7 +125,8 @@ impl Raft {
             Role::Follower(follower) => follower.leader.is_some(),
             Role::PreCandidate(_) | Role::Candidate(_) => false,
         };
-        self.vote == Some(candidate) || (self.vote.is_none() && !led)
+        let twice = mutant::on(Mutant::VoteTwice);
+        twice || self.vote == Some(candidate) || (self.vote.is_none() && !led)
     }
 
     fn refuse_vote(&self, to: NodeId, pre: u8, out: &mut Output) {

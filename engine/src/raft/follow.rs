@@ -5,6 +5,7 @@ use super::role::{Answer, Role};
 use super::{Follower, Raft};
 use crate::entry;
 use crate::ids::{Index, NodeId, Term};
+use crate::mutant::{self, Mutant};
 use wire::peer;
 
 impl Raft {
@@ -34,7 +35,9 @@ impl Raft {
         let agreed = follower.agreed;
         // New entries are acknowledged when they are durable; a heartbeat, or what was here already,
         // at once.
-        follower.due.acknowledge |= !appended;
+        follower.due.acknowledge |= !appended || mutant::on(Mutant::AckBeforeSync);
+        let unagreed = mutant::on(Mutant::CommitUnagreed);
+        let agreed = if unagreed { self.log.last_index() } else { agreed };
         self.commit = self.commit.max(Index(m.commit).min(agreed));
         assert!(self.commit <= self.log.last_index(), "what is committed is here");
     }
@@ -81,7 +84,8 @@ impl Raft {
     /// Where the leader should probe instead, if the log does not agree at `prev`.
     fn disagreement(&self, prev: Index, prev_term: Term) -> Option<(Index, Term)> {
         // Every leader has what is committed.
-        if prev <= self.commit || self.log.term_at(prev) == Some(prev_term) {
+        let unchecked = mutant::on(Mutant::AppendUnchecked) && prev <= self.log.last_index();
+        if unchecked || prev <= self.commit || self.log.term_at(prev) == Some(prev_term) {
             return None;
         }
         let probe = self.log.last_with_term_at_most(prev, prev_term);
@@ -102,6 +106,10 @@ impl Raft {
                 break;
             }
             run = &run[length..];
+            let late = run.is_empty() && index < self.log.last_index();
+            if late && mutant::on(Mutant::CutWithoutConflict) {
+                self.cut(index.next(), out);
+            }
         }
         if run.is_empty() {
             return false;
@@ -132,7 +140,8 @@ impl Raft {
     }
 
     pub(super) fn flush_follower(&mut self, out: &mut Output) {
-        let durable = self.durability.durable();
+        let early = mutant::on(Mutant::AckBeforeSync);
+        let durable = if early { self.durability.emitted() } else { self.durability.durable() };
         // Nobody hears of a term that this node could forget.
         let hold = if self.durability.vote_is_durable() { Hold::Now } else { Hold::AfterSync };
         let Role::Follower(follower) = &mut self.role else { return };

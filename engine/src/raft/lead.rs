@@ -6,6 +6,7 @@ use super::role::{Leader, Role, Transfer};
 use super::{Raft, Refused};
 use crate::entry::{EntryHeader, kind};
 use crate::ids::{Incarnation, Index, NodeId, Term};
+use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Elapsed, Time};
 use wire::{Kind, peer};
 
@@ -155,15 +156,15 @@ impl Raft {
     /// Commits what a majority has durably, if it is of this term; that takes all before it along.
     pub(super) fn advance_commit(&mut self) {
         let Role::Leader(leader) = &self.role else { return };
-        let own = core::iter::once(self.durability.durable());
+        let early = mutant::on(Mutant::OwnAckBeforeSync);
+        let own = if early { self.durability.emitted() } else { self.durability.durable() };
+        let own = core::iter::once(own);
         let matched = leader.followers.iter().map(|f| f.matched).chain(own);
         let index = self.voters.majority_reaches(matched);
-        if index > self.commit && index >= leader.opened {
-            assert_eq!(
-                self.log.term_at(index),
-                Some(self.term),
-                "from there on all is this term's"
-            );
+        let older = mutant::on(Mutant::CommitOlderTerm);
+        if index > self.commit && (index >= leader.opened || older) {
+            let own_term = self.log.term_at(index) == Some(self.term);
+            assert!(own_term || older, "from there on all is this term's");
             self.commit = index;
         }
     }

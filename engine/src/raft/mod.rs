@@ -84,6 +84,7 @@ use crate::effects::Note;
 use crate::engine::Reads;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Elapsed, Time};
 use alloc::vec::Vec;
 use durability::Durability;
@@ -278,8 +279,10 @@ impl Raft {
         let last = restored.log.last_index();
         let term = restored.term.max(restored.log.last_term());
         // A term learned from an entry alone was not voted in.
-        let vote = if term == restored.term { restored.vote } else { None };
-        let fresh = term == Term::ZERO && last == Index::ZERO;
+        let forgotten = mutant::on(Mutant::ForgetVote) || term != restored.term;
+        let vote = if forgotten { None } else { restored.vote };
+        let fresh =
+            term == Term::ZERO && last == Index::ZERO || mutant::on(Mutant::RestartVotesAtOnce);
         let alone = voters.len() == 1;
         let silence = if fresh { Duration::ZERO } else { config.election_timeout_min };
         Raft {

@@ -12,6 +12,7 @@
 //! A new leader is hopeful: each follower starts in Replicate.
 
 use crate::ids::{Index, NodeId};
+use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Time};
 
 /// What the leader knows of one follower.
@@ -120,7 +121,8 @@ impl Progress {
 
     /// The follower echoed a stamp, which is at most the last one given out.
     pub(super) fn on_echo(&mut self, now: Time, echo: u64, stamp_last: Time) {
-        let echo = Time(echo);
+        let from_reply = mutant::on(Mutant::LeaseFromReply);
+        let echo = if from_reply { stamp_last } else { Time(echo) };
         if echo > Time::ZERO && echo <= stamp_last {
             self.echoed = self.echoed.max(Some(echo));
         }

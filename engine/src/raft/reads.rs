@@ -8,6 +8,7 @@
 use super::Raft;
 use super::role::{Leader, Role};
 use crate::engine::Reads;
+use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Time};
 
 /// The part of the lease that is given away to clocks that drift: one in so many.
@@ -41,6 +42,9 @@ impl Raft {
         let Role::Leader(leader) = &self.role else { return None };
         if self.reads != Reads::Lease || leader.lease_given_up {
             return None;
+        }
+        if mutant::on(Mutant::LeaseForEver) {
+            return self.confirmed_at().map(|_| Time::MAX);
         }
         let margin = self.election_timeout_min / LEASE_DRIFT_DIVISOR;
         self.confirmed_at().map(|at| at + (self.election_timeout_min - margin))

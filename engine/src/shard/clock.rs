@@ -33,6 +33,16 @@ impl Clock {
         }
     }
 
+    /// A leader's entry said `elapsed`: whoever follows goes by it, even where that is behind its own. So
+    /// no replica that has an entry runs ahead of whoever proposed it:
+    ///
+    /// 1. Node 1 leads, then is cut off. Node 2 restarts, its clock stands a second behind, and it leads.
+    /// 2. Node 2 vouches for a session for a time to live by its clock.
+    /// 3. Node 1 leads again. By a clock of its own it would end that session a second early.
+    pub fn follow(&mut self, now: Time, elapsed: Elapsed) {
+        *self = Clock::new(elapsed, now);
+    }
+
     /// The moment of this node's clock at which this one will show `elapsed`.
     pub fn moment(&self, elapsed: Elapsed) -> Time {
         self.at + elapsed.since(self.base)
@@ -54,5 +64,7 @@ mod tests {
         assert_eq!(clock.read(Time(1_060)), Elapsed(510));
         assert_eq!(clock.moment(Elapsed(600)), Time(1_150));
         assert_eq!(clock.moment(Elapsed(600)).since(Time(1_050)), Duration::from_nanos(100));
+        clock.follow(Time(2_000), Elapsed(520));
+        assert_eq!(clock.read(Time(2_010)), Elapsed(530));
     }
 }

@@ -40,6 +40,7 @@ use crate::entry::kind;
 use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
 use crate::machine::{self, Applied, Get, Outcome, WARM_MAX, Wake};
+use crate::mutant::{self, Mutant};
 use crate::raft::{Hold, Message, Output, Persist, Raft, Read, Refused};
 use crate::status::{GroupStatus, PeerStatus};
 use crate::time::{Duration, Time};
@@ -127,6 +128,8 @@ pub struct Shard {
     machine: machine::Config,
     applied: Index,
     clock: Clock,
+    /// The newest entry whose time the clock follows.
+    followed: (Index, Term),
     calls: Calls,
     reads: Reads,
     liveness: Liveness,
@@ -153,6 +156,7 @@ impl Shard {
         // A snapshot carries no entry whose time the log could know.
         raft.raise_time(state.clock());
         let heard = raft.log().last_time();
+        let followed = (raft.last_index(), raft.log().last_term());
         Shard {
             group: raft.group(),
             node,
@@ -161,6 +165,7 @@ impl Shard {
             machine,
             applied: applied.0,
             clock: Clock::new(heard, now),
+            followed,
             calls: Calls::default(),
             reads: Reads::default(),
             liveness: Liveness::default(),
@@ -365,7 +370,8 @@ impl Shard {
 
     /// Applies what is committed, and answers who asked for it here.
     fn apply(&mut self, step: &mut Step<'_>) {
-        let commit = self.raft.commit();
+        let early = mutant::on(Mutant::ApplyBeforeCommit);
+        let commit = if early { self.raft.last_index() } else { self.raft.commit() };
         let expired = self.state.sessions_expired();
         let mut warm = self.applied;
         while self.applied < commit {
@@ -407,7 +413,7 @@ impl Shard {
         if sessions > 0 {
             step.effects.notes.push(Note::SessionsExpired { group: self.group, sessions });
         }
-        self.raft.on_applied(self.applied);
+        self.raft.on_applied(if early { self.raft.commit() } else { self.applied });
     }
 
     /// Looks ahead at the lines that entries are about to write.
@@ -522,6 +528,7 @@ impl Shard {
     /// Carries out what the last step of consensus said: records first, then messages, because a
     /// message that waits for a sync waits for the records before it.
     fn settle(&mut self, step: &mut Step<'_>) {
+        self.follow_clock(step.now);
         let mut out = core::mem::take(step.out);
         if !out.persist.is_empty() {
             let mut position = Position::ZERO;
@@ -550,6 +557,16 @@ impl Shard {
         if let Some(to) = wanted {
             step.effects.notes.push(Note::SnapshotSent { group: self.group, to });
             self.offer_snapshot(step);
+        }
+    }
+
+    /// Who does not lead goes by the time in the newest entry, from the moment at which it came.
+    fn follow_clock(&mut self, now: Time) {
+        let log = self.raft.log();
+        let newest = (log.last_index(), log.last_term());
+        if !self.raft.is_leader() && newest != self.followed {
+            self.followed = newest;
+            self.clock.follow(now, log.last_time());
         }
     }
 

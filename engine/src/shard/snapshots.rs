@@ -13,6 +13,7 @@ use crate::effects::{Note, SnapshotSave};
 use crate::ids::{Index, Position, Term};
 use crate::journal::Record;
 use crate::limits::SNAPSHOT_BYTES_MAX;
+use crate::mutant::{self, Mutant};
 use crate::raft::{Body, Install};
 use alloc::vec::Vec;
 
@@ -81,6 +82,9 @@ impl Shard {
         let made = Note::SnapshotMade { group: self.group, index, bytes: bytes.len() as u64 };
         step.effects.notes.push(made);
         self.save(step, (index, term), bytes, None);
+        if mutant::on(Mutant::SnapshotRecordedEarly) {
+            step.journal.append(Record::Snapshot { group: self.group, index, term });
+        }
         true
     }
 
@@ -129,11 +133,15 @@ impl Shard {
                 self.raft.on_snapshot_installed(step.now, index, term, step.out);
                 self.raft.raise_time(state.clock());
                 self.clock.hear(step.now, state.clock());
-                self.state = state;
+                if !mutant::on(Mutant::InstallKeepsState) {
+                    self.state = state;
+                }
                 self.applied = index;
                 self.settle(step);
             }
             None => {
+                let too_new = mutant::on(Mutant::SnapshotNamedTooNew);
+                let index = if too_new { self.applied } else { index };
                 let record = Record::Snapshot { group: self.group, index, term };
                 step.journal.append(record);
             }

@@ -21,10 +21,29 @@ struct Args {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Plant this bug, and stop at the first seed that catches it (only in a build of `make mutants`).
+    #[cfg(tercet_mutants)]
+    #[arg(long)]
+    mutant: Option<String>,
+    /// Plant every bug, one after the other, each in a process of its own, and print a table.
+    #[cfg(tercet_mutants)]
+    #[arg(long, conflicts_with_all = ["mutant", "seed"])]
+    mutants: bool,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    #[cfg(tercet_mutants)]
+    if args.mutants {
+        return mutants::all(args.from, args.count);
+    }
+    #[cfg(tercet_mutants)]
+    let stops = match &args.mutant {
+        Some(name) if !mutants::plant(name) => return ExitCode::from(2),
+        planted => planted.is_some(),
+    };
+    #[cfg(not(tercet_mutants))]
+    let stops = false;
     let seeds = match args.seed {
         Some(seed) => seed..seed + 1,
         None => args.from..args.from + args.count,
@@ -50,9 +69,62 @@ fn main() -> ExitCode {
                     Failure::Liveness(_) => 1,
                     Failure::Safety(_) => 3,
                 });
+                if stops {
+                    break;
+                }
             }
         }
     }
     println!("{failed} failed");
     ExitCode::from(worst)
+}
+
+#[cfg(tercet_mutants)]
+mod mutants {
+    //! Planted bugs: one a process, since what one plants stays.
+
+    use engine::mutant::{self, Mutant};
+    use std::process::{Command, ExitCode};
+
+    /// Plants the bug of this name.
+    pub fn plant(name: &str) -> bool {
+        let found = Mutant::ALL.iter().find(|(_, known, _)| *known == name);
+        match found {
+            Some((bug, _, _)) => mutant::plant(*bug),
+            None => eprintln!("no such mutant: {name}"),
+        }
+        found.is_some()
+    }
+
+    /// Runs all of them, and says which were not caught.
+    pub fn all(from: u64, count: u64) -> ExitCode {
+        let mut missed = 0;
+        println!("| planted bug | seeds until it was caught | by |\n|---|---|---|");
+        for (_, name, what) in Mutant::ALL {
+            let program = std::env::current_exe().expect("this program has a path");
+            let (from, count) = (from.to_string(), count.to_string());
+            let run = Command::new(program)
+                .args(["--mutant", name, "--from", &from, "--count", &count])
+                .output()
+                .expect("this program starts again");
+            let seeds = String::from_utf8_lossy(&run.stdout);
+            let after = seeds.lines().filter(|line| line.starts_with("seed ")).count();
+            let how = match run.status.code() {
+                Some(0) => None,
+                Some(_) => seeds.lines().find_map(|line| line.trim().strip_prefix("FAILED, ")),
+                None => Some("an assertion of the engine"),
+            };
+            missed += u32::from(how.is_none());
+            let why = String::from_utf8_lossy(&run.stderr);
+            let assertion = why.lines().find(|line| !line.is_empty() && !line.contains("panicked"));
+            let by = match (how, run.status.code(), assertion) {
+                (Some(_), None, Some(said)) => format!("assertion: {said}"),
+                (Some(how), _, _) => how.to_string(),
+                (None, _, _) => "**not caught**".to_string(),
+            };
+            println!("| {name}: {what} | {after} | {by} |");
+        }
+        println!("{missed} not caught");
+        ExitCode::from(u8::from(missed > 0))
+    }
 }

@@ -11,7 +11,8 @@ use wire::Code;
 pub fn judge(history: &History) -> Result<(), String> {
     lines(&history.records)?;
     locks(&history.records, &history.holds)?;
-    queues(&history.records)
+    queues(&history.records)?;
+    queue_order(&history.records)
 }
 
 /// Every line is linearizable. Writes are ordered by their tokens (a put's is the version that it made,
@@ -156,12 +157,23 @@ pub fn queues(records: &[Record]) -> Result<(), String> {
             return Err(format!("message {value}: pushed once, there twice\n  {record:?}"));
         }
     }
+    let mut ended: BTreeSet<u64> = BTreeSet::new();
+    for record in records {
+        if let (Did::Ack { id, .. }, Saw::Done { .. } | Saw::Unknown) = (&record.did, record.saw) {
+            ended.insert(*id);
+        }
+    }
     for record in records {
         match (&record.did, record.saw) {
             (Did::Push { value, .. }, Saw::Done { token, .. }) => match ids.get(value) {
                 None => return Err(format!("message {value}: lost\n  {record:?}")),
                 Some(id) if *id != token => {
                     return Err(format!("message {value}: another id than told\n  {record:?}"));
+                }
+                Some(id) if !ended.contains(id) => {
+                    return Err(format!(
+                        "message {value}: lost before its acknowledgement\n  {record:?}"
+                    ));
                 }
                 Some(_) => {}
             },
@@ -172,6 +184,38 @@ pub fn queues(records: &[Record]) -> Result<(), String> {
                 }
             }
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A message that was there before a pop began, and was never delivered before, goes before later ones
+/// of its priority.
+pub fn queue_order(records: &[Record]) -> Result<(), String> {
+    let pushed: BTreeMap<u64, &Record> = records
+        .iter()
+        .filter_map(|r| match (&r.did, r.saw) {
+            (Did::Push { .. }, Saw::Done { token, .. }) => Some((token, r)),
+            _ => None,
+        })
+        .collect();
+    let firsts: Vec<(u8, u64, u64, &Record)> = records
+        .iter()
+        .filter_map(|r| match (&r.did, r.saw) {
+            (Did::Pop { queue, .. }, Saw::Message { id, delivery: 1, value }) => {
+                Some((*queue, value % 3, id, r))
+            }
+            _ => None,
+        })
+        .collect();
+    for (queue, priority, id, pop) in &firsts {
+        for (other_queue, other_priority, earlier, later_pop) in &firsts {
+            let same = (queue, priority) == (other_queue, other_priority);
+            let waited = pushed.get(earlier).is_some_and(|push| push.replied < pop.invoked);
+            if same && earlier < id && waited && pop.replied < later_pop.invoked {
+                let what = "delivered before an earlier one";
+                return Err(format!("message {id}: {what}\n  {pop:?}\n  {later_pop:?}"));
+            }
         }
     }
     Ok(())
@@ -240,6 +284,20 @@ mod tests {
     }
 
     #[test]
+    fn a_message_delivered_before_an_earlier_one_is_caught() {
+        let done = |id| Saw::Done { token: id, index: id };
+        let push = |id, value| record(Did::Push { queue: 0, value }, 0, 1, done(id));
+        let pop = |at, id, value| {
+            let did = Did::Pop { queue: 0, wait_ms: 0 };
+            record(did, at, at + 1, Saw::Message { id, delivery: 1, value })
+        };
+        let pushes = [push(5, 3), push(6, 6)];
+        let both = |first: Record, then: Record| [&pushes[..], &[first, then]].concat();
+        assert_eq!(queue_order(&both(pop(2, 5, 3), pop(4, 6, 6))), Ok(()));
+        assert!(queue_order(&both(pop(2, 6, 6), pop(4, 5, 3))).is_err());
+    }
+
+    #[test]
     fn messages_lost_doubled_or_delivered_after_their_ack_are_caught() {
         let push = |value, id| {
             record(Did::Push { queue: 0, value }, 0, 1, Saw::Done { token: id, index: id })
@@ -253,6 +311,7 @@ mod tests {
             record(did, at, at + 1, Saw::Done { token: 0, index: 9 })
         };
         assert_eq!(queues(&[push(1, 5), pop(2, 5, 1), ack(4, 5)]), Ok(()));
+        assert!(queues(&[push(1, 5), pop(2, 5, 1)]).unwrap_err().contains("before its ack"));
         assert!(queues(&[push(1, 5)]).unwrap_err().contains("lost"));
         assert!(queues(&[push(1, 5), pop(2, 5, 1), pop(3, 6, 1)]).unwrap_err().contains("twice"));
         let late = [push(1, 5), pop(2, 5, 1), ack(4, 5), pop(9, 5, 1)];

@@ -13,6 +13,10 @@ const TTL: Duration = Duration::from_millis(2_000);
 const HEARTBEAT: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_millis(350);
 const VISIBILITY_MS: u32 = 1_200;
+/// A client that looks what it wants to do falls asleep, one time in so many: it sends nothing for a while.
+const SLEEPS_ONE_IN: u32 = 800;
+/// A call goes to any node and not where the leader is believed to be, one time in so many.
+const STRAYS_ONE_IN: u32 = 4;
 const DRAIN_WAIT_MS: u32 = 2_500;
 
 /// What a client did.
@@ -142,6 +146,7 @@ struct Client {
     /// The arrival of the last frame: frames of a connection don't overtake each other.
     last_arrival: Time,
     value_bytes_max: usize,
+    asleep_until: Time,
     chance: fastrand::Rng,
 }
 
@@ -196,6 +201,7 @@ impl Clients {
             sends: Vec::new(),
             last_arrival: Time(0),
             value_bytes_max,
+            asleep_until: Time(0),
             chance: chance.fork(),
         });
         let clients = clients.collect();
@@ -247,7 +253,8 @@ impl Clients {
         let client = &self.clients[client as usize];
         let next = client.open.as_ref().map_or(client.next_at, |open| open.again_at);
         let rests = self.phase == Phase::Drain && client.open.is_none() && client.id != 0;
-        if rests { client.heartbeat_at } else { next.min(client.heartbeat_at) }
+        let at = if rests { client.heartbeat_at } else { next.min(client.heartbeat_at) };
+        at.max(client.asleep_until)
     }
 
     pub fn on_time(&mut self, now: Time, id: u32) {
@@ -255,6 +262,13 @@ impl Clients {
             self.phase = Phase::Drain;
         }
         let client = &mut self.clients[id as usize];
+        if now < client.asleep_until {
+            return;
+        }
+        if self.phase == Phase::Work && client.chance.u32(..SLEEPS_ONE_IN) == 0 {
+            client.asleep_until = now + Duration::from_millis(client.chance.u64(500..4_500));
+            return;
+        }
         if now >= client.heartbeat_at {
             client.heartbeat_at = now + HEARTBEAT;
             client.beat(now);
@@ -391,6 +405,9 @@ impl Client {
         let is_read = matches!(did, Did::Get { .. });
         in_shard.sequence += u64::from(!is_read);
         let sequence = in_shard.sequence;
+        if self.chance.u32(..STRAYS_ONE_IN) == 0 {
+            in_shard.guess = self.chance.u32(..NODES);
+        }
         let open =
             Open { did, shard, invoked: now, request: 0, opening: false, sequence, again_at: now };
         self.open = Some(open);

@@ -29,6 +29,20 @@ impl World {
         text
     }
 
+    /// Everybody gave everything back: nothing is held, nothing waits, nothing is left.
+    pub(super) fn check_empty(&self) -> Result<(), Failure> {
+        let engine = self.nodes[0].engine.as_ref().expect("the settled cluster is up");
+        for shard in engine.shards() {
+            let left = shard.state().status();
+            let things =
+                [left.locks, left.lock_waiters, left.messages_ready, left.messages_in_flight];
+            if things != [0; 4] {
+                return Err(Failure::Safety(format!("something is left: {left:?}")));
+            }
+        }
+        Ok(())
+    }
+
     /// Equal index, equal bytes.
     pub(super) fn compare_states(&self) -> Result<(), Failure> {
         for at in 0..=SHARDS as usize {

@@ -1,7 +1,8 @@
 //! What goes wrong, and when.
 
+use super::watch::Did;
 use super::{Event, NODES, World};
-use engine::time::Duration;
+use engine::time::{Duration, Time};
 
 /// How this run's world is: seeds differ in kind, not only in chance.
 pub(super) struct Temper {
@@ -13,6 +14,12 @@ pub(super) struct Temper {
     pub(super) late_micros_max: u64,
     /// The longest from one fault to the next.
     pub(super) fault_every_millis_max: u64,
+    /// A node whose syncs take twenty times as long.
+    pub(super) slow_node: Option<u32>,
+    /// So many messages in a hundred come twice, the second time perhaps much later.
+    pub(super) double_percent: u32,
+    /// Faults are aimed: at votes, at commits.
+    pub(super) aims: bool,
     /// The journal's segment, in bytes: so small that journals become full.
     pub(super) segment_bytes: u64,
     /// The journal's segments, at most.
@@ -31,6 +38,12 @@ impl Temper {
             late_one_in: one_of([5, 50, 200]) as u32,
             late_micros_max: one_of([2_000, 20_000, 200_000]),
             fault_every_millis_max: one_of([200, 600, 1_500]),
+            slow_node: match one_of([0, 1, 2]) {
+                0 => Some(one_of([0, 1, 2]) as u32),
+                _ => None,
+            },
+            double_percent: one_of([1, 1, 15]) as u32,
+            aims: one_of([0, 1, 1]) == 1,
             segment_bytes: one_of([64 << 10, 128 << 10, 256 << 10]),
             segments_max: one_of([4, 5, 6]) as u32,
             save_millis_max: one_of([50, 150, 500]),
@@ -45,7 +58,7 @@ impl World {
         let mut at = Duration::from_millis(self.faults.u64(300..1500));
         while at < end {
             let lasts = Duration::from_millis(self.faults.u64(20..1800));
-            match self.faults.u32(..10) {
+            match self.faults.u32(..16) {
                 0..=3 => {
                     let node = self.faults.u32(..NODES);
                     self.plan(at, Event::Crash { node });
@@ -58,6 +71,12 @@ impl World {
                         self.plan(at + late, Event::Start { node });
                     }
                 }
+                6..=7 => {
+                    let node = self.faults.u32(..NODES);
+                    let lasts = lasts.min(Duration::from_secs(1));
+                    self.plan(at, Event::Pause { node, until: Time(0) + at + lasts });
+                }
+                8..=10 => self.besiege(at),
                 _ => {
                     let blocked = self.cut();
                     self.plan(at, Event::Cut { blocked });
@@ -67,6 +86,48 @@ impl World {
             let every = self.temper.fault_every_millis_max;
             at += Duration::from_millis(self.faults.u64(50..every));
         }
+    }
+
+    /// Aims faults at what a turn did: the power fails while a vote is on its way to the disk, or right
+    /// after a commit, on one node or on all, and is back within milliseconds.
+    pub(super) fn aim(&mut self, id: u32, did: Did) {
+        if !self.temper.aims || !self.is_faulty() {
+            return;
+        }
+        let voted = did.voted && self.aims.u32(..6) == 0;
+        let committed = did.committed && self.aims.u32(..150) == 0;
+        if voted {
+            self.fell(id);
+        } else if committed {
+            let spared = self.aims.u32(..2 * NODES);
+            (0..NODES).filter(|node| *node != spared).for_each(|node| self.fell(node));
+        }
+    }
+
+    fn fell(&mut self, node: u32) {
+        let soon = Duration::from_micros(self.aims.u64(..300));
+        let back = Duration::from_micros(self.aims.u64(300..3_000));
+        self.plan(soon, Event::Crash { node });
+        self.plan(soon + back, Event::Start { node });
+    }
+
+    /// A node, perhaps the leader, is cut off from one voter and then from the other, which may have been
+    /// restarted just before: whoever is elected now must not be elected too early.
+    fn besiege(&mut self, at: Duration) {
+        let alone = self.faults.u32(..NODES);
+        let first = (alone + self.faults.u32(1..NODES)) % NODES;
+        let other = NODES - alone - first;
+        let both = |a: u32, b: u32| [(a, b), (b, a)];
+        self.plan(at, Event::Cut { blocked: both(alone, first).to_vec() });
+        let then = at + Duration::from_millis(self.faults.u64(150..500));
+        if self.faults.bool() {
+            self.plan(then, Event::Crash { node: other });
+            self.plan(then + Duration::from_micros(500), Event::Start { node: other });
+        }
+        let blocked = [both(alone, first), both(alone, other)].concat();
+        self.plan(then, Event::Cut { blocked });
+        let lasts = Duration::from_millis(self.faults.u64(100..600));
+        self.plan(then + lasts, Event::Cut { blocked: Vec::new() });
     }
 
     /// Links to cut: both ways or one, around one node or anywhere.
@@ -86,10 +147,13 @@ impl World {
         self.bodies.values_mut().for_each(|event| {
             if let Event::Crash { node } = event {
                 *event = Event::Start { node: *node };
+            } else if let Event::Pause { until, .. } = event {
+                *until = Time(0);
             } else if let Event::Cut { blocked } = event {
                 blocked.clear();
             }
         });
+        self.nodes.iter_mut().for_each(|node| node.paused_until = Time(0));
         for node in 0..NODES {
             self.plan(Duration::from_millis(1), Event::Start { node });
         }

@@ -14,8 +14,7 @@
 //!
 //! # Left out
 //!
-//! Bit flips and misdirected writes, clock drift, pauses, membership: they come with the whole
-//! simulator.
+//! Bit flips and misdirected writes, clock drift, membership: they come with the whole simulator.
 
 mod check;
 mod clients;
@@ -23,6 +22,7 @@ mod disk;
 mod end;
 mod faults;
 mod nodes;
+mod watch;
 
 use clients::Clients;
 use disk::Disk;
@@ -34,6 +34,8 @@ use faults::Temper;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+
+use watch::Watch;
 
 /// Nodes of the simulated cluster.
 pub const NODES: u32 = 3;
@@ -91,7 +93,7 @@ pub enum Failure {
 /// Something that happens at a moment.
 enum Event {
     /// A peer's frame arrives.
-    Peer { from: u32, to: u32, link: u64, frame: Vec<u8> },
+    Peer { from: u32, to: u32, life: u64, frame: Vec<u8> },
     /// A client's frame arrives on its connection.
     Request { to: u32, conn: ConnId, life: u64, frame: Vec<u8> },
     /// A node's answers arrive at a client.
@@ -104,6 +106,8 @@ enum Event {
     Saved { node: u32, life: u64, group: GroupId, index: Index },
     /// A node takes its turn.
     Turn { node: u32, life: u64 },
+    /// A node stands still, as if it were not scheduled.
+    Pause { node: u32, until: Time },
     /// A node loses its power.
     Crash { node: u32 },
     /// A node starts.
@@ -136,6 +140,8 @@ struct Node {
     inbox: Vec<Incoming>,
     /// When its next turn is, if one is planned.
     turn_at: Option<Time>,
+    /// It takes no turn before this moment.
+    paused_until: Time,
 }
 
 /// A simulated cluster.
@@ -152,9 +158,10 @@ pub struct World {
     client_at: Vec<Option<Time>>,
     /// Directed links that let nothing through.
     blocked: BTreeSet<(u32, u32)>,
-    /// Messages of a link's earlier life are lost: grows at every crash.
-    links: u64,
     faults: fastrand::Rng,
+    /// Faults that are aimed at what happens.
+    aims: fastrand::Rng,
+    watch: Watch,
     network: fastrand::Rng,
     temper: Temper,
     trace: DefaultHasher,
@@ -184,6 +191,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
     }
     check::judge(&world.clients.history).map_err(Failure::Safety)?;
     world.compare_states()?;
+    world.check_empty()?;
     Ok(Report {
         trace: world.trace.finish(),
         events: world.happened,
@@ -206,6 +214,7 @@ impl World {
             life: 0,
             inbox: Vec::new(),
             turn_at: None,
+            paused_until: Time(0),
         });
         let nodes = nodes.collect();
         let mut world = World {
@@ -218,9 +227,10 @@ impl World {
             clients: Clients::new(seeds.u64(..), temper.value_bytes_max),
             client_at: vec![None; clients::CLIENTS as usize],
             blocked: BTreeSet::new(),
-            links: 0,
             temper,
             faults: seeds.fork(),
+            aims: seeds.fork(),
+            watch: Watch::default(),
             network: seeds.fork(),
             trace: DefaultHasher::new(),
             happened: 0,
@@ -260,8 +270,10 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Result<(), Failure> {
         match event {
-            Event::Peer { from, to, link, frame } => {
-                if link == self.links && !self.blocked.contains(&(from, to)) {
+            Event::Peer { from, to, life, frame } => {
+                // What was sent to an earlier life of a node is lost; what a node sent before it fell is
+                // not.
+                if self.nodes[to as usize].life == life && !self.blocked.contains(&(from, to)) {
                     self.deliver(to, Incoming::Peer(from, frame));
                 }
             }
@@ -293,7 +305,8 @@ impl World {
                     self.deliver(node, Incoming::Saved(group, index));
                 }
             }
-            Event::Turn { node, life } => self.turn(node, life),
+            Event::Turn { node, life } => self.turn(node, life)?,
+            Event::Pause { node, until } => self.nodes[node as usize].paused_until = until,
             Event::Crash { node } => self.crash(node),
             Event::Start { node } => self.start(node)?,
             Event::Cut { blocked } => self.blocked = blocked.into_iter().collect(),
@@ -347,6 +360,7 @@ impl Event {
             Event::Start { node } => (8, *node, 0),
             Event::Cut { blocked } => (9, 0, blocked.len()),
             Event::Client { client } => (10, *client, 0),
+            Event::Pause { node, .. } => (11, *node, 0),
         }
     }
 }

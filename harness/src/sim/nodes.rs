@@ -28,14 +28,19 @@ impl World {
     }
 
     /// A node takes in what has arrived, as one turn of the server's loop does.
-    pub(super) fn turn(&mut self, id: u32, life: u64) {
+    pub(super) fn turn(&mut self, id: u32, life: u64) -> Result<(), Failure> {
         let now = self.now;
         let node = &mut self.nodes[id as usize];
         if node.life != life || node.turn_at.is_none_or(|at| at > now) {
-            return;
+            return Ok(());
         }
         node.turn_at = None;
-        let Some(engine) = &mut node.engine else { return };
+        if now < node.paused_until {
+            let at = node.paused_until;
+            self.plan_turn(id, at);
+            return Ok(());
+        }
+        let Some(engine) = &mut node.engine else { return Ok(()) };
         let effects = &mut node.effects;
         for incoming in node.inbox.drain(..) {
             match &incoming {
@@ -79,22 +84,32 @@ impl World {
         }
         engine.end_turn(now, effects);
         let wake_at = engine.wake_at().max(now + Duration::from_micros(10));
-        self.perform(id);
+        let did = self.watch.on_turn(now, id, engine).map_err(Failure::Safety)?;
+        self.perform(id)?;
         self.plan_turn(id, wake_at);
+        self.aim(id, did);
+        Ok(())
     }
 
     /// Carries out what the engine of a node asks for.
-    pub(super) fn perform(&mut self, id: u32) {
+    pub(super) fn perform(&mut self, id: u32) -> Result<(), Failure> {
         let mut effects = std::mem::take(&mut self.nodes[id as usize].effects);
         let life = self.nodes[id as usize].life;
         if let Some(write) = effects.write.take() {
             let node = &mut self.nodes[id as usize];
             let engine = node.engine.as_ref().expect("only a live engine asks for a write");
             node.disk.begin_write(write, engine.in_flight());
-            let takes = Duration::from_micros(self.network.u64(60..self.temper.sync_micros_max));
+            let slow = if self.temper.slow_node == Some(id) { 20 } else { 1 };
+            let most = self.temper.sync_micros_max * slow;
+            let takes = Duration::from_micros(self.network.u64(60..most.min(100_000)));
             self.plan(takes, Event::Written { node: id, life, position: write.position });
         }
-        effects.peers.drain(|to, bytes| self.send_frames(id, to - 1, bytes));
+        let mut sent = Ok(());
+        effects.peers.drain(|to, bytes| {
+            let all = self.send_frames(id, to - 1, bytes);
+            sent = std::mem::replace(&mut sent, Ok(())).and(all);
+        });
+        sent.map_err(Failure::Safety)?;
         effects.clients.drain(|index, bytes| {
             if let Some(generation) = self.clients.connected(index, id) {
                 let bytes = std::mem::take(bytes);
@@ -121,26 +136,33 @@ impl World {
         self.journals_full += full.count() as u64;
         effects.notes.clear();
         self.nodes[id as usize].effects = effects;
+        Ok(())
     }
 
     /// Sends frames one by one: each is lost, doubled or late by itself.
-    pub(super) fn send_frames(&mut self, from: u32, to: u32, mut bytes: &[u8]) {
+    fn send_frames(&mut self, from: u32, to: u32, mut bytes: &[u8]) -> Result<(), String> {
         while !bytes.is_empty() {
             let frame = wire::split(bytes, PEER_FRAME_BYTES_MAX);
             let used = frame.expect("an engine sends frames").expect("whole ones").used;
             let (frame, rest) = bytes.split_at(used);
             bytes = rest;
+            self.watch.on_frame(from, to, frame)?;
             let copies = match self.network.u32(..100) {
                 0 if self.is_faulty() => 0,
-                1 if self.is_faulty() => 2,
+                x if x <= self.temper.double_percent && self.is_faulty() => 2,
                 _ => 1,
             };
-            for _ in 0..copies {
-                let takes = self.delay();
+            let life = self.nodes[to as usize].life;
+            for copy in 0..copies {
+                // The second one may come when nobody thinks of the first any more.
+                let later =
+                    Duration::from_millis(if copy > 0 { self.network.u64(..800) } else { 0 });
+                let takes = self.delay() + later;
                 let frame = frame.to_vec();
-                self.plan(takes, Event::Peer { from, to, link: self.links, frame });
+                self.plan(takes, Event::Peer { from, to, life, frame });
             }
         }
+        Ok(())
     }
 
     pub(super) fn delay(&mut self) -> Duration {
@@ -162,13 +184,15 @@ impl World {
         node.life += 1;
         node.inbox.clear();
         node.turn_at = None;
+        node.paused_until = Time(0);
         node.effects = Effects::default();
         let opened = node.disk.open(config, self.now, &mut node.effects);
         let engine = opened.map_err(|e| Failure::Safety(format!("node {} : {e}", id + 1)))?;
+        self.watch.on_start(self.now, id, &engine).map_err(Failure::Safety)?;
         node.engine = Some(engine);
         // What clients sent to a node that was down went nowhere.
         self.clients.forget_connections(id);
-        self.perform(id);
+        self.perform(id)?;
         for other in (0..NODES).filter(|other| *other != id) {
             self.deliver(other, Incoming::PeerUp(id));
             if self.nodes[other as usize].engine.is_some() {
@@ -218,7 +242,7 @@ impl World {
         node.life += 1;
         node.disk.crash();
         self.crashes += 1;
-        self.links += 1;
+        self.watch.on_crash(id);
         self.clients.forget_connections(id);
         for other in (0..NODES).filter(|other| *other != id) {
             self.deliver(other, Incoming::PeerDown(id));

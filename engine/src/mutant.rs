@@ -1,0 +1,74 @@
+//! Bugs that are planted on purpose, to see that the simulator catches them: `make mutants`.
+//!
+//! In every normal build [`on`] is the constant `false`, and nothing of this is left. Built with
+//! `--cfg tercet_mutants`, one build holds all of them, and one is chosen when the simulator starts.
+
+macro_rules! mutants {
+    ($($name:ident $what:literal,)*) => {
+        /// A bug that can be planted.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Mutant { $(#[doc = $what] $name,)* }
+
+        impl Mutant {
+            /// Every one, with its name and what it does.
+            pub const ALL: &[(Mutant, &'static str, &'static str)] =
+                &[$((Mutant::$name, stringify!($name), $what),)*];
+        }
+    };
+}
+
+mutants! {
+    VoteTwice "A voter gives its vote in a term to whoever asks.",
+    ForgetVote "A restart forgets the vote.",
+    VoteBeforeSync "A vote leaves before it is durable.",
+    OwnAckBeforeSync "A leader counts its own log before it is durable.",
+    AckBeforeSync "A follower acknowledges before its sync.",
+    AnyLogWins "A vote is given whatever the candidate's log lacks.",
+    CommitOlderTerm "An entry of an older term is committed by counting.",
+    CommitUnagreed "A follower commits what it has, not what agrees.",
+    AppendUnchecked "Entries are appended whatever stands before them.",
+    CutWithoutConflict "A late message cuts what comes after it, though nothing contradicts it.",
+    LateSyncVouches "A late sync vouches for bytes that were cut and written again.",
+    Disloyal "A follower votes although its leader was just heard.",
+    RestartVotesAtOnce "A node votes right after its restart, although it may have heard a leader.",
+    LeaseForEver "A lease does not end.",
+    LeaseFromReply "A lease counts from the answer and not from the question.",
+    CutComesBack "Recovery does not replay cuts.",
+    CheckpointForgetsVotes "A segment's checkpoint holds no votes.",
+    FreeWithoutCarry "A segment is freed although entries live in it.",
+    SnapshotRecordedEarly "The journal names a snapshot before it is on the disk.",
+    SnapshotNamedTooNew "The journal names a newer snapshot than the one on the disk.",
+    InstallKeepsState "An installed snapshot does not replace the state.",
+    ForgetWindow "A snapshot lacks the remembered outcomes.",
+    FenceReuse "A restored machine issues numbers again.",
+    ApplyBeforeCommit "Entries are applied before they are committed.",
+    DedupOff "A call that is sent again is done again.",
+    ReplyOfAnother "A call is answered with the outcome of the one before it.",
+    GrantsOutliveSession "A session's locks stay with it when it ends.",
+    LockAdmitsAll "A lock that is held lets others in.",
+    RedeliverAcked "An acknowledged message is delivered again.",
+    NackLosesMessage "A message that is given back is gone.",
+    QueueLifo "The last message is delivered first.",
+}
+
+/// Whether this bug is planted: never, in a normal build.
+#[cfg(not(tercet_mutants))]
+#[inline(always)]
+pub const fn on(_: Mutant) -> bool {
+    false
+}
+
+#[cfg(tercet_mutants)]
+static PLANTED: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(usize::MAX);
+
+/// Whether this bug is planted.
+#[cfg(tercet_mutants)]
+pub fn on(mutant: Mutant) -> bool {
+    PLANTED.load(core::sync::atomic::Ordering::Relaxed) == mutant as usize
+}
+
+/// Plants a bug, for the rest of the process's life.
+#[cfg(tercet_mutants)]
+pub fn plant(mutant: Mutant) {
+    PLANTED.store(mutant as usize, core::sync::atomic::Ordering::Relaxed);
+}
