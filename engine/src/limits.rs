@@ -29,6 +29,10 @@ pub const CREDIT_FRAMES: u32 = 1024;
 pub const CREDIT_BYTES: u32 = 4 << 20;
 /// Clients of one engine that wait for the node's state at a time.
 pub const REPORT_ASKERS_MAX: usize = 64;
+/// Frames past the credit that may still give something back: release, acknowledge, nack, close.
+pub const CREDIT_FRAMES_RESERVED: u32 = 64;
+/// The same in bytes.
+pub const CREDIT_BYTES_RESERVED: u32 = 64 << 10;
 /// Bytes that wait for a client that reads too slowly, before it is disconnected.
 pub const CLIENT_OUTBOX_BYTES_MAX: usize = 16 << 20;
 /// Bytes that wait for a peer; past it messages to it are dropped, as a network would.

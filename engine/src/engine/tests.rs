@@ -1,12 +1,16 @@
 //! One node's engine by hand: what the protocol promises of credit, deadlines and status.
 
 use super::*;
+use crate::effects::ReportWanted;
 use crate::ids::Incarnation;
+use crate::limits::{CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use alloc::vec;
-use wire::Kind;
+use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{
-    Alive, CacheGet, CachePut, Done, Error, LockAcquire, SessionClose, SessionOpen, Value,
+    Alive, CacheGet, CachePut, Done, Error, Heartbeat, LockAcquire, SessionClose, SessionOpen,
+    Status, StatusReply, Value,
 };
+use wire::{Code, Kind};
 
 const SEGMENT: u64 = 20 << 20;
 const SESSION: [u8; 16] = [5; 16];

@@ -3,11 +3,13 @@
 use super::calls::Caller;
 use crate::effects::Outbox;
 use crate::ids::{ConnId, Index, NodeId};
-use crate::limits::{CREDIT_BYTES, CREDIT_FRAMES};
+use crate::limits::{CREDIT_BYTES, CREDIT_BYTES_RESERVED, CREDIT_FRAMES, CREDIT_FRAMES_RESERVED};
 use crate::machine::DeliveryView;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
-use wire::message::{Alive, Delivery, Done, Error, Value};
+use wire::message::{
+    Alive, Delivery, Done, Error, LockRelease, QueueAck, QueueNack, SessionClose, Value,
+};
 use wire::{Code, Header, Kind};
 
 /// How often a connection's requests count as a sign of life of their session.
@@ -98,11 +100,19 @@ impl Conns {
     }
 
     /// A frame that will be answered came in. False: the credit is used up, answer so.
-    pub fn admit(&mut self, from: Caller) -> bool {
+    ///
+    /// What gives something back finds a place when the credit is used up: were a client's frames all
+    /// acquires that wait for its own release, none would ever be answered.
+    pub fn admit(&mut self, from: Caller, kind: Kind) -> bool {
         let Some(conn) = self.get(from.conn) else { return false };
         conn.unanswered += 1;
         conn.unanswered_bytes += u64::from(from.bytes);
-        conn.unanswered <= CREDIT_FRAMES && conn.unanswered_bytes <= u64::from(CREDIT_BYTES)
+        let gives_back = [LockRelease::KIND, QueueAck::KIND, QueueNack::KIND, SessionClose::KIND]
+            .contains(&kind);
+        let reserved =
+            if gives_back { (CREDIT_FRAMES_RESERVED, CREDIT_BYTES_RESERVED) } else { (0, 0) };
+        conn.unanswered <= CREDIT_FRAMES + reserved.0
+            && conn.unanswered_bytes <= u64::from(CREDIT_BYTES + reserved.1)
     }
 
     /// A frame is answered, or will never be: its credit comes back. False: the connection is gone.
@@ -187,6 +197,7 @@ impl Replies<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wire::message::{CachePut, LockAcquire};
 
     #[test]
     fn an_answer_never_reaches_the_next_user_of_a_place() {
@@ -207,18 +218,18 @@ mod tests {
         let conn = ConnId { index: 3, generation: 0 };
         let caller = |request| Caller { conn, request, bytes };
         conns.open(conn);
-        (0..full).for_each(|at| assert!(conns.admit(caller(u64::from(at)))));
-        assert!(!conns.admit(caller(5000)));
+        (0..full).for_each(|at| assert!(conns.admit(caller(u64::from(at)), CachePut::KIND)));
+        assert!(!conns.admit(caller(5000), CachePut::KIND));
         let mut replies = Replies { conns: &mut conns, outbox: &mut outbox };
         replies.error(caller(5000), Code::Busy, Hint::retry(1));
         assert!(
-            !conns.admit(caller(5001)),
+            !conns.admit(caller(5001), CachePut::KIND),
             "a refusal gives back only what the refused frame took"
         );
         let mut replies = Replies { conns: &mut conns, outbox: &mut outbox };
         replies.error(caller(5001), Code::Busy, Hint::retry(1));
         replies.done(caller(0), 1, Index(1));
-        assert!(conns.admit(caller(5002)));
+        assert!(conns.admit(caller(5002), CachePut::KIND));
     }
 
     #[test]
@@ -229,5 +240,18 @@ mod tests {
     #[test]
     fn credit_in_bytes_is_used_up_and_comes_back_with_answers() {
         use_up(4, CREDIT_BYTES / 4);
+    }
+
+    #[test]
+    fn a_release_is_admitted_when_acquires_used_the_credit_up_but_not_without_bound() {
+        let mut conns = Conns::default();
+        let conn = ConnId { index: 0, generation: 0 };
+        let caller = |request: u32| Caller { conn, request: request.into(), bytes: 100 };
+        conns.open(conn);
+        (0..CREDIT_FRAMES).for_each(|n| assert!(conns.admit(caller(n), LockAcquire::KIND)));
+        for n in 0..CREDIT_FRAMES_RESERVED {
+            assert!(conns.admit(caller(CREDIT_FRAMES + n), LockRelease::KIND));
+        }
+        assert!(!conns.admit(caller(9_000), LockRelease::KIND));
     }
 }
