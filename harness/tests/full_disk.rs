@@ -108,6 +108,7 @@ fn fill(test: &str, mebibytes: u32, segments_max: &str, says: &str) {
         keep: Keep::Nothing,
         flags: flags.map(String::from).into(),
         cpus: Vec::new(),
+        homes: Vec::new(),
     })
     .expect("three nodes start");
     let servers: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();

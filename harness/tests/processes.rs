@@ -32,6 +32,7 @@ fn start(test: &str, cores: u32) -> Cluster {
         keep: Keep::Nothing,
         flags: Vec::new(),
         cpus: Vec::new(),
+        homes: Vec::new(),
     };
     Cluster::start(config).expect("three nodes start")
 }
@@ -52,6 +53,7 @@ fn load_config(seconds: u64) -> LoadConfig {
         rate: None,
         cpus: Vec::new(),
         seed: 7,
+        patience: Default::default(),
     }
 }
 

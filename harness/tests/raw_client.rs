@@ -45,6 +45,7 @@ fn a_client_made_from_the_document_alone_is_served_by_every_node() {
         keep: Keep::Nothing,
         flags: Vec::new(),
         cpus: Vec::new(),
+        homes: Vec::new(),
     })
     .expect("three nodes start");
     let servers: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();

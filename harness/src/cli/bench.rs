@@ -35,12 +35,7 @@ pub(super) fn interrupts() -> Arc<AtomicBool> {
 
 /// Where the nodes' data goes, and whether it is ours to remove.
 pub(super) fn data_dir(arguments: &ClusterArguments) -> Result<PathBuf, Failure> {
-    let dir = arguments.data_dir.clone().unwrap_or_else(|| {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
-        let base = if target.is_dir() { target.join("tercet-bench") } else { "bench-data".into() };
-        base.join(std::process::id().to_string())
-    });
-    fs::create_dir_all(&dir).map_err(|why| Failure::File { path: dir.clone(), why })?;
+    let dir = beneath(arguments.data_dir.clone())?;
     if file_system(&dir) == "tmpfs" {
         eprintln!(
             "warning: {} is in memory (tmpfs): nothing is durable there, and the figures mean \
@@ -48,6 +43,17 @@ pub(super) fn data_dir(arguments: &ClusterArguments) -> Result<PathBuf, Failure>
             dir.display()
         );
     }
+    Ok(dir)
+}
+
+/// The directory that was named, else a new one where things are built; made if it is not there.
+pub(super) fn beneath(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let dir = named.unwrap_or_else(|| {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+        let base = if target.is_dir() { target.join("tercet-bench") } else { "bench-data".into() };
+        base.join(std::process::id().to_string())
+    });
+    fs::create_dir_all(&dir).map_err(|why| Failure::File { path: dir.clone(), why })?;
     Ok(dir)
 }
 
@@ -77,6 +83,7 @@ pub(super) fn cluster_config(
         keep: if arguments.keep { Keep::Data } else { Keep::Nothing },
         flags,
         cpus: placement.nodes.clone(),
+        homes: Vec::new(),
     };
     (config, placement)
 }

@@ -29,6 +29,7 @@ pub(super) fn run(arguments: &RunArguments, flags: Vec<String>) -> Result<u64, F
             rate: arguments.rate,
             cpus: Vec::new(),
             seed: 0,
+            patience: Default::default(),
         })?;
     }
     bench.weigh();

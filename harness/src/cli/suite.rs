@@ -79,6 +79,7 @@ pub(super) fn suite(arguments: &SuiteArguments, flags: Vec<String>) -> Result<u6
                 rate: None,
                 cpus: Vec::new(),
                 seed: 0,
+                patience: Default::default(),
             })?;
             warmup = pace.warmup;
         }

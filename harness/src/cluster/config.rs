@@ -1,6 +1,7 @@
 //! What a cluster is made of, and why it may not run.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
@@ -25,6 +26,17 @@ pub struct ClusterConfig {
     pub flags: Vec<String>,
     /// The CPUs of each node, in order; shorter or empty = not pinned.
     pub cpus: Vec<Vec<usize>>,
+    /// Where each node lives, in order; empty = all on this machine's loopback.
+    pub homes: Vec<Home>,
+}
+
+/// An address of a node's own, and how to start a program there.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// The address.
+    pub ip: IpAddr,
+    /// The program that starts another there, and its arguments: `ip netns exec NAME`.
+    pub enter: Vec<String>,
 }
 
 /// What becomes of the data when a cluster ends.

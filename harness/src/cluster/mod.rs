@@ -21,18 +21,19 @@ mod system;
 mod tests;
 pub mod weigh;
 
-pub use config::{ClusterConfig, ClusterError, Keep};
+pub use config::{ClusterConfig, ClusterError, Home, Keep};
 pub use system::file_system;
 
 use ask::{Ask, Topology};
 use launch::{Launch, beside_us};
+use rustix::process::Signal;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use system::{addresses, terminate};
+use system::{addresses, addresses_at, terminate};
 use weigh::{Weight, disk_bytes};
 
 /// How long a node may take to start, a cluster to find its leaders.
@@ -86,7 +87,11 @@ impl Cluster {
         assert!(config.nodes > 0, "a cluster has at least one node");
         let tercetd = config.tercetd.clone().or_else(|| beside_us("tercetd"));
         let tercetd = tercetd.ok_or(ClusterError::NoServer)?;
-        let ports = addresses(config.nodes, config.first_port)
+        let ports = match config.homes.as_slice() {
+            [] => addresses(config.nodes, config.first_port),
+            homes => Ok(addresses_at(homes)),
+        };
+        let ports = ports
             .map_err(|why| ClusterError::Io { what: "binding the nodes' ports".into(), why })?;
         let (clients, https) = ports.split_at(config.nodes as usize);
         let nodes: Vec<Process> = (1..=config.nodes)
@@ -127,6 +132,26 @@ impl Cluster {
     /// Where clients connect, dead nodes too.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(|node| node.address).collect()
+    }
+
+    /// Where the nodes' data and logs are.
+    pub fn data_dir(&self) -> &Path {
+        &self.config.data_dir
+    }
+
+    /// Leaves the data and the logs where they are, whatever was configured.
+    pub fn keep(&mut self) {
+        self.config.keep = Keep::Data;
+    }
+
+    /// Sends a signal to a node that runs.
+    ///
+    /// # Errors
+    /// [`ClusterError::Io`].
+    pub fn signal(&self, node: u32, signal: Signal) -> Result<(), ClusterError> {
+        let Some(child) = &self.process(node).child else { return Ok(()) };
+        let io = |why| ClusterError::Io { what: format!("a signal to node {node}"), why };
+        system::signal(child, signal).map_err(io)
     }
 
     /// The process id of a node that runs.
@@ -186,9 +211,13 @@ impl Cluster {
         let dir = &process.data_dir;
         let io = |what: &str, why| ClusterError::Io { what: format!("{what} of node {node}"), why };
         fs::create_dir_all(dir).map_err(|why| io("making the data directory", why))?;
+        let home = self.config.homes.get(node as usize - 1);
+        let mut words = home.map_or_else(Vec::new, |home| home.enter.clone());
+        words.push(self.tercetd.to_string_lossy().into_owned());
+        words.extend(self.arguments(process, flags));
         let launch = Launch {
-            program: self.tercetd.clone(),
-            arguments: self.arguments(process, flags),
+            program: PathBuf::from(words.remove(0)),
+            arguments: words,
             log: process.log.clone(),
             cpus: self.config.cpus.get(node as usize - 1).cloned().unwrap_or_default(),
         };

@@ -1,5 +1,7 @@
 //! Ports, signals and file systems.
 
+use super::Home;
+use rustix::process::Signal;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -7,15 +9,28 @@ use std::process::Child;
 
 /// With fixed ports: how far the HTTP ports are above the clients'.
 const HTTP_ABOVE: u32 = 80;
+/// Where clients connect to a node with an IP address of its own.
+const CLIENTS_PORT: u16 = 7400;
 
 /// Asks a process to end.
 pub(super) fn terminate(child: &Child) -> io::Result<()> {
+    signal(child, Signal::TERM)
+}
+
+/// Sends a signal to a process; one that is gone needs none.
+pub(super) fn signal(child: &Child, signal: Signal) -> io::Result<()> {
     let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("a process id out of range"))?;
-    match rustix::process::kill_process(pid, rustix::process::Signal::TERM) {
+    match rustix::process::kill_process(pid, signal) {
         Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Addresses for the nodes' clients, then for their HTTP, where each node has an IP address of its own.
+pub(super) fn addresses_at(homes: &[Home]) -> Vec<SocketAddr> {
+    let at = |port: u16| homes.iter().map(move |home| SocketAddr::new(home.ip, port));
+    at(CLIENTS_PORT).chain(at(CLIENTS_PORT + HTTP_ABOVE as u16)).collect()
 }
 
 /// Addresses for the nodes' clients, then for their HTTP.

@@ -34,6 +34,10 @@ pub(super) enum Phase {
 pub(super) struct Session {
     pub id: SessionId,
     pub window: Window,
+    /// When its last known sign of life left: it lives for its time to live from here, and maybe no longer.
+    pub alive_ns: u64,
+    /// When the last heartbeat left whose answer promised a whole time to live.
+    pub promised_ns: Option<u64>,
 }
 
 /// One connection.
@@ -47,6 +51,8 @@ pub(super) struct Conn {
     pub dirty: bool,
     /// The part of a frame that arrived.
     pub partial: Vec<u8>,
+    /// When something arrived last, or the socket stood again.
+    pub heard_ns: u64,
 }
 
 /// Everything but the ring.
@@ -59,6 +65,9 @@ pub(super) struct Core {
     pub measure_ns: std::ops::Range<u64>,
     pub conns: Vec<Conn>,
     pub sessions: Vec<Session>,
+    /// Sessions that were given up, with their shard: what they hold is given back at the end.
+    pub ended: Vec<(u32, SessionId)>,
+    pub session_ttl_ms: u32,
     pub slots: Vec<Slot>,
     /// Slots of a connection while lines are written beforehand, and after that.
     pub fill_depth: usize,
@@ -115,6 +124,8 @@ impl Core {
             measure_ns: u64::MAX..u64::MAX,
             conns: Vec::new(),
             sessions: sessions.collect(),
+            ended: Vec::new(),
+            session_ttl_ms: config.patience.session_ttl_ms,
             slots: Vec::new(),
             fill_depth,
             depth: config.depth,
@@ -156,6 +167,7 @@ impl Core {
                 out: Vec::new(),
                 dirty: false,
                 partial: Vec::new(),
+                heard_ns: 0,
             });
             for at in 0..slots_each {
                 let session = first + if contended { at as u32 } else { 0 };
@@ -329,11 +341,13 @@ impl Session {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&chance.next().to_le_bytes());
         id[8..].copy_from_slice(&chance.next().to_le_bytes());
-        Session { id, window: Window::default() }
+        Session { id, window: Window::default(), alive_ns: 0, promised_ns: None }
     }
 
     /// Another session in its place: the old one ended.
-    pub fn renew(&mut self, first: u64, second: u64) {
+    pub fn renew(&mut self, first: u64, second: u64, now_ns: u64) {
+        self.alive_ns = now_ns;
+        self.promised_ns = None;
         self.id[..8].copy_from_slice(&first.to_le_bytes());
         self.id[8..].copy_from_slice(&second.to_le_bytes());
         self.window = Window::default();

@@ -2,7 +2,7 @@
 
 use super::core::{Core, Phase};
 use super::finish::finish;
-use super::replies::HEARTBEAT;
+use super::replies::heartbeat;
 use super::router::{Found, Job, Router, topology};
 use super::{CONNECT_MAX, Go, Listener, LoadConfig, LoadError, LoadReport, Progress};
 use crate::cluster::launch::take_cpus;
@@ -23,8 +23,6 @@ const TURN_MAX: Duration = Duration::from_millis(50);
 const TURN_DOWN_MAX: Duration = Duration::from_millis(2);
 /// Between two words about progress.
 const PROGRESS_EVERY_NS: u64 = 100_000_000;
-/// Between two heartbeats of each session.
-const HEARTBEAT_EVERY_NS: u64 = 5_000_000_000;
 /// How long slots may take to give back what they hold.
 const WIND_DOWN_NS: u64 = 20_000_000_000;
 /// Lines must be written in this time.
@@ -61,13 +59,17 @@ pub(super) fn run(
         config,
         core: Core::new(config, shards, run),
         streams: Streams::new(CORE_SIZES, config.connections)?,
-        router: Router::start(addresses.to_vec(), config.connections),
+        router: Router::start(
+            addresses.to_vec(),
+            config.connections,
+            config.patience.session_ttl_ms,
+        ),
         since: Instant::now(),
         down: config.connections,
         phase_end_ns: 0,
         arrival_next: 0,
         arrivals_from_ns: 0,
-        heartbeat_at_ns: HEARTBEAT_EVERY_NS,
+        heartbeat_at_ns: 0,
         progress_at_ns: 0,
     };
     drive.connect()?;
@@ -98,6 +100,11 @@ fn shards(addresses: &[SocketAddr]) -> Result<u32, LoadError> {
     Err(LoadError::NoCluster)
 }
 
+/// A length in nanoseconds; a very long one is cut.
+fn nanos(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX).min(u64::MAX / 4)
+}
+
 impl Drive<'_> {
     /// Makes all connections.
     fn connect(&mut self) -> Result<(), LoadError> {
@@ -108,19 +115,43 @@ impl Drive<'_> {
         while self.down > 0 {
             let wait_max = until.saturating_duration_since(Instant::now());
             let found = self.router.wait(wait_max).ok_or(LoadError::NoCluster)?;
-            self.attach(found)?;
+            self.seat(found)?;
         }
         Ok(())
     }
 
-    fn ask_for(&self, conn: usize) {
+    fn ask_for(&mut self, conn: usize) {
+        let now_ns = self.clock();
         let it = &self.core.conns[conn];
+        for session in it.sessions.clone() {
+            let session = &mut self.core.sessions[session as usize];
+            if session.alive_ns == 0 {
+                session.alive_ns = now_ns;
+            }
+        }
         let ids = it.sessions.clone().map(|session| self.core.sessions[session as usize].id);
         self.router.ask(Job { conn, shard: it.shard, sessions: ids.collect() });
     }
 
+    /// A connection stands again: goes on with it, unless its sessions may have ended meanwhile.
     fn attach(&mut self, found: Found) -> Result<(), LoadError> {
-        self.streams.attach(found.conn, found.stream.into())?;
+        self.core.now_ns = self.clock();
+        let ended = match found.stream {
+            None => self.core.sessions_refused(found.conn),
+            Some(_) => self.core.guard_ran_out(found.conn),
+        };
+        if ended {
+            // Not attached, so there is nothing to close.
+            self.core.to_close.retain(|conn| *conn as usize != found.conn);
+            self.ask_for(found.conn);
+            return Ok(());
+        }
+        self.seat(found)
+    }
+
+    fn seat(&mut self, found: Found) -> Result<(), LoadError> {
+        let Some(stream) = found.stream else { return Err(LoadError::NoCluster) };
+        self.streams.attach(found.conn, stream.into())?;
         self.down -= 1;
         self.core.on_up(found.conn);
         Ok(())
@@ -151,8 +182,8 @@ impl Drive<'_> {
         let core = &mut self.core;
         core.phase = Phase::Warm;
         core.ops = 0;
-        let warmup = u64::try_from(self.config.warmup.as_nanos()).unwrap_or(u64::MAX / 4);
-        let measure = u64::try_from(self.config.measure.as_nanos()).unwrap_or(u64::MAX / 4);
+        let warmup = nanos(self.config.warmup);
+        let measure = nanos(self.config.measure);
         let from = core.now_ns + warmup;
         core.measure_ns = from..from + measure;
         core.record.begin(from);
@@ -189,7 +220,8 @@ impl Drive<'_> {
             }
         }
         if self.core.now_ns >= self.heartbeat_at_ns {
-            self.heartbeat_at_ns = self.core.now_ns + HEARTBEAT_EVERY_NS;
+            self.heartbeat_at_ns = self.core.now_ns + nanos(self.config.patience.heartbeat_every);
+            self.close_silent()?;
             self.heartbeats();
         }
         if self.core.now_ns >= self.progress_at_ns {
@@ -272,16 +304,29 @@ impl Drive<'_> {
         }
     }
 
+    /// Gives up connections whose node says nothing, not even to heartbeats: it may be stopped, or cut
+    /// off, and the kernel would wait for minutes.
+    fn close_silent(&mut self) -> Result<(), LoadError> {
+        let silence_max = nanos(self.config.patience.silence_max);
+        for number in 0..self.core.conns.len() {
+            let conn = &self.core.conns[number];
+            if conn.up && self.core.now_ns.saturating_sub(conn.heard_ns) > silence_max {
+                self.streams.close(number)?;
+            }
+        }
+        Ok(())
+    }
+
     fn heartbeats(&mut self) {
         for number in 0..self.core.conns.len() {
             let conn = &mut self.core.conns[number];
             if !conn.up {
                 continue;
             }
-            for session in conn.sessions.clone() {
-                let session = self.core.sessions[session as usize].id;
-                let header =
-                    Header { shard: conn.shard, ..Header::new(Heartbeat::KIND, HEARTBEAT) };
+            for number in conn.sessions.clone() {
+                let session = self.core.sessions[number as usize].id;
+                let request = heartbeat(number, self.core.now_ns);
+                let header = Header { shard: conn.shard, ..Header::new(Heartbeat::KIND, request) };
                 wire::frame(&mut conn.out, &header, |out| Heartbeat { session }.encode(out));
             }
             if !std::mem::replace(&mut conn.dirty, true) {
@@ -353,6 +398,7 @@ impl Drive<'_> {
             }
             match event {
                 Event::Received(bytes) => {
+                    core.conns[conn].heard_ns = core.now_ns;
                     if core.on_bytes(conn, bytes).is_err() {
                         core.record.error("nonsense");
                         broken.push(conn);

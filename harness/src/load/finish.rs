@@ -1,10 +1,10 @@
 //! After the load: sessions are closed, so that nothing of it stays held, and queues drained, so that
 //! the check can say that nothing was lost.
 
+use super::LoadError;
 use super::SessionId;
 use super::core::Core;
 use super::router::{leader, topology};
-use super::{LoadError, SESSION_TTL_MS};
 use crate::cluster::ask::{Ask, AskError};
 use std::net::SocketAddr;
 use std::thread::sleep;
@@ -27,15 +27,17 @@ pub(super) fn finish(core: &mut Core, addresses: &[SocketAddr]) -> Result<u64, L
     let until = Instant::now() + FINISH_MAX;
     let mut drained = 0;
     for shard in shards {
-        let sessions: Vec<SessionId> = core
+        let mut sessions: Vec<SessionId> = core
             .conns
             .iter()
             .filter(|conn| conn.shard == shard)
             .flat_map(|conn| conn.sessions.clone())
             .map(|session| core.sessions[session as usize].id)
             .collect();
-        let drainer = drainer(core);
+        sessions.extend(core.ended.iter().filter(|it| it.0 == shard).map(|it| it.1));
         loop {
+            // A drain that broke off began calls under its session: the next one closes it.
+            let drainer = drainer(core);
             let tried = leader_of(addresses, shard, drainer).and_then(|mut ask| {
                 close(&mut ask, shard, &sessions)?;
                 match core.scenario.pushes() {
@@ -49,7 +51,10 @@ pub(super) fn finish(core: &mut Core, addresses: &[SocketAddr]) -> Result<u64, L
                     break;
                 }
                 Err(error) if Instant::now() > until => return Err(LoadError::Finish(error)),
-                Err(_) => sleep(TRY_EVERY),
+                Err(_) => {
+                    sessions.push(drainer);
+                    sleep(TRY_EVERY);
+                }
             }
         }
     }
@@ -91,7 +96,7 @@ fn close(ask: &mut Ask, shard: u32, sessions: &[SessionId]) -> Result<(), AskErr
 }
 
 fn drain(ask: &mut Ask, core: &mut Core, shard: u32, session: SessionId) -> Result<u64, AskError> {
-    let open = SessionOpen { session, ttl_ms: SESSION_TTL_MS };
+    let open = SessionOpen { session, ttl_ms: core.session_ttl_ms };
     ask.call(SessionOpen::KIND, shard, |out| open.encode(out))?;
     let mut sequence = 0;
     let mut drained = 0;

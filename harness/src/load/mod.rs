@@ -17,7 +17,8 @@
 //!
 //! A connection that breaks, or whose node does not lead any more, is given to the [`router`]; when it
 //! comes back all that was under way is sent again under the same sequences. Only what no retry
-//! makes good is an error.
+//! makes good is an error. A session whose guard ran out meanwhile is never opened again: a shard may
+//! have ended it and forgotten what it answered, so another takes its place ([`Patience`]).
 //!
 //! # Invariants
 //!
@@ -56,8 +57,6 @@ use std::time::Duration;
 /// A session's id.
 pub type SessionId = [u8; 16];
 
-/// How long a session outlives its last sign of life, in milliseconds: longer than any election.
-pub const SESSION_TTL_MS: u32 = 30_000;
 /// Connections times depth, at most.
 pub const SLOTS_MAX: usize = 65_536;
 /// Requests under way on one connection, at most: a session's window.
@@ -86,6 +85,30 @@ pub struct LoadConfig {
     pub cpus: Vec<usize>,
     /// Where chance begins.
     pub seed: u64,
+    /// How the clients bear what goes wrong.
+    pub patience: Patience,
+}
+
+/// How a client bears silence.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long a session outlives its last sign of life, in milliseconds.
+    pub session_ttl_ms: u32,
+    /// Between two heartbeats of each session.
+    pub heartbeat_every: Duration,
+    /// A connection that was silent for so long is made again; longer than between two heartbeats.
+    pub silence_max: Duration,
+}
+
+impl Default for Patience {
+    /// Sessions outlive any election, and only the kernel says that a node is gone.
+    fn default() -> Patience {
+        Patience {
+            session_ttl_ms: 30_000,
+            heartbeat_every: Duration::from_secs(5),
+            silence_max: Duration::MAX,
+        }
+    }
 }
 
 /// What a load came to.

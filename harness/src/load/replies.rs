@@ -1,9 +1,8 @@
 //! What comes back: answers to the checks and the record, refusals to where they can be made good.
 
-use super::SESSION_TTL_MS;
-use super::core::{Core, Phase};
+use super::core::{Core, Phase, Session};
 use super::slot::State;
-use crate::checks::Grant;
+use crate::checks::{Grant, Violation};
 use crate::scenario::Step;
 use wire::message::{Alive, Delivery, Done, Error, Value};
 use wire::{Code, Header};
@@ -14,8 +13,15 @@ const GIVE_UP_NS: u64 = 15_000_000_000;
 const RETRY_NS: u64 = 5_000_000;
 /// A shard that is unavailable on this connection for so many tries is looked for anew.
 const TRIES_HERE: u32 = 20;
-/// Heartbeats carry this request id; nobody waits for them.
-pub(super) const HEARTBEAT: u64 = u64::MAX;
+/// Requests with this bit are heartbeats: of which session, and when it left ([`heartbeat`]).
+const HEARTBEAT: u64 = 1 << 63;
+/// Below the session in a heartbeat's request: milliseconds since the load began.
+const HEARTBEAT_MS_BITS: u32 = 40;
+
+/// The request id of a heartbeat that leaves now.
+pub(super) fn heartbeat(session: u32, now_ns: u64) -> u64 {
+    HEARTBEAT | u64::from(session) << HEARTBEAT_MS_BITS | now_ns / 1_000_000
+}
 
 impl Core {
     /// Bytes arrived on a connection. An error says that they are no frames of ours: close it.
@@ -48,8 +54,8 @@ impl Core {
         header: &Header,
         body: &[u8],
     ) -> Result<(), wire::WireError> {
-        if header.kind == Alive::KIND || header.request == HEARTBEAT {
-            return Ok(());
+        if header.request & HEARTBEAT != 0 {
+            return self.on_alive(conn, header, body);
         }
         let index = header.request as u32;
         let Some(slot) = self.slots.get(index as usize) else {
@@ -73,14 +79,43 @@ impl Core {
         self.on_answer(index, body)
     }
 
+    /// How long a session outlives its last sign of life, in nanoseconds.
+    fn ttl_ns(&self) -> u64 {
+        u64::from(self.session_ttl_ms) * 1_000_000
+    }
+
+    /// A heartbeat was answered: its session lives on, if the answer names its shard.
+    fn on_alive(
+        &mut self,
+        conn: usize,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), wire::WireError> {
+        if header.kind != Alive::KIND {
+            return Ok(());
+        }
+        let alive = Alive::decode(body)?;
+        let request = header.request & !HEARTBEAT;
+        let session = (request >> HEARTBEAT_MS_BITS) as u32;
+        let sent_ns = (request & ((1 << HEARTBEAT_MS_BITS) - 1)) * 1_000_000;
+        let conn = &self.conns[conn];
+        if conn.sessions.contains(&session) && named(alive.shards, conn.shard) {
+            let session = &mut self.sessions[session as usize];
+            session.alive_ns = session.alive_ns.max(sent_ns);
+            session.promised_ns = session.promised_ns.max(Some(sent_ns));
+        }
+        Ok(())
+    }
+
     /// All went well.
     fn on_answer(&mut self, index: u32, body: &[u8]) -> Result<(), wire::WireError> {
+        let ttl_ns = self.ttl_ns();
         let slot = &mut self.slots[index as usize];
         let verdict = match slot.step {
             Step::Acquire => {
                 let done = Done::decode(body)?;
                 slot.fence = done.token;
-                let until_ns = slot.sent_ns + u64::from(SESSION_TTL_MS) * 1_000_000;
+                let until_ns = slot.sent_ns + ttl_ns;
                 self.check_locks.granted(Grant {
                     name: slot.lock,
                     holder: index + 1,
@@ -149,7 +184,14 @@ impl Core {
                 slot.state = State::Later(self.now_ns + wait_ns.max(RETRY_NS));
                 self.waiting.push(index);
             }
-            Some(Code::SessionUnknown) => self.session_ended(index),
+            Some(Code::SessionUnknown) => {
+                let session = slot.session;
+                if self.is_guarded(session) {
+                    self.ended_early(session);
+                }
+                self.session_ended(index, Code::SessionUnknown.slug());
+            }
+            Some(code) if late => self.session_ended(index, code.slug()),
             Some(code) => self.fail(index, code.slug()),
             None => self.fail(index, "unknown-code"),
         }
@@ -163,9 +205,9 @@ impl Core {
         }
     }
 
-    /// The session is gone, and all that it held: everything of it fails, and it begins anew on a new
-    /// connection.
-    fn session_ended(&mut self, index: u32) {
+    /// The session is gone, or given up with what it may hold: everything of it fails, and it begins
+    /// anew on a new connection.
+    fn session_ended(&mut self, index: u32, why: &str) {
         let session = self.slots[index as usize].session;
         let (first, second) = (self.draw(), self.draw());
         self.reroute(index);
@@ -178,10 +220,12 @@ impl Core {
             if slot.state != State::Idle {
                 slot.state = State::Idle;
                 slot.sequence = 0;
-                self.record.error(Code::SessionUnknown.slug());
+                self.record.error(why);
             }
         }
-        self.sessions[session as usize].renew(first, second);
+        let shard = self.conns[self.slots[index as usize].conn as usize].shard;
+        self.ended.push((shard, self.sessions[session as usize].id));
+        self.sessions[session as usize].renew(first, second, self.now_ns);
         for other in 0..self.slots.len() as u32 {
             if self.slots[other as usize].session == session {
                 self.slots[other as usize].step = self.first();
@@ -249,9 +293,57 @@ impl Core {
         it.shard
     }
 
+    /// Whether a session of the connection may have ended unseen. Then it begins anew, and the
+    /// connection must be made once more: this one opened it again.
+    pub fn guard_ran_out(&mut self, conn: usize) -> bool {
+        let ttl_ns = self.ttl_ns();
+        let now_ns = self.now_ns;
+        self.end_sessions(conn, "guard-ran-out", |it| now_ns >= it.alive_ns.saturating_add(ttl_ns))
+    }
+
+    /// A session of the connection could not be opened again: it has ended, and all of them begin anew.
+    pub fn sessions_refused(&mut self, conn: usize) -> bool {
+        let sessions = self.conns[conn].sessions.clone();
+        if sessions.clone().all(|session| self.is_guarded(session)) {
+            self.ended_early(sessions.start);
+        }
+        let now_ns = self.now_ns;
+        // A renewed one lives since now.
+        self.end_sessions(conn, Code::SessionUnknown.slug(), |it| it.alive_ns < now_ns)
+    }
+
+    fn end_sessions(&mut self, conn: usize, why: &str, ends: impl Fn(&Session) -> bool) -> bool {
+        let mut any = false;
+        let each = self.slots.len() / self.conns.len();
+        for index in conn * each..(conn + 1) * each {
+            if ends(&self.sessions[self.slots[index].session as usize]) {
+                self.session_ended(index as u32, why);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Whether an answered heartbeat promised that the session still lives.
+    fn is_guarded(&self, session: u32) -> bool {
+        let promised = self.sessions[session as usize].promised_ns;
+        promised.is_some_and(|from_ns| self.now_ns < from_ns + self.ttl_ns())
+    }
+
+    fn ended_early(&mut self, session: u32) {
+        let promised_ns = self.sessions[session as usize].promised_ns.unwrap_or_default();
+        let since_ms = self.now_ns.saturating_sub(promised_ns) / 1_000_000;
+        let ttl_ms = self.session_ttl_ms;
+        let what = format!(
+            "session {session} ended {since_ms} ms after a heartbeat that gave it {ttl_ms} ms"
+        );
+        self.violations.take(Err(Violation { rule: "session-ended-early", what }));
+    }
+
     /// The connection stands again: sends all that is under way.
     pub fn on_up(&mut self, conn: usize) {
         self.conns[conn].up = true;
+        self.conns[conn].heard_ns = self.now_ns;
         let each = self.slots.len() / self.conns.len();
         for index in conn * each..(conn + 1) * each {
             let slot = &mut self.slots[index];
@@ -260,9 +352,17 @@ impl Core {
             }
             let late = self.now_ns.saturating_sub(slot.begun_ns) > GIVE_UP_NS;
             match late {
-                true => self.fail(index as u32, "given-up"),
+                true => {
+                    self.session_ended(index as u32, "given-up");
+                    return;
+                }
                 false => self.send(index as u32),
             }
         }
     }
+}
+
+/// Whether a list of little-endian shards names `shard`.
+fn named(shards: &[u8], shard: u32) -> bool {
+    shards.chunks_exact(4).any(|four| four == shard.to_le_bytes())
 }

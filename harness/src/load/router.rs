@@ -1,12 +1,13 @@
 //! Finding the leader again: a thread beside the generator, so that a node that died stops only
 //! the connections that spoke to it.
 
-use super::{SESSION_TTL_MS, SessionId};
+use super::SessionId;
 use crate::cluster::ask::{Ask, AskError, Topology};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
+use wire::Code;
 use wire::message::{Done, SessionOpen};
 use wire::topology::engine_of_group;
 
@@ -27,12 +28,12 @@ pub struct Job {
     pub sessions: Vec<SessionId>,
 }
 
-/// A connection that has it.
+/// A connection that has it, or never will.
 pub struct Found {
     /// The connection.
     pub conn: usize,
-    /// The socket, past the hello.
-    pub stream: TcpStream,
+    /// The socket, past the hello; none = a session has ended, and can't be opened again.
+    pub stream: Option<TcpStream>,
 }
 
 /// The thread and its two queues, both bounded by the number of connections.
@@ -44,11 +45,11 @@ pub struct Router {
 
 impl Router {
     /// Starts the thread for at most `connections` jobs at a time.
-    pub fn start(addresses: Vec<SocketAddr>, connections: usize) -> Router {
+    pub fn start(addresses: Vec<SocketAddr>, connections: usize, session_ttl_ms: u32) -> Router {
         let (jobs, to_do) = sync_channel(connections);
         let (done, found) = sync_channel(connections);
         let thread = std::thread::Builder::new().name("router".into());
-        let thread = thread.spawn(move || work(&addresses, &to_do, &done));
+        let thread = thread.spawn(move || work(addresses, session_ttl_ms, &to_do, &done));
         let thread = thread.expect("a process may have one more thread");
         Router { jobs: Some(jobs), found, thread: Some(thread) }
     }
@@ -80,7 +81,12 @@ impl Drop for Router {
     }
 }
 
-fn work(addresses: &[SocketAddr], to_do: &Receiver<Job>, done: &SyncSender<Found>) {
+fn work(
+    mut addresses: Vec<SocketAddr>,
+    session_ttl_ms: u32,
+    to_do: &Receiver<Job>,
+    done: &SyncSender<Found>,
+) {
     let mut pending: Vec<Job> = Vec::new();
     loop {
         if pending.is_empty() {
@@ -97,13 +103,18 @@ fn work(addresses: &[SocketAddr], to_do: &Receiver<Job>, done: &SyncSender<Found
             }
         }
         let before = pending.len();
-        if let Some(topology) = topology(addresses) {
-            pending.retain(|job| match connect(&topology, job) {
-                Ok(stream) => done.send(Found { conn: job.conn, stream }).is_err(),
+        if let Some(topology) = topology(&addresses) {
+            pending.retain(|job| match connect(&topology, job, session_ttl_ms) {
+                Ok(stream) => done.send(Found { conn: job.conn, stream: Some(stream) }).is_err(),
+                Err(AskError::Refused { code: Some(Code::SessionUnknown), .. }) => {
+                    done.send(Found { conn: job.conn, stream: None }).is_err()
+                }
                 Err(_) => true,
             });
         }
         if pending.len() == before {
+            // A node that is cut off may name leaders of long ago: ask another first.
+            addresses.rotate_left(1);
             sleep(ROUND_EVERY);
         }
     }
@@ -125,11 +136,11 @@ pub fn topology(addresses: &[SocketAddr]) -> Option<Topology> {
 }
 
 /// Connects to the engine that leads `job.shard` and opens the sessions there.
-fn connect(topology: &Topology, job: &Job) -> Result<TcpStream, AskError> {
+fn connect(topology: &Topology, job: &Job, ttl_ms: u32) -> Result<TcpStream, AskError> {
     let (mut ask, _) = leader(topology, job.shard, job.sessions[0])?;
     for some in job.sessions.chunks(OPENS_AT_ONCE) {
         for session in some {
-            let open = SessionOpen { session: *session, ttl_ms: SESSION_TTL_MS };
+            let open = SessionOpen { session: *session, ttl_ms };
             ask.tell(SessionOpen::KIND, job.shard, |out| open.encode(out))?;
         }
         for _ in some {

@@ -16,6 +16,7 @@ fn config(scenario: Scenario, connections: usize, depth: usize) -> LoadConfig {
         rate: None,
         cpus: Vec::new(),
         seed: 1,
+        patience: Default::default(),
     }
 }
 

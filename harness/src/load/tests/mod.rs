@@ -18,6 +18,7 @@ fn config(scenario: Scenario) -> LoadConfig {
         rate: None,
         cpus: Vec::new(),
         seed: 7,
+        patience: Default::default(),
     }
 }
 
