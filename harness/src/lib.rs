@@ -10,6 +10,7 @@
 //! - [`scenario`]: what the connections do, step by step.
 //! - [`floor`]: what physics allows, measured on the same ring code and the same disk.
 //! - [`report`]: figures beside targets and floors, as a table, JSON, Markdown and a picture.
+//! - [`chaos`]: real nodes under faults and load: killed, stopped, cut off, without room.
 //! - [`cli`]: the commands of `tercet-bench`.
 //!
 //! # Invariants
@@ -21,6 +22,8 @@
 pub mod checks;
 pub mod sim;
 
+#[cfg(feature = "bench")]
+pub mod chaos;
 #[cfg(feature = "bench")]
 pub mod cli;
 #[cfg(feature = "bench")]

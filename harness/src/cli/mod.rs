@@ -1,10 +1,12 @@
 //! The commands of `tercet-bench`.
 
 mod bench;
+mod chaos;
 mod nodes;
 mod run;
 mod suite;
 
+use crate::chaos::ChaosError;
 use crate::cluster::ClusterError;
 use crate::cluster::launch::{LAUNCH, become_program};
 use crate::cluster::place::Pin;
@@ -17,6 +19,8 @@ use std::process::ExitCode;
 
 /// A promise was broken.
 const EXIT_VIOLATED: u8 = 3;
+/// Faults that were asked for can't be done here.
+const EXIT_NOT_RUN: u8 = 4;
 /// The run was stopped from outside.
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -73,6 +77,8 @@ enum Command {
     /// Start local nodes and keep them until Ctrl-C.
     #[command(visible_alias = "up")]
     Nodes(NodesArguments),
+    /// Kill, stop and cut off local nodes under load, fill their disks, and check what they promise.
+    Chaos(chaos::ChaosArguments),
 }
 
 /// The cluster, for all commands.
@@ -209,6 +215,15 @@ enum Failure {
     /// The picture.
     #[error("{0}")]
     Picture(String),
+    /// The faults.
+    #[error(transparent)]
+    Chaos(#[from] ChaosError),
+    /// What did not come back.
+    #[error("after the faults: {0}")]
+    Unhealed(String),
+    /// What this machine does not allow.
+    #[error("NOT RUN on this machine (see above; --faults leaves faults out): {0}")]
+    NotRun(String),
     /// Ctrl-C.
     #[error("interrupted; the nodes are stopped")]
     Interrupted,
@@ -228,6 +243,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run::run(run, words),
         Command::Suite(suite) => suite::suite(suite, words),
         Command::Nodes(nodes) => nodes::nodes(nodes),
+        Command::Chaos(chaos) => chaos::chaos(chaos, words),
     };
     match done {
         Ok(0) => ExitCode::SUCCESS,
@@ -238,9 +254,12 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             eprintln!("tercet-bench: {failure}");
             match failure {
-                Failure::Interrupted | Failure::Load { why: LoadError::Interrupted, .. } => {
+                Failure::Interrupted
+                | Failure::Chaos(ChaosError::Interrupted)
+                | Failure::Load { why: LoadError::Interrupted, .. } => {
                     ExitCode::from(EXIT_INTERRUPTED)
                 }
+                Failure::NotRun(_) => ExitCode::from(EXIT_NOT_RUN),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -1,0 +1,293 @@
+//! Does what the schedule says to the processes, the links and the disks, and undoes it.
+
+use super::ChaosError;
+use super::disks::Disks;
+use super::namespaces::{Cut, Link, Network};
+use super::schedule::{Event, Fault};
+use crate::cluster::{Cluster, ClusterError, START_MAX};
+use rustix::process::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// What a node ends with whose disk is full.
+const EXIT_DISK_FULL: i32 = 28;
+/// A node that met a full disk may take so long to end, even when there is room again.
+const ENDING_MAX: Duration = Duration::from_secs(5);
+
+/// What a fault did, as long as it lasts.
+#[derive(Debug, Default)]
+struct Active {
+    /// Nodes that it killed.
+    killed: Vec<u32>,
+    /// Nodes that it stopped.
+    stopped: Vec<u32>,
+    cuts: BTreeSet<Cut>,
+    /// Nodes whose link it took down.
+    links: Vec<u32>,
+    /// Nodes whose disk it filled.
+    filled: Vec<u32>,
+}
+
+/// The hands on a cluster.
+pub struct Hands<'a> {
+    cluster: &'a mut Cluster,
+    network: Option<&'a mut Network>,
+    disks: Option<&'a Disks>,
+    nodes: u32,
+    active: BTreeMap<usize, Active>,
+    /// Nodes that ended by themselves because their disk was full, and wait for room.
+    waiting_for_room: BTreeSet<u32>,
+    /// Until when a node may end because its disk is or was full.
+    full_until: BTreeMap<u32, Option<Instant>>,
+    /// How often a node ended because its disk was full.
+    pub ended_full: u64,
+}
+
+impl<'a> Hands<'a> {
+    /// Hands that did nothing yet.
+    pub fn new(
+        cluster: &'a mut Cluster,
+        network: Option<&'a mut Network>,
+        disks: Option<&'a Disks>,
+    ) -> Hands<'a> {
+        let nodes = cluster.nodes().len() as u32;
+        Hands {
+            cluster,
+            network,
+            disks,
+            nodes,
+            active: BTreeMap::new(),
+            waiting_for_room: BTreeSet::new(),
+            full_until: BTreeMap::new(),
+            ended_full: 0,
+        }
+    }
+
+    /// Begins the fault number `index`. Gives what it hit, in words; none = there was nothing to hit.
+    ///
+    /// # Errors
+    /// [`ChaosError`].
+    pub fn begin(&mut self, index: usize, event: &Event) -> Result<Option<String>, ChaosError> {
+        let whom = self.whom(event);
+        let mut active = Active::default();
+        match event.fault {
+            Fault::KillLeader | Fault::KillFollower | Fault::KillMajority | Fault::KillAll => {
+                active.killed = self.living(&whom);
+                for node in &active.killed {
+                    self.cluster.kill(*node)?;
+                }
+            }
+            Fault::PauseLeader | Fault::PauseLong | Fault::PauseAll => {
+                active.stopped = self.living(&whom);
+                for node in &active.stopped {
+                    self.cluster.signal(*node, Signal::STOP)?;
+                }
+            }
+            Fault::CutLeader | Fault::CutHalves | Fault::CutLink | Fault::CutOneWay => {
+                active.cuts = self.cuts(event.fault, &whom);
+            }
+            Fault::LinkDown => {
+                let network = self.network.as_deref().expect("the fault was not left out");
+                for node in &whom {
+                    network.link(*node, Link::Down)?;
+                }
+                active.links.clone_from(&whom);
+            }
+            Fault::DiskFull => {
+                let disks = self.disks.expect("the fault was not left out");
+                for node in &whom {
+                    self.full_until.insert(*node, None);
+                    disks.fill(*node)?;
+                }
+                active.filled.clone_from(&whom);
+            }
+        }
+        let said = said(&active);
+        self.active.insert(index, active);
+        self.apply_cuts()?;
+        Ok(said)
+    }
+
+    /// Undoes the fault number `index`.
+    ///
+    /// # Errors
+    /// [`ChaosError`].
+    pub fn end(&mut self, index: usize) -> Result<(), ChaosError> {
+        let Some(active) = self.active.remove(&index) else { return Ok(()) };
+        for node in active.stopped {
+            self.cluster.signal(node, Signal::CONT)?;
+        }
+        self.apply_cuts()?;
+        for node in active.links {
+            if !self.active.values().any(|other| other.links.contains(&node)) {
+                let network = self.network.as_deref().expect("its link was taken down");
+                network.link(node, Link::Up)?;
+            }
+        }
+        for node in active.filled {
+            if !self.active.values().any(|other| other.filled.contains(&node)) {
+                self.disks.expect("its disk was filled").free(node)?;
+                self.full_until.insert(node, Some(Instant::now() + ENDING_MAX));
+            }
+        }
+        for node in active.killed {
+            if self.cluster.pid(node).is_none() {
+                self.cluster.spawn(node, &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks after nodes that end by themselves: a full disk is a reason, anything else is a failure.
+    /// Gives the nodes that ended.
+    ///
+    /// # Errors
+    /// [`ChaosError::Cluster`] when a node ended without a reason.
+    pub fn look(&mut self) -> Result<Vec<u32>, ChaosError> {
+        let mut ended = Vec::new();
+        for node in 1..=self.nodes {
+            match self.cluster.check(node) {
+                Ok(()) => {}
+                Err(ClusterError::Ended { status, .. })
+                    if status.code() == Some(EXIT_DISK_FULL) && self.may_be_full(node) =>
+                {
+                    self.waiting_for_room.insert(node);
+                    ended.push(node);
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+        self.ended_full += ended.len() as u64;
+        let has_room = |node: &u32| !self.active.values().any(|it| it.filled.contains(node));
+        let ready: Vec<u32> = self.waiting_for_room.iter().copied().filter(has_room).collect();
+        for node in ready {
+            self.waiting_for_room.remove(&node);
+            if self.cluster.pid(node).is_none() {
+                self.cluster.spawn(node, &[])?;
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Undoes everything and waits until every node is ready and every shard is led.
+    ///
+    /// # Errors
+    /// [`ChaosError`], also when they are not in time.
+    pub fn heal(&mut self) -> Result<(), ChaosError> {
+        for index in self.active.keys().copied().collect::<Vec<_>>() {
+            self.end(index)?;
+        }
+        for node in 1..=self.nodes {
+            self.look()?;
+            self.ready(node)?;
+        }
+        self.cluster.wait_leaders()?;
+        Ok(())
+    }
+
+    /// Waits for a node. A node that ran all the time is given as long as one that was just started: it
+    /// may have been stopped or cut off until now.
+    fn ready(&mut self, node: u32) -> Result<(), ChaosError> {
+        let until = Instant::now() + START_MAX;
+        loop {
+            match self.cluster.wait_ready(node) {
+                Ok(_) => return Ok(()),
+                Err(ClusterError::Late { .. }) if Instant::now() < until => {}
+                Err(ClusterError::Ended { status, .. })
+                    if status.code() == Some(EXIT_DISK_FULL) && self.may_be_full(node) =>
+                {
+                    self.ended_full += 1;
+                    self.cluster.spawn(node, &[])?;
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+
+    fn may_be_full(&self, node: u32) -> bool {
+        match self.full_until.get(&node) {
+            None => false,
+            Some(until) => until.is_none_or(|until| Instant::now() < until),
+        }
+    }
+
+    /// The nodes that a fault is about. With a leader: first.
+    fn whom(&self, event: &Event) -> Vec<u32> {
+        let by_chance = (event.chance % u64::from(self.nodes)) as u32 + 1;
+        let all = |first: u32| -> Vec<u32> {
+            (0..self.nodes).map(|above| (first - 1 + above) % self.nodes + 1).collect()
+        };
+        if matches!(event.fault, Fault::KillAll | Fault::PauseAll) {
+            return all(1);
+        }
+        if event.fault == Fault::DiskFull {
+            return vec![by_chance];
+        }
+        // While nobody leads, or nobody who answers knows, it hits one by chance.
+        let leader = self.cluster.leader_of(event.shard).unwrap_or(by_chance);
+        let other = all(leader)[1 + (event.chance >> 32) as usize % (self.nodes as usize - 1)];
+        let majority = self.nodes as usize / 2 + 1;
+        match event.fault {
+            Fault::KillFollower => vec![other],
+            Fault::KillMajority => all(leader)[..majority].to_vec(),
+            Fault::CutHalves => all(by_chance)[..majority].to_vec(),
+            Fault::CutLink => vec![leader, other],
+            _ => vec![leader],
+        }
+    }
+
+    fn living(&self, nodes: &[u32]) -> Vec<u32> {
+        nodes.iter().copied().filter(|node| self.cluster.pid(*node).is_some()).collect()
+    }
+
+    fn cuts(&self, fault: Fault, whom: &[u32]) -> BTreeSet<Cut> {
+        let others: Vec<u32> = match fault {
+            Fault::CutLink => vec![whom[1]],
+            _ => (1..=self.nodes).filter(|node| !whom.contains(node)).collect(),
+        };
+        let these = if fault == Fault::CutLink { &whom[..1] } else { whom };
+        let mut cuts = BTreeSet::new();
+        for one in these {
+            for other in &others {
+                cuts.insert(Cut { from: *one, to: *other });
+                if fault != Fault::CutOneWay {
+                    cuts.insert(Cut { from: *other, to: *one });
+                }
+            }
+        }
+        cuts
+    }
+
+    fn apply_cuts(&mut self) -> Result<(), ChaosError> {
+        let Some(network) = &mut self.network else { return Ok(()) };
+        network.cut(self.active.values().flat_map(|it| it.cuts.iter().copied()).collect())
+    }
+}
+
+impl Drop for Hands<'_> {
+    fn drop(&mut self) {
+        // A stopped process would not hear that it is to end.
+        for node in 1..=self.nodes {
+            let _ = self.cluster.signal(node, Signal::CONT);
+        }
+    }
+}
+
+/// What a fault hit, in words.
+fn said(active: &Active) -> Option<String> {
+    let nodes = |what: &str, nodes: &[u32]| {
+        let list: Vec<String> = nodes.iter().map(u32::to_string).collect();
+        (!nodes.is_empty()).then(|| format!("{what} {}", list.join(" ")))
+    };
+    let cuts: Vec<String> =
+        active.cuts.iter().map(|cut| format!("{}->{}", cut.from, cut.to)).collect();
+    let cuts = (!cuts.is_empty()).then(|| format!("lost: {}", cuts.join(" ")));
+    let said = [
+        nodes("killed", &active.killed),
+        nodes("stopped", &active.stopped),
+        cuts,
+        nodes("link down:", &active.links),
+        nodes("disk full:", &active.filled),
+    ];
+    said.into_iter().flatten().next()
+}
