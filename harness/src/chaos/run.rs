@@ -4,7 +4,7 @@ use super::ChaosError;
 use super::disks::{self, Disks, Kind};
 use super::faults::Hands;
 use super::namespaces::Network;
-use super::report::{Deed, FaultReport, NotRun, RunReport};
+use super::report::{Deed, NotRun, RunReport};
 use super::schedule::{Event, Fault, SESSION_TTL_MS, Schedule};
 use crate::cluster::{Cluster, ClusterConfig, Keep};
 use crate::load::{self, Go, LoadConfig, LoadError, LoadReport, Patience, Progress};
@@ -328,7 +328,7 @@ fn wait(
 /// Writes down what a turn did: `hit` is what a fault that began hit, if anything.
 fn note(report: &mut RunReport, event: &Event, at: Duration, hit: Option<Option<String>>) {
     let fault = event.fault;
-    let row = report.faults.entry(fault.name()).or_insert_with(FaultReport::default);
+    let row = report.faults.entry(fault.name()).or_default();
     let what = match hit {
         None => format!("{fault} is over"),
         Some(Some(hit)) => {

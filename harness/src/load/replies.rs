@@ -20,7 +20,7 @@ const HEARTBEAT_MS_BITS: u32 = 40;
 
 /// The request id of a heartbeat that leaves now.
 pub(super) fn heartbeat(session: u32, now_ns: u64) -> u64 {
-    HEARTBEAT | u64::from(session) << HEARTBEAT_MS_BITS | now_ns / 1_000_000
+    HEARTBEAT | (u64::from(session) << HEARTBEAT_MS_BITS) | (now_ns / 1_000_000)
 }
 
 impl Core {
