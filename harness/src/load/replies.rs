@@ -334,8 +334,10 @@ impl Core {
         let promised_ns = self.sessions[session as usize].promised_ns.unwrap_or_default();
         let since_ms = self.now_ns.saturating_sub(promised_ns) / 1_000_000;
         let ttl_ms = self.session_ttl_ms;
+        let at_s = self.now_ns as f64 / 1e9;
         let what = format!(
-            "session {session} ended {since_ms} ms after a heartbeat that gave it {ttl_ms} ms"
+            "session {session} ended {since_ms} ms after a heartbeat that gave it {ttl_ms} ms, \
+             {at_s:.3} s into the load"
         );
         self.violations.take(Err(Violation { rule: "session-ended-early", what }));
     }
