@@ -23,6 +23,8 @@ QUICK ?=
 SEED  ?= 1
 N     ?= 200
 SEEDS ?= 500
+SCOPE ?=
+STATES ?=
 IMAGE ?= tercet:latest
 
 .PHONY: help
@@ -82,6 +84,16 @@ sim: ## Replay one seed of the simulator (SEED=1)
 .PHONY: sims
 sims: ## Run many seeds of the simulator (N=200)
 	$(CARGO) run --release -p harness --no-default-features --bin tercet-sim -- --count $(N)
+
+.PHONY: model
+model: ## Visit every state of consensus in a few small scopes (SCOPE="2 0 1 0 slow" STATES=40000000: that one)
+	SCOPE="$(SCOPE)" STATES="$(STATES)" $(CARGO) test --release -p engine --no-default-features --lib \
+		no_state_of_a_large -- --ignored --nocapture
+
+.PHONY: model-mutants
+model-mutants: ## Plant known bugs in consensus, one by one, and see the model's shortest way to each
+	RUSTFLAGS="--cfg tercet_mutants" CARGO_TARGET_DIR=$(TARGET)/mutants \
+		$(CARGO) test --release -p engine --no-default-features --lib planted_bugs -- --nocapture
 
 .PHONY: mutants
 mutants: ## Plant known bugs in the engine, one by one, and see the simulator catch each (SEEDS=500)

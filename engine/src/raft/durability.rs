@@ -15,6 +15,7 @@ use crate::mutant::{self, Mutant};
 use alloc::collections::VecDeque;
 
 /// What is emitted, appended and durable.
+#[cfg_attr(test, derive(Clone, Debug))]
 pub(super) struct Durability {
     /// Up to here entries were handed out to be journaled.
     emitted: Index,
@@ -126,5 +127,17 @@ impl Durability {
             self.vote = VoteState::Durable;
         }
         assert!(self.durable <= self.emitted, "what is durable was handed out");
+    }
+
+    /// Counts positions from the last sync on: histories that left the same behind become the same.
+    #[cfg(test)]
+    pub fn rebase(&mut self) {
+        let by = core::mem::replace(&mut self.synced, Position::ZERO).0;
+        for (at, _) in &mut self.marks {
+            at.0 -= by;
+        }
+        if let VoteState::Appended(at) = &mut self.vote {
+            at.0 -= by;
+        }
     }
 }

@@ -29,6 +29,7 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 const CHUNKS_SPARE_MAX: usize = 4;
 
 /// A group's log, as far as it is in memory.
+#[cfg_attr(test, derive(Clone))]
 pub struct Log {
     chunk_bytes: usize,
     chunks: VecDeque<Chunk>,
@@ -43,6 +44,7 @@ pub struct Log {
     spare: Vec<Vec<u8>>,
 }
 
+#[cfg_attr(test, derive(Clone))]
 struct Chunk {
     bytes: Vec<u8>,
     limit: usize,

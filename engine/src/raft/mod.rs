@@ -197,6 +197,7 @@ pub enum Refused {
 }
 
 /// One replica of one group.
+#[cfg_attr(test, derive(Clone))]
 pub struct Raft {
     group: GroupId,
     node: NodeId,

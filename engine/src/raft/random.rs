@@ -4,6 +4,7 @@
 use crate::time::Duration;
 
 /// A stream of numbers that its seed decides.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Random {
     state: u64,
 }

@@ -7,6 +7,7 @@ use crate::time::Time;
 use alloc::vec::Vec;
 
 /// What this replica is to the group right now.
+#[cfg_attr(test, derive(Clone))]
 pub(super) enum Role {
     Follower(Follower),
     /// Asks whether it would be elected, without a new term.
@@ -17,6 +18,7 @@ pub(super) enum Role {
 }
 
 /// Follows a leader, or waits for one.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Follower {
     pub leader: Option<NodeId>,
     /// Up to here the log agrees with the leader's; at least the commit index, which every leader has.
@@ -30,7 +32,7 @@ pub(super) struct Follower {
 }
 
 /// What is owed to the leader at the end of the turn.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Answer {
     pub acknowledge: bool,
     /// The leader should probe at this index, of this term.
@@ -40,7 +42,7 @@ pub(super) struct Answer {
 }
 
 /// A snapshot that is coming in, piece by piece.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Receiving {
     pub index: Index,
     pub term: Term,
@@ -68,11 +70,13 @@ pub(super) struct Tally {
 }
 
 /// Campaigns in its term.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Candidate {
     pub tally: Tally,
 }
 
 /// Leads its term.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Leader {
     /// The other voters, in the order of their ids.
     pub followers: Vec<Progress>,

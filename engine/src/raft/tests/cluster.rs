@@ -12,7 +12,7 @@ use crate::raft::random::Random;
 use crate::raft::*;
 use crate::time::{Duration, Elapsed, Time};
 use std::collections::{BTreeMap, VecDeque};
-use wire::{Kind, peer};
+use wire::Kind;
 
 pub const GROUP: GroupId = GroupId(1);
 pub const COMMAND: Kind = Kind(0x30);
@@ -339,7 +339,8 @@ impl Cluster {
         self.persist(id, out);
         for message in out.messages.drain(..) {
             let node = self.node(id);
-            let packet = node.encode(&message.body);
+            let log = node.raft.as_ref().expect("it runs").log();
+            let packet = Packet::encode(&message.body, log, &node.offered);
             let unit = node.disk.covers_all();
             if message.hold == Hold::AfterSync && unit > node.disk.synced {
                 node.held.push_back((unit, message.to, packet));
@@ -677,24 +678,5 @@ impl Machine {
     fn restore(bytes: &[u8]) -> Machine {
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight"));
         Machine { applied: number(0), digest: number(2992) }
-    }
-}
-
-impl Node {
-    pub fn encode(&self, body: &Body) -> Packet {
-        let mut bytes = Vec::new();
-        let log = self.raft.as_ref().expect("it runs").log();
-        let kind = match body {
-            Body::Vote(m) => (m.encode(&mut bytes), peer::Vote::KIND).1,
-            Body::VoteReply(m) => (m.encode(&mut bytes), peer::VoteReply::KIND).1,
-            Body::Append(m) => (m.message(log).encode(&mut bytes), peer::Append::KIND).1,
-            Body::AppendReply(m) => (m.encode(&mut bytes), peer::AppendReply::KIND).1,
-            Body::Snapshot(m) => {
-                (m.message(&self.offered).encode(&mut bytes), peer::Snapshot::KIND).1
-            }
-            Body::SnapshotReply(m) => (m.encode(&mut bytes), peer::SnapshotReply::KIND).1,
-            Body::TimeoutNow(m) => (m.encode(&mut bytes), peer::TimeoutNow::KIND).1,
-        };
-        Packet { kind, body: bytes }
     }
 }

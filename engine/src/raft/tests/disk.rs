@@ -6,7 +6,7 @@ use crate::raft::{Log, Restored};
 use std::collections::BTreeMap;
 
 /// A record of the journal.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Record {
     Entry(Vec<u8>),
     Truncate(Index),

@@ -4,6 +4,7 @@
 mod chance;
 mod cluster;
 mod disk;
+mod model;
 mod parts;
 mod script;
 mod words;

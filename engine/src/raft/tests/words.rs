@@ -2,17 +2,32 @@
 
 use crate::effects::Note;
 use crate::ids::NodeId;
-use crate::raft::{Message, Persist};
+use crate::raft::{Body, Log, Message, Persist};
 use wire::{Kind, peer};
 
 /// A message's bytes, as they would cross a socket.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Packet {
     pub kind: Kind,
     pub body: Vec<u8>,
 }
 
 impl Packet {
+    /// What leaves a replica with this log; `offered` is the snapshot that it sends pieces of.
+    pub fn encode(body: &Body, log: &Log, offered: &[u8]) -> Packet {
+        let mut bytes = Vec::new();
+        let kind = match body {
+            Body::Vote(m) => (m.encode(&mut bytes), peer::Vote::KIND).1,
+            Body::VoteReply(m) => (m.encode(&mut bytes), peer::VoteReply::KIND).1,
+            Body::Append(m) => (m.message(log).encode(&mut bytes), peer::Append::KIND).1,
+            Body::AppendReply(m) => (m.encode(&mut bytes), peer::AppendReply::KIND).1,
+            Body::Snapshot(m) => (m.message(offered).encode(&mut bytes), peer::Snapshot::KIND).1,
+            Body::SnapshotReply(m) => (m.encode(&mut bytes), peer::SnapshotReply::KIND).1,
+            Body::TimeoutNow(m) => (m.encode(&mut bytes), peer::TimeoutNow::KIND).1,
+        };
+        Packet { kind, body: bytes }
+    }
+
     pub fn decode(&self) -> Message<'_> {
         let body = &self.body[..];
         let message = match self.kind {
