@@ -32,9 +32,9 @@
 //!
 //! # Why not a library
 //!
-//! stateright 0.31 keeps a state as one value to clone and hash, and knows no symmetry breadth first.
-//! Here a state is a few numbers, which is what makes these scopes fit; and what it would have saved,
-//! the loop of [`explore`], is short.
+//! Here a state is a few numbers, which is what makes these scopes fit, and states that differ only in
+//! names are one. What a library (stateright was considered, and not tried) would save is the loop
+//! of [`explore`], which is short.
 
 mod check;
 mod explore;
