@@ -213,6 +213,11 @@ impl Bench {
             let ended = cluster.weights();
             cost = ended.iter().zip(&begun).map(|(end, begin)| end.since(begin)).collect();
         }
+        if loaded.is_err() {
+            eprintln!("what the nodes say and wrote is kept in {}", cluster.witness().display());
+            // A node that ended is the reason, whatever the load made of it.
+            (1..=self.report.nodes).try_for_each(|node| cluster.check(node))?;
+        }
         let loaded = loaded.map_err(|why| Failure::Load { scenario, why })?;
         let report = ScenarioReport::of(&config, &loaded, &cost, Some(floor));
         say(&report);

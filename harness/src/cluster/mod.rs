@@ -300,6 +300,21 @@ impl Cluster {
         self.nodes.iter().map(|node| disk_bytes(&node.data_dir, "wal")).collect()
     }
 
+    /// Keeps the evidence of a failure: data and logs stay, and what each node says at `/status` is
+    /// written beside them. Gives the directory.
+    pub fn witness(&mut self) -> &Path {
+        self.config.keep = Keep::Data;
+        for node in &self.nodes {
+            let said = ask::http_get(node.http, "/status", ASK_MAX);
+            let said = said.map_or_else(|error| error.to_string().into_bytes(), |(_, body)| body);
+            let file = self.config.data_dir.join(format!("node-{}.status.json", node.node));
+            if let Err(error) = fs::write(&file, said) {
+                eprintln!("{} can't be written: {error}", file.display());
+            }
+        }
+        &self.config.data_dir
+    }
+
     /// The longest that a core of each node stood still to make a snapshot, in milliseconds, as the node
     /// says itself.
     pub fn snapshot_stalls_ms(&self) -> Vec<f64> {
