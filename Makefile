@@ -23,6 +23,7 @@ QUICK ?=
 SEED  ?= 1
 N     ?= 200
 SEEDS ?= 500
+T     ?= 60
 SCOPE ?=
 STATES ?=
 IMAGE ?= tercet:latest
@@ -95,17 +96,27 @@ model-mutants: ## Plant known bugs in consensus, one by one, and see the model's
 	RUSTFLAGS="--cfg tercet_mutants" CARGO_TARGET_DIR=$(TARGET)/mutants \
 		$(CARGO) test --release -p engine --no-default-features --lib planted_bugs -- --nocapture
 
+.PHONY: members-mutants
+members-mutants: ## Plant known bugs in changes of membership, and see the simulation of consensus catch each
+	RUSTFLAGS="--cfg tercet_mutants" CARGO_TARGET_DIR=$(TARGET)/mutants \
+		$(CARGO) test --release -p engine --no-default-features --lib planted_changes -- --nocapture
+
 .PHONY: mutants
 mutants: ## Plant known bugs in the engine, one by one, and see the simulator catch each (SEEDS=500)
 	RUSTFLAGS="--cfg tercet_mutants" CARGO_TARGET_DIR=$(TARGET)/mutants \
 		$(CARGO) build --release -p harness --no-default-features --bin tercet-sim
 	$(TARGET)/mutants/release/tercet-sim --mutants --count $(SEEDS)
 
+.PHONY: fuzz
+fuzz: ## Feed the readers of frames, messages and journals with bad bytes, T seconds each (T=60)
+	.ci/fuzz "$(TOOLS)" "$(T)"
+
 # ---- Keep in order ----
 
 .PHONY: verify
 verify: ## Check formatting, lints, tidy, purity, documentation and dependencies; writes nothing
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy -p wire -p engine --no-default-features -- -D warnings
 	$(MAKE) tidy
@@ -121,6 +132,7 @@ deny: ## Check the licences, bans and sources of dependencies, and advisories wh
 fix: ## Write what can be written: formatting, and clippy's own fixes
 	$(CARGO) clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 .PHONY: tools
 tools: ## Install the developers' tools (cargo-deny, inferno) under the target directory

@@ -5,6 +5,7 @@
 //! engine itself: nothing in here may leave too early.
 
 use crate::ids::{ConnId, GroupId, Index, NodeId, Position, Term};
+use crate::raft::{Change, ChangeError};
 use alloc::vec::Vec;
 
 /// What the world is to do. **Order**: `write` first (so that the disk works while the rest is
@@ -23,8 +24,9 @@ pub struct Effects {
     /// Segments to make or make anew, by slot: filled with zeros and synced, then
     /// `Input::SegmentReady`.
     pub segments: Vec<u32>,
-    /// Snapshots to write to disk: whole and synced, then `Input::SnapshotSaved`.
-    pub saves: Vec<SnapshotSave>,
+    /// Parts of snapshots to write to disk, in their order: once the last is, whole and synced,
+    /// `Input::SnapshotSaved`.
+    pub saves: Vec<SnapshotPart>,
     /// Snapshots that nobody needs any more.
     pub drops: Vec<(GroupId, Index)>,
     /// Things worth telling people, and the other engines of this node.
@@ -50,17 +52,22 @@ pub struct Write {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReportWanted;
 
-/// A snapshot to write to disk.
+/// A part of a snapshot to write to disk. A group's parts come one after the other; one with offset 0
+/// begins a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SnapshotSave {
+pub struct SnapshotPart {
     /// The group.
     pub group: GroupId,
-    /// The index that it stands for.
+    /// The index that the snapshot stands for.
     pub index: Index,
     /// The term of the entry at that index.
     pub term: Term,
-    /// The state.
+    /// Where the part lies in the state, in bytes.
+    pub offset: u64,
+    /// The part of the state.
     pub bytes: Vec<u8>,
+    /// Whether this is the last one.
+    pub last: bool,
 }
 
 /// Something worth telling.
@@ -82,7 +89,7 @@ pub enum Note {
         /// The term it campaigns for.
         term: Term,
     },
-    /// A snapshot was made; the core stood still for it.
+    /// A snapshot was made, slice by slice.
     SnapshotMade {
         /// The group.
         group: GroupId,
@@ -113,6 +120,32 @@ pub enum Note {
         group: GroupId,
         /// How many.
         sessions: u64,
+    },
+    /// What came of `Input::Change`.
+    ChangeAnswered {
+        /// The group.
+        group: GroupId,
+        /// What was asked for.
+        change: Change,
+        /// Where it stands in the log. It is done once that is committed: [`Note::Members`].
+        answer: Result<Index, ChangeError>,
+    },
+    /// A change of a group's members was applied here, or came with a snapshot.
+    Members {
+        /// The group.
+        group: GroupId,
+        /// Where it stands in the log at the latest.
+        index: Index,
+    },
+    /// A replica of the group is kept here from now on, or was already: `Input::MakeReplica`.
+    ReplicaMade {
+        /// The group.
+        group: GroupId,
+    },
+    /// No replica of the group is kept here any more, and nothing of it is left: `Input::RemoveReplica`.
+    ReplicaRemoved {
+        /// The group.
+        group: GroupId,
     },
     /// The journal has no free segment: nothing more is acknowledged until one is freed.
     JournalFull {

@@ -2,15 +2,16 @@
 //! drive.
 
 mod clients;
+mod replicas;
 #[cfg(test)]
 mod tests;
 
 use crate::effects::{Effects, Note};
 use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position};
 use crate::journal::{Journal, Pin};
-use crate::machine::Wake;
+use crate::machine::{Slice, Wake};
 use crate::open;
-use crate::raft::{Message, Output};
+use crate::raft::{Change, Message, Output};
 use crate::shard::calls::Caller;
 use crate::shard::conns::Conns;
 use crate::shard::held::Held;
@@ -19,6 +20,7 @@ use crate::shard::{Shard, Step, codec};
 use crate::status::EngineStatus;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
+use replicas::Ending;
 use wire::Header;
 
 /// How long nothing is written before the last unit is vouched for.
@@ -43,8 +45,10 @@ pub struct Config {
     pub shards: u32,
     /// How many replicas each group has (or as many as there are nodes).
     pub replication: usize,
-    /// The cluster's nodes, this one included.
+    /// The cluster's founders.
     pub members: Vec<Member>,
+    /// This node's data directory.
+    pub incarnation: Incarnation,
     /// The seed of everything that is drawn by chance here. Another one at each start.
     pub seed: u64,
     /// The shortest time without a leader after which a follower campaigns.
@@ -53,6 +57,8 @@ pub struct Config {
     pub election_timeout_max: Duration,
     /// How often an idle leader is heard.
     pub heartbeat: Duration,
+    /// How long a preferred leader has kept up before leadership is handed over to it.
+    pub balance_after: Duration,
     /// How reads are made linearizable.
     pub reads: Reads,
     /// The journal's segment, in bytes.
@@ -81,6 +87,15 @@ pub enum Reads {
     Lease,
     /// The leader asks a majority first (Raft thesis, section 6.4).
     ReadIndex,
+}
+
+impl Config {
+    /// This data directory's incarnation, if it is a founder's: one of [`Config::members`]. A node that came
+    /// later founded no group, nor did one whose directory was lost.
+    pub fn founder(&self) -> Option<Incarnation> {
+        let own = self.members.iter().find(|m| m.node == self.node);
+        own.map(|m| m.incarnation).filter(|founded| *founded == self.incarnation)
+    }
 }
 
 /// What an engine can be told.
@@ -166,6 +181,31 @@ pub enum Input<'a> {
         /// Who leads it.
         leader: Option<NodeId>,
     },
+    /// Who belongs to a group that this node leads is to change by one replica. The answer is
+    /// [`Note::ChangeAnswered`]; it may be asked again.
+    Change {
+        /// The group.
+        group: GroupId,
+        /// What is to change.
+        change: Change,
+    },
+    /// A replica of the group is to be kept here: empty, to be added as a learner. Once it is there, or if it
+    /// was already, [`Note::ReplicaMade`] says so. Nothing happens while another life of it is here.
+    MakeReplica {
+        /// The group, one of this engine's.
+        group: GroupId,
+        /// The replica's life: another one than any before, not a founder's.
+        incarnation: Incarnation,
+    },
+    /// The replica of the group is to be kept here no more. **Only once its removal from the group is
+    /// committed**, since it forgets what it promised. Once nothing is left of it, or if nothing was here,
+    /// [`Note::ReplicaRemoved`] says so. Nothing happens to another life of it.
+    RemoveReplica {
+        /// The group.
+        group: GroupId,
+        /// The life that was removed.
+        incarnation: Incarnation,
+    },
     /// Time passed: at the latest at [`Engine::wake_at`].
     Tick,
 }
@@ -174,7 +214,7 @@ pub enum Input<'a> {
 pub struct Disk<'a> {
     /// Every segment file: its slot and its bytes. A fresh directory has at least two, all zeros.
     pub segments: &'a [(u32, &'a [u8])],
-    /// Reads a snapshot that the journal names: the bytes that `Effects::saves` once gave.
+    /// Reads a snapshot that the journal names: the bytes of all parts that `Effects::saves` once gave.
     pub snapshot: &'a mut dyn FnMut(GroupId, Index) -> Option<Vec<u8>>,
 }
 
@@ -251,6 +291,10 @@ pub struct Engine {
     scratch: Vec<u8>,
     /// Bytes of entries that were proposed in this turn.
     proposed: usize,
+    /// Replicas that are to end, or have.
+    endings: Vec<Ending>,
+    /// The shard that did the last slice.
+    worked: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -315,6 +359,8 @@ impl Engine {
             wakes: Vec::new(),
             scratch: Vec::new(),
             proposed: 0,
+            endings: Vec::new(),
+            worked: 0,
         };
         engine.end_turn(now, effects);
         Ok(engine)
@@ -357,6 +403,13 @@ impl Engine {
                     *known = leader;
                 }
             }
+            Input::Change { group, change } => self.on_change(now, group, change, effects),
+            Input::MakeReplica { group, incarnation } => {
+                self.on_make(now, group, incarnation, effects);
+            }
+            Input::RemoveReplica { group, incarnation } => {
+                self.on_remove(group, incarnation, effects);
+            }
             Input::Tick => {
                 let step = step!(self, now, effects);
                 self.shards.iter_mut().for_each(|shard| shard.on_tick(step));
@@ -378,12 +431,31 @@ impl Engine {
         }
         self.proposed = 0;
         self.wake_at = wake_at;
+        self.end_replicas(now, effects);
         self.reclaim(now, effects);
         if effects.write.is_none() {
             effects.write = self.journal.seal();
         }
         self.vouch(now, effects);
         self.journal.take_wanted_segments(&mut |slot| effects.segments.push(slot));
+    }
+
+    /// Whether there is something to do in slices.
+    pub fn has_work(&self) -> bool {
+        self.shards.iter().any(Shard::has_work)
+    }
+
+    /// Does one slice of what takes long: of a snapshot that is made or installed, of what is freed. To be
+    /// called once a turn, after its end, and its effects are carried out like a turn's. The shards take
+    /// turns, so that each is done within as many turns as all have slices.
+    pub fn work(&mut self, now: Time, slice: Slice, effects: &mut Effects) {
+        let count = self.shards.len();
+        let mut order = (1..=count).map(|after| (self.worked + after) % count);
+        let Some(at) = order.find(|at| self.shards[*at].has_work()) else { return };
+        self.worked = at;
+        self.shards[at].work(step!(self, now, effects), slice);
+        // The next turn comes at once: it has another slice, or sends what came of this one.
+        self.wake_at = now;
     }
 
     /// When the engine wants a [`Input::Tick`], at the latest.
@@ -436,6 +508,7 @@ impl Engine {
 
     fn on_synced(&mut self, now: Time, position: Position, effects: &mut Effects) {
         self.journal.on_synced(position);
+        self.on_ended(effects);
         self.held.release(position, &mut effects.peers);
         let step = step!(self, now, effects);
         self.shards.iter_mut().for_each(|shard| shard.on_synced(step, position));

@@ -35,6 +35,8 @@ pub mod kind {
     pub const TICK: Kind = Kind(0x8001);
     /// Signs of life, batched: 16 bytes of session id each.
     pub const RENEW: Kind = Kind(0x8002);
+    /// Who belongs to the group from here on: `raft/configuration.rs` draws the payload.
+    pub const MEMBERS: Kind = Kind(0x8003);
     /// A node of the cluster, in the meta group.
     pub const META_NODE: Kind = Kind(0x8010);
     /// The cluster's birth, in the meta group.

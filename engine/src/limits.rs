@@ -19,8 +19,20 @@ pub const APPEND_BYTES_MAX: usize = 1 << 20;
 pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 256 << 10;
 /// Pieces of a snapshot on their way to one follower and not answered yet, in bytes.
 pub const SNAPSHOT_IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
+/// Voters of a group.
+pub const VOTERS_MAX: usize = 9;
+/// Members of a group: voters and learners.
+pub const MEMBERS_MAX: usize = 16;
+/// How many entries a learner may lack when it is promoted.
+pub const LEARNER_LAG_ENTRIES_MAX: u64 = 256;
 /// A group's snapshot, in bytes.
 pub const SNAPSHOT_BYTES_MAX: u64 = 8 << 30;
+/// Rows that one slice of a snapshot walks, restores or frees. A row costs a few waits for memory.
+pub const SLICE_ROWS_MAX: usize = 128;
+/// Bytes that one slice of a snapshot makes or reads, but for its last row.
+pub const SLICE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of snapshots that wait to be written, of one thread; past it none is made further.
+pub const SNAPSHOT_UNWRITTEN_BYTES_MAX: u64 = 16 << 20;
 /// A sync unit of the journal, in bytes.
 pub const UNIT_BYTES_MAX: usize = 16 << 20;
 /// Frames of one connection that may be unanswered.
@@ -60,7 +72,10 @@ pub const RENEWALS_PER_ENTRY_MAX: usize = 4096;
 
 const _: () = assert!(APPEND_BYTES_MAX > ENTRY_HEADER_BYTES + 64);
 const _: () = assert!(LOG_KEPT_BYTES_MAX <= LOG_PINNED_BYTES_MAX);
+const _: () = assert!(VOTERS_MAX < MEMBERS_MAX);
 const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX <= SNAPSHOT_IN_FLIGHT_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX as u64 <= SNAPSHOT_UNWRITTEN_BYTES_MAX);
+const _: () = assert!(SLICE_BYTES_MAX <= SNAPSHOT_PIECE_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX + 1024 < wire::limits::PEER_FRAME_BYTES_MAX);
 const _: () = assert!(CREDIT_BYTES as usize >= 2 * wire::limits::FRAME_BYTES_MAX);
 const _: () = assert!(UNIT_BYTES_MAX > 2 * (ENTRY_PAYLOAD_BYTES_MAX + ENTRY_HEADER_BYTES));

@@ -1,6 +1,7 @@
 //! The state of an engine for people to look at: plain data, made on request.
 
 use crate::ids::{GroupId, Index, NodeId, Term};
+use crate::raft::Member;
 use crate::time::Duration;
 use alloc::vec::Vec;
 
@@ -28,6 +29,8 @@ pub struct GroupStatus {
     pub term: Term,
     /// Who leads, as far as this replica knows.
     pub leader: Option<NodeId>,
+    /// Who leads when nothing speaks against it.
+    pub preferred: NodeId,
     /// The highest index known to be committed.
     pub commit: Index,
     /// The highest index applied.
@@ -38,6 +41,8 @@ pub struct GroupStatus {
     pub last_index: Index,
     /// The highest index durable here.
     pub durable: Index,
+    /// Who belongs to the group, as far as this replica knows.
+    pub members: Vec<Member>,
     /// The other replicas, as the leader sees them; empty elsewhere.
     pub peers: Vec<PeerStatus>,
     /// What the machine holds.

@@ -3,8 +3,11 @@
 //! so, because a full disk that was never tried is no proof.
 #![cfg(feature = "bench")]
 
+mod common;
+
 use client::Client;
-use harness::cluster::{Cluster, ClusterConfig, ClusterError, Keep};
+use common::{program, servers, three_nodes};
+use harness::cluster::{Cluster, ClusterError};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,15 +19,6 @@ const SMALL: u32 = 2;
 /// What a node ends with whose disk is full.
 const EXIT_DISK_FULL: i32 = 28;
 const VALUE_BYTES: usize = 200_000;
-
-/// A program of this workspace, built with the profile of this test.
-fn program(name: &str) -> PathBuf {
-    let this = std::env::current_exe().expect("a process knows its program");
-    let built = this.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
-    let path = built.join(name);
-    assert!(path.exists(), "{} is not built: cargo test --workspace builds it", path.display());
-    path
-}
 
 /// A file system in memory with a mount namespace of its own, which lives as long as this.
 struct SmallDisk {
@@ -93,26 +87,13 @@ impl Drop for SmallDisk {
 
 /// Three nodes under load until the small one ends; then the others alone, room, and all of them.
 fn fill(test: &str, mebibytes: u32, segments_max: &str, says: &str) {
-    let data_dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(test);
-    let _ = std::fs::remove_dir_all(&data_dir);
-    let disk = SmallDisk::mount(&data_dir.join(format!("node-{SMALL}")), mebibytes);
+    let mut config = three_nodes(test);
+    let disk = SmallDisk::mount(&config.data_dir.join(format!("node-{SMALL}")), mebibytes);
     let flags = ["--segment-size", "20MiB", "--segments-max", segments_max, "--wal", "mapped"];
-    let tercetd = disk.tercetd(&data_dir.join("tercetd"));
-    let mut cluster = Cluster::start(ClusterConfig {
-        nodes: 3,
-        cores: 1,
-        shards: Some(1),
-        tercetd: Some(tercetd),
-        first_port: None,
-        data_dir,
-        keep: Keep::Nothing,
-        flags: flags.map(String::from).into(),
-        cpus: Vec::new(),
-        homes: Vec::new(),
-    })
-    .expect("three nodes start");
-    let servers: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
-    let client = Client::connect(servers).expect("the cluster answers");
+    config.flags = flags.map(String::from).into();
+    config.tercetd = Some(disk.tercetd(&config.data_dir.join("tercetd")));
+    let mut cluster = Cluster::start(config).expect("three nodes start");
+    let client = Client::connect(servers(&cluster)).expect("the cluster answers");
     let put = |key: usize| {
         let value = vec![key as u8; VALUE_BYTES];
         client

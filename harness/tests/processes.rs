@@ -2,43 +2,21 @@
 //! built beside this test.
 #![cfg(feature = "bench")]
 
+mod common;
+
 use client::Client;
-use harness::cluster::{Cluster, ClusterConfig, Keep};
+use common::{program, servers, three_nodes};
+use harness::cluster::ask::http_get;
+use harness::cluster::{Cluster, ClusterConfig};
 use harness::load::{self, Go, LoadConfig, LoadReport};
 use harness::scenario::Scenario;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A program of this workspace, built with the profile of this test.
-fn program(name: &str) -> PathBuf {
-    let this = std::env::current_exe().expect("a process knows its program");
-    let built = this.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
-    let path = built.join(name);
-    assert!(path.exists(), "{} is not built: cargo test --workspace builds it", path.display());
-    path
-}
-
 fn start(test: &str, cores: u32) -> Cluster {
-    let data_dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(test);
-    let _ = std::fs::remove_dir_all(&data_dir);
-    let config = ClusterConfig {
-        nodes: 3,
-        cores,
-        shards: Some(4),
-        tercetd: Some(program("tercetd")),
-        first_port: None,
-        data_dir,
-        keep: Keep::Nothing,
-        flags: Vec::new(),
-        cpus: Vec::new(),
-        homes: Vec::new(),
-    };
+    let config = ClusterConfig { cores, shards: Some(4), ..three_nodes(test) };
     Cluster::start(config).expect("three nodes start")
-}
-
-fn addresses(cluster: &Cluster) -> Vec<String> {
-    cluster.addresses().iter().map(ToString::to_string).collect()
 }
 
 fn load_config(seconds: u64) -> LoadConfig {
@@ -83,9 +61,45 @@ fn killing_the_leader_five_times_under_load_breaks_no_promise() {
 }
 
 #[test]
+fn a_node_that_came_back_leads_again_what_the_placement_prefers_it_for() {
+    let mut cluster = start("balance", 1);
+    wait_balanced(&cluster);
+    cluster.kill(2).expect("a node dies");
+    let others = cluster.wait_leaders().expect("the others go on");
+    assert!((0..4).all(|shard| others.leader_of(shard) != Some(2)), "{others:?}");
+    cluster.restart(2, &[]).expect("it comes back");
+    let took = wait_balanced(&cluster);
+    println!("balanced again after {took:?}");
+    let leaders = cluster.wait_leaders().expect("every shard is led");
+    assert!((0..4).any(|shard| leaders.leader_of(shard) == Some(2)), "{leaders:?}");
+    cluster.stop().expect("the nodes stop");
+}
+
+/// Waits until every node says that every group is led by whom the placement prefers.
+fn wait_balanced(cluster: &Cluster) -> Duration {
+    let since = Instant::now();
+    loop {
+        let statuses: Vec<serde_json::Value> = cluster
+            .nodes()
+            .iter()
+            .filter_map(|node| http_get(node.http, "/status", Duration::from_secs(1)).ok())
+            .filter_map(|(_, body)| serde_json::from_slice(&body).ok())
+            .collect();
+        let groups = statuses.iter().filter_map(|status| status["groups"].as_array()).flatten();
+        let at_home: Vec<bool> =
+            groups.map(|group| group["leader"] == group["preferred"]).collect();
+        if at_home.len() == 3 * 5 && at_home.iter().all(|home| *home) {
+            return since.elapsed();
+        }
+        assert!(since.elapsed() < Duration::from_secs(40), "{at_home:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
 fn all_nodes_killed_at_once_remember_every_acknowledged_write() {
     let mut cluster = start("blackout", 1);
-    let client = Client::connect(addresses(&cluster)).expect("the cluster answers");
+    let client = Client::connect(servers(&cluster)).expect("the cluster answers");
     let mut versions = Vec::new();
     for key in 0..200 {
         let put = client.cache().put(format!("key/{key}"), format!("value {key}"));
@@ -104,7 +118,7 @@ fn all_nodes_killed_at_once_remember_every_acknowledged_write() {
             (*version, format!("value {key}").as_bytes())
         );
     }
-    let other = Client::connect(addresses(&cluster)).expect("the cluster answers");
+    let other = Client::connect(servers(&cluster)).expect("the cluster answers");
     let taken = other.lock("held").exclusive().try_once().acquire().wait();
     assert!(taken.is_err(), "the lock is still held after the blackout");
     guard.release().wait().expect("its holder can release it");
@@ -116,7 +130,7 @@ fn all_nodes_killed_at_once_remember_every_acknowledged_write() {
 #[test]
 fn a_node_restarted_with_fewer_cores_than_engines_serves_everything() {
     let mut cluster = start("fewer-cores", 2);
-    let client = Client::connect(addresses(&cluster)).expect("the cluster answers");
+    let client = Client::connect(servers(&cluster)).expect("the cluster answers");
     for key in 0..64 {
         client.cache().put(format!("{key}"), "before").wait().expect("a put is acknowledged");
     }
@@ -134,9 +148,31 @@ fn a_node_restarted_with_fewer_cores_than_engines_serves_everything() {
 }
 
 #[test]
+fn a_node_whose_data_directory_is_a_relative_path_makes_snapshots() {
+    let mut config = three_nodes("relative");
+    config.flags = ["--segment-size", "20MiB", "--segments-max", "4"].map(String::from).into();
+    let here = std::env::current_dir().expect("a process is somewhere");
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    config.data_dir = up.join(config.data_dir.strip_prefix("/").expect("an absolute path"));
+    let mut cluster = Cluster::start(config).expect("three nodes start");
+    let client = Client::connect(servers(&cluster)).expect("the cluster answers");
+    // The journal holds 80 MiB.
+    for key in 0..600 {
+        let put = client.cache().put(format!("key/{}", key % 100), vec![key as u8; 200_000]);
+        put.wait().expect("a put is acknowledged");
+    }
+    for node in 1..=3 {
+        cluster.check(node).expect("it still runs");
+        let log = cluster.log_tail(node);
+        assert!(log.contains("made a snapshot group=1"), "{log}");
+    }
+    cluster.stop().expect("the nodes stop");
+}
+
+#[test]
 fn lock_run_in_two_shells_runs_one_after_the_other() {
     let mut cluster = start("lock-run", 1);
-    let servers = addresses(&cluster).join(",");
+    let servers = servers(&cluster).join(",");
     let began = Instant::now();
     let run = || {
         Command::new(program("tercet"))

@@ -2,18 +2,13 @@
 //! do is what the document says. It takes a python3; without one this test fails and says so.
 #![cfg(feature = "bench")]
 
-use client::Client;
-use harness::cluster::{Cluster, ClusterConfig, Keep};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod common;
 
-fn program(name: &str) -> PathBuf {
-    let this = std::env::current_exe().expect("a process knows its program");
-    let built = this.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
-    let path = built.join(name);
-    assert!(path.exists(), "{} is not built: cargo test --workspace builds it", path.display());
-    path
-}
+use client::Client;
+use common::{servers, three_nodes};
+use harness::cluster::{Cluster, ClusterConfig};
+use std::path::Path;
+use std::process::Command;
 
 /// Runs the script and gives what it prints; an error is what it says to stderr.
 fn python(arguments: &[&str]) -> Result<String, String> {
@@ -33,22 +28,9 @@ fn a_client_made_from_the_document_alone_is_served_by_every_node() {
     let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wire/tests/vectors.txt");
     python(&["check", vectors.to_str().expect("a path of this tree is text")])
         .expect("it agrees with the golden vectors");
-    let data_dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("raw-client");
-    let _ = std::fs::remove_dir_all(&data_dir);
-    let mut cluster = Cluster::start(ClusterConfig {
-        nodes: 3,
-        cores: 2,
-        shards: Some(6),
-        tercetd: Some(program("tercetd")),
-        first_port: None,
-        data_dir,
-        keep: Keep::Nothing,
-        flags: Vec::new(),
-        cpus: Vec::new(),
-        homes: Vec::new(),
-    })
-    .expect("three nodes start");
-    let servers: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
+    let config = ClusterConfig { cores: 2, shards: Some(6), ..three_nodes("raw-client") };
+    let mut cluster = Cluster::start(config).expect("three nodes start");
+    let servers = servers(&cluster);
     // Whichever node it begins at, it finds the leader of each key.
     let mut fence = 0;
     for (at, server) in servers.iter().enumerate() {

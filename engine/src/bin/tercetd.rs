@@ -16,6 +16,7 @@ use engine::edge::wal::{Writer, segments, trial};
 use engine::edge::{environment, logs, snapshots};
 use engine::engine::Config as EngineConfig;
 use engine::ids::{ClusterId, GroupId, Index, NodeId};
+use engine::shard::balance::BALANCE_AFTER;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -341,10 +342,12 @@ fn make_config(config: &Config, manifest: &Manifest) -> Box<data::MakeConfig> {
         shards: manifest.shards,
         replication: REPLICATION,
         members: manifest.founders.clone(),
+        incarnation: manifest.incarnation,
         seed: environment::random_seed(),
         election_timeout_min: config.election_timeout_min,
         election_timeout_max: config.election_timeout_max,
         heartbeat: config.heartbeat,
+        balance_after: BALANCE_AFTER,
         reads: config.reads,
         segment_bytes: manifest.segment_bytes,
         segments_max: config.segments_max,

@@ -5,7 +5,7 @@
 //! gives the message back. The inbox's doorbell is an eventfd: a data thread reads it through its
 //! ring, the control plane through glommio.
 
-use crate::effects::{Note, SnapshotSave};
+use crate::effects::{Note, SnapshotPart};
 use crate::ids::{GroupId, Index, NodeId};
 use crate::status::EngineStatus;
 use crossbeam::queue::ArrayQueue;
@@ -95,12 +95,12 @@ pub enum ToControl {
         /// Its slot.
         slot: u32,
     },
-    /// Write a snapshot, synced, and answer [`ToCore::SnapshotSaved`].
+    /// Write a part of a snapshot; after the last, synced, answer [`ToCore::SnapshotSaved`].
     SaveSnapshot {
         /// Whose it is.
         engine: u32,
-        /// The snapshot.
-        save: SnapshotSave,
+        /// The part.
+        part: SnapshotPart,
     },
     /// Remove a snapshot's file.
     DropSnapshot {

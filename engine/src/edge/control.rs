@@ -3,7 +3,7 @@
 //! # How it works
 //!
 //! A glommio executor of its own, pinned nowhere. Its main task empties the mailbox that the engines
-//! fill and waits for the doorbell. Beside it run: a task that writes snapshots one after the other, a
+//! fill and waits for the doorbell. Beside it run: a task that writes snapshots part by part, a
 //! thread that makes segments (64 MiB of zeros each, which must delay nothing here), and HTTP.
 //!
 //! # Invariants
@@ -11,11 +11,6 @@
 //! - An engine never waits for this thread: its messages go into a bounded mailbox, and what can't be
 //!   delivered the other way is delivered later.
 //! - A snapshot or a segment that can't be written stops the node: its engine would wait for ever.
-//!
-//! # Left out
-//!
-//! How long a core stood for a snapshot: the engine makes it inside a turn and has no clock. The longest
-//! sync and the batch sizes in `/metrics` show it from outside.
 
 mod questions;
 mod works;
@@ -160,9 +155,9 @@ async fn run(setup: Setup) -> Option<Fatal> {
         while let Some(message) = inbox.take() {
             match message {
                 ToControl::MakeSegment { engine, slot } => deliver(&segments, (engine, slot)).await,
-                ToControl::SaveSnapshot { engine, save } => {
+                ToControl::SaveSnapshot { engine, part } => {
                     // Full: wait, and let the engines' messages wait with us.
-                    let _ = jobs.send(Job::Save { engine, save }).await;
+                    let _ = jobs.send(Job::Save { engine, part }).await;
                 }
                 ToControl::DropSnapshot { engine, group, index } => {
                     let _ = jobs.send(Job::Drop { engine, group, index }).await;
@@ -250,6 +245,13 @@ impl Cores {
         }
     }
 
+    /// So many bytes of an engine's snapshots were written.
+    fn wrote(&self, engine: u32, bytes: u64) {
+        if let Some(plane) = self.0.upgrade() {
+            plane.counters()[plane.thread_of(engine)].snapshot_bytes_written.add(bytes);
+        }
+    }
+
     fn broken(&self) -> Option<(u32, Fatal)> {
         self.0.upgrade().and_then(|plane| plane.broken())
     }
@@ -317,6 +319,15 @@ impl State {
                 counts.sessions_expired += sessions;
                 debug!(%group, sessions, engine, "sessions expired");
             }
+            Note::Members { group, index } => {
+                info!(%group, %index, engine, "the group's members are these from here on");
+            }
+            Note::ChangeAnswered { group, change, answer } => match answer {
+                Ok(index) => info!(%group, ?change, %index, engine, "the group's members change"),
+                Err(why) => info!(%group, ?change, %why, engine, "the group's members stay"),
+            },
+            Note::ReplicaMade { group } => info!(%group, engine, "a replica joins its group here"),
+            Note::ReplicaRemoved { group } => info!(%group, engine, "the group's replica is gone"),
             Note::JournalFull { segments } => {
                 counts.journal_full += 1;
                 warn!(

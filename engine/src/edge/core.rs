@@ -3,7 +3,7 @@
 //! # How it works
 //!
 //! A turn: drain what completed; read the clock; feed the engines; let them end their turn; carry out
-//! their effects, the journal's write first; park in the ring until something completes or an engine
+//! their effects, the journal's write first; let them do a slice of what takes long; park in the ring until something completes or an engine
 //! wants to be woken. All that arrived in a turn is one batch: one write of the journal, one message for
 //! each peer, one send for each connection.
 //!
@@ -41,7 +41,7 @@ use std::sync::atomic::Ordering;
 const STOP_MAX: Duration = Duration::from_secs(2);
 /// The longest sleep: a bound on what a lost wake-up could cost.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// How often a full mailbox of the control plane is tried again.
+/// How often a full mailbox of the control plane, or a disk that does not keep up, is tried again.
 const KEPT_RETRY: Duration = Duration::from_millis(5);
 
 /// What a thread is made with.
@@ -126,6 +126,8 @@ pub(super) struct Core {
     rung: bool,
     /// Whether engines were fed after their turn had ended: the next one is due at once.
     again: bool,
+    /// Whether a snapshot waits for the disk.
+    halted: bool,
     /// Frames of this turn.
     frames: u64,
     /// Used again and again: connections to be closed, leaders to be passed on.
@@ -171,6 +173,7 @@ impl Core {
             bell: Box::new(0),
             rung: false,
             again: false,
+            halted: false,
             frames: 0,
             indices: Vec::new(),
             learned: Vec::new(),
@@ -218,6 +221,7 @@ impl Core {
         self.control.flush(&self.counters);
         let inline = self.net.flush(now, &mut self.ring);
         let inline = inline.map_err(|error| self.ring_failed(error))?;
+        self.work(now);
         self.count(brought);
         let park = if brought == 0 { Park::Block } else { Park::Watch };
         Ok((park, inline, self.sleep_max(now)))
@@ -302,7 +306,8 @@ impl Core {
         let engines = self.seats.iter().map(|seat| seat.engine.wake_at());
         let others = [self.net.wake_at(), self.links.wake_at(), self.stop_by.unwrap_or(Time::MAX)];
         let wake_at = engines.chain(others).min().unwrap_or(Time::MAX);
-        let most = if self.control.is_waiting() { KEPT_RETRY } else { SLEEP_MAX };
+        let waits = self.control.is_waiting() || self.halted;
+        let most = if waits { KEPT_RETRY } else { SLEEP_MAX };
         wake_at.since(now).min(most)
     }
 

@@ -105,10 +105,15 @@ pub struct Counters {
     pub write_bytes: Histogram,
     /// Frames that one turn brought, for turns that brought any.
     pub batch_frames: Histogram,
-    /// Turns in which the core stood still for a snapshot, by their duration in microseconds.
+    /// Slices of snapshots that were made, installed or freed, by the CPU time that the thread spent on
+    /// them, in microseconds.
     pub snapshot_us: Histogram,
-    /// The longest of them, in microseconds (a gauge).
+    /// The longest of them, in microseconds of CPU time (a gauge).
     pub snapshot_us_max: Count,
+    /// Bytes of snapshots that this thread handed over to be written.
+    pub snapshot_bytes_sent: Count,
+    /// How many of them were written; the control plane counts them.
+    pub snapshot_bytes_written: Count,
     /// Notes for the control plane that were dropped, because it did not keep up.
     pub notes_dropped: Count,
 }

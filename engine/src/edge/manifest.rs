@@ -228,10 +228,12 @@ impl DataDir {
         }
         let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
         written.map_err(|e| refused(e, "writing LOCK"))?;
-        Ok(DataDir { path: path.to_owned(), _lock: lock })
+        // glommio opens a directory by an absolute path only.
+        let path = path.canonicalize().map_err(|e| refused(e, "following its path"))?;
+        Ok(DataDir { path, _lock: lock })
     }
 
-    /// Where it is.
+    /// Where it is: an absolute path.
     pub fn path(&self) -> &Path {
         &self.path
     }

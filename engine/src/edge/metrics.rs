@@ -222,8 +222,9 @@ impl Scrape {
         out.histogram("journal_sync_seconds", "Syncs of the journal", 1e6, syncs)?;
         let writes = cores().map(|(n, c)| (label(n), &c.write_bytes));
         out.histogram("journal_write_bytes", "Writes of the journal", 1.0, writes)?;
-        let stalls = cores().map(|(n, c)| (label(n), &c.snapshot_us));
-        out.histogram("core_snapshot_stall_seconds", "Turns that made a snapshot", 1e6, stalls)?;
+        let slices = cores().map(|(n, c)| (label(n), &c.snapshot_us));
+        let what = "Slices of snapshots, by the CPU time of their thread";
+        out.histogram("core_snapshot_slice_seconds", what, 1e6, slices)?;
         let batches = cores().map(|(n, c)| (label(n), &c.batch_frames));
         out.histogram("core_batch_frames", "Frames that one turn brought", 1.0, batches)
     }

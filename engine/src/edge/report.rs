@@ -7,6 +7,7 @@ use super::bridge::Fatal;
 use super::config::Settings;
 use super::counters::{Counters, FAMILIES, Histogram};
 use crate::ids::{ClusterId, Incarnation, NodeId};
+use crate::raft::{Member, Standing};
 use crate::status::{EngineStatus, GroupStatus, JournalStatus, MachineStatus};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -159,14 +160,22 @@ struct GroupRow {
     engine: u32,
     role: &'static str,
     leader: Option<u32>,
+    preferred: u32,
     term: u64,
     commit: u64,
     applied: u64,
     first_index: u64,
     last_index: u64,
     durable_index: u64,
+    members: Vec<GroupMemberRow>,
     peers: Vec<PeerRow>,
     machine: MachineRow,
+}
+
+#[derive(Serialize, Debug)]
+struct GroupMemberRow {
+    node: u32,
+    standing: &'static str,
 }
 
 #[derive(Serialize, Debug)]
@@ -288,18 +297,27 @@ fn group_row(engine: u32, g: &GroupStatus) -> GroupRow {
         state: p.state,
         silent_ms: p.silent.map(millis),
     };
+    let member = |m: &Member| GroupMemberRow {
+        node: m.node.0,
+        standing: match m.standing {
+            Standing::Voter => "voter",
+            Standing::Learner => "learner",
+        },
+    };
     GroupRow {
         group: g.group.0,
         shard: g.group.shard(),
         engine,
         role: g.role,
         leader: g.leader.map(|n| n.0),
+        preferred: g.preferred.0,
         term: g.term.0,
         commit: g.commit.0,
         applied: g.applied.0,
         first_index: g.first_index.0,
         last_index: g.last_index.0,
         durable_index: g.durable.0,
+        members: g.members.iter().map(member).collect(),
         peers: g.peers.iter().map(peer).collect(),
         machine: machine_row(&g.machine),
     }

@@ -19,23 +19,18 @@
 //!
 //! # How it works
 //!
-//! [`save`] writes under a temporary name with glommio's direct I/O (the state is not read again before
-//! the next start, so it has no business in the page cache), syncs it, gives it its name and syncs the
-//! directory. Only then may the engine say in its journal that the snapshot is there, and only after
+//! [`Writing`] takes the state part by part, while the engine makes it, and writes under a temporary name
+//! with glommio's direct I/O (the state is not read again before the next start, so it has no business in
+//! the page cache). The first page, which has the header, comes last; then the file is synced, gets its
+//! name, and the directory is synced. Only then may the engine say in its journal that the snapshot is there, and only after
 //! that free the log behind it. [`load`] believes nothing that its checksums do not cover.
 //!
 //! # Invariants
 //!
 //! - A file with a final name is whole and was synced.
 //! - A snapshot that no journal named (a crash came between) is removed at the next start.
-//!
-//! # Left out
-//!
-//! A snapshot is handed over as one piece of memory; streaming comes when snapshots stop stalling the
-//! core.
 
-use crate::effects::SnapshotSave;
-use crate::ids::{GroupId, Index};
+use crate::ids::{GroupId, Index, Term};
 use glommio::io::{BufferedFile, Directory, DmaFile, OpenOptions};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -50,11 +45,13 @@ const VERSION: u32 = 1;
 const CHECKED_FROM: usize = 12;
 /// How much is written at a time, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
+/// What direct I/O counts in, in bytes.
+const PAGE_BYTES: usize = 4096;
 const SUFFIX: &str = ".snap";
 const SUFFIX_NEW: &str = ".snap.new";
 
 const _: () = assert!(8 + 4 + 4 + 4 + 4 + 8 + 8 + 8 + 16 == HEADER_BYTES);
-const _: () = assert!(PIECE_BYTES.is_multiple_of(4096));
+const _: () = assert!(PIECE_BYTES.is_multiple_of(PAGE_BYTES) && HEADER_BYTES < PAGE_BYTES);
 
 /// What is wrong with a snapshot file.
 #[derive(Debug, thiserror::Error)]
@@ -169,42 +166,143 @@ fn check(bytes: &[u8], group: GroupId, index: Index) -> Result<(), &'static str>
     Ok(())
 }
 
-fn header(save: &SnapshotSave) -> [u8; HEADER_BYTES] {
-    let mut head = [0; HEADER_BYTES];
-    head[..8].copy_from_slice(MAGIC);
-    head[12..16].copy_from_slice(&VERSION.to_le_bytes());
-    head[16..20].copy_from_slice(&save.group.0.to_le_bytes());
-    head[20..24].copy_from_slice(&crc32c::crc32c(&save.bytes).to_le_bytes());
-    head[24..32].copy_from_slice(&save.index.0.to_le_bytes());
-    head[32..40].copy_from_slice(&save.term.0.to_le_bytes());
-    head[40..48].copy_from_slice(&(save.bytes.len() as u64).to_le_bytes());
-    let sum = crc32c::crc32c(&head[CHECKED_FROM..]);
-    head[8..12].copy_from_slice(&sum.to_le_bytes());
-    head
+/// A snapshot that is being written. Runs on a glommio executor.
+pub struct Writing {
+    file: File,
+    new: PathBuf,
+    last: PathBuf,
+    dir: PathBuf,
+    /// What the header says, but for sum and length.
+    group: GroupId,
+    index: Index,
+    term: Term,
+    sum: u32,
+    length: u64,
+    /// The first page: it waits for the header.
+    first: Vec<u8>,
+    /// What does not fill a piece yet.
+    rest: Vec<u8>,
+    /// Where the rest goes.
+    at: u64,
 }
 
-/// Writes a snapshot; it is on the disk once this returns. Runs on a glommio executor.
-///
-/// # Errors
-/// What the system says. What was written so far has a temporary name.
-pub async fn save(engine_dir: &Path, save: &SnapshotSave) -> io::Result<()> {
-    let last = path(engine_dir, save.group, save.index);
-    let new = last.with_extension("snap.new");
-    let head = header(save);
-    let mut options = OpenOptions::new();
-    // The right to read is for glommio, which tries the file system out with a read.
-    options.read(true).write(true).create(true).truncate(true).mode(0o600);
-    match options.dma_open(&new).await {
-        Ok(file) => write_direct(file, &head, &save.bytes).await?,
-        Err(e) if no_direct_io(&e) => {
-            write_buffered(options.buffered_open(&new).await?, &head, &save.bytes).await?;
-        }
-        Err(e) => return Err(e.into()),
+/// Dropped without having been finished, it leaves its descriptor to glommio to close.
+enum File {
+    Direct(DmaFile),
+    Buffered(BufferedFile),
+}
+
+impl Writing {
+    /// Makes the file, under a temporary name.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn begin(
+        engine_dir: &Path,
+        group: GroupId,
+        index: Index,
+        term: Term,
+    ) -> io::Result<Writing> {
+        let last = path(engine_dir, group, index);
+        let new = last.with_extension("snap.new");
+        let mut options = OpenOptions::new();
+        // The right to read is for glommio, which tries the file system out with a read.
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        let file = match options.dma_open(&new).await {
+            Ok(file) => File::Direct(file),
+            Err(e) if no_direct_io(&e) => File::Buffered(options.buffered_open(&new).await?),
+            Err(e) => return Err(e.into()),
+        };
+        let (first, rest) = (vec![0; HEADER_BYTES], Vec::with_capacity(PIECE_BYTES));
+        let (at, dir) = (PAGE_BYTES as u64, dir(engine_dir));
+        Ok(Writing { file, new, last, dir, group, index, term, sum: 0, length: 0, first, rest, at })
     }
-    glommio::io::rename(&new, &last).await?;
-    let dir = Directory::open(dir(engine_dir)).await?;
-    dir.sync().await?;
-    Ok(dir.close().await?)
+
+    /// Writes the next part of the state, or keeps it until there is enough.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn add(&mut self, part: &[u8]) -> io::Result<()> {
+        self.sum = crc32c::crc32c_append(self.sum, part);
+        self.length += part.len() as u64;
+        let (first, mut part) = part.split_at(part.len().min(PAGE_BYTES - self.first.len()));
+        self.first.extend_from_slice(first);
+        while !part.is_empty() {
+            let (now, later) = part.split_at(part.len().min(PIECE_BYTES - self.rest.len()));
+            self.rest.extend_from_slice(now);
+            part = later;
+            if self.rest.len() == PIECE_BYTES {
+                self.file.write(&self.rest, self.at).await?;
+                self.at += PIECE_BYTES as u64;
+                self.rest.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, and the header; it is on the disk under its name once this returns.
+    ///
+    /// # Errors
+    /// What the system says. What was written so far has a temporary name.
+    pub async fn finish(mut self) -> io::Result<()> {
+        if !self.rest.is_empty() {
+            self.file.write(&self.rest, self.at).await?;
+        }
+        let head = self.header();
+        self.first[..HEADER_BYTES].copy_from_slice(&head);
+        self.file.write(&self.first, 0).await?;
+        self.file.finish(HEADER_BYTES as u64 + self.length).await?;
+        glommio::io::rename(&self.new, &self.last).await?;
+        let dir = Directory::open(&self.dir).await?;
+        dir.sync().await?;
+        Ok(dir.close().await?)
+    }
+
+    fn header(&self) -> [u8; HEADER_BYTES] {
+        let mut head = [0; HEADER_BYTES];
+        head[..8].copy_from_slice(MAGIC);
+        head[12..16].copy_from_slice(&VERSION.to_le_bytes());
+        head[16..20].copy_from_slice(&self.group.0.to_le_bytes());
+        head[20..24].copy_from_slice(&self.sum.to_le_bytes());
+        head[24..32].copy_from_slice(&self.index.0.to_le_bytes());
+        head[32..40].copy_from_slice(&self.term.0.to_le_bytes());
+        head[40..48].copy_from_slice(&self.length.to_le_bytes());
+        let sum = crc32c::crc32c(&head[CHECKED_FROM..]);
+        head[8..12].copy_from_slice(&sum.to_le_bytes());
+        head
+    }
+}
+
+impl File {
+    /// Writes `bytes` at `at`, which is a page's beginning. The last page may be filled up with zeros.
+    async fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let (wrote, length) = match self {
+            File::Direct(file) => {
+                let length = bytes.len().next_multiple_of(PAGE_BYTES);
+                let mut buffer = file.alloc_dma_buffer(length);
+                let page = &mut buffer.as_bytes_mut()[..length];
+                page[..bytes.len()].copy_from_slice(bytes);
+                page[bytes.len()..].fill(0);
+                (file.write_at(buffer, at).await?, length)
+            }
+            File::Buffered(file) => (file.write_at(bytes.to_vec(), at).await?, bytes.len()),
+        };
+        if wrote == length { Ok(()) } else { Err(ErrorKind::StorageFull.into()) }
+    }
+
+    async fn finish(self, length: u64) -> io::Result<()> {
+        match self {
+            File::Direct(file) => {
+                file.truncate(length).await?;
+                file.fdatasync().await?;
+                Ok(file.close().await?)
+            }
+            File::Buffered(file) => {
+                file.fdatasync().await?;
+                Ok(file.close().await?)
+            }
+        }
+    }
 }
 
 /// Removes a snapshot. That it is gone already is no error.
@@ -223,64 +321,6 @@ fn no_direct_io(e: &glommio::GlommioError<()>) -> bool {
     [Errno::INVAL, Errno::NOTTY, Errno::OPNOTSUPP]
         .iter()
         .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
-}
-
-async fn write_direct(file: DmaFile, head: &[u8], state: &[u8]) -> io::Result<()> {
-    let mut rest = [head, state];
-    let mut at = 0;
-    loop {
-        let left: usize = rest.iter().map(|r| r.len()).sum();
-        if left == 0 {
-            break;
-        }
-        let whole = left.min(PIECE_BYTES);
-        let length = whole.next_multiple_of(4096);
-        let mut buffer = file.alloc_dma_buffer(length);
-        let piece = &mut buffer.as_bytes_mut()[..length];
-        fill(&mut rest, &mut piece[..whole]);
-        piece[whole..].fill(0);
-        let wrote = file.write_at(buffer, at).await?;
-        if wrote != length {
-            return Err(ErrorKind::StorageFull.into());
-        }
-        at += length as u64;
-    }
-    file.truncate((head.len() + state.len()) as u64).await?;
-    file.fdatasync().await?;
-    Ok(file.close().await?)
-}
-
-async fn write_buffered(file: BufferedFile, head: &[u8], state: &[u8]) -> io::Result<()> {
-    let mut rest = [head, state];
-    let mut at = 0;
-    loop {
-        let left: usize = rest.iter().map(|r| r.len()).sum();
-        if left == 0 {
-            break;
-        }
-        let mut piece = vec![0; left.min(PIECE_BYTES)];
-        let length = piece.len();
-        fill(&mut rest, &mut piece);
-        let wrote = file.write_at(piece, at).await?;
-        if wrote != length {
-            return Err(ErrorKind::StorageFull.into());
-        }
-        at += length as u64;
-    }
-    file.fdatasync().await?;
-    Ok(file.close().await?)
-}
-
-/// Fills `out` from the front of `rest`, which is at least as long.
-fn fill(rest: &mut [&[u8]; 2], mut out: &mut [u8]) {
-    for part in rest {
-        let count = part.len().min(out.len());
-        let (now, later) = part.split_at(count);
-        out[..count].copy_from_slice(now);
-        out = &mut out[count..];
-        *part = later;
-    }
-    assert!(out.is_empty(), "no more is asked for than is left");
 }
 
 #[cfg(test)]

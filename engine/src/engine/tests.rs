@@ -4,6 +4,7 @@ use super::*;
 use crate::effects::ReportWanted;
 use crate::ids::Incarnation;
 use crate::limits::{CREDIT_FRAMES, REPORT_ASKERS_MAX};
+use crate::raft::ChangeError;
 use alloc::vec;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{
@@ -147,10 +148,12 @@ fn config() -> Config {
             incarnation: Incarnation([1; 16]),
             address: "node:7400".into(),
         }],
+        incarnation: Incarnation([1; 16]),
         seed: 1,
         election_timeout_min: Duration::from_millis(150),
         election_timeout_max: Duration::from_millis(300),
         heartbeat: Duration::from_millis(50),
+        balance_after: Duration::from_secs(5),
         reads: Reads::Lease,
         segment_bytes: SEGMENT,
         segments_max: 12,
@@ -276,4 +279,95 @@ fn sessions_that_expire_are_told_and_closed_ones_are_not() {
         other => panic!("{other:?}"),
     });
     assert_eq!(told.sum::<u64>(), 2);
+}
+
+#[test]
+fn a_replica_ends_only_as_the_life_that_was_removed_and_another_begins_with_nothing() {
+    let mut node = Node::new();
+    let (group, founder) = (GroupId(1), Incarnation([1; 16]));
+    let (one, other) = (Incarnation([2; 16]), Incarnation([3; 16]));
+    node.put(node.now, 1, 0, b"value");
+    assert_eq!(node.codes(), [None]);
+    node.notes.clear();
+
+    // The only one that votes stays; another life neither takes its place nor ends it.
+    let change = Change::Remove { node: NodeId(1), incarnation: founder };
+    node.engine.on(node.now, Input::Change { group, change }, &mut node.effects);
+    for input in [
+        Input::MakeReplica { group, incarnation: one },
+        Input::RemoveReplica { group, incarnation: one },
+    ] {
+        node.engine.on(node.now, input, &mut node.effects);
+    }
+    node.turn();
+    let answer = Err(ChangeError::LastVoter { node: NodeId(1) });
+    assert_eq!(node.notes, [Note::ChangeAnswered { group, change, answer }]);
+    node.notes.clear();
+
+    // Once it is gone nobody finds it, and a founder's life is not given again.
+    let removed = Input::RemoveReplica { group, incarnation: founder };
+    node.engine.on(node.now, removed, &mut node.effects);
+    node.turn();
+    assert_eq!(node.notes, [Note::ReplicaRemoved { group }]);
+    node.put(node.now, 2, 0, b"value");
+    assert_eq!(node.codes(), [Some(Code::Unavailable)]);
+    let again = Input::MakeReplica { group, incarnation: founder };
+    node.engine.on(node.now, again, &mut node.effects);
+    node.turn();
+    assert_eq!(node.engine.shards.len(), 1);
+
+    // A new one has nothing, belongs to nobody, and waits.
+    node.notes.clear();
+    for _ in 0..2 {
+        let made = Input::MakeReplica { group, incarnation: other };
+        node.engine.on(node.now, made, &mut node.effects);
+    }
+    node.pass(Duration::from_secs(1));
+    assert_eq!(node.notes, [Note::ReplicaMade { group }; 2]);
+    let replica = node.engine.shards.last().unwrap().raft();
+    assert_eq!((replica.group(), replica.last_index().0, replica.is_leader()), (group, 0, false));
+}
+
+/// A put of one of some lines, each a call of its own.
+fn put_line(node: &mut Node, sequence: u64) {
+    let key = format!("key-{}", sequence % 300);
+    let (session, answered_below, version) = (SESSION, sequence, 0);
+    let (ttl_ms, expect, key, value) = (0, 0, key.as_bytes(), &[sequence as u8; 100][..]);
+    let put = CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value };
+    node.send(CachePut::KIND, 0, |b| put.encode(b));
+    assert_eq!(node.codes(), [None]);
+}
+
+#[test]
+fn a_snapshot_under_load_ends_after_as_many_turns_as_it_has_slices_and_is_of_its_beginning() {
+    let mut node = Node::new();
+    (1..=600).for_each(|sequence| put_line(&mut node, sequence));
+    let group = GroupId(1);
+    let at = node.engine.place_of(group).unwrap();
+    assert!(node.engine.shards[at].make_snapshot() && node.engine.has_work());
+    assert!(!node.engine.shards[at].make_snapshot(), "one at a time");
+    let slice = Slice { rows: 5, ..Slice::SHORT };
+    let (mut whole, mut parts, mut turns) = (Vec::new(), Vec::new(), 0);
+    let index = node.engine.shards[at].applied();
+    node.engine.shards[at].raft().log().configuration_at(index).encode(&mut whole);
+    node.engine.shards[at].state().snapshot(&mut whole);
+    while node.engine.has_work() {
+        node.engine.work(node.now, slice, &mut node.effects);
+        assert_eq!(node.engine.wake_at(), node.now, "the next slice comes at once");
+        parts.append(&mut node.effects.saves);
+        turns += 1;
+        put_line(&mut node, 600 + turns);
+    }
+    assert!((60..80).contains(&turns), "300 lines and a session, five at a time: {turns} turns");
+    assert!(parts.iter().all(|part| part.group == group && part.index == index));
+    let (last, others) = parts.split_last().unwrap();
+    assert!(last.last && others.iter().all(|part| !part.last));
+    let bytes: Vec<u8> = parts.into_iter().flat_map(|part| part.bytes).collect();
+    assert!(bytes == whole, "it stands for the moment at which it began");
+    assert!(!node.engine.shards[at].make_snapshot(), "that one is not on the disk yet");
+    let saved = Input::SnapshotSaved { group, index };
+    node.engine.on(node.now, saved, &mut node.effects);
+    node.turn();
+    assert_eq!(node.engine.shards[at].snapshot_index(), index);
+    assert!(node.engine.shards[at].make_snapshot(), "two in a row");
 }

@@ -64,6 +64,7 @@ fn lay_out(record: Record<'_>) -> (RecordHeader, &[u8]) {
             let header = RecordHeader::new(RecordKind::Snapshot, group);
             (RecordHeader { first: index.0, term, ..header }, &[])
         }
+        Record::Replica { group, replica } => (RecordHeader::of_replica(group, replica), &[]),
     }
 }
 

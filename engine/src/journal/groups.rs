@@ -5,12 +5,14 @@
 
 use super::record::{RecordHeader, RecordKind};
 use super::spans::Spans;
-use crate::ids::{GroupId, Index, NodeId, Term};
+use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
 use alloc::vec::Vec;
 
 /// What holds of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Row {
+    /// The life of the replica that is kept here, if one is.
+    pub replica: Option<Incarnation>,
     /// The term.
     pub term: Term,
     /// Who got this node's vote in that term.
@@ -28,6 +30,7 @@ pub struct Row {
 impl Row {
     /// A group that nothing has happened to.
     pub const NEW: Row = Row {
+        replica: None,
         term: Term::ZERO,
         vote: None,
         commit: Index::ZERO,
@@ -116,6 +119,10 @@ impl<T: Copy + PartialEq> Groups<T> {
                 row.snapshot_term = record.term;
                 row.last = row.last.max(first);
                 row.commit = row.commit.max(first);
+            }
+            RecordKind::Replica => {
+                *spans = Spans::new();
+                *row = Row { replica: record.incarnation(), ..Row::NEW };
             }
             RecordKind::Checkpoint | RecordKind::Free => {
                 return Err("the record is of no group");

@@ -20,6 +20,7 @@
 //! # Invariants
 //!
 //! - Only a truncate record cuts a log. A lower index or a higher term never implies it.
+//! - A group's replica may begin anew; then nothing counts that was said of it before.
 //! - Entries follow the last index of their group's log; carried ones are in it, and stay as they
 //!   are.
 //! - A page that was synced is not written again before its segment is freed.
@@ -85,7 +86,7 @@ mod tests;
 use crate::effects::Write;
 use crate::engine::OpenError;
 use crate::entry::Entry;
-use crate::ids::{GroupId, Index, NodeId, Position, Term};
+use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::status::JournalStatus;
 use alloc::vec::Vec;
 use groups::Groups;
@@ -104,7 +105,7 @@ pub struct Config {
     pub segment_bytes: u64,
     /// How many segments there may be, at least [`SEGMENTS_MIN`].
     pub segments_max: u32,
-    /// The groups whose records are kept, each once.
+    /// The groups that may have a replica here, each once.
     pub groups: Vec<GroupId>,
 }
 
@@ -150,6 +151,13 @@ pub enum Record<'a> {
         /// The term of the entry at that index.
         term: Term,
     },
+    /// The group's replica begins anew: nothing of it that came before counts.
+    Replica {
+        /// The group.
+        group: GroupId,
+        /// Its life, another one than any before; `None`: there is none from here on.
+        replica: Option<Incarnation>,
+    },
     /// Entries of the group's log, said again, so that the segment that they are in can be freed.
     Carry {
         /// The group.
@@ -165,10 +173,17 @@ pub enum Record<'a> {
     },
 }
 
-/// What recovery hands out. Groups ascend, and a group's parts come in this order: vote, snapshot,
+/// What recovery hands out. Groups ascend, and a group's parts come in this order: replica, vote, snapshot,
 /// commit, then the entries behind the snapshot with no gap. A part that does not exist is left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Replay<'a> {
+    /// A replica of the group is kept here.
+    Replica {
+        /// The group.
+        group: GroupId,
+        /// Its life.
+        replica: Incarnation,
+    },
     /// The group's term, and who got this node's vote in it.
     Vote {
         /// The group.
@@ -404,6 +419,11 @@ impl Journal {
     /// entries may fill.
     fn reclaim_above(&self) -> u32 {
         ((self.segments_max - SEGMENTS_RESERVED) * 3 / 4).max(1)
+    }
+
+    /// Whether nothing was ever durable in it.
+    pub fn is_fresh(&self) -> bool {
+        self.synced == Position::ZERO
     }
 
     /// What the journal knows of a group.

@@ -21,7 +21,12 @@
 //!                 segment
 //!  7 free         first live
 //!                 segment
+//!  8 replica      bytes 0..8     bytes 8..16
+//!                 of its life    of its life
 //! ```
+//!
+//! From a replica record on the group's replica is that life, and nothing that came before counts; all
+//! zero: none is kept here.
 //!
 //! A row of a checkpoint says what held before the unit that it stands in. The first live index of
 //! a group is the one after its snapshot.
@@ -35,17 +40,19 @@
 //!  24     8  snapshot_index
 //!  32     8  snapshot_term
 //!  40     8  last            the last index of the log
-//!  48
+//!  48    16  replica         its life, 0 = none is kept here
+//!  64
 //! ```
 
 use super::bytes::{put_u32, put_u64, u32_at, u64_at};
 use super::groups::Row;
-use crate::ids::{GroupId, Index, NodeId, Term};
+use super::unit::COUNTED_MAX;
+use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
 
 /// Size of a record's header, in bytes.
 pub const RECORD_HEADER_BYTES: usize = 40;
 /// Size of a checkpoint's row, in bytes.
-pub const ROW_BYTES: usize = 48;
+pub const ROW_BYTES: usize = 64;
 
 const AT_KIND: usize = 0;
 const AT_GROUP: usize = AT_KIND + 4;
@@ -63,7 +70,8 @@ const ROW_COMMIT: usize = ROW_TERM + 8;
 const ROW_SNAPSHOT_INDEX: usize = ROW_COMMIT + 8;
 const ROW_SNAPSHOT_TERM: usize = ROW_SNAPSHOT_INDEX + 8;
 const ROW_LAST: usize = ROW_SNAPSHOT_TERM + 8;
-const _: () = assert!(ROW_LAST + 8 == ROW_BYTES);
+const ROW_REPLICA: usize = ROW_LAST + 8;
+const _: () = assert!(ROW_REPLICA + 16 == ROW_BYTES);
 
 /// What a record is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,12 +91,14 @@ pub enum RecordKind {
     Checkpoint = 6,
     /// The segments below `first` are not needed any more.
     Free = 7,
+    /// The group's replica begins anew, or is gone.
+    Replica = 8,
 }
 
 impl RecordKind {
     fn from_number(number: u32) -> Option<RecordKind> {
         use RecordKind::*;
-        [Entries, Truncate, Vote, Snapshot, Carry, Checkpoint, Free]
+        [Entries, Truncate, Vote, Snapshot, Carry, Checkpoint, Free, Replica]
             .into_iter()
             .find(|kind| *kind as u32 == number)
     }
@@ -119,6 +129,24 @@ impl RecordHeader {
         RecordHeader { kind, group, length: 0, node: None, first: 0, last: 0, term: Term::ZERO }
     }
 
+    /// That a group's replica is this life from here on, or that none is kept.
+    pub fn of_replica(group: GroupId, replica: Option<Incarnation>) -> RecordHeader {
+        let bytes = replica_to_bytes(replica);
+        RecordHeader {
+            first: u64_at(&bytes, 0),
+            last: u64_at(&bytes, 8),
+            ..RecordHeader::new(RecordKind::Replica, group)
+        }
+    }
+
+    /// The life that a replica record names.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        let mut bytes = [0; 16];
+        put_u64(&mut bytes, 0, self.first);
+        put_u64(&mut bytes, 8, self.last);
+        replica_from_bytes(bytes)
+    }
+
     /// The header's bytes.
     pub fn to_bytes(&self) -> [u8; RECORD_HEADER_BYTES] {
         let mut b = [0u8; RECORD_HEADER_BYTES];
@@ -147,7 +175,10 @@ pub fn split(bytes: &[u8]) -> Option<(RecordHeader, &[u8], &[u8])> {
         term: Term(u64_at(head, AT_TERM)),
     };
     let (body, rest) = rest.split_at_checked(header.length as usize)?;
-    Some((header, body, rest))
+    // A life's halves are drawn, not counted.
+    let counts = header.kind != RecordKind::Replica;
+    let counted = header.first.max(header.last) <= COUNTED_MAX;
+    (counted || !counts).then_some((header, body, rest))
 }
 
 /// A checkpoint's size for some groups, in bytes.
@@ -165,13 +196,17 @@ pub fn row_to_bytes(group: GroupId, row: &Row) -> [u8; ROW_BYTES] {
     put_u64(&mut b, ROW_SNAPSHOT_INDEX, row.snapshot_index.0);
     put_u64(&mut b, ROW_SNAPSHOT_TERM, row.snapshot_term.0);
     put_u64(&mut b, ROW_LAST, row.last.0);
+    b[ROW_REPLICA..].copy_from_slice(&replica_to_bytes(row.replica));
     b
 }
 
 /// The rows of a checkpoint's body; bytes beyond the last whole row are left out.
 pub fn rows(body: &[u8]) -> impl Iterator<Item = (GroupId, Row)> {
     body.chunks_exact(ROW_BYTES).map(|b| {
+        let mut replica = [0; 16];
+        replica.copy_from_slice(&b[ROW_REPLICA..]);
         let row = Row {
+            replica: replica_from_bytes(replica),
             vote: node_from_number(u32_at(b, ROW_VOTE)),
             term: Term(u64_at(b, ROW_TERM)),
             commit: Index(u64_at(b, ROW_COMMIT)),
@@ -181,6 +216,15 @@ pub fn rows(body: &[u8]) -> impl Iterator<Item = (GroupId, Row)> {
         };
         (GroupId(u32_at(b, ROW_GROUP)), row)
     })
+}
+
+fn replica_to_bytes(replica: Option<Incarnation>) -> [u8; 16] {
+    assert!(replica != Some(Incarnation([0; 16])), "a life is never all zero");
+    replica.map_or([0; 16], |r| r.0)
+}
+
+fn replica_from_bytes(bytes: [u8; 16]) -> Option<Incarnation> {
+    (bytes != [0; 16]).then_some(Incarnation(bytes))
 }
 
 fn node_to_number(node: Option<NodeId>) -> u32 {

@@ -6,7 +6,7 @@ use super::groups::{Groups, Row};
 use super::record::{self, ROW_BYTES, RecordHeader, RecordKind};
 use super::recover::{GAP_MAX, Head, chain};
 use super::spans::Spans;
-use super::unit::{self, PAGE_BYTES, UNIT_HEADER_BYTES, Unit, UnitError};
+use super::unit::{self, COUNTED_MAX, PAGE_BYTES, UNIT_HEADER_BYTES, Unit, UnitError};
 use crate::engine::OpenError;
 use crate::entry;
 use crate::ids::{GroupId, Index, Position, Term};
@@ -135,9 +135,14 @@ impl Replayed {
         if !body.len().is_multiple_of(ROW_BYTES) {
             return Err("a checkpoint is no table of rows");
         }
+        let mut before = None;
         for (group, row) in record::rows(body) {
             let at = self.groups.find(group).ok_or("a checkpoint is of an unknown group")?;
-            if row.last < row.snapshot_index || row.commit > row.last {
+            if before >= Some(at) {
+                return Err("a checkpoint names its groups out of order");
+            }
+            before = Some(at);
+            if row.last < row.snapshot_index || row.commit > row.last || row.last.0 > COUNTED_MAX {
                 return Err("a checkpoint contradicts itself");
             }
             let known = &mut self.groups.rows[at];
@@ -163,6 +168,9 @@ impl Replayed {
     ) -> Result<(), OpenError> {
         for (at, (group, row)) in self.groups.ids.iter().zip(&self.groups.rows).enumerate() {
             let group = *group;
+            if let Some(replica) = row.replica {
+                visit(Replay::Replica { group, replica });
+            }
             if row.term > Term::ZERO {
                 visit(Replay::Vote { group, term: row.term, vote: row.vote });
             }

@@ -27,11 +27,15 @@ use crate::ids::Position;
 /// The page that a write consists of, in bytes.
 pub const PAGE_BYTES: usize = 4096;
 /// The version of the journal's format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Size of a unit's header, in bytes.
 pub const UNIT_HEADER_BYTES: usize = 64;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"TCWU");
+
+/// No index, segment or unit of a journal that was written by counting comes near this number: what is
+/// beyond is no number of ours, whatever its checksum, and numbers can be added without overflow.
+pub(super) const COUNTED_MAX: u64 = 1 << 62;
 
 const AT_CHECKSUM: usize = 0;
 const AT_MAGIC: usize = AT_CHECKSUM + 4;
@@ -163,7 +167,8 @@ pub fn read(segment: &[u8], offset: usize) -> Result<Unit<'_>, UnitError> {
     if version != VERSION {
         return Err(UnitError::Newer { got: version });
     }
-    if header.page as usize != offset / PAGE_BYTES {
+    let counted = [header.segment, header.number.0, header.durable_below.0];
+    if header.page as usize != offset / PAGE_BYTES || counted.iter().any(|it| *it > COUNTED_MAX) {
         return Err(UnitError::Misplaced);
     }
     Ok(Unit { header, offset, body: &bytes[UNIT_HEADER_BYTES..length] })

@@ -123,8 +123,9 @@ impl Machine {
         let deadline = if ttl_ms == 0 { Elapsed::MAX } else { now + millis(ttl_ms) };
         match found {
             Some(slot) => {
+                self.keep_line(slot);
                 self.unlink_line(slot);
-                let line = &mut self.lines[slot];
+                let line = self.lines.row_mut(slot);
                 line.version = version;
                 line.deadline = deadline;
                 line.set_value(value);
@@ -182,6 +183,7 @@ impl Machine {
     }
 
     fn remove_line(&mut self, slot: u32) -> u64 {
+        self.keep_line(slot);
         self.unlink_line(slot);
         self.lines.remove(slot).version
     }
@@ -191,13 +193,13 @@ impl Machine {
         let line = &self.lines[slot];
         self.line_bytes += line.cost();
         self.timers.arm(line.deadline, line.version, Timer::LineExpiry(slot));
-        self.lines_by_version.push(&mut self.lines, slot);
+        self.lines_by_version.push(self.lines.rows_mut(), slot);
     }
 
     fn unlink_line(&mut self, slot: u32) {
         let line = &self.lines[slot];
         self.line_bytes -= line.cost();
         self.timers.disarm(line.deadline, line.version);
-        self.lines_by_version.unlink(&mut self.lines, slot);
+        self.lines_by_version.unlink(self.lines.rows_mut(), slot);
     }
 }

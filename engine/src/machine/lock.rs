@@ -142,12 +142,13 @@ impl Machine {
         let Some(slot) = lock.and_then(|lock| self.grant_of(lock, session)) else {
             return Outcome::Refused(Code::NotHolder);
         };
-        let grant = &mut self.grants[slot];
-        if grant.fence != fence {
+        let Grant { lock, fence: right, count, .. } = self.grants[slot];
+        if right != fence {
             return Outcome::Refused(Code::StaleFence);
         }
-        if grant.count > 1 {
-            grant.count -= 1;
+        if count > 1 {
+            self.keep_lock(lock);
+            self.grants[slot].count -= 1;
         } else {
             let lock = self.drop_grant(slot);
             self.advance_lock(lock, turn);
@@ -171,9 +172,9 @@ impl Machine {
         lease_ms: u32,
         turn: &Turn<'_>,
     ) -> Outcome {
-        let row = &mut self.locks[lock];
-        assert!(row.admits(mode), "an exclusive grant stands alone");
-        row.mode = mode;
+        assert!(self.locks[lock].admits(mode), "an exclusive grant stands alone");
+        self.keep_lock(lock);
+        self.locks.row_mut(lock).mode = mode;
         let fence = self.issue();
         let deadline = lease_deadline(lease_ms, turn.now);
         let links = Links::NONE;
@@ -186,17 +187,20 @@ impl Machine {
     /// Ties a grant to its lock, its session and its timer.
     pub(super) fn link_grant(&mut self, slot: u32) {
         let Grant { lock, session, fence, deadline, .. } = self.grants[slot];
-        self.locks[lock].grants.push(&mut self.grants, slot);
+        self.locks.row_mut(lock).grants.push(&mut self.grants, slot);
         self.timers.arm(deadline, fence, Timer::LockLease(slot));
-        self.sessions.table[session].owned.insert(fence, Owned::Grant(slot));
+        let session = &mut self.sessions.table.rows_mut()[session];
+        session.owned.insert(fence, Owned::Grant(slot));
     }
 
     /// Grants a lock again to a session that holds it.
     fn grant_again(&mut self, slot: u32, mode: Mode, lease_ms: u32, turn: &Turn<'_>) -> Outcome {
-        let grant = &mut self.grants[slot];
-        if !self.locks[grant.lock].mode.covers(mode) || grant.count == u32::MAX {
+        let Grant { lock, count, .. } = self.grants[slot];
+        if !self.locks[lock].mode.covers(mode) || count == u32::MAX {
             return Outcome::Refused(Code::LockHeld);
         }
+        self.keep_lock(lock);
+        let grant = &mut self.grants[slot];
         grant.count += 1;
         let (fence, before) = (grant.fence, grant.deadline);
         let deadline = lease_deadline(lease_ms, turn.now).max(before);
@@ -211,10 +215,12 @@ impl Machine {
     /// Ends a grant and names its lock, which the caller advances.
     pub(super) fn drop_grant(&mut self, slot: u32) -> u32 {
         let lock = self.grants[slot].lock;
-        self.locks[lock].grants.unlink(&mut self.grants, slot);
+        self.keep_lock(lock);
+        self.locks.row_mut(lock).grants.unlink(&mut self.grants, slot);
         let grant = self.grants.remove(slot);
         self.timers.disarm(grant.deadline, grant.fence);
-        let owned = self.sessions.table[grant.session].owned.remove(&grant.fence);
+        let session = &mut self.sessions.table.rows_mut()[grant.session];
+        let owned = session.owned.remove(&grant.fence);
         assert!(owned == Some(Owned::Grant(slot)), "a session knows its grants");
         lock
     }

@@ -21,7 +21,7 @@
 //!
 //! Placement, namespaces, topics, principals, the feature level: each comes as a kind of its own.
 
-use super::snapshot::Corrupt;
+use super::restore::Corrupt;
 use crate::entry::{Entry, kind};
 use crate::ids::{ClusterId, Incarnation, NodeId};
 use crate::limits::NODES_MAX;

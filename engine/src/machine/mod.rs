@@ -24,8 +24,7 @@
 //!
 //! # Left out
 //!
-//! A copy-on-write walk: [`Machine::snapshot`] stands still until it is done (some tens of
-//! nanoseconds a row). Payloads live in the machine, not in a store beside it.
+//! Payloads live in the machine, not in a store beside it.
 //!
 //! # Sources
 //!
@@ -37,19 +36,22 @@ mod lock;
 pub mod meta;
 mod queue;
 mod request;
+mod restore;
 mod session;
 mod slab;
 mod snapshot;
 mod table;
 mod timers;
 mod verify;
+mod walk;
 mod warm;
 
 #[cfg(test)]
 mod tests;
 
 pub use request::{Access, Vetted};
-pub use snapshot::Corrupt;
+pub use restore::{Checksum, Corrupt, Restore, Restored};
+pub use snapshot::{Progress, Slice};
 pub use warm::WARM_MAX;
 
 use self::lock::{Acquire, Grant, Lock};
@@ -64,6 +66,7 @@ use crate::ids::SessionId;
 use crate::limits::TIMERS_PER_ENTRY_MAX;
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed, millis};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wire::{Code, Kind};
 
@@ -166,6 +169,8 @@ pub struct Machine {
     lines_by_version: List,
     line_bytes: u64,
     counts: Counts,
+    /// The snapshot that is being made, if one is.
+    making: Option<Box<snapshot::Making>>,
 }
 
 /// Sums over the state, kept as it changes; the last two count since the start, and are no state.
@@ -205,6 +210,7 @@ impl Machine {
             lines_by_version: List::EMPTY,
             line_bytes: 0,
             counts: Counts::default(),
+            making: None,
         }
     }
 
@@ -236,7 +242,7 @@ impl Machine {
         let turn = &mut Turn { now: self.clock, wakes };
         self.fire_due(turn);
         match kind {
-            kind::NOOP | kind::TICK => Applied::Nothing,
+            kind::NOOP | kind::TICK | kind::MEMBERS => Applied::Nothing,
             kind::RENEW => {
                 for id in payload.as_chunks::<16>().0 {
                     self.renew(SessionId(*id), turn);

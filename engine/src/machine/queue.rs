@@ -178,7 +178,7 @@ impl Machine {
         self.unhide(message);
         let message = self.messages.remove(message);
         self.counts.message_bytes -= message.cost();
-        self.queues[message.queue].messages -= 1;
+        self.queues.rows_mut()[message.queue].messages -= 1;
         self.prune_queue(message.queue);
         Outcome::Done { token: 0 }
     }
@@ -201,7 +201,7 @@ impl Machine {
         if delay_ms > 0 {
             self.unhide(message);
             let deadline = turn.now + millis(delay_ms);
-            self.messages[message].place = Place::Delayed { deadline };
+            self.messages.row_mut(message).place = Place::Delayed { deadline };
             self.place_message(message);
         } else {
             let queue = self.make_ready(message);
@@ -257,19 +257,20 @@ impl Machine {
     /// Makes a message that is hidden or delayed ready and names its queue, which the caller advances.
     pub(super) fn make_ready(&mut self, message: u32) -> u32 {
         self.unhide(message);
-        self.messages[message].place = Place::Ready;
+        self.messages.row_mut(message).place = Place::Ready;
         self.place_message(message);
         self.messages[message].queue
     }
 
     /// Delivers the first ready message, which there is.
     fn deliver(&mut self, queue: u32, session: u32, visibility_ms: u32, now: Elapsed) -> Outcome {
-        let ready = &mut self.queues[queue].ready;
+        let ready = &mut self.queues.rows_mut()[queue].ready;
         let lifo = mutant::on(Mutant::QueueLifo);
         let first = if lifo { ready.pop_last() } else { ready.pop_first() };
         let (_, slot) = first.expect("the caller saw a ready message");
         self.counts.messages_ready -= 1;
-        let message = &mut self.messages[slot];
+        self.keep_message(slot);
+        let message = self.messages.row_mut(slot);
         message.delivery = message.delivery.saturating_add(1);
         message.place = Place::InFlight { session, deadline: now + millis(visibility_ms) };
         let (id, delivery) = (message.id, message.delivery);
@@ -311,7 +312,7 @@ impl Machine {
     /// Adds a message to its queue and to the place that it names.
     pub(super) fn insert_message(&mut self, message: Message) {
         self.counts.message_bytes += message.cost();
-        self.queues[message.queue].messages += 1;
+        self.queues.rows_mut()[message.queue].messages += 1;
         let slot = self.messages.insert(message);
         self.place_message(slot);
     }
@@ -324,14 +325,15 @@ impl Machine {
             Place::Ready => {
                 self.counts.messages_ready += 1;
                 let key = (message.priority, id);
-                let before = self.queues[message.queue].ready.insert(key, slot);
+                let ready = &mut self.queues.rows_mut()[message.queue].ready;
+                let before = ready.insert(key, slot);
                 assert!(before.is_none(), "a message is ready once");
             }
             Place::InFlight { session, deadline } => {
                 self.counts.messages_in_flight += 1;
                 self.timers.arm(deadline, id, Timer::Visibility(slot));
-                let owned = &mut self.sessions.table[session].owned;
-                owned.insert(id, Owned::Message(slot));
+                let session = &mut self.sessions.table.rows_mut()[session];
+                session.owned.insert(id, Owned::Message(slot));
             }
             Place::Delayed { deadline } => {
                 self.counts.messages_delayed += 1;
@@ -342,12 +344,14 @@ impl Machine {
 
     /// Unties a message from where it is hidden or delayed. The caller gives it another place.
     fn unhide(&mut self, slot: u32) {
+        self.keep_message(slot);
         let message = &self.messages[slot];
         match message.place {
             Place::InFlight { session, deadline } => {
                 self.counts.messages_in_flight -= 1;
                 self.timers.disarm(deadline, message.id);
-                let owned = self.sessions.table[session].owned.remove(&message.id);
+                let session = &mut self.sessions.table.rows_mut()[session];
+                let owned = session.owned.remove(&message.id);
                 assert!(owned == Some(Owned::Message(slot)), "a session knows its messages");
             }
             Place::Delayed { deadline } => {
@@ -374,6 +378,7 @@ impl Machine {
         let row = &self.queues[queue];
         if row.messages == 0 && row.waiters.is_empty() {
             assert!(row.ready.is_empty(), "a ready message is one of the messages");
+            self.keep_queue(queue);
             self.queues.remove(queue);
         }
     }

@@ -223,11 +223,12 @@ impl Machine {
         let Some(slot) = self.live_session(id, turn) else {
             return false;
         };
-        let session = &mut self.sessions.table[slot];
+        let session = &self.sessions.table[slot];
         let (before, number) = (session.deadline, session.number);
         let deadline = turn.now + session_time(session.ttl_ms);
         if deadline != before {
-            session.deadline = deadline;
+            self.keep_session(slot);
+            self.sessions.table.row_mut(slot).deadline = deadline;
             self.timers.disarm_session(before, number);
             self.timers.arm(deadline, number, Timer::SessionEnd(slot));
         }
@@ -254,6 +255,7 @@ impl Machine {
         let Some(slot) = self.live_session(call.session, turn) else {
             return Applied::Done(Outcome::Refused(Code::SessionUnknown));
         };
+        self.keep_session(slot);
         self.forget_answered(slot, call.answered_below, turn);
         let window = &self.sessions.table[slot].window;
         if call.sequence < window.answered_below {
@@ -272,12 +274,12 @@ impl Machine {
         }
         match op(self, slot, turn) {
             Verdict::Now(outcome) => {
-                let window = &mut self.sessions.table[slot].window;
+                let window = &mut self.sessions.table.row_mut(slot).window;
                 window.set(call.sequence, Remembered::Outcome(outcome));
                 Applied::Done(outcome)
             }
             Verdict::Later(waiter) => {
-                let window = &mut self.sessions.table[slot].window;
+                let window = &mut self.sessions.table.row_mut(slot).window;
                 window.set(call.sequence, Remembered::Waiting(waiter));
                 Applied::Waiting
             }
@@ -286,16 +288,16 @@ impl Machine {
 
     /// Moves the window on. A call that still waits below it is cancelled.
     fn forget_answered(&mut self, slot: u32, answered_below: u64, turn: &mut Turn<'_>) {
-        let window = &mut self.sessions.table[slot].window;
-        if answered_below <= window.answered_below {
+        if answered_below <= self.sessions.table[slot].window.answered_below {
             return;
         }
+        let window = &mut self.sessions.table.row_mut(slot).window;
         window.answered_below = answered_below;
         if mutant::on(Mutant::ReplyOfAnother) {
             window.answered_below -= 1;
         }
         let mut left = Vec::new();
-        while let Some(what) = self.sessions.table[slot].window.take_answered() {
+        while let Some(what) = self.sessions.table.row_mut(slot).window.take_answered() {
             if let Remembered::Waiting(waiter) = what {
                 left.push(Left::by(self.waiters[waiter].ask));
                 self.end_wait(waiter, Outcome::Refused(Code::SequenceStale), turn);
@@ -314,6 +316,7 @@ impl Machine {
     /// Ends a session: its waiters leave, its locks are released, its messages return to their
     /// queues; only then are the next in line served, so that none of them is its own.
     fn end_session(&mut self, slot: u32, turn: &mut Turn<'_>) {
+        self.keep_session(slot);
         let owned: Vec<Owned> = self.sessions.table[slot].owned.values().copied().collect();
         let mut left = Vec::with_capacity(owned.len());
         let outlive = mutant::on(Mutant::GrantsOutliveSession);
@@ -372,34 +375,35 @@ impl Machine {
         let timer = match ask {
             Ask::Lock { lock, .. } => {
                 self.counts.lock_waiters += 1;
-                self.locks[lock].waiters.push(&mut self.waiters, slot);
+                self.locks.rows_mut()[lock].waiters.push(&mut self.waiters, slot);
                 Timer::LockWait(slot)
             }
             Ask::Pop { queue, .. } => {
-                self.queues[queue].waiters.push(&mut self.waiters, slot);
+                self.queues.rows_mut()[queue].waiters.push(&mut self.waiters, slot);
                 Timer::PopWait(slot)
             }
         };
         self.timers.arm(deadline, ticket, timer);
-        let session = &mut self.sessions.table[session];
+        let session = &mut self.sessions.table.rows_mut()[session];
         session.owned.insert(ticket, Owned::Waiter(slot));
         session.waits += 1;
     }
 
     /// Ends a wait with its outcome: somebody is told. What it waited for is not looked at.
     pub(super) fn end_wait(&mut self, slot: u32, outcome: Outcome, turn: &mut Turn<'_>) {
+        self.keep_session(self.waiters[slot].session);
         match self.waiters[slot].ask {
             Ask::Lock { lock, .. } => {
                 self.counts.lock_waiters -= 1;
-                self.locks[lock].waiters.unlink(&mut self.waiters, slot);
+                self.locks.rows_mut()[lock].waiters.unlink(&mut self.waiters, slot);
             }
             Ask::Pop { queue, .. } => {
-                self.queues[queue].waiters.unlink(&mut self.waiters, slot);
+                self.queues.rows_mut()[queue].waiters.unlink(&mut self.waiters, slot);
             }
         }
         let waiter = self.waiters.remove(slot);
         self.timers.disarm(waiter.deadline, waiter.ticket);
-        let session = &mut self.sessions.table[waiter.session];
+        let session = self.sessions.table.row_mut(waiter.session);
         let owned = session.owned.remove(&waiter.ticket);
         assert!(owned == Some(Owned::Waiter(slot)), "a session knows its waiters");
         session.waits -= 1;

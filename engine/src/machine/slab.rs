@@ -36,6 +36,29 @@ impl<T> Slab<T> {
         self.len as usize
     }
 
+    /// How many slots were used so far: every row's slot is below.
+    pub(super) fn slots(&self) -> usize {
+        let last = self.chunks.last().map_or(0, Vec::len);
+        self.chunks.len().saturating_sub(1) * CHUNK_ROWS as usize + last
+    }
+
+    /// Frees the last rows, so many at most, once `empty` has emptied each of what it holds itself. The slab
+    /// is of no use afterwards. False: there were none.
+    pub(super) fn shed(&mut self, rows: usize, empty: fn(&mut T, usize) -> bool) -> bool {
+        for _ in 0..rows {
+            let Some(chunk) = self.chunks.last_mut() else { return false };
+            if let Some(Cell::Row(row)) = chunk.last_mut()
+                && !empty(row, rows)
+            {
+                return true;
+            }
+            if chunk.pop().is_none() {
+                self.chunks.pop();
+            }
+        }
+        true
+    }
+
     pub(super) fn insert(&mut self, row: T) -> u32 {
         self.len += 1;
         if self.free != NIL {
@@ -72,6 +95,7 @@ impl<T> Slab<T> {
         }
     }
 
+    #[inline]
     fn cell_mut(&mut self, slot: u32) -> &mut Cell<T> {
         &mut self.chunks[(slot / CHUNK_ROWS) as usize][(slot % CHUNK_ROWS) as usize]
     }
@@ -79,6 +103,7 @@ impl<T> Slab<T> {
 
 impl<T> Index<u32> for Slab<T> {
     type Output = T;
+    #[inline]
     fn index(&self, slot: u32) -> &T {
         match &self.chunks[(slot / CHUNK_ROWS) as usize][(slot % CHUNK_ROWS) as usize] {
             Cell::Row(row) => row,
@@ -88,6 +113,7 @@ impl<T> Index<u32> for Slab<T> {
 }
 
 impl<T> IndexMut<u32> for Slab<T> {
+    #[inline]
     fn index_mut(&mut self, slot: u32) -> &mut T {
         match self.cell_mut(slot) {
             Cell::Row(row) => row,
@@ -158,6 +184,7 @@ impl List {
     }
 
     /// Appends the row at `slot`, which is in no list.
+    #[inline]
     pub(super) fn push<T: Linked>(&mut self, rows: &mut impl IndexMut<u32, Output = T>, slot: u32) {
         *rows[slot].links_mut() = Links { prev: self.tail, next: NIL };
         match self.tail {
@@ -169,6 +196,7 @@ impl List {
     }
 
     /// Takes the row at `slot`, which is in this list, out of it.
+    #[inline]
     pub(super) fn unlink<T: Linked>(
         &mut self,
         rows: &mut impl IndexMut<u32, Output = T>,

@@ -1,337 +1,515 @@
-//! The whole state as bytes, and back.
+//! The whole state as bytes.
 //!
 //! ```text
-//! head:     magic "TCSM" | version u32 | seed u64 | cache budget u64 | clock u64 | last number u64
-//! ended:    count u32 | count x session id 16
-//! sessions: count u32 | count x ( id 16 | number u64 | ttl ms u32 | deadline u64 | answered below u64
-//!             | calls u32 | calls x ( sequence u64 | outcome ) )
-//! locks:    count u32 | count x ( name | mode u8
-//!             | grants u32 | grants x ( session 16 | fence u64 | count u32 | deadline u64 )
-//!             | waiters u32 | waiters x ( waiter | mode u8 | lease ms u32 ) )
-//! queues:   count u32 | count x ( name | waiters u32 | waiters x ( waiter | visibility ms u32 ) )
-//! messages: count u32 | count x ( id u64 | queue u32 | priority u8 | delivery u32
-//!             | place u8 | session 16 if in flight | deadline u64 unless ready | payload )
-//! lines:    count u32 | count x ( version u64 | deadline u64 | key | value )
+//! head:     magic "TCSM" | version u32
+//! then rows, each: length u32 | content
+//! first:    seed u64 | cache budget u64 | clock u64 | last number u64
+//!             | sessions u32 | locks u32 | queues u32 | messages u32 | lines u32 | ended session ids, 16 each
+//! session:  id 16 | number u64 | ttl ms u32 | deadline u64 | answered below u64
+//!             | calls u32 | calls x ( sequence u64 | what )
+//! lock:     name | mode u8 | grants u32 | grants x ( session 16 | fence u64 | count u32 | deadline u64 )
+//! queue:    name
+//! message:  id u64 | queue u32 | priority u8 | delivery u32
+//!             | place u8 | session 16 if in flight | deadline u64 unless ready | payload
+//! line:     version u64 | deadline u64 | key | value
 //! tail:     CRC-32C u32 of all before it
 //!
 //! name, key, payload, value:  length u32 | bytes
-//! waiter:   session 16 | sequence u64 | ticket u64 | deadline u64
-//! outcome:  0 | token u64    or  1 | id u64 | delivery u32    or  2 | code u16
+//! what:     0 | token u64    or  1 | id u64 | delivery u32    or  2 | code u16
+//!           or 3 | wait | mode u8 | lease ms u32    or  4 | wait | visibility ms u32
+//! wait:     ticket u64 | deadline u64 | name of the lock or queue
 //! place:    0 = ready, 1 = in flight, 2 = delayed
 //! ```
 //!
-//! Integers are little-endian. Each table is written as [`Table::walk`](super::table::Table::walk) shows it,
-//! grants and waiters in their order; a message names its queue by its place among the queues. So equal
-//! state gives equal bytes. Waiting calls are not among a session's calls: their waiters stand for
-//! them. Timers, counts, and what a session owns follow from the rest.
+//! Integers are little-endian. Rows come as a [`Walk`](super::walk::Walk) shows them, those that share a hash
+//! sorted by their bytes; grants in their order; a message names its queue by its place among the queues. So
+//! equal state gives equal bytes. Who waits stands in line by ticket. Timers, counts, and what a session
+//! owns follow from the rest.
+//!
+//! # How it works
+//!
+//! [`Machine::snapshot_begin`] marks the moment: it writes the head, and from then on every table owes its
+//! rows as they are. [`Machine::snapshot_slice`] writes some of them, between any two entries, until none is
+//! owed. Whoever changes a row that is owed has it kept first, as bytes (`keep_*`): a session's before a call
+//! of it, a lock's before a grant of it, a message's before it moves. What a row's bytes refer to, a
+//! session's id or a lock's name, goes only after that row changed. So however long it takes, the bytes are
+//! those of the moment.
+//!
+//! # Cost
+//!
+//! - A write pays one look at whether there is a walk; while there is one, at most one copy of its own row.
+//!   A read pays nothing.
+//! - To begin: the ended ids. While it lasts: a bit for each slot, and what is kept, which is at most the
+//!   snapshot itself.
+//! - A slice ends with the first row that exceeds its budget, or the list of a bucket: about one row in
+//!   1,024. A lock is one row, with all its grants.
+//! - One snapshot at a time: whoever wants a second one waits for the end of the first.
 
-use super::cache::Line;
-use super::lock::{Grant, Lock};
-use super::queue::{Message, Place, Queue};
-use super::request::Mode;
-use super::session::{Ask, Remembered, Session, Waiter, Window};
-use super::slab::Links;
-use super::timers::Timer;
-use super::{Config, Machine, Outcome};
-use crate::ids::SessionId;
+use super::queue::Place;
+use super::session::{Ask, Remembered};
+use super::table::{Row, Table};
+use super::walk::{Next, Owed};
+use super::{Machine, Outcome};
+use crate::limits::{SLICE_BYTES_MAX, SLICE_ROWS_MAX};
 use crate::mutant::{self, Mutant};
-use crate::time::Elapsed;
-use alloc::collections::BTreeMap;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
-use wire::Code;
 
-const MAGIC: u32 = u32::from_le_bytes(*b"TCSM");
-const VERSION: u32 = 1;
+pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"TCSM");
+pub(super) const VERSION: u32 = 2;
 /// Size of the checksum at the end.
-const TAIL_BYTES: usize = 4;
+pub const TAIL_BYTES: usize = 4;
+/// Size of what says how long a row is.
+pub(super) const LENGTH_BYTES: usize = 4;
+/// Where a message's row names its queue.
+const MESSAGE_QUEUE_AT: usize = 8;
+/// Places of a bucket that are listed at the cost of one row.
+const PLACES_A_ROW: usize = 16;
 
-/// Why some bytes are no snapshot that this machine can start from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Corrupt {
-    /// The bytes end too early, or do not begin as a snapshot does.
-    #[error("the bytes are no snapshot of a shard")]
-    NoSnapshot,
-    /// The checksum does not match.
-    #[error("the snapshot's checksum does not match its bytes")]
-    Checksum,
-    /// Written by a version that is not known here.
-    #[error("the snapshot has format version {got}, which is not known here")]
-    Version {
-        /// The version that it names.
-        got: u32,
-    },
-    /// Written under another seed or cache budget. Replicas that differ in one would diverge.
-    #[error("the snapshot was made with another hash seed or cache budget than is configured here")]
-    Config,
-    /// The checksum matches, but the content makes no sense.
-    #[error("the snapshot's content is malformed")]
-    Malformed,
+/// How much one slice may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slice {
+    /// Rows.
+    pub rows: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+impl Slice {
+    /// One slice of a turn: about 0.1 ms in the mean, and no more than a few rows over its budget.
+    pub const SHORT: Slice = Slice { rows: SLICE_ROWS_MAX, bytes: SLICE_BYTES_MAX };
+    /// All at once.
+    pub const WHOLE: Slice = Slice { rows: usize::MAX, bytes: usize::MAX };
+
+    /// Spends some of it. False: nothing is left.
+    pub(super) fn spend(&mut self, rows: usize, bytes: usize) -> bool {
+        self.rows = self.rows.saturating_sub(rows);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.rows > 0 && self.bytes > 0
+    }
+}
+
+/// How far something that is done in slices has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// There is more to do.
+    More,
+    /// That was all.
+    Done,
+}
+
+/// The tables, in the order of the bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Section {
+    Sessions,
+    Locks,
+    Queues,
+    Messages,
+    Lines,
+    Tail,
+}
+
+impl Section {
+    pub(super) fn next(self) -> Section {
+        match self {
+            Section::Sessions => Section::Locks,
+            Section::Locks => Section::Queues,
+            Section::Queues => Section::Messages,
+            Section::Messages => Section::Lines,
+            Section::Lines | Section::Tail => Section::Tail,
+        }
+    }
+}
+
+/// A snapshot that is being made.
+pub(super) struct Making {
+    section: Section,
+    /// The checksum of what was given out.
+    sum: u32,
+    queues: Places,
+}
+
+impl Making {
+    /// A row was written.
+    fn note(&mut self, slot: u32) {
+        if self.section == Section::Queues {
+            self.queues.put(slot);
+        }
+    }
+}
+
+/// Where each queue stands among the queues, by its slot.
+#[derive(Default)]
+struct Places {
+    by_slot: Vec<u32>,
+    count: u32,
+}
+
+impl Places {
+    fn put(&mut self, slot: u32) {
+        let at = slot as usize;
+        if at >= self.by_slot.len() {
+            self.by_slot.resize(at + 1, u32::MAX);
+        }
+        self.by_slot[at] = self.count;
+        self.count += 1;
+    }
+
+    /// Names a message's queue by its place and not by its slot.
+    fn rename(&self, message: &mut [u8]) {
+        let name = message[MESSAGE_QUEUE_AT..].first_chunk_mut::<4>();
+        let name = name.expect("a message names its queue");
+        *name = self.by_slot[u32::from_le_bytes(*name) as usize].to_le_bytes();
+    }
 }
 
 impl Machine {
-    /// Appends the whole state to `out`. Equal state gives equal bytes.
+    /// Appends the whole state to `out`, in one go. Equal state gives equal bytes.
     pub fn snapshot(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        // What is large is counted: let it not be copied again and again while `out` grows.
-        let large = self.line_bytes + self.counts.message_bytes;
-        out.reserve(usize::try_from(large).expect("state fits into memory"));
-        put_u32(out, MAGIC);
-        put_u32(out, VERSION);
-        put_u64(out, self.config.seed);
-        put_u64(out, self.config.cache_bytes_max);
-        put_u64(out, self.clock.0);
-        put_u64(out, self.issued);
-        put_count(out, self.sessions.ended.len());
-        self.sessions.ended.iter().for_each(|id| out.extend_from_slice(&id.0));
-        self.write_sessions(out);
-        self.write_locks(out);
-        self.write_queues(out);
-        put_count(out, self.lines.len());
-        self.lines.walk(|_, line| {
-            put_u64(out, line.version);
-            put_u64(out, line.deadline.0);
-            put_bytes(out, super::table::Row::key(line));
-            put_bytes(out, line.value());
+        let (start, mut places) = (out.len(), Places::default());
+        self.write_head(out);
+        self.sessions.table.each_group(|group| {
+            put_sorted(out, &mut group.map(|slot| self.row(slot, Machine::write_session)));
+        });
+        self.locks.each_group(|group| {
+            put_sorted(out, &mut group.map(|slot| self.row(slot, Machine::write_lock)));
+        });
+        self.queues.each_group(|group| {
+            let mut rows: Vec<_> =
+                group.map(|slot| (self.row(slot, Machine::write_queue), slot)).collect();
+            rows.sort_unstable();
+            rows.iter().for_each(|(_, slot)| places.put(*slot));
+            put_sorted(out, &mut rows.into_iter().map(|(row, _)| row));
+        });
+        self.messages.each_group(|group| {
+            put_sorted(
+                out,
+                &mut group.map(|slot| {
+                    let mut row = self.row(slot, Machine::write_message);
+                    places.rename(&mut row[LENGTH_BYTES..]);
+                    row
+                }),
+            );
+        });
+        self.lines.each_group(|group| {
+            put_sorted(out, &mut group.map(|slot| self.row(slot, Machine::write_line)));
         });
         let sum = crc32c::crc32c(&out[start..]);
         put_u32(out, sum);
     }
 
-    fn write_sessions(&self, out: &mut Vec<u8>) {
-        put_count(out, self.sessions.table.len());
-        self.sessions.table.walk(|_, session| {
-            out.extend_from_slice(&session.id.0);
-            put_u64(out, session.number);
-            put_u32(out, session.ttl_ms);
-            put_u64(out, session.deadline.0);
-            put_u64(out, session.window.answered_below);
-            let forgotten = mutant::on(Mutant::ForgetWindow);
-            let done = |what: &Remembered| !forgotten && matches!(what, Remembered::Outcome(_));
-            let calls = &session.window.calls;
-            put_count(out, calls.iter().filter(|(_, what)| done(what)).count());
-            for (sequence, what) in calls {
-                if let Remembered::Outcome(outcome) = what
-                    && done(what)
-                {
-                    put_u64(out, *sequence);
-                    put_outcome(out, *outcome);
-                }
-            }
-        });
+    // ---- In slices ----
+
+    /// Begins a snapshot of the state as it is now, and appends its first bytes.
+    pub fn snapshot_begin(&mut self, out: &mut Vec<u8>) {
+        assert!(self.making.is_none(), "one snapshot at a time");
+        let start = out.len();
+        self.write_head(out);
+        self.sessions.table.begin_walk();
+        self.locks.begin_walk();
+        self.queues.begin_walk();
+        self.messages.begin_walk();
+        self.lines.begin_walk();
+        let (sum, queues) = (crc32c::crc32c(&out[start..]), Places::default());
+        self.making = Some(Box::new(Making { section: Section::Sessions, sum, queues }));
     }
 
-    fn write_locks(&self, out: &mut Vec<u8>) {
-        put_count(out, self.locks.len());
-        self.locks.walk(|_, lock| {
-            put_bytes(out, &lock.name);
-            out.push(lock.mode as u8);
-            put_count(out, lock.grants.len());
-            for grant in lock.grants.iter(&self.grants) {
-                let grant = &self.grants[grant];
-                self.put_session(out, grant.session);
-                put_u64(out, grant.fence);
-                put_u32(out, grant.count);
-                put_u64(out, grant.deadline.0);
+    /// Appends the snapshot's next bytes: those that [`Machine::snapshot`] would have given when it began.
+    pub fn snapshot_slice(&mut self, mut slice: Slice, out: &mut Vec<u8>) -> Progress {
+        let mut making = self.making.take().expect("a snapshot was begun");
+        let start = out.len();
+        while making.section != Section::Tail {
+            if self.walk_section(&mut making, &mut slice, out) == Progress::More {
+                break;
             }
-            put_count(out, lock.waiters.len());
-            for waiter in lock.waiters.iter(&self.waiters) {
-                self.put_waiter(out, waiter);
-                let Ask::Lock { mode, lease_ms, .. } = self.waiters[waiter].ask else {
-                    unreachable!("a lock's waiters ask for the lock")
-                };
+            making.section = making.section.next();
+        }
+        making.sum = crc32c::crc32c_append(making.sum, &out[start..]);
+        if making.section == Section::Tail {
+            put_u32(out, making.sum);
+            return Progress::Done;
+        }
+        self.making = Some(making);
+        Progress::More
+    }
+
+    /// Whether a snapshot is being made.
+    pub fn is_in_snapshot(&self) -> bool {
+        self.making.is_some()
+    }
+
+    fn walk_section(
+        &mut self,
+        making: &mut Making,
+        slice: &mut Slice,
+        out: &mut Vec<u8>,
+    ) -> Progress {
+        match making.section {
+            Section::Sessions => {
+                self.walk(|m| &mut m.sessions.table, Machine::write_session, making, slice, out)
+            }
+            Section::Locks => self.walk(|m| &mut m.locks, Machine::write_lock, making, slice, out),
+            Section::Queues => {
+                self.walk(|m| &mut m.queues, Machine::write_queue, making, slice, out)
+            }
+            Section::Messages => {
+                self.walk(|m| &mut m.messages, Machine::write_message, making, slice, out)
+            }
+            Section::Lines => self.walk(|m| &mut m.lines, Machine::write_line, making, slice, out),
+            Section::Tail => Progress::Done,
+        }
+    }
+
+    /// Goes on with the walk over a table.
+    fn walk<R: Row>(
+        &mut self,
+        table: fn(&mut Machine) -> &mut Table<R>,
+        write: fn(&Machine, u32, &mut Vec<u8>),
+        making: &mut Making,
+        slice: &mut Slice,
+        out: &mut Vec<u8>,
+    ) -> Progress {
+        loop {
+            let before = out.len();
+            let rows = match table(self).walk_on() {
+                Next::End => return Progress::Done,
+                Next::Bucket(places) => places / PLACES_A_ROW,
+                Next::Row(owed) => {
+                    self.put_owed(&owed, write, making, out);
+                    making.note(owed.slot);
+                    1
+                }
+                Next::Rows(several) => {
+                    let rows = several.iter().map(|owed| {
+                        let mut row = Vec::new();
+                        self.put_owed(owed, write, making, &mut row);
+                        (row, owed.slot)
+                    });
+                    let mut rows: Vec<(Vec<u8>, u32)> = rows.collect();
+                    rows.sort_unstable();
+                    for (row, slot) in &rows {
+                        out.extend_from_slice(row);
+                        making.note(*slot);
+                    }
+                    rows.len()
+                }
+            };
+            if !slice.spend(rows, out.len() - before) {
+                return Progress::More;
+            }
+        }
+    }
+
+    /// Writes a row that is owed, as it was.
+    fn put_owed(
+        &self,
+        owed: &Owed,
+        write: fn(&Machine, u32, &mut Vec<u8>),
+        making: &Making,
+        out: &mut Vec<u8>,
+    ) {
+        let at = begin_row(out);
+        match &owed.kept {
+            Some(bytes) => out.extend_from_slice(bytes),
+            None => write(self, owed.slot, out),
+        }
+        if making.section == Section::Messages {
+            making.queues.rename(&mut out[at..]);
+        }
+        end_row(out, at);
+    }
+
+    // ---- What is kept before it changes ----
+
+    /// A session, or a call of it, is about to change.
+    #[inline]
+    pub(super) fn keep_session(&mut self, slot: u32) {
+        if self.sessions.table.owes(slot) {
+            let bytes = self.kept(slot, Machine::write_session);
+            self.sessions.table.keep(slot, bytes);
+        }
+    }
+
+    /// A lock, or a grant of it, is about to change.
+    #[inline]
+    pub(super) fn keep_lock(&mut self, slot: u32) {
+        if self.locks.owes(slot) {
+            let bytes = self.kept(slot, Machine::write_lock);
+            self.locks.keep(slot, bytes);
+        }
+    }
+
+    /// A queue is about to go.
+    #[inline]
+    pub(super) fn keep_queue(&mut self, slot: u32) {
+        if self.queues.owes(slot) {
+            let bytes = self.kept(slot, Machine::write_queue);
+            self.queues.keep(slot, bytes);
+        }
+    }
+
+    /// A message is about to move.
+    #[inline]
+    pub(super) fn keep_message(&mut self, slot: u32) {
+        if self.messages.owes(slot) {
+            let bytes = self.kept(slot, Machine::write_message);
+            self.messages.keep(slot, bytes);
+        }
+    }
+
+    /// A line is about to change.
+    #[inline]
+    pub(super) fn keep_line(&mut self, slot: u32) {
+        if self.lines.owes(slot) {
+            let bytes = self.kept(slot, Machine::write_line);
+            self.lines.keep(slot, bytes);
+        }
+    }
+
+    #[cold]
+    fn kept(&self, slot: u32, write: fn(&Machine, u32, &mut Vec<u8>)) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(self, slot, &mut bytes);
+        bytes
+    }
+
+    // ---- Rows ----
+
+    fn row(&self, slot: u32, write: fn(&Machine, u32, &mut Vec<u8>)) -> Vec<u8> {
+        let mut row = Vec::new();
+        let at = begin_row(&mut row);
+        write(self, slot, &mut row);
+        end_row(&mut row, at);
+        row
+    }
+
+    fn write_head(&self, out: &mut Vec<u8>) {
+        put_u32(out, MAGIC);
+        put_u32(out, VERSION);
+        let at = begin_row(out);
+        put_u64(out, self.config.seed);
+        put_u64(out, self.config.cache_bytes_max);
+        put_u64(out, self.clock.0);
+        put_u64(out, self.issued);
+        put_count(out, self.sessions.table.len());
+        put_count(out, self.locks.len());
+        put_count(out, self.queues.len());
+        put_count(out, self.messages.len());
+        put_count(out, self.lines.len());
+        self.sessions.ended.iter().for_each(|id| out.extend_from_slice(&id.0));
+        end_row(out, at);
+    }
+
+    fn write_session(&self, slot: u32, out: &mut Vec<u8>) {
+        let session = &self.sessions.table[slot];
+        out.extend_from_slice(&session.id.0);
+        put_u64(out, session.number);
+        put_u32(out, session.ttl_ms);
+        put_u64(out, session.deadline.0);
+        put_u64(out, session.window.answered_below);
+        let forgotten = mutant::on(Mutant::ForgetWindow);
+        let calls = session.window.calls.iter();
+        let told = |what: &Remembered| !forgotten || matches!(what, Remembered::Waiting(_));
+        let calls = calls.filter(|(_, what)| told(what));
+        put_count(out, calls.clone().count());
+        for (sequence, what) in calls {
+            put_u64(out, *sequence);
+            match what {
+                Remembered::Outcome(outcome) => put_outcome(out, *outcome),
+                Remembered::Waiting(waiter) => self.put_waiter(out, *waiter),
+            }
+        }
+    }
+
+    fn put_waiter(&self, out: &mut Vec<u8>, slot: u32) {
+        let waiter = &self.waiters[slot];
+        let (what, name) = match waiter.ask {
+            Ask::Lock { lock, .. } => (3, &self.locks[lock].name),
+            Ask::Pop { queue, .. } => (4, &self.queues[queue].name),
+        };
+        out.push(what);
+        put_u64(out, waiter.ticket);
+        put_u64(out, waiter.deadline.0);
+        put_bytes(out, name);
+        match waiter.ask {
+            Ask::Lock { mode, lease_ms, .. } => {
                 out.push(mode as u8);
                 put_u32(out, lease_ms);
             }
-        });
+            Ask::Pop { visibility_ms, .. } => put_u32(out, visibility_ms),
+        }
     }
 
-    fn write_queues(&self, out: &mut Vec<u8>) {
-        let mut places: BTreeMap<u32, u32> = BTreeMap::new();
-        put_count(out, self.queues.len());
-        self.queues.walk(|slot, queue| {
-            let place = u32::try_from(places.len()).expect("limits keep queues under 2^32");
-            places.insert(slot, place);
-            put_bytes(out, &queue.name);
-            put_count(out, queue.waiters.len());
-            for waiter in queue.waiters.iter(&self.waiters) {
-                self.put_waiter(out, waiter);
-                let Ask::Pop { visibility_ms, .. } = self.waiters[waiter].ask else {
-                    unreachable!("a queue's waiters ask for a message")
-                };
-                put_u32(out, visibility_ms);
+    fn write_lock(&self, slot: u32, out: &mut Vec<u8>) {
+        let lock = &self.locks[slot];
+        put_bytes(out, &lock.name);
+        out.push(lock.mode as u8);
+        put_count(out, lock.grants.len());
+        for grant in lock.grants.iter(&self.grants) {
+            let grant = &self.grants[grant];
+            self.put_session(out, grant.session);
+            put_u64(out, grant.fence);
+            put_u32(out, grant.count);
+            put_u64(out, grant.deadline.0);
+        }
+    }
+
+    fn write_queue(&self, slot: u32, out: &mut Vec<u8>) {
+        put_bytes(out, &self.queues[slot].name);
+    }
+
+    /// Names the queue by its slot: [`Places`] knows its place.
+    fn write_message(&self, slot: u32, out: &mut Vec<u8>) {
+        let message = &self.messages[slot];
+        put_u64(out, message.id);
+        put_u32(out, message.queue);
+        out.push(message.priority);
+        put_u32(out, message.delivery);
+        match message.place {
+            Place::Ready => out.push(0),
+            Place::InFlight { session, deadline } => {
+                out.push(1);
+                self.put_session(out, session);
+                put_u64(out, deadline.0);
             }
-        });
-        put_count(out, self.messages.len());
-        self.messages.walk(|_, message| {
-            put_u64(out, message.id);
-            put_u32(out, places[&message.queue]);
-            out.push(message.priority);
-            put_u32(out, message.delivery);
-            match message.place {
-                Place::Ready => out.push(0),
-                Place::InFlight { session, deadline } => {
-                    out.push(1);
-                    self.put_session(out, session);
-                    put_u64(out, deadline.0);
-                }
-                Place::Delayed { deadline } => {
-                    out.push(2);
-                    put_u64(out, deadline.0);
-                }
+            Place::Delayed { deadline } => {
+                out.push(2);
+                put_u64(out, deadline.0);
             }
-            put_bytes(out, &message.payload);
-        });
+        }
+        put_bytes(out, &message.payload);
+    }
+
+    fn write_line(&self, slot: u32, out: &mut Vec<u8>) {
+        let line = &self.lines[slot];
+        put_u64(out, line.version);
+        put_u64(out, line.deadline.0);
+        put_bytes(out, line.key());
+        put_bytes(out, line.value());
     }
 
     fn put_session(&self, out: &mut Vec<u8>, slot: u32) {
         out.extend_from_slice(&self.sessions.table[slot].id.0);
     }
+}
 
-    fn put_waiter(&self, out: &mut Vec<u8>, slot: u32) {
-        let waiter = &self.waiters[slot];
-        self.put_session(out, waiter.session);
-        put_u64(out, waiter.sequence);
-        put_u64(out, waiter.ticket);
-        put_u64(out, waiter.deadline.0);
-    }
+/// Leaves room for a row's length, and says where its content begins.
+fn begin_row(out: &mut Vec<u8>) -> usize {
+    put_u32(out, 0);
+    out.len()
+}
 
-    /// The machine that wrote these bytes.
-    ///
-    /// # Errors
-    /// [`Corrupt`], which says what is wrong with the bytes.
-    pub fn restore(config: Config, bytes: &[u8]) -> Result<Machine, Corrupt> {
-        let length = bytes.len().checked_sub(TAIL_BYTES).ok_or(Corrupt::NoSnapshot)?;
-        let (content, tail) = bytes.split_at(length);
-        let mut from = Reader { bytes: content };
-        if from.u32() != Ok(MAGIC) {
-            return Err(Corrupt::NoSnapshot);
-        }
-        let got = from.u32().map_err(|_| Corrupt::NoSnapshot)?;
-        if got != VERSION {
-            return Err(Corrupt::Version { got });
-        }
-        if (Reader { bytes: tail }).u32() != Ok(crc32c::crc32c(content)) {
-            return Err(Corrupt::Checksum);
-        }
-        if from.u64()? != config.seed || from.u64()? != config.cache_bytes_max {
-            return Err(Corrupt::Config);
-        }
-        let mut machine = Machine::new(config);
-        machine.clock = Elapsed(from.u64()?);
-        machine.issued = from.u64()?;
-        if mutant::on(Mutant::FenceReuse) {
-            machine.issued /= 2;
-        }
-        for _ in 0..from.u32()? {
-            machine.sessions.remember_ended(from.session()?);
-        }
-        machine.read_sessions(&mut from)?;
-        machine.read_locks(&mut from)?;
-        machine.read_queues(&mut from)?;
-        machine.read_lines(&mut from)?;
-        if from.bytes.is_empty() { Ok(machine) } else { Err(Corrupt::Malformed) }
-    }
+/// Says how long the row is that begins at `at`.
+fn end_row(out: &mut [u8], at: usize) {
+    let length = u32::try_from(out.len() - at).expect("a row is far below 4 GiB");
+    out[at - LENGTH_BYTES..at].copy_from_slice(&length.to_le_bytes());
+}
 
-    fn read_sessions(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
-        for _ in 0..from.u32()? {
-            let (id, number, ttl_ms) = (from.session()?, from.u64()?, from.u32()?);
-            let deadline = Elapsed(from.u64()?);
-            let mut window = Window { answered_below: from.u64()?, ..Window::default() };
-            for _ in 0..from.u32()? {
-                let sequence = from.u64()?;
-                window.calls.push_back((sequence, Remembered::Outcome(from.outcome()?)));
-            }
-            let owned = BTreeMap::new();
-            let row = Session { id, number, ttl_ms, deadline, window, owned, waits: 0 };
-            let slot = self.sessions.table.insert(row);
-            self.timers.arm(deadline, number, Timer::SessionEnd(slot));
-        }
-        Ok(())
-    }
-
-    fn read_locks(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
-        for _ in 0..from.u32()? {
-            let (name, mode) = (from.bytes()?, from.mode()?);
-            let lock = self.locks.insert(Lock::new(name, mode));
-            for _ in 0..from.u32()? {
-                let session = self.find_session(from.session()?)?;
-                let (fence, count, deadline) = (from.u64()?, from.u32()?, Elapsed(from.u64()?));
-                let links = Links::NONE;
-                let grant = Grant { lock, session, fence, count, deadline, links };
-                let slot = self.grants.insert(grant);
-                self.link_grant(slot);
-            }
-            for _ in 0..from.u32()? {
-                self.read_waiter(from, |from| {
-                    let (mode, lease_ms) = (from.mode()?, from.u32()?);
-                    Ok(Ask::Lock { lock, mode, lease_ms })
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn read_queues(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
-        let mut queues: Vec<u32> = Vec::new();
-        for _ in 0..from.u32()? {
-            let queue = self.queues.insert(Queue::new(from.bytes()?));
-            queues.push(queue);
-            for _ in 0..from.u32()? {
-                self.read_waiter(from, |from| {
-                    let visibility_ms = from.u32()?;
-                    Ok(Ask::Pop { queue, visibility_ms })
-                })?;
-            }
-        }
-        for _ in 0..from.u32()? {
-            let id = from.u64()?;
-            let queue = *queues.get(from.u32()? as usize).ok_or(Corrupt::Malformed)?;
-            let (priority, delivery) = (from.u8()?, from.u32()?);
-            let place = match from.u8()? {
-                0 => Place::Ready,
-                1 => {
-                    let session = self.find_session(from.session()?)?;
-                    Place::InFlight { session, deadline: Elapsed(from.u64()?) }
-                }
-                2 => Place::Delayed { deadline: Elapsed(from.u64()?) },
-                _ => return Err(Corrupt::Malformed),
-            };
-            let payload = from.bytes()?.into();
-            self.insert_message(Message { id, queue, priority, delivery, place, payload });
-        }
-        Ok(())
-    }
-
-    fn read_lines(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
-        let mut by_version: Vec<(u64, u32)> = Vec::new();
-        for _ in 0..from.u32()? {
-            let (version, deadline) = (from.u64()?, Elapsed(from.u64()?));
-            let (key, value) = (from.bytes()?, from.bytes()?);
-            let slot = self.lines.insert(Line::new(key, value, version, deadline));
-            by_version.push((version, slot));
-        }
-        by_version.sort_unstable();
-        by_version.iter().for_each(|(_, slot)| self.link_line(*slot));
-        Ok(())
-    }
-
-    fn read_waiter(
-        &mut self,
-        from: &mut Reader<'_>,
-        ask: impl FnOnce(&mut Reader<'_>) -> Result<Ask, Corrupt>,
-    ) -> Result<(), Corrupt> {
-        let session = self.find_session(from.session()?)?;
-        let (sequence, ticket, deadline) = (from.u64()?, from.u64()?, Elapsed(from.u64()?));
-        let (ask, links) = (ask(from)?, Links::NONE);
-        let slot = self.waiters.insert(Waiter { ticket, session, sequence, deadline, ask, links });
-        self.link_waiter(slot);
-        self.sessions.table[session].window.set(sequence, Remembered::Waiting(slot));
-        Ok(())
-    }
-
-    fn find_session(&self, id: SessionId) -> Result<u32, Corrupt> {
-        self.sessions.table.find(&id).ok_or(Corrupt::Malformed)
-    }
+/// Appends rows that share a hash: nearly always a single one.
+fn put_sorted(out: &mut Vec<u8>, rows: &mut dyn Iterator<Item = Vec<u8>>) {
+    let mut rows: Vec<Vec<u8>> = rows.collect();
+    rows.sort_unstable();
+    rows.iter().for_each(|row| out.extend_from_slice(row));
 }
 
 fn put_u32(out: &mut Vec<u8>, number: u32) {
@@ -365,57 +543,6 @@ fn put_outcome(out: &mut Vec<u8>, outcome: Outcome) {
         Outcome::Refused(code) => {
             out.push(2);
             out.extend_from_slice(&code.number().to_le_bytes());
-        }
-    }
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Corrupt> {
-        let (first, rest) = self.bytes.split_first_chunk::<N>().ok_or(Corrupt::Malformed)?;
-        self.bytes = rest;
-        Ok(*first)
-    }
-
-    fn u8(&mut self) -> Result<u8, Corrupt> {
-        self.take::<1>().map(|b| b[0])
-    }
-
-    fn u32(&mut self) -> Result<u32, Corrupt> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, Corrupt> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn session(&mut self) -> Result<SessionId, Corrupt> {
-        self.take().map(SessionId)
-    }
-
-    fn mode(&mut self) -> Result<Mode, Corrupt> {
-        Mode::from_number(self.u8()?).ok_or(Corrupt::Malformed)
-    }
-
-    fn bytes(&mut self) -> Result<&'a [u8], Corrupt> {
-        let length = self.u32()? as usize;
-        let (first, rest) = self.bytes.split_at_checked(length).ok_or(Corrupt::Malformed)?;
-        self.bytes = rest;
-        Ok(first)
-    }
-
-    fn outcome(&mut self) -> Result<Outcome, Corrupt> {
-        match self.u8()? {
-            0 => Ok(Outcome::Done { token: self.u64()? }),
-            1 => Ok(Outcome::Delivered { id: self.u64()?, delivery: self.u32()? }),
-            2 => {
-                let code = Code::from_number(u16::from_le_bytes(self.take()?));
-                code.map(Outcome::Refused).ok_or(Corrupt::Malformed)
-            }
-            _ => Err(Corrupt::Malformed),
         }
     }
 }

@@ -6,26 +6,33 @@
 //!
 //! # Invariants
 //!
-//! - The only iteration is [`Table::walk`]: bucket by bucket, sorted by key inside. Equal rows give
-//!   an equal walk, whatever the history of insertions.
+//! - The only iteration is a snapshot's: bucket by bucket, and by the hashes' kept bits inside. Equal
+//!   rows give an equal walk, whatever the history of insertions, and whatever is written meanwhile
+//!   ([`Walk`]).
+//! - While a walk is on, a row that it owes is kept before it changes: [`Table::row_mut`] and
+//!   [`Table::remove`] insist on it. Nobody else pays more than a look at whether there is a walk.
 //! - A bucket keeps 32 bits of each row's hash, so that neither a miss nor growth reads a row.
 
 use super::slab::Slab;
+use super::walk::{Next, Walk};
 use crate::ids::SessionId;
+use crate::mutant::{self, Mutant};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::ops::{Index, IndexMut};
+use core::ops::Index;
 use hashbrown::HashTable;
 use xxhash_rust::xxh64::xxh64;
 
 /// Buckets of a table. A power of two; a million rows give buckets of about a thousand.
 const BUCKETS: usize = 1 << BUCKETS_BITS;
 const BUCKETS_BITS: u32 = 10;
+/// Buckets of a table that is of no use any more that are freed at a time.
+const BUCKETS_SHED: usize = 32;
 /// Spreads the 32 bits that a bucket keeps over the 64 that hashbrown looks at (2^64 / phi).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What a row is found by.
-pub(super) trait Key: Ord {
+pub(super) trait Key: Eq {
     fn hash(&self, seed: u64) -> u64;
 }
 
@@ -56,9 +63,9 @@ pub(super) trait Row {
 
 /// Where a row lies, and a part of its hash.
 #[derive(Clone, Copy)]
-struct Place {
-    tag: u32,
-    slot: u32,
+pub(super) struct Place {
+    pub(super) tag: u32,
+    pub(super) slot: u32,
 }
 
 impl Place {
@@ -84,12 +91,14 @@ pub(super) struct Table<R: Row> {
     seed: u64,
     buckets: Box<[HashTable<Place>]>,
     rows: Slab<R>,
+    /// The snapshot that is being made, if one is.
+    walk: Option<Box<Walk>>,
 }
 
 impl<R: Row> Table<R> {
     pub(super) fn new(seed: u64) -> Table<R> {
         let buckets = (0..BUCKETS).map(|_| HashTable::new()).collect();
-        Table { seed, buckets, rows: Slab::new() }
+        Table { seed, buckets, rows: Slab::new(), walk: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -134,12 +143,18 @@ impl<R: Row> Table<R> {
         debug_assert!(self.find(row.key()).is_none(), "a key is inserted once");
         let (bucket, mut place) = self.locate(row.key());
         place.slot = self.rows.insert(row);
+        if let Some(walk) = &mut self.walk
+            && !mutant::on(Mutant::WalkShowsNewRows)
+        {
+            walk.settle(place.slot);
+        }
         self.buckets[bucket].insert_unique(place.spread(), place, Place::spread);
         place.slot
     }
 
-    /// Removes the row at `slot`.
+    /// Removes the row at `slot`, which no walk owes.
     pub(super) fn remove(&mut self, slot: u32) -> R {
+        assert!(!self.owes(slot), "a row that is owed is kept before it goes");
         let row = self.rows.remove(slot);
         let (bucket, probe) = self.locate(row.key());
         let entry = self.buckets[bucket].find_entry(probe.spread(), |place| place.slot == slot);
@@ -148,15 +163,91 @@ impl<R: Row> Table<R> {
         row
     }
 
-    /// Shows every row once: bucket by bucket, sorted by key inside.
-    pub(super) fn walk(&self, mut each: impl FnMut(u32, &R)) {
-        let mut slots: Vec<u32> = Vec::new();
-        for bucket in &self.buckets {
-            slots.clear();
-            slots.extend(bucket.iter().map(|place| place.slot));
-            slots.sort_unstable_by(|a, b| self.rows[*a].key().cmp(self.rows[*b].key()));
-            slots.iter().for_each(|slot| each(*slot, &self.rows[*slot]));
+    /// The row at `slot`, which no walk owes, to be changed.
+    #[inline]
+    pub(super) fn row_mut(&mut self, slot: u32) -> &mut R {
+        assert!(!self.owes(slot), "a row that is owed is kept before it changes");
+        &mut self.rows[slot]
+    }
+
+    /// The rows, to change in them what is in no snapshot.
+    #[inline]
+    pub(super) fn rows_mut(&mut self) -> &mut Slab<R> {
+        &mut self.rows
+    }
+
+    /// Shows every row once, by bucket and hash.
+    pub(super) fn each(&self, mut each: impl FnMut(u32, &R)) {
+        for bucket in 0..self.buckets.len() {
+            for place in self.list(bucket) {
+                each(place.slot, &self.rows[place.slot]);
+            }
         }
+    }
+
+    /// Shows every row's slot, by bucket and hash; those that share a hash together.
+    pub(super) fn each_group(&self, mut each: impl FnMut(&mut dyn Iterator<Item = u32>)) {
+        for bucket in 0..self.buckets.len() {
+            for group in self.list(bucket).chunk_by(|a, b| a.tag == b.tag) {
+                each(&mut group.iter().map(|place| place.slot));
+            }
+        }
+    }
+
+    fn list(&self, bucket: usize) -> Vec<Place> {
+        let mut places: Vec<Place> = self.buckets[bucket].iter().copied().collect();
+        places.sort_unstable_by_key(|place| (place.tag, place.slot));
+        places
+    }
+
+    // ---- The walk of a snapshot that is made in slices ----
+
+    /// Begins a walk over the rows as they are now.
+    pub(super) fn begin_walk(&mut self) {
+        assert!(self.walk.is_none(), "one walk at a time");
+        self.walk = Some(Box::new(Walk::new(self.rows.slots())));
+    }
+
+    /// Whether a walk owes the row at `slot`: it is to be kept before it changes.
+    #[inline]
+    pub(super) fn owes(&self, slot: u32) -> bool {
+        match &self.walk {
+            None => false,
+            Some(walk) => walk.owes(slot) && !mutant::on(Mutant::WriteWithoutCopy),
+        }
+    }
+
+    /// Keeps the row at `slot`, which is owed, as these bytes.
+    pub(super) fn keep(&mut self, slot: u32, bytes: Vec<u8>) {
+        let (bucket, place) = self.locate(self.rows[slot].key());
+        let walk = self.walk.as_mut().expect("a row is owed to a walk");
+        walk.keep(bucket, Place { slot, ..place }, bytes);
+    }
+
+    /// What the walk comes to next. It is over after [`Next::End`].
+    pub(super) fn walk_on(&mut self) -> Next {
+        let Some(walk) = &mut self.walk else { return Next::End };
+        match walk.wants() {
+            None => walk.take(),
+            Some(bucket) if bucket < self.buckets.len() => {
+                Next::Bucket(walk.list(self.buckets[bucket].iter().copied()))
+            }
+            Some(_) => {
+                self.walk = None;
+                Next::End
+            }
+        }
+    }
+
+    /// Frees some of what the table holds ([`Slab::shed`]). False: nothing is left.
+    pub(super) fn shed(&mut self, rows: usize, empty: fn(&mut R, usize) -> bool) -> bool {
+        if self.walk.as_mut().is_some_and(|walk| walk.shed(rows)) || self.rows.shed(rows, empty) {
+            return true;
+        }
+        let mut buckets = core::mem::take(&mut self.buckets).into_vec();
+        buckets.truncate(buckets.len().saturating_sub(BUCKETS_SHED));
+        self.buckets = buckets.into_boxed_slice();
+        !self.buckets.is_empty()
     }
 
     /// The bucket of a key, and its place there with the slot still unknown.
@@ -170,14 +261,9 @@ impl<R: Row> Table<R> {
 
 impl<R: Row> Index<u32> for Table<R> {
     type Output = R;
+    #[inline]
     fn index(&self, slot: u32) -> &R {
         &self.rows[slot]
-    }
-}
-
-impl<R: Row> IndexMut<u32> for Table<R> {
-    fn index_mut(&mut self, slot: u32) -> &mut R {
-        &mut self.rows[slot]
     }
 }
 
@@ -195,7 +281,7 @@ mod tests {
 
     fn walked(table: &Table<Number>) -> Vec<u64> {
         let mut keys = Vec::new();
-        table.walk(|_, row| keys.push(row.0));
+        table.each(|_, row| keys.push(row.0));
         keys
     }
 

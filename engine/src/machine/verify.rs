@@ -24,7 +24,7 @@ impl Machine {
 
     fn verify_sessions(&self, timers: &mut usize) {
         let (mut grants, mut waiters, mut messages) = (0, 0, 0);
-        self.sessions.table.walk(|slot, session| {
+        self.sessions.table.each(|slot, session| {
             *timers += 1;
             assert_eq!(self.sessions.table.find(&session.id), Some(slot));
             let mut waits = 0;
@@ -71,7 +71,7 @@ impl Machine {
 
     fn verify_locks(&self, timers: &mut usize) {
         let (mut grants, mut waiters) = (0, 0);
-        self.locks.walk(|slot, lock| {
+        self.locks.each(|slot, lock| {
             assert!(!lock.grants.is_empty(), "a lock that nobody holds has no record");
             assert!(lock.mode == Mode::Shared || lock.grants.len() == 1, "exclusive stands alone");
             let mut last = 0;
@@ -101,7 +101,7 @@ impl Machine {
 
     fn verify_queues(&self, timers: &mut usize) {
         let (mut ready, mut messages) = (0, 0);
-        self.queues.walk(|slot, queue| {
+        self.queues.each(|slot, queue| {
             assert!(queue.messages > 0 || !queue.waiters.is_empty(), "a queue is for something");
             assert!(queue.ready.is_empty() || queue.waiters.is_empty(), "nobody waits beside it");
             messages += queue.messages;
@@ -121,7 +121,7 @@ impl Machine {
             }
         });
         let (mut bytes, mut counts) = (0, [0; 3]);
-        self.messages.walk(|slot, message| {
+        self.messages.each(|slot, message| {
             bytes += message.cost();
             match message.place {
                 Place::Ready => counts[0] += 1,
@@ -147,7 +147,7 @@ impl Machine {
 
     fn verify_lines(&self, timers: &mut usize) {
         let mut bytes = 0;
-        self.lines.walk(|slot, line| {
+        self.lines.each(|slot, line| {
             bytes += line.cost();
             *timers += usize::from(line.deadline != Elapsed::MAX);
             assert_eq!(self.lines.find(line.key()), Some(slot));

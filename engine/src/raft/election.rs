@@ -28,7 +28,7 @@ impl Raft {
             self.campaign_at = self.now + self.heartbeat;
         }
         self.role = Role::PreCandidate(Tally { granted: self.own_seat() });
-        if self.voters.majority() == 1 {
+        if self.is_alone() {
             self.campaign(Asked::No, out);
             return;
         }
@@ -54,13 +54,16 @@ impl Raft {
             pre,
             transfer: u8::from(asked == Asked::ByLeader),
         };
-        for to in self.voters.nodes().filter(|n| *n != self.node) {
-            out.send(to, hold, Body::Vote(vote));
+        for to in self.configuration().voters().filter(|m| m.node != self.node) {
+            out.send(to.node, hold, Body::Vote(vote));
         }
     }
 
     pub(super) fn on_vote(&mut self, from: NodeId, m: &peer::Vote, out: &mut Output) {
-        if self.voters.seat_of(from, Incarnation(m.incarnation)).is_none() {
+        // Whoever is not known may have been added while this replica lagged. Who is counted is the
+        // candidate's affair; a vote only promises that no other is given.
+        let known = self.configuration().member(from);
+        if known.is_some_and(|member| member.incarnation != Incarnation(m.incarnation)) {
             return;
         }
         let term = Term(m.term);
@@ -139,8 +142,12 @@ impl Raft {
     }
 
     pub(super) fn on_vote_reply(&mut self, from: NodeId, m: &peer::VoteReply, out: &mut Output) {
-        let Some(seat) = self.voters.seat_of(from, Incarnation(m.incarnation)) else { return };
-        let (term, majority) = (Term(m.term), self.voters.majority());
+        let incarnation = match self.configuration().member(from) {
+            Some(member) if mutant::on(Mutant::AnyIncarnationVotes) => member.incarnation,
+            _ => Incarnation(m.incarnation),
+        };
+        let Some(seat) = self.configuration().seat_of(from, incarnation) else { return };
+        let (term, majority) = (Term(m.term), self.configuration().majority());
         if m.granted == 0 {
             if term > self.term {
                 self.adopt_term(term, out);
@@ -164,12 +171,12 @@ impl Raft {
 
     /// Something became durable: perhaps this candidate's own vote.
     pub(super) fn count_own_vote(&mut self, out: &mut Output) {
-        let own = self.voters.seat(self.node).expect("a replica is a voter");
+        let own = self.own_seat();
         let durable = self.durability.vote_is_durable();
         if let Role::Candidate(candidate) = &mut self.role
             && durable
         {
-            candidate.tally.granted.insert(own);
+            candidate.tally.granted.insert_all(own);
             self.count_votes(out);
         }
     }
@@ -178,9 +185,8 @@ impl Raft {
         let Role::Candidate(candidate) = &self.role else { return };
         // A majority of others would do to be elected, but what a leader says of its term must not
         // be forgotten by itself: its own vote is durable first.
-        let own = self.own_seat();
-        if candidate.tally.granted.count() >= self.voters.majority()
-            && candidate.tally.granted.contains_all(own)
+        if candidate.tally.granted.count() >= self.configuration().majority()
+            && self.durability.vote_is_durable()
         {
             self.become_leader();
         }
@@ -188,7 +194,8 @@ impl Raft {
 
     pub(super) fn on_timeout_now(&mut self, from: NodeId, m: &peer::TimeoutNow, out: &mut Output) {
         let asked = matches!(&self.role, Role::Follower(f) if f.leader == Some(from));
-        if asked && Term(m.term) == self.term && self.installing.is_none() {
+        let may = self.may_campaign() && self.installing.is_none();
+        if asked && Term(m.term) == self.term && may {
             self.campaign(Asked::ByLeader, out);
         }
     }
@@ -229,7 +236,21 @@ impl Raft {
 
     fn own_seat(&self) -> Seats {
         let mut seats = Seats::default();
-        seats.insert(self.voters.seat(self.node).expect("a replica is a voter"));
+        if let Some(seat) = self.configuration().seat_of(self.node, self.incarnation) {
+            seats.insert(seat);
+        }
         seats
+    }
+
+    /// Whether this replica may ask to be elected: it votes, or did before a change that may still be cut.
+    /// The latter, because it may be the only one that has the change:
+    ///
+    /// 1. Nodes 1 and 2 vote. Node 1 leads, appends that it is removed, and falls before node 2 hears of it.
+    /// 2. Node 2 asks node 1 for a vote, and does not get it: node 1's log is longer.
+    /// 3. So node 1 must ask node 2, whose vote alone counts by now.
+    pub(super) fn may_campaign(&self) -> bool {
+        let open = self.log.configuration_index() > self.commit;
+        let (node, incarnation) = (self.node, self.incarnation);
+        self.is_voter() || open && self.log.configuration_before().is_voter(node, incarnation)
     }
 }

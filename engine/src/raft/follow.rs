@@ -2,8 +2,8 @@
 
 use super::output::{Body, Hold, Output, Persist};
 use super::role::{Answer, Role};
-use super::{Follower, Raft};
-use crate::entry;
+use super::{Configuration, Follower, Raft};
+use crate::entry::{self, kind};
 use crate::ids::{Index, NodeId, Term};
 use crate::mutant::{self, Mutant};
 use wire::peer;
@@ -50,7 +50,9 @@ impl Raft {
             let Ok(e) = entry::read(bytes) else { return false };
             index += 1;
             let in_order = e.header.index == Index(index) && e.header.term >= term;
-            if e.header.group != self.group || !in_order || index > last {
+            let names = e.header.kind == kind::MEMBERS;
+            let readable = !names || Configuration::decode(e.payload).is_some();
+            if e.header.group != self.group || !in_order || index > last || !readable {
                 return false;
             }
             term = e.header.term;

@@ -32,7 +32,13 @@ impl Raft {
         Ok(self.append(kind, principal, time, payload))
     }
 
-    fn append(&mut self, kind: Kind, principal: u32, time: Elapsed, payload: &[u8]) -> Index {
+    pub(super) fn append(
+        &mut self,
+        kind: Kind,
+        principal: u32,
+        time: Elapsed,
+        payload: &[u8],
+    ) -> Index {
         let header = EntryHeader {
             group: self.group,
             kind,
@@ -49,13 +55,8 @@ impl Raft {
         assert_eq!(self.vote, Some(self.node), "a leader voted for itself");
         assert!(self.durability.vote_is_durable(), "a leader's vote is durable");
         let next = self.log.last_index().next();
-        let followers = self
-            .voters
-            .nodes()
-            .enumerate()
-            .filter(|(_, node)| *node != self.node)
-            .map(|(seat, node)| Progress::new(node, seat, next))
-            .collect();
+        let others = self.configuration().members().iter().filter(|m| m.node != self.node);
+        let followers = others.map(|member| Progress::new(member, next)).collect();
         self.role = Role::Leader(Leader {
             followers,
             opened: next,
@@ -68,8 +69,14 @@ impl Raft {
             transfer: None,
             offer: None,
             asked_at: None,
+            making: None,
         });
-        self.append(kind::NOOP, 0, Elapsed::ZERO, &[]);
+        if next == Index::ZERO.next() {
+            // Whoever joins later learns from the log alone who founded the group.
+            self.append_members(&self.configuration().clone());
+        } else {
+            self.append(kind::NOOP, 0, Elapsed::ZERO, &[]);
+        }
     }
 
     /// Heartbeats fall on multiples of their interval, so that the groups of an engine beat together
@@ -82,7 +89,7 @@ impl Raft {
     pub(super) fn tick_leader(&mut self, out: &mut Output) {
         let (now, next_beat) = (self.now, self.next_beat());
         let Role::Leader(leader) = &self.role else { return };
-        if self.voters.majority() > 1 && now >= self.quorum_lost_at(leader) {
+        if !self.is_alone() && now >= self.quorum_lost_at(leader) {
             // Cut off: a new leader may be elected any time now. Clients look for it.
             self.become_follower(self.term, None);
             self.tell(out);
@@ -105,7 +112,7 @@ impl Raft {
 
     pub(super) fn deadline_leader(&self, leader: &Leader) -> Time {
         let mut at = leader.beat_at;
-        if self.voters.majority() > 1 {
+        if !self.is_alone() {
             at = at.min(self.quorum_lost_at(leader));
         }
         leader.transfer.map_or(at, |t| at.min(t.until))
@@ -117,7 +124,9 @@ impl Raft {
         m: &peer::AppendReply,
         out: &mut Output,
     ) {
-        let Some(seat) = self.voters.seat_of(from, Incarnation(m.incarnation)) else { return };
+        if !self.configuration().has_replica(from, Incarnation(m.incarnation)) {
+            return;
+        }
         if Term(m.term) > self.term {
             self.adopt_term(Term(m.term), out);
             return;
@@ -128,14 +137,14 @@ impl Raft {
             return;
         }
         let stamp = leader.stamp;
-        let follower = leader.followers.iter_mut().find(|f| f.seat == seat);
-        let follower = follower.expect("every other voter is followed");
+        let follower = leader.followers.iter_mut().find(|f| f.node == from);
+        let follower = follower.expect("every other member is followed");
         follower.on_echo(now, m.sent_at, stamp);
         if m.reject == 0 {
             let first = self.log.first_index();
             follower.on_agreed(Index(m.index), Time(m.sent_at), first);
             self.confirm();
-            self.advance_commit();
+            self.advance_commit(out);
             return;
         }
         let stale = Time(m.sent_at) < follower.floor;
@@ -154,18 +163,21 @@ impl Raft {
     }
 
     /// Commits what a majority has durably, if it is of this term; that takes all before it along.
-    pub(super) fn advance_commit(&mut self) {
+    pub(super) fn advance_commit(&mut self, out: &mut Output) {
         let Role::Leader(leader) = &self.role else { return };
         let early = mutant::on(Mutant::OwnAckBeforeSync);
         let own = if early { self.durability.emitted() } else { self.durability.durable() };
-        let own = core::iter::once(own);
-        let matched = leader.followers.iter().map(|f| f.matched).chain(own);
-        let index = self.voters.majority_reaches(matched);
+        let counts = self.is_voter() || mutant::on(Mutant::RemovedLeaderCounts);
+        let all = mutant::on(Mutant::LearnerCounts);
+        let others = leader.followers.iter().filter(|f| all || f.counts());
+        let matched = others.map(|f| f.matched).chain(counts.then_some(own));
+        let index = self.configuration().majority_reaches(matched);
         let older = mutant::on(Mutant::CommitOlderTerm);
         if index > self.commit && (index >= leader.opened || older) {
             let own_term = self.log.term_at(index) == Some(self.term);
             assert!(own_term || older, "from there on all is this term's");
             self.commit = index;
+            self.leave_if_removed(out);
         }
     }
 
@@ -197,7 +209,7 @@ impl Raft {
             _ if !f.is_heard(self.now, patience) => None,
             State::Replicate | State::Probe(_) => Some(f.matched),
             State::Snapshot(Sending::Pieces { index, .. }) => Some(index),
-            State::Snapshot(Sending::Wanted) => None,
+            State::Snapshot(Sending::Wanted) => leader.making,
         };
         leader.followers.iter().filter_map(needs).min().unwrap_or(self.applied)
     }
@@ -207,13 +219,29 @@ impl Raft {
     pub fn transfer(&mut self, now: Time, to: NodeId, out: &mut Output) {
         self.advance(now);
         let until = now + self.election_timeout_max;
-        let known = self.voters.seat(to).is_some() && to != self.node;
+        let known = self.configuration().voters().any(|m| m.node == to) && to != self.node;
         if let Role::Leader(leader) = &mut self.role
             && known
         {
             leader.transfer = Some(Transfer { to, until, asked: false });
         }
         self.tell(out);
+    }
+
+    /// Whether leadership is being handed over.
+    pub fn is_handing_over(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.transfer.is_some())
+    }
+
+    /// Who could lead at once: the voters that are heard and replicate, and lack at most `lag_max` bytes of
+    /// entries.
+    pub fn successors(&self, now: Time, lag_max: u64) -> impl Iterator<Item = &Progress> {
+        self.progress().iter().filter(move |follower| {
+            follower.counts()
+                && follower.state == State::Replicate
+                && follower.is_heard(now, self.election_timeout_max)
+                && self.log.bytes_after(follower.matched) <= lag_max
+        })
     }
 }
 

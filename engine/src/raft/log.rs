@@ -16,8 +16,10 @@
 //!
 //! - Indexes have no gap; terms never fall; the base is the entry just before the first.
 //! - An entry never straddles two chunks. One larger than a chunk gets a chunk of its own.
+//! - The configurations are those of the entries in memory, and the one that held at the base.
 
-use crate::entry::{self, ENTRY_HEADER_BYTES, Entry, EntryHeader};
+use super::configuration::{Configuration, Configurations};
+use crate::entry::{self, ENTRY_HEADER_BYTES, Entry, EntryHeader, kind};
 use crate::ids::{Index, Term};
 use crate::time::Elapsed;
 use alloc::collections::VecDeque;
@@ -42,6 +44,7 @@ pub struct Log {
     base_end: u64,
     last_end: u64,
     spare: Vec<Vec<u8>>,
+    configurations: Configurations,
 }
 
 #[cfg_attr(test, derive(Clone))]
@@ -91,6 +94,7 @@ impl Log {
             base_end: 0,
             last_end: 0,
             spare: Vec::new(),
+            configurations: Configurations::new(),
         }
     }
 
@@ -113,6 +117,37 @@ impl Log {
     /// [`Raft::raise_time`](super::Raft::raise_time) was told.
     pub fn last_time(&self) -> Elapsed {
         self.last.time
+    }
+
+    /// Who belongs to the group by the newest entry that says so, committed or not.
+    pub fn configuration(&self) -> &Configuration {
+        &self.configurations.newest().1
+    }
+
+    /// Where [`Log::configuration`] was said, or an index after it up to which nothing else was.
+    pub fn configuration_index(&self) -> Index {
+        self.configurations.newest().0
+    }
+
+    /// Who belonged to the group at `index`, which is in memory or just before.
+    pub fn configuration_at(&self, index: Index) -> &Configuration {
+        &self.configurations.at(index).1
+    }
+
+    /// Who belonged to the group before [`Log::configuration`].
+    pub(super) fn configuration_before(&self) -> &Configuration {
+        self.configurations.before_newest()
+    }
+
+    /// Says who belongs to the group where the log begins.
+    pub(super) fn found(&mut self, configuration: Configuration) {
+        self.configurations.found(self.base.index, configuration);
+    }
+
+    /// A planted bug: nothing is left but what a base at zero is told anew.
+    pub(super) fn forget_configurations(&mut self) {
+        let base = self.configurations.at(self.base.index).1.clone();
+        self.configurations.reset(self.base.index, base);
     }
 
     /// The entry at `index`, if it is in memory.
@@ -215,7 +250,7 @@ impl Log {
         let offset = chunk.bytes.len();
         entry::write(header, payload, &mut chunk.bytes);
         assert_eq!(chunk.bytes.len(), offset + length, "an entry is its header and payload");
-        self.note(number, offset, header, length);
+        self.note(number, offset, header, payload, length);
     }
 
     /// Appends a run of entries, which were verified and follow the last.
@@ -230,7 +265,8 @@ impl Log {
             loop {
                 assert_eq!(next.header.index, self.last.index.next(), "the log has no gap");
                 assert!(next.header.term >= self.last.term, "terms never fall");
-                self.note(number, start + taken, &next.header, next.bytes.len());
+                let (header, length) = (next.header, next.bytes.len());
+                self.note(number, start + taken, &header, next.payload, length);
                 taken += next.bytes.len();
                 if taken == run.len() {
                     break;
@@ -252,6 +288,7 @@ impl Log {
         let Some(place) = self.place(from) else { return };
         self.last = self.mark(from.prev());
         self.last_end = place.begin;
+        self.configurations.truncate(from);
         self.places.truncate(self.slot(from));
         while self.chunk_last() != place.chunk {
             let chunk = self.chunks.pop_back().expect("the entry's chunk is there");
@@ -271,6 +308,7 @@ impl Log {
         self.base_end = self.end(upto);
         self.places.drain(..=self.slot(upto));
         self.base = mark;
+        self.configurations.drop_to(upto);
         let live = self.places.front().map(|p| p.chunk);
         while !self.chunks.is_empty() && live != Some(self.chunk_first) {
             if live.is_none() && self.chunks.len() == 1 {
@@ -284,8 +322,8 @@ impl Log {
         }
     }
 
-    /// Forgets everything: the log continues after (`index`, `term`).
-    pub(super) fn reset(&mut self, index: Index, term: Term) {
+    /// Forgets everything: the log continues after (`index`, `term`), where `configuration` holds.
+    pub(super) fn reset(&mut self, index: Index, term: Term, configuration: Configuration) {
         let time = self.last.time;
         self.places.clear();
         while let Some(chunk) = self.chunks.pop_back() {
@@ -294,6 +332,7 @@ impl Log {
         self.base = Mark { index, term, time };
         self.last = self.base;
         self.base_end = self.last_end;
+        self.configurations.reset(index, configuration);
     }
 
     /// What comes next is not before `time`.
@@ -302,7 +341,18 @@ impl Log {
         self.last.time = self.last.time.max(time);
     }
 
-    fn note(&mut self, chunk: u32, offset: usize, header: &EntryHeader, length: usize) {
+    fn note(
+        &mut self,
+        chunk: u32,
+        offset: usize,
+        header: &EntryHeader,
+        payload: &[u8],
+        length: usize,
+    ) {
+        if header.kind == kind::MEMBERS {
+            let configuration = Configuration::decode(payload).expect("the entry was verified");
+            self.configurations.push(header.index, configuration);
+        }
         let offset = u32::try_from(offset).expect("a chunk is far below 4 GiB");
         self.places.push_back(Place { begin: self.last_end, chunk, offset });
         self.last_end += length as u64;

@@ -26,6 +26,11 @@
 //! *Commit.* Only an entry of the leader's own term is committed by counting; it takes all before it
 //! along (figure 8 of the paper). So a new leader opens its term with an empty entry.
 //!
+//! *Membership.* Who belongs to the group is an entry of the log and holds from its append on, see
+//! [`configuration`]; one replica a change, see [`change`]. A learner gets everything and counts for
+//! nothing. Any replica answers a candidate, since it may lag behind the change that added it: what is counted is
+//! decided by the candidate, by node and incarnation.
+//!
 //! *Reads.* Every message of a leader carries a stamp of its own clock, every answer echoes the newest.
 //! The stamp that a majority has echoed is the last moment at which it still led:
 //! [`Raft::confirmed_at`]. It serves both the lease (that moment plus the shortest election timeout, less
@@ -40,10 +45,12 @@
 //! - A leader that asked another to campaign never again answers by lease in that term.
 //! - State of a role lives in the role: a follower has no follower progress.
 //! - Nothing waits without a timer that ends the wait.
+//! - Who belongs to the group is what the log says; no other copy is kept.
 //!
 //! # Left out, and what it costs
 //!
-//! - Membership change and learners: voters are fixed. `voters.rs` says where they will live.
+//! - Telling a removed replica that it is: it hears nothing more, asks in vain whether it would be elected,
+//!   and is taken away by whoever removed it.
 //! - Reading old entries back from the journal: a follower that lags further than the log in memory
 //!   gets a snapshot. Costs a snapshot where a few megabytes of log would have done.
 //! - Telling followers at once that something was committed: they learn it with the next entries or
@@ -53,9 +60,11 @@
 //! # Sources
 //!
 //! Ongaro and Ousterhout, In Search of an Understandable Consensus Algorithm, 2014. Ongaro, Consensus:
-//! Bridging Theory and Practice, 2014: 3.10 (transfer), 6.4 (reads), 9.6 (pre-vote). etcd-io/raft for
-//! the shape of the cut and of follower progress.
+//! Bridging Theory and Practice, 2014: 3.10 (transfer), 4 (membership), 6.4 (reads), 9.6 (pre-vote).
+//! etcd-io/raft for the shape of the cut and of follower progress.
 
+pub mod change;
+pub mod configuration;
 mod durability;
 mod election;
 mod follow;
@@ -69,16 +78,16 @@ mod restored;
 mod role;
 mod send;
 mod snapshot;
-mod voters;
 
 #[cfg(test)]
 mod tests;
 
+pub use change::{Change, ChangeError};
+pub use configuration::{Configuration, Member, Standing};
 pub use log::{CHUNK_BYTES, Log};
 pub use output::{AppendRange, Body, Hold, Install, Outgoing, Output, Persist, SnapshotPiece};
 pub use reads::Read;
 pub use restored::{RestoreError, Restored};
-pub use voters::VOTERS_MAX;
 
 use crate::effects::Note;
 use crate::engine::Reads;
@@ -87,11 +96,11 @@ use crate::limits;
 use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Elapsed, Time};
 use alloc::vec::Vec;
+use configuration::Seats;
 use durability::Durability;
 use progress::Progress;
 use random::Random;
 use role::{Follower, Role};
-use voters::{Seats, Voters};
 use wire::peer;
 
 /// What a replica is told at its start and never again.
@@ -101,10 +110,10 @@ pub struct Config {
     pub group: GroupId,
     /// This node.
     pub node: NodeId,
-    /// This node's data directory.
+    /// This replica's life: its data directory's, or another one if it was made to join.
     pub incarnation: Incarnation,
-    /// Who votes, this node included.
-    pub voters: Vec<Voter>,
+    /// Who founded the group. [`Configuration::UNKNOWN`] where it isn't known: a replica that joins.
+    pub founders: Configuration,
     /// The shortest time without a leader after which a follower campaigns.
     pub election_timeout_min: Duration,
     /// The longest time without a leader after which a follower campaigns.
@@ -121,15 +130,6 @@ pub struct Config {
     pub uncommitted_bytes_max: usize,
     /// The seed of everything that is drawn by chance. Another one at each start.
     pub seed: u64,
-}
-
-/// A node that votes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Voter {
-    /// The node.
-    pub node: NodeId,
-    /// The data directory with which it was admitted.
-    pub incarnation: Incarnation,
 }
 
 /// Whether a node is to lead a group that was never led.
@@ -202,7 +202,6 @@ pub struct Raft {
     group: GroupId,
     node: NodeId,
     incarnation: Incarnation,
-    voters: Voters,
     election_timeout_min: Duration,
     election_timeout_max: Duration,
     heartbeat: Duration,
@@ -225,8 +224,8 @@ pub struct Raft {
     campaign_at: Time,
     /// A snapshot has come in whole and is being saved and restored.
     installing: Option<(Index, Term)>,
-    /// The links that stand.
-    links: Seats,
+    /// The nodes to which a link stands.
+    links: Vec<NodeId>,
     /// The leader that was told last.
     told: (Term, Option<NodeId>),
     /// The newest `now`.
@@ -244,6 +243,7 @@ struct Limits {
     append: usize,
     piece: usize,
     pieces_in_flight: usize,
+    learner_lag: u64,
 }
 
 const LIMITS: Limits = Limits {
@@ -254,6 +254,7 @@ const LIMITS: Limits = Limits {
     append: limits::APPEND_BYTES_MAX,
     piece: limits::SNAPSHOT_PIECE_BYTES_MAX,
     pieces_in_flight: limits::SNAPSHOT_IN_FLIGHT_BYTES_MAX,
+    learner_lag: limits::LEARNER_LAG_ENTRIES_MAX,
 };
 
 impl Raft {
@@ -269,11 +270,17 @@ impl Raft {
             "a lost heartbeat is survived"
         );
         restored.check().expect("the caller checked what it restored");
-        let voters = Voters::new(config.voters);
-        assert!(
-            voters.seat_of(config.node, config.incarnation).is_some(),
-            "a replica of a group is one of its voters"
-        );
+        let mut restored = restored;
+        if mutant::on(Mutant::RestartForgetsMembers) {
+            restored.log.forget_configurations();
+        }
+        if restored.log.first_index() == Index::ZERO.next() {
+            restored.log.found(config.founders);
+        }
+        let configuration = restored.log.configuration();
+        let unknown = *configuration == Configuration::UNKNOWN;
+        assert!(!unknown || restored.snapshot == Index::ZERO, "a snapshot names the members");
+        let alone = configuration.voters().all(|m| m.node == config.node) && !unknown;
         let place = (u64::from(config.group.0) << 32) | u64::from(config.node.0);
         let mut random = Random::new(config.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let timeout = random.duration(config.election_timeout_min, config.election_timeout_max);
@@ -284,13 +291,11 @@ impl Raft {
         let vote = if forgotten { None } else { restored.vote };
         let fresh =
             term == Term::ZERO && last == Index::ZERO || mutant::on(Mutant::RestartVotesAtOnce);
-        let alone = voters.len() == 1;
         let silence = if fresh { Duration::ZERO } else { config.election_timeout_min };
         Raft {
             group: config.group,
             node: config.node,
             incarnation: config.incarnation,
-            voters,
             election_timeout_min: config.election_timeout_min,
             election_timeout_max: config.election_timeout_max,
             heartbeat: config.heartbeat,
@@ -307,9 +312,10 @@ impl Raft {
             role: Role::Follower(Follower::new(None, restored.commit)),
             loyal_until: now + silence,
             timeout,
-            campaign_at: if alone { now } else { now + timeout },
+            // Even alone: a leader that removed itself may have led until a moment ago.
+            campaign_at: now + if alone { silence } else { timeout },
             installing: None,
-            links: Seats::default(),
+            links: Vec::new(),
             told: (Term::ZERO, None),
             now,
             limits: Limits {
@@ -327,6 +333,7 @@ impl Raft {
         match &self.role {
             Role::Leader(_) => self.tick_leader(out),
             _ if now < self.campaign_at => {}
+            _ if !self.may_campaign() => self.campaign_at = now + self.timeout,
             // What is being installed can't be interrupted by leading.
             _ if self.installing.is_some() => self.campaign_at = now + self.timeout,
             _ => self.campaign_first(out),
@@ -345,14 +352,14 @@ impl Raft {
     /// A message came in. It may be late, lost, doubled; it may not be forged.
     pub fn on_message(&mut self, now: Time, from: NodeId, message: Message<'_>, out: &mut Output) {
         self.advance(now);
-        let Some(seat) = self.voters.seat(from).filter(|_| from != self.node) else { return };
+        assert!(from != self.node, "nobody sends to itself");
         match message {
             Message::Vote(m) => self.on_vote(from, &m, out),
             Message::VoteReply(m) => self.on_vote_reply(from, &m, out),
             Message::Append(m) => self.on_append(from, &m, out),
             Message::AppendReply(m) => self.on_append_reply(from, &m, out),
             Message::Snapshot(m) => self.on_snapshot(from, &m, out),
-            Message::SnapshotReply(m) => self.on_snapshot_reply(seat, &m, out),
+            Message::SnapshotReply(m) => self.on_snapshot_reply(from, &m, out),
             Message::TimeoutNow(m) => self.on_timeout_now(from, &m, out),
         }
         self.tell(out);
@@ -361,12 +368,15 @@ impl Raft {
     /// The link to a peer stands (anew): whatever was on its way may be lost.
     pub fn on_peer_up(&mut self, now: Time, peer: NodeId, out: &mut Output) {
         self.advance(now);
-        let Some(seat) = self.voters.seat(peer).filter(|_| peer != self.node) else { return };
-        self.links.insert(seat);
-        self.reprobe(seat);
+        self.links.retain(|node| *node != peer);
+        self.links.push(peer);
+        self.reprobe(peer);
+        let linked = |m: &&Member| m.node == self.node || self.links.contains(&m.node);
         if self.preference == Preference::Preferred
             && self.never_led()
-            && self.links.count() + 1 >= self.voters.majority()
+            && self.may_campaign()
+            && self.configuration().voters().filter(linked).count()
+                >= self.configuration().majority()
         {
             self.campaign_first(out);
         }
@@ -376,9 +386,8 @@ impl Raft {
     /// The link to a peer is gone.
     pub fn on_peer_down(&mut self, now: Time, peer: NodeId) {
         self.advance(now);
-        let Some(seat) = self.voters.seat(peer) else { return };
-        self.links.remove(seat);
-        self.reprobe(seat);
+        self.links.retain(|node| *node != peer);
+        self.reprobe(peer);
     }
 
     /// Ends a turn: emits what was proposed since the last one, to the journal and to each follower
@@ -403,7 +412,7 @@ impl Raft {
         self.advance(now);
         self.durability.on_synced(position);
         match &mut self.role {
-            Role::Leader(_) => self.advance_commit(),
+            Role::Leader(_) => self.advance_commit(out),
             Role::Candidate(_) => self.count_own_vote(out),
             Role::Follower(follower) => {
                 let index = self.durability.durable().min(follower.agreed);
@@ -447,6 +456,22 @@ impl Raft {
     /// The group.
     pub fn group(&self) -> GroupId {
         self.group
+    }
+
+    /// This replica's life.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Who belongs to the group by the newest entry that says so; [`Raft::change_in_flight`] says whether it
+    /// is committed.
+    pub fn configuration(&self) -> &Configuration {
+        self.log.configuration()
+    }
+
+    /// The change of members that is appended and not known to be committed.
+    pub fn change_in_flight(&self) -> Option<Index> {
+        Some(self.log.configuration_index()).filter(|index| *index > self.commit)
     }
 
     /// The role.
@@ -515,6 +540,15 @@ impl Raft {
     fn advance(&mut self, now: Time) {
         assert!(now >= self.now, "time does not go back");
         self.now = now;
+    }
+
+    fn is_voter(&self) -> bool {
+        self.configuration().is_voter(self.node, self.incarnation)
+    }
+
+    /// Whether nobody but this replica votes.
+    fn is_alone(&self) -> bool {
+        self.configuration().majority() == 1 && self.is_voter()
     }
 
     fn never_led(&self) -> bool {

@@ -177,10 +177,15 @@ pub struct SnapshotPiece {
 }
 
 impl SnapshotPiece {
-    /// The wire's message. `snapshot` is the whole snapshot.
-    pub fn message<'a>(&self, snapshot: &'a [u8]) -> peer::Snapshot<'a> {
-        assert_eq!(snapshot.len() as u64, self.total, "the snapshot is the one that was offered");
+    /// Where the piece's bytes lie in the snapshot.
+    pub fn range(&self) -> core::ops::Range<usize> {
         let start = usize::try_from(self.offset).expect("a snapshot lies in memory");
+        start..start + self.length
+    }
+
+    /// The wire's message. `bytes` are the snapshot's at [`SnapshotPiece::range`].
+    pub fn message<'a>(&self, bytes: &'a [u8]) -> peer::Snapshot<'a> {
+        assert_eq!(bytes.len(), self.length, "the bytes are those of the piece");
         peer::Snapshot {
             term: self.term.0,
             index: self.index.0,
@@ -188,7 +193,7 @@ impl SnapshotPiece {
             sent_at: self.sent_at,
             offset: self.offset,
             total: self.total,
-            bytes: &snapshot[start..start + self.length],
+            bytes,
         }
     }
 }

@@ -9,9 +9,10 @@
 //!                      +----------------------------------------+
 //! ```
 //!
-//! A new leader is hopeful: each follower starts in Replicate.
+//! A new leader is hopeful: each follower starts in Replicate. One that was just added starts in Probe.
 
-use crate::ids::{Index, NodeId};
+use super::configuration::{Member, Standing};
+use crate::ids::{Incarnation, Index, NodeId};
 use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Time};
 
@@ -22,6 +23,10 @@ use crate::time::{Duration, Time};
 pub struct Progress {
     /// The follower.
     pub node: NodeId,
+    /// With which life it was admitted.
+    pub(super) incarnation: Incarnation,
+    /// Whether it counts.
+    pub standing: Standing,
     /// Up to here its log is durable and agrees with the leader's.
     pub matched: Index,
     /// What to send next.
@@ -36,8 +41,6 @@ pub struct Progress {
     pub heard_at: Option<Time>,
     /// A refusal that answers an older stamp than this is stale: it was acted on already.
     pub(super) floor: Time,
-    /// Where the follower stands among the voters.
-    pub(super) seat: usize,
 }
 
 /// How a follower is sent to.
@@ -79,9 +82,11 @@ pub enum Sending {
 }
 
 impl Progress {
-    pub(super) fn new(node: NodeId, seat: usize, next: Index) -> Progress {
+    pub(super) fn new(member: &Member, next: Index) -> Progress {
         Progress {
-            node,
+            node: member.node,
+            incarnation: member.incarnation,
+            standing: member.standing,
             matched: Index::ZERO,
             next,
             state: State::Replicate,
@@ -89,8 +94,12 @@ impl Progress {
             echoed: None,
             heard_at: None,
             floor: Time::ZERO,
-            seat,
         }
+    }
+
+    /// One that was just added: what it has is asked first.
+    pub(super) fn joining(member: &Member, next: Index) -> Progress {
+        Progress { state: State::Probe(Due::Now), ..Progress::new(member, next) }
     }
 
     /// The state's name, for people.
@@ -100,6 +109,11 @@ impl Progress {
             State::Replicate => "replicate",
             State::Snapshot(_) => "snapshot",
         }
+    }
+
+    /// Whether it votes.
+    pub(super) fn counts(&self) -> bool {
+        self.standing == Standing::Voter
     }
 
     /// Whether it was heard within `patience`.

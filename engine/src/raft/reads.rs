@@ -34,13 +34,14 @@ impl Raft {
         if self.commit < leader.opened {
             return None;
         }
-        if self.voters.majority() == 1 { Some(self.now) } else { leader.confirmed }
+        if self.is_alone() { Some(self.now) } else { leader.confirmed }
     }
 
     /// Until when this leader may answer by its lease; nothing if it has none.
     pub fn lease_until(&self) -> Option<Time> {
         let Role::Leader(leader) = &self.role else { return None };
-        if self.reads != Reads::Lease || leader.lease_given_up {
+        let given_up = leader.lease_given_up && !mutant::on(Mutant::LeaseOutlivesHandOver);
+        if self.reads != Reads::Lease || given_up {
             return None;
         }
         if mutant::on(Mutant::LeaseForEver) {
@@ -55,7 +56,7 @@ impl Raft {
     pub fn read(&mut self, now: Time) -> Read {
         self.advance(now);
         let valid = self.lease_until().is_some_and(|until| now < until);
-        let alone = self.voters.majority() == 1;
+        let alone = self.is_alone();
         let opened = self.confirmed_at().is_some();
         let Role::Leader(leader) = &mut self.role else { return Read::NotLeader };
         if valid || (alone && opened) {
@@ -68,16 +69,24 @@ impl Raft {
 
     /// When a majority was last known to follow this leader; its election counts.
     pub(super) fn heard_majority_at(&self, leader: &Leader) -> Time {
-        let alone = self.voters.majority() == 1;
-        if alone { self.now } else { leader.confirmed.unwrap_or(leader.since).max(leader.since) }
+        if self.is_alone() {
+            self.now
+        } else {
+            leader.confirmed.unwrap_or(leader.since).max(leader.since)
+        }
     }
 
     /// A follower echoed something: a majority may have echoed more.
     pub(super) fn confirm(&mut self) {
+        if self.is_alone() {
+            // It needs no echo, and what it confirms to itself must not outlast its being alone.
+            return;
+        }
+        let own = self.is_voter().then_some(Some(Time::MAX));
         let Role::Leader(leader) = &mut self.role else { return };
-        let own = core::iter::once(Some(Time::MAX));
-        let echoes = leader.followers.iter().map(|f| f.echoed).chain(own);
-        let confirmed = self.voters.majority_reaches(echoes);
+        let voters = leader.followers.iter().filter(|f| f.counts());
+        let echoes = voters.map(|f| f.echoed).chain(own);
+        let confirmed = self.log.configuration().majority_reaches(echoes);
         leader.confirmed = leader.confirmed.max(confirmed);
     }
 

@@ -1,7 +1,7 @@
 //! What a group's replica remembers, put together by replaying the journal in its own order.
 
-use super::Log;
-use crate::entry::Entry;
+use super::{Configuration, Log};
+use crate::entry::{Entry, kind};
 use crate::ids::{Index, NodeId, Term};
 
 /// What the journal holds of one group. Feed it every record of the group, oldest first.
@@ -50,6 +50,15 @@ pub enum RestoreError {
         /// The entry.
         index: Index,
     },
+    /// The entry says who belongs to the group, and can't be read.
+    #[error("entry {index} names members in a way that is not known here")]
+    Members {
+        /// The entry.
+        index: Index,
+    },
+    /// Something is said of a group that has no replica here.
+    #[error("it is said to have no replica here")]
+    NoReplica,
     /// A truncation reaches below what is committed.
     #[error("the log is cut from {from} on, though {commit} is committed")]
     CutCommitted {
@@ -78,7 +87,8 @@ impl Restored {
     /// An entry. One that is stated again (carried into a newer segment) is ignored.
     ///
     /// # Errors
-    /// [`RestoreError::Gap`], [`RestoreError::Conflict`] or [`RestoreError::TermFell`].
+    /// [`RestoreError::Gap`], [`RestoreError::Conflict`], [`RestoreError::TermFell`] or
+    /// [`RestoreError::Members`].
     pub fn on_entry(&mut self, entry: Entry<'_>) -> Result<(), RestoreError> {
         let (index, last) = (entry.header.index, self.log.last_index());
         if index < self.log.first_index() {
@@ -93,6 +103,10 @@ impl Restored {
         }
         if entry.header.term < self.log.last_term() {
             return Err(RestoreError::TermFell { index });
+        }
+        let names = entry.header.kind == kind::MEMBERS;
+        if names && Configuration::decode(entry.payload).is_none() {
+            return Err(RestoreError::Members { index });
         }
         self.log.extend(entry.bytes);
         Ok(())
@@ -134,8 +148,13 @@ impl Restored {
             self.log.drop_to(index);
         } else if index >= self.log.first_index() {
             // What the log holds at and after this index contradicts what is committed.
-            self.log.reset(index, term);
+            self.log.reset(index, term, Configuration::UNKNOWN);
         }
+    }
+
+    /// What the newest snapshot says of who belongs to the group.
+    pub fn on_configuration(&mut self, configuration: Configuration) {
+        self.log.found(configuration);
     }
 
     /// Something was known to be committed. It may lie before or after the entries it speaks of.

@@ -1,7 +1,7 @@
 //! The roles, each owning what exists only in it.
 
+use super::configuration::Seats;
 use super::progress::Progress;
-use super::voters::Seats;
 use crate::ids::{Index, NodeId, Term};
 use crate::time::Time;
 use alloc::vec::Vec;
@@ -78,7 +78,7 @@ pub(super) struct Candidate {
 /// Leads its term.
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Leader {
-    /// The other voters, in the order of their ids.
+    /// The other members, in the order of their ids.
     pub followers: Vec<Progress>,
     /// The entry that opened the term: once it is committed, so is everything before it.
     pub opened: Index,
@@ -97,6 +97,8 @@ pub(super) struct Leader {
     pub offer: Option<Offer>,
     /// When a snapshot was asked for that did not come yet.
     pub asked_at: Option<Time>,
+    /// The index of the one that is being made: its followers will need the log from there on.
+    pub making: Option<Index>,
 }
 
 /// Leadership is to go to another.

@@ -39,7 +39,7 @@ impl Raft {
         let mut wanted = None;
         for follower in &mut leader.followers {
             round.send(follower, out);
-            // A snapshot costs a stall: none is made for one that is silent.
+            // A snapshot costs work and memory: none is made for one that is silent.
             if matches!(follower.state, State::Snapshot(_)) && follower.is_heard(now, patience) {
                 let offered = round.offer.is_some_and(|o| round.continues(o.index));
                 wanted = wanted.or((!offered).then_some(follower.node));

@@ -1,14 +1,24 @@
 //! Snapshots: how one is offered, sent piece by piece, and installed.
 
-use super::Raft;
 use super::output::{Install, Output, Persist};
 use super::progress::{Due, Sending, State};
 use super::role::{Follower, Offer, Receiving, Role};
+use super::{Configuration, Raft};
 use crate::ids::{Index, NodeId, Term};
+use crate::mutant::{self, Mutant};
 use crate::time::Time;
 use wire::peer;
 
 impl Raft {
+    /// The snapshot that was asked for is being made, at `index`: the log behind it is kept, within its
+    /// limit, since followers go on from there.
+    pub fn on_snapshot_begun(&mut self, index: Index) {
+        assert!(index <= self.applied, "a snapshot holds what was applied");
+        if let Role::Leader(leader) = &mut self.role {
+            leader.making = Some(index);
+        }
+    }
+
     /// The snapshot that was asked for is there: at `index`, of `total` bytes. The caller keeps it until
     /// it offers another or stops leading, and takes the pieces from it.
     pub fn on_snapshot_ready(&mut self, now: Time, index: Index, term: Term, total: u64) {
@@ -20,6 +30,7 @@ impl Raft {
         }
         leader.offer = Some(Offer { index, term, total });
         leader.asked_at = None;
+        leader.making = None;
         for follower in &mut leader.followers {
             // One that is on its way is not worth more than the new one: its bytes are gone.
             if matches!(follower.state, State::Snapshot(Sending::Pieces { .. })) {
@@ -38,7 +49,7 @@ impl Raft {
 
     pub(super) fn on_snapshot_reply(
         &mut self,
-        seat: usize,
+        from: NodeId,
         m: &peer::SnapshotReply,
         out: &mut Output,
     ) {
@@ -52,8 +63,9 @@ impl Raft {
             return;
         }
         let stamp = leader.stamp;
-        let Some(follower) = leader.followers.iter_mut().find(|f| f.seat == seat) else { return };
-        follower.on_echo(now, m.sent_at, stamp);
+        let Some(follower) = leader.followers.iter_mut().find(|f| f.node == from) else { return };
+        // What it echoes is not counted, since it doesn't say which life of the node answers. Heartbeats go on,
+        // and their answers do.
         let floor = follower.floor;
         let total = leader.offer.map_or(0, |o| o.total);
         if let State::Snapshot(Sending::Pieces { index, received, sent, moved_at }) =
@@ -73,7 +85,6 @@ impl Raft {
                 follower.floor = stamp + core::time::Duration::from_nanos(1);
             }
         }
-        self.confirm();
     }
 
     pub(super) fn on_snapshot(&mut self, from: NodeId, m: &peer::Snapshot<'_>, out: &mut Output) {
@@ -121,9 +132,17 @@ impl Raft {
         }
     }
 
-    /// The snapshot whose last piece was handed out is durable and restored. The log goes on from there.
-    pub fn on_snapshot_installed(&mut self, now: Time, index: Index, term: Term, out: &mut Output) {
+    /// The snapshot whose last piece was handed out is durable and restored. The log goes on from there,
+    /// with the members that the snapshot names.
+    pub fn on_snapshot_installed(
+        &mut self,
+        now: Time,
+        (index, term): (Index, Term),
+        configuration: Configuration,
+        out: &mut Output,
+    ) {
         self.advance(now);
+        assert!(configuration != Configuration::UNKNOWN, "a snapshot names the members");
         assert_eq!(self.installing.take(), Some((index, term)), "what came in is installed");
         assert!(index > self.commit, "nothing was committed meanwhile");
         if index < self.log.last_index() {
@@ -131,7 +150,9 @@ impl Raft {
             self.cut(index.next(), out);
         }
         self.durability.on_snapshot(index, self.commit);
-        self.log.reset(index, term);
+        let keeps = mutant::on(Mutant::InstallKeepsMembers);
+        let configuration = if keeps { self.configuration().clone() } else { configuration };
+        self.log.reset(index, term, configuration);
         out.persist.push(Persist::Snapshot { index, term });
         (self.commit, self.applied, self.snapshot) = (index, index, index);
         if let Role::Follower(follower) = &mut self.role {
@@ -168,10 +189,10 @@ impl Follower {
 
 impl Raft {
     /// The link to a follower was broken or stands anew: whatever was on its way may be lost.
-    pub(super) fn reprobe(&mut self, seat: usize) {
+    pub(super) fn reprobe(&mut self, node: NodeId) {
         let Role::Leader(leader) = &mut self.role else { return };
         let stamp = leader.stamp;
-        if let Some(follower) = leader.followers.iter_mut().find(|f| f.seat == seat) {
+        if let Some(follower) = leader.followers.iter_mut().find(|f| f.node == node) {
             follower.floor = stamp + core::time::Duration::from_nanos(1);
             follower.probe(follower.next, Due::Now);
         }

@@ -23,9 +23,8 @@ pub fn decode<'a>(header: &Header, body: &'a [u8]) -> Result<Option<Message<'a>>
     }))
 }
 
-/// Appends a message's frame: entries straight from `log`, a snapshot's piece straight from
-/// `snapshot`, the one that was offered last.
-pub fn encode(group: GroupId, body: &Body, log: &Log, snapshot: &[u8], out: &mut Vec<u8>) {
+/// Appends a message's frame: entries straight from `log`; `piece` holds a snapshot's piece.
+pub fn encode(group: GroupId, body: &Body, log: &Log, piece: &[u8], out: &mut Vec<u8>) {
     let mut frame = |kind, body: &dyn Fn(&mut Vec<u8>)| {
         wire::frame(out, &Header { shard: group.0, ..Header::new(kind, 0) }, body);
     };
@@ -34,7 +33,7 @@ pub fn encode(group: GroupId, body: &Body, log: &Log, snapshot: &[u8], out: &mut
         Body::VoteReply(m) => frame(VoteReply::KIND, &|b| m.encode(b)),
         Body::Append(range) => frame(Append::KIND, &|b| range.message(log).encode(b)),
         Body::AppendReply(m) => frame(AppendReply::KIND, &|b| m.encode(b)),
-        Body::Snapshot(piece) => frame(Snapshot::KIND, &|b| piece.message(snapshot).encode(b)),
+        Body::Snapshot(m) => frame(Snapshot::KIND, &|b| m.message(piece).encode(b)),
         Body::SnapshotReply(m) => frame(SnapshotReply::KIND, &|b| m.encode(b)),
         Body::TimeoutNow(m) => frame(TimeoutNow::KIND, &|b| m.encode(b)),
     }

@@ -24,6 +24,7 @@
 //!
 //! Sharers of cache lines and recency, which come with the coherent cache.
 
+pub mod balance;
 pub mod calls;
 pub mod clock;
 pub mod codec;
@@ -41,10 +42,12 @@ use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
 use crate::machine::{self, Applied, Get, Outcome, WARM_MAX, Wake};
 use crate::mutant::{self, Mutant};
-use crate::raft::{Hold, Message, Output, Persist, Raft, Read, Refused};
+use crate::raft::configuration::MEMBERS_BYTES_MAX;
+use crate::raft::{Change, ChangeError, Hold, Message, Output, Persist, Raft, Read, Refused};
 use crate::status::{GroupStatus, PeerStatus};
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
+use balance::Balance;
 use calls::{CallId, Caller, Calls};
 use clock::Clock;
 use conns::{Conns, Hint, Replies};
@@ -133,6 +136,7 @@ pub struct Shard {
     calls: Calls,
     reads: Reads,
     liveness: Liveness,
+    balance: Balance,
     snapshots: Snapshots,
     /// The term in which this replica leads and has told so; `None` when it does not.
     leads: Option<Term>,
@@ -140,6 +144,8 @@ pub struct Shard {
     ticked: Index,
     /// No tick before this moment: one was refused.
     tick_after: Time,
+    /// The last change of members that was told.
+    members_at: Index,
 }
 
 impl Shard {
@@ -147,6 +153,7 @@ impl Shard {
     pub fn new(
         node: NodeId,
         raft: Raft,
+        balance: Balance,
         state: State,
         machine: machine::Config,
         applied: (Index, Term),
@@ -169,10 +176,12 @@ impl Shard {
             calls: Calls::default(),
             reads: Reads::default(),
             liveness: Liveness::default(),
+            balance,
             snapshots: Snapshots::new(applied),
             leads: None,
             ticked: Index::ZERO,
             tick_after: now,
+            members_at: Index::ZERO,
         }
     }
 
@@ -189,6 +198,11 @@ impl Shard {
     /// Its state, to look at.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Who leads it when nothing speaks against it.
+    pub fn preferred(&self) -> NodeId {
+        self.balance.preferred()
     }
 
     /// The highest index applied.
@@ -245,13 +259,37 @@ impl Shard {
         deadline.is_some_and(|deadline| deadline >= self.clock.read(now) + ttl)
     }
 
+    // ---- Members ----
+
+    /// Changes who belongs to the group.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub fn on_change(&mut self, step: &mut Step<'_>, change: Change) -> Result<Index, ChangeError> {
+        let room = *step.proposed + MEMBERS_BYTES_MAX + ENTRY_ROOM_BYTES;
+        if !step.journal.has_own_room(room) {
+            return Err(ChangeError::Busy);
+        }
+        let index = self.raft.change(change)?;
+        step.take_room(MEMBERS_BYTES_MAX);
+        Ok(index)
+    }
+
+    /// This replica ends: nobody who waits here is answered by it. Gives the snapshot that it leaves behind.
+    pub fn end(mut self, step: &mut Step<'_>) -> Option<Index> {
+        assert!(!self.is_snapshotting(), "what is on its way to the disk is waited for");
+        self.send_callers_away(step);
+        step.journal.append(Record::Replica { group: self.group, replica: None });
+        Some(self.snapshots.durable()).filter(|index| *index > Index::ZERO)
+    }
+
     // ---- Peers and the disk ----
 
     /// A peer's message came.
     pub fn on_message(&mut self, step: &mut Step<'_>, from: NodeId, message: Message<'_>) {
         self.raft.on_message(step.now, from, message, step.out);
         if let (Some(install), Message::Snapshot(piece)) = (step.out.install.take(), message) {
-            self.on_piece(step, &install, piece.bytes);
+            self.on_piece(&install, piece.bytes);
         }
         self.settle(step);
     }
@@ -288,6 +326,7 @@ impl Shard {
     /// Makes one batch of what was proposed, applies what is committed, and answers.
     pub fn end_turn(&mut self, step: &mut Step<'_>) {
         self.keep_time(step);
+        self.keep_balance(step);
         self.raft.flush(step.now, step.out);
         self.settle(step);
         // Before anything is applied: an index that was proposed here may hold another's entry by now.
@@ -336,6 +375,15 @@ impl Shard {
             for (kind, payload) in self.state.founding() {
                 self.raft.propose(*kind, 0, time, payload).ok();
             }
+        }
+    }
+
+    /// Hands leadership over, if another is to have it.
+    fn keep_balance(&mut self, step: &mut Step<'_>) {
+        if self.leads.is_some()
+            && let Some(to) = self.balance.successor(step.now, self.node, &self.raft)
+        {
+            self.raft.transfer(step.now, to, step.out);
         }
     }
 
@@ -414,6 +462,11 @@ impl Shard {
             step.effects.notes.push(Note::SessionsExpired { group: self.group, sessions });
         }
         self.raft.on_applied(if early { self.raft.commit() } else { self.applied });
+        let index = self.raft.log().configuration_index();
+        if index != self.members_at && index <= self.applied {
+            self.members_at = index;
+            step.effects.notes.push(Note::Members { group: self.group, index });
+        }
     }
 
     /// Looks ahead at the lines that entries are about to write.
@@ -445,6 +498,7 @@ impl Shard {
         let lost = self.leads.is_some();
         self.leads = leads;
         self.liveness.clear();
+        self.balance.clear();
         self.ticked = Index::ZERO;
         if lost {
             self.send_callers_away(step);
@@ -554,8 +608,7 @@ impl Shard {
         step.effects.notes.append(&mut out.notes);
         let wanted = out.snapshot_wanted.take();
         *step.out = out;
-        if let Some(to) = wanted {
-            step.effects.notes.push(Note::SnapshotSent { group: self.group, to });
+        if wanted.is_some() {
             self.offer_snapshot(step);
         }
     }
@@ -597,11 +650,13 @@ impl Shard {
             role: self.raft.role().as_str(),
             term: self.raft.term(),
             leader: self.raft.leader(),
+            preferred: self.preferred(),
             commit: self.raft.commit(),
             applied: self.applied,
             first_index: self.raft.first_index(),
             last_index: self.raft.last_index(),
             durable: self.raft.durable(),
+            members: self.raft.configuration().members().to_vec(),
             peers: peers.collect(),
             machine: self.state.status(),
         }

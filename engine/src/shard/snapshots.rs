@@ -4,18 +4,33 @@
 //! disk (`Input::SnapshotSaved`); the journal's record of it is durable; the log and the older file
 //! that it replaces are freed. A crash in between finds either the old pair or the new one.
 //!
-//! In its simplest form: the state is written in one go while the core stands still, and a note says
-//! for how many bytes. At most one snapshot of a group is on its way to the disk.
+//! What takes long is done in slices, one a turn, after the turn's answers: [`Shard::work`].
+//!
+//! - A snapshot is begun at whatever is applied then, and handed to the disk piece by piece while it is
+//!   made; one for followers stays in memory until nobody needs it.
+//! - The leader's is restored beside the state that it replaces, saved, and only then put in its place.
+//!   What was replaced is freed in slices too.
+//!
+//! One is made at a time: followers' waits for the disk's, the disk's is asked for again. At most one is
+//! on its way to the disk.
 
-use super::state::State;
+use super::state::{Restoring, State, Unreadable};
 use super::{Shard, Step};
-use crate::effects::{Note, SnapshotSave};
+use crate::effects::{Note, SnapshotPart};
 use crate::ids::{Index, Position, Term};
 use crate::journal::Record;
-use crate::limits::SNAPSHOT_BYTES_MAX;
+use crate::limits::{SLICE_BYTES_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX};
+use crate::machine::{self, Checksum, Progress, Restored, Slice};
 use crate::mutant::{self, Mutant};
-use crate::raft::{Body, Install};
+use crate::raft::{Body, Configuration, Install};
+use alloc::borrow::Cow;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+
+/// Size of the pieces, but for the last, in bytes.
+const PIECE: usize = SNAPSHOT_PIECE_BYTES_MAX;
+/// Pieces that one slice frees.
+const PIECES_FREED: usize = 2;
 
 /// What a snapshot stands for.
 pub type Point = (Index, Term);
@@ -24,6 +39,10 @@ pub type Point = (Index, Term);
 pub struct Snapshots {
     /// The newest that the journal durably names.
     durable: Point,
+    /// Being made.
+    making: Option<Making>,
+    /// Followers want one after that.
+    wanted: bool,
     /// On its way to the disk.
     saving: Option<Saving>,
     /// On the disk; its record in the journal is not durable yet.
@@ -32,29 +51,80 @@ pub struct Snapshots {
     outgoing: Option<Outgoing>,
     /// The one that the leader sends.
     incoming: Option<Incoming>,
+    /// The one that the leader sent, being restored.
+    installing: Option<Installing>,
+    /// Bytes and a state of no use any more, to be freed.
+    spent: Vec<Vec<u8>>,
+    replaced: Vec<State>,
+}
+
+/// Who wants the snapshot that is being made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    Disk,
+    Followers,
+}
+
+struct Making {
+    goal: Goal,
+    /// What it stands for, once it has begun.
+    point: Option<Point>,
+    /// Whole pieces: those for the disk are given away.
+    pieces: Vec<Vec<u8>>,
+    /// The piece at the end.
+    piece: Vec<u8>,
+    /// Bytes in the pieces before it.
+    before: u64,
 }
 
 struct Saving {
     point: Point,
-    /// A snapshot of the leader's: the state that takes this one's place once it is on the disk.
-    installs: Option<State>,
+    /// A snapshot of the leader's: what takes the place of this state once it is on the disk.
+    installs: Option<(Configuration, State)>,
 }
 
 struct Outgoing {
     point: Point,
-    bytes: Vec<u8>,
+    /// All but the last of one size.
+    pieces: Vec<Vec<u8>>,
+    total: u64,
 }
 
 struct Incoming {
     point: Point,
     total: u64,
-    bytes: Vec<u8>,
+    received: u64,
+    /// The members, at the front of the first piece.
+    configuration: Option<Configuration>,
+    /// The sum of what follows them.
+    sum: Checksum,
+    pieces: Vec<Vec<u8>>,
+}
+
+struct Installing {
+    point: Point,
+    configuration: Configuration,
+    restoring: Restoring,
+    /// Pieces that were not read yet.
+    unread: VecDeque<Vec<u8>>,
+    read: Vec<Vec<u8>>,
 }
 
 impl Snapshots {
     /// The snapshots of a group whose journal names `durable`.
     pub fn new(durable: Point) -> Snapshots {
-        Snapshots { durable, saving: None, recording: None, outgoing: None, incoming: None }
+        Snapshots {
+            durable,
+            making: None,
+            wanted: false,
+            saving: None,
+            recording: None,
+            outgoing: None,
+            incoming: None,
+            installing: None,
+            spent: Vec::new(),
+            replaced: Vec::new(),
+        }
     }
 
     /// The index up to which the journal's entries are not needed.
@@ -62,30 +132,168 @@ impl Snapshots {
         self.durable.0
     }
 
-    /// Whether one is on its way to the disk.
+    /// Whether one is on its way to the disk, or is being made or restored for that.
     pub fn is_busy(&self) -> bool {
-        self.saving.is_some() || self.recording.is_some()
+        let making = self.making.as_ref().is_some_and(|making| making.goal == Goal::Disk);
+        making || self.installing.is_some() || self.saving.is_some() || self.recording.is_some()
+    }
+
+    /// Whether there is something to do in slices.
+    pub fn has_work(&self) -> bool {
+        let (making, installing) = (self.making.is_some(), self.installing.is_some());
+        let spent = !self.replaced.is_empty() || !self.spent.is_empty();
+        making || self.wanted || installing || spent
+    }
+
+    /// Forgets the snapshot that followers got: nobody needs it any more.
+    pub fn end_offer(&mut self) {
+        if let Some(outgoing) = self.outgoing.take() {
+            self.spent.extend(outgoing.pieces);
+        }
+    }
+
+    fn make(&mut self, goal: Goal) {
+        assert!(self.making.is_none(), "one snapshot is made at a time");
+        let (pieces, piece) = (Vec::new(), Vec::new());
+        self.making = Some(Making { goal, point: None, pieces, piece, before: 0 });
+    }
+
+    /// Frees some of what is of no use any more.
+    fn free(&mut self, slice: Slice) {
+        if !self.spent.is_empty() {
+            self.spent.truncate(self.spent.len().saturating_sub(PIECES_FREED));
+        } else if let Some(state) = self.replaced.last_mut()
+            && state.shed(slice) == Progress::Done
+        {
+            self.replaced.pop();
+        }
+    }
+}
+
+impl Making {
+    /// The pieces that are whole, of one size each, with where they lie; at the end the last one too.
+    fn cut(&mut self, progress: Progress) -> Vec<(u64, Vec<u8>)> {
+        let mut cut = Vec::new();
+        let rest = (self.piece.len().saturating_sub(1) / PIECE) * PIECE;
+        if rest > 0 {
+            let mut last = Vec::with_capacity(PIECE + SLICE_BYTES_MAX);
+            last.extend_from_slice(&self.piece[rest..]);
+            // Nearly always there is but one, which need not be copied.
+            cut.extend(self.piece[PIECE..rest].chunks(PIECE).map(<[u8]>::to_vec));
+            self.piece.truncate(PIECE);
+            cut.insert(0, core::mem::replace(&mut self.piece, last));
+        }
+        if progress == Progress::Done {
+            cut.push(core::mem::take(&mut self.piece));
+        }
+        let placed = cut.into_iter().map(|piece| {
+            let at = self.before;
+            self.before += piece.len() as u64;
+            (at, piece)
+        });
+        placed.collect()
+    }
+}
+
+impl Outgoing {
+    /// The bytes in a range.
+    fn read(&self, range: core::ops::Range<usize>) -> Cow<'_, [u8]> {
+        let size = self.pieces[0].len();
+        let at = range.start / size;
+        let from = range.start % size;
+        let end = from + range.len();
+        if let Some(bytes) = self.pieces[at].get(from..end) {
+            return Cow::Borrowed(bytes);
+        }
+        let pieces = self.pieces[at..].iter().flatten();
+        Cow::Owned(pieces.skip(from).take(range.len()).copied().collect())
     }
 }
 
 impl Shard {
-    /// Makes a snapshot of what is applied, so that the journal can free older log. False: there is
+    /// Has a snapshot made of what is applied, so that the journal can free older log. False: there is
     /// nothing newer than the last one, or one is under way.
-    pub fn make_snapshot(&mut self, step: &mut Step<'_>) -> bool {
-        let point = (self.applied, self.raft.log().term_at(self.applied));
-        let (index, Some(term)) = point else { return false };
-        if self.snapshots.is_busy() || index <= self.snapshots.durable() {
+    pub fn make_snapshot(&mut self) -> bool {
+        let nothing = self.applied <= self.snapshots.durable();
+        if nothing || self.snapshots.is_busy() || self.snapshots.making.is_some() {
             return false;
         }
-        let mut bytes = Vec::new();
-        self.state.snapshot(&mut bytes);
-        let made = Note::SnapshotMade { group: self.group, index, bytes: bytes.len() as u64 };
-        step.effects.notes.push(made);
-        self.save(step, (index, term), bytes, None);
+        self.snapshots.make(Goal::Disk);
+        true
+    }
+
+    /// Whether there is something to do in slices.
+    pub fn has_work(&self) -> bool {
+        self.snapshots.has_work()
+    }
+
+    /// Does one slice of what takes long.
+    pub fn work(&mut self, step: &mut Step<'_>, slice: Slice) {
+        if self.snapshots.making.is_some() {
+            self.go_on_making(step, slice);
+        } else if self.snapshots.wanted {
+            self.snapshots.wanted = false;
+            if self.raft.is_leader() {
+                self.snapshots.make(Goal::Followers);
+            }
+        } else if self.snapshots.installing.is_some() {
+            self.go_on_restoring(step, slice);
+        } else {
+            self.snapshots.free(slice);
+        }
+    }
+
+    fn go_on_making(&mut self, step: &mut Step<'_>, slice: Slice) {
+        let Some(mut making) = self.snapshots.making.take() else { return };
+        let (point, progress) = match making.point {
+            Some(point) => (point, self.state.snapshot_slice(slice, &mut making.piece)),
+            None => {
+                let Some(term) = self.raft.log().term_at(self.applied) else { return };
+                let point = (self.applied, term);
+                making.point = Some(point);
+                if making.goal == Goal::Followers {
+                    self.raft.on_snapshot_begun(point.0);
+                }
+                // The members first, then the state.
+                self.raft.log().configuration_at(self.applied).encode(&mut making.piece);
+                (point, self.state.snapshot_begin(&mut making.piece))
+            }
+        };
+        for (offset, bytes) in making.cut(progress) {
+            match making.goal {
+                Goal::Followers => making.pieces.push(bytes),
+                Goal::Disk => {
+                    let last =
+                        progress == Progress::Done && making.before == offset + bytes.len() as u64;
+                    self.save(step, point, offset, bytes, last);
+                }
+            }
+        }
+        match (progress, making.goal) {
+            (Progress::More, _) => self.snapshots.making = Some(making),
+            (Progress::Done, Goal::Disk) => self.made(step, point, making.before),
+            (Progress::Done, Goal::Followers) => {
+                let (pieces, total) = (making.pieces, making.before);
+                self.snapshots.end_offer();
+                self.snapshots.outgoing = Some(Outgoing { point, pieces, total });
+                self.raft.on_snapshot_ready(step.now, point.0, point.1, total);
+            }
+        }
+    }
+
+    /// All parts of a snapshot for the disk are on their way.
+    fn made(&mut self, step: &mut Step<'_>, point: Point, bytes: u64) {
+        let (index, term) = point;
+        step.effects.notes.push(Note::SnapshotMade { group: self.group, index, bytes });
+        self.snapshots.saving = Some(Saving { point, installs: None });
         if mutant::on(Mutant::SnapshotRecordedEarly) {
             step.journal.append(Record::Snapshot { group: self.group, index, term });
         }
-        true
+    }
+
+    fn save(&self, step: &mut Step<'_>, point: Point, offset: u64, bytes: Vec<u8>, last: bool) {
+        let (group, (index, term)) = (self.group, point);
+        step.effects.saves.push(SnapshotPart { group, index, term, offset, bytes, last });
     }
 
     /// Whether a snapshot is on its way to the disk.
@@ -102,7 +310,7 @@ impl Shard {
     /// at the journal's end. True: a snapshot is on its way.
     pub fn unpin(&mut self, step: &mut Step<'_>, first: Index, last: Index) -> bool {
         if first <= self.applied {
-            return self.make_snapshot(step);
+            return self.make_snapshot();
         }
         // What is not applied is in memory.
         let (log, group) = (self.raft.log(), self.group);
@@ -127,14 +335,15 @@ impl Shard {
         assert_eq!(saving.point.0, index, "one snapshot of a group is saved at a time");
         let (index, term) = saving.point;
         match saving.installs {
-            Some(state) => {
+            Some((configuration, state)) => {
                 // The record of it must come before any entry that follows it: consensus says
                 // both.
-                self.raft.on_snapshot_installed(step.now, index, term, step.out);
+                let raft = &mut self.raft;
+                raft.on_snapshot_installed(step.now, (index, term), configuration, step.out);
                 self.raft.raise_time(state.clock());
                 self.clock.hear(step.now, state.clock());
                 if !mutant::on(Mutant::InstallKeepsState) {
-                    self.state = state;
+                    self.replace(state);
                 }
                 self.applied = index;
                 self.settle(step);
@@ -161,74 +370,146 @@ impl Shard {
             step.effects.drops.push((self.group, replaced.0));
         }
         self.raft.snapshot_made(point.0, point.1);
-        self.install(step);
+        self.install();
     }
 
-    /// A follower needs a snapshot: makes one of what is applied now, unless one is at hand that the
-    /// log still continues.
-    pub(super) fn offer_snapshot(&mut self, step: &mut Step<'_>) {
-        let usable = |o: &Outgoing| o.point.0.next() >= self.raft.log().first_index();
-        if !self.snapshots.outgoing.as_ref().is_some_and(usable) {
-            let Some(term) = self.raft.log().term_at(self.applied) else { return };
-            let mut bytes = Vec::new();
-            self.state.snapshot(&mut bytes);
-            self.snapshots.outgoing = Some(Outgoing { point: (self.applied, term), bytes });
+    /// Another state takes this one's place.
+    fn replace(&mut self, state: State) {
+        let replaced = core::mem::replace(&mut self.state, state);
+        // What was being made of it was for followers that this replica has no more.
+        if let Some(making) = self.snapshots.making.take() {
+            self.snapshots.spent.extend(making.pieces);
         }
-        if let Some(outgoing) = &self.snapshots.outgoing {
-            let (index, term) = outgoing.point;
-            self.raft.on_snapshot_ready(step.now, index, term, outgoing.bytes.len() as u64);
+        self.snapshots.replaced.push(replaced);
+    }
+
+    /// A follower needs a snapshot: has one made, unless one is at hand that the log still continues.
+    pub(super) fn offer_snapshot(&mut self, step: &mut Step<'_>) {
+        let usable = |o: &&Outgoing| o.point.0.next() >= self.raft.log().first_index();
+        if let Some(outgoing) = self.snapshots.outgoing.as_ref().filter(usable) {
+            let ((index, term), total) = (outgoing.point, outgoing.total);
+            return self.raft.on_snapshot_ready(step.now, index, term, total);
+        }
+        match &self.snapshots.making {
+            Some(making) => self.snapshots.wanted = making.goal == Goal::Disk,
+            None => self.snapshots.make(Goal::Followers),
         }
     }
 
     /// A piece of the leader's snapshot, in its place.
-    pub(super) fn on_piece(&mut self, step: &mut Step<'_>, install: &Install, piece: &[u8]) {
+    pub(super) fn on_piece(&mut self, install: &Install, piece: &[u8]) {
         if install.total > SNAPSHOT_BYTES_MAX {
             return self.raft.on_snapshot_refused(); // No leader of this version sends such a one.
         }
         let point = (install.index, install.term);
         if install.offset == 0 {
-            self.snapshots.incoming =
-                Some(Incoming { point, total: install.total, bytes: Vec::new() });
+            let (pieces, sum, configuration) = (Vec::new(), Checksum::default(), None);
+            let (total, received) = (install.total, 0);
+            let begun = Incoming { point, total, received, configuration, sum, pieces };
+            if let Some(old) = self.snapshots.incoming.replace(begun) {
+                self.snapshots.spent.extend(old.pieces);
+            }
         }
         let Some(incoming) = &mut self.snapshots.incoming else { return };
         assert_eq!(incoming.point, point, "consensus accepts the pieces of one snapshot in order");
-        assert_eq!(incoming.bytes.len() as u64, install.offset, "pieces follow each other");
-        incoming.bytes.extend_from_slice(piece);
+        assert_eq!(incoming.received, install.offset, "pieces follow each other");
+        let split = Configuration::split(piece).filter(|_| install.offset == 0);
+        let (configuration, state) = split.map_or((None, piece), |(c, rest)| (Some(c), rest));
+        incoming.configuration = incoming.configuration.take().or(configuration);
+        incoming.sum.add(state);
+        incoming.pieces.push(piece.to_vec());
+        incoming.received += piece.len() as u64;
         incoming.total = install.total;
-        self.install(step);
+        self.install();
     }
 
-    /// Installs the leader's snapshot once it is whole and none of our own is on its way.
-    fn install(&mut self, step: &mut Step<'_>) {
-        let whole = |i: &&Incoming| i.bytes.len() as u64 >= i.total;
+    /// Begins to install the leader's snapshot once it is whole and none of our own is on its way.
+    fn install(&mut self) {
+        let whole = |i: &&Incoming| i.received >= i.total;
         if self.snapshots.is_busy() || self.snapshots.incoming.as_ref().filter(whole).is_none() {
             return;
         }
         let Some(incoming) = self.snapshots.incoming.take() else { return };
-        let Ok(state) = self.state.restore(&self.machine, &incoming.bytes) else {
+        let known = incoming.configuration.filter(|it| *it != Configuration::UNKNOWN);
+        let (Some(configuration), true) = (known, incoming.sum.is_right()) else {
+            self.snapshots.spent.extend(incoming.pieces);
             return self.raft.on_snapshot_refused(); // Damaged on its way.
         };
-        let (index, bytes) = (incoming.point.0, incoming.bytes.len() as u64);
-        step.effects.notes.push(Note::SnapshotInstalled { group: self.group, index, bytes });
-        self.save(step, incoming.point, incoming.bytes, Some(state));
+        self.snapshots.installing = Some(Installing {
+            point: incoming.point,
+            configuration,
+            restoring: self.state.restore_begin(&self.machine),
+            unread: incoming.pieces.into(),
+            read: Vec::new(),
+        });
     }
 
-    fn save(&mut self, step: &mut Step<'_>, point: Point, bytes: Vec<u8>, installs: Option<State>) {
-        let (index, term) = point;
-        self.snapshots.saving = Some(Saving { point, installs });
-        step.effects.saves.push(SnapshotSave { group: self.group, index, term, bytes });
+    fn go_on_restoring(&mut self, step: &mut Step<'_>, slice: Slice) {
+        let Some(mut installing) = self.snapshots.installing.take() else { return };
+        let restored = installing.restoring.slice(slice);
+        if restored == Ok(Restored::Hungry)
+            && let Some(piece) = installing.unread.pop_front()
+        {
+            // The members are read already.
+            let split = Configuration::split(&piece).filter(|_| installing.read.is_empty());
+            installing.restoring.feed(split.map_or(&piece[..], |(_, state)| state));
+            installing.read.push(piece);
+            self.snapshots.installing = Some(installing);
+        } else if restored == Ok(Restored::More) {
+            self.snapshots.installing = Some(installing);
+        } else {
+            let Installing { point, configuration, restoring, read, .. } = installing;
+            match restoring.finish() {
+                Ok(state) => self.restored(step, point, (configuration, state), read),
+                Err(_) => {
+                    self.snapshots.spent.extend(read);
+                    self.raft.on_snapshot_refused(); // Of no version that is known here.
+                }
+            }
+        }
+    }
+
+    /// The leader's snapshot is a state: it replaces this one's once it is on the disk.
+    fn restored(
+        &mut self,
+        step: &mut Step<'_>,
+        point: Point,
+        installs: (Configuration, State),
+        pieces: Vec<Vec<u8>>,
+    ) {
+        let (count, mut offset) = (pieces.len(), 0);
+        for (at, piece) in pieces.into_iter().enumerate() {
+            let bytes = piece.len() as u64;
+            self.save(step, point, offset, piece, at + 1 == count);
+            offset += bytes;
+        }
+        let (group, index) = (self.group, point.0);
+        step.effects.notes.push(Note::SnapshotInstalled { group, index, bytes: offset });
+        self.snapshots.saving = Some(Saving { point, installs: Some(installs) });
     }
 
     /// A peer message's frame, its bulk straight from the log or the snapshot.
     pub(super) fn encode(&self, body: &Body, out: &mut Vec<u8>) {
-        let snapshot = self.snapshots.outgoing.as_ref().map_or(&[][..], |o| &o.bytes);
-        super::codec::encode(self.group, body, self.raft.log(), snapshot, out);
+        let piece = match (body, &self.snapshots.outgoing) {
+            (Body::Snapshot(piece), Some(outgoing)) => outgoing.read(piece.range()),
+            _ => Cow::default(),
+        };
+        super::codec::encode(self.group, body, self.raft.log(), &piece, out);
     }
 }
 
-impl Snapshots {
-    /// Forgets the snapshot that followers got: nobody needs it any more.
-    pub fn end_offer(&mut self) {
-        self.outgoing = None;
+/// What a snapshot's bytes stand for, in a group whose state is like `state`.
+///
+/// # Errors
+/// [`Unreadable`].
+pub(crate) fn read(
+    state: &State,
+    config: &machine::Config,
+    bytes: &[u8],
+) -> Result<(Configuration, State), Unreadable> {
+    let (configuration, rest) = Configuration::split(bytes).ok_or(Unreadable)?;
+    if configuration == Configuration::UNKNOWN {
+        return Err(Unreadable);
     }
+    Ok((configuration, state.restore(config, rest)?))
 }

@@ -4,6 +4,7 @@ use crate::entry::Entry;
 use crate::ids::{ClusterId, GroupId, SessionId};
 use crate::machine::meta::Meta;
 use crate::machine::{self, Applied, DeliveryView, Get, Machine, Outcome, Wake};
+use crate::machine::{Progress, Restore, Restored, Slice};
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
 use alloc::boxed::Box;
@@ -22,6 +23,51 @@ pub enum State {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the snapshot's bytes are not a state of this version")]
 pub struct Unreadable;
+
+/// A state that is being made from a snapshot whose checksum is right.
+pub enum Restoring {
+    /// The meta group's: its bytes so far, and what its leader proposes while it is empty.
+    Meta(Vec<u8>, Vec<(Kind, Vec<u8>)>),
+    /// A shard's.
+    Data(Restore),
+}
+
+impl Restoring {
+    /// Takes the next piece of the bytes.
+    pub fn feed(&mut self, piece: &[u8]) {
+        match self {
+            Restoring::Meta(bytes, _) => bytes.extend_from_slice(piece),
+            Restoring::Data(restore) => restore.feed(piece),
+        }
+    }
+
+    /// Reads a slice of what was fed.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn slice(&mut self, slice: Slice) -> Result<Restored, Unreadable> {
+        match self {
+            Restoring::Meta(..) => Ok(Restored::Hungry),
+            Restoring::Data(restore) => restore.slice(slice).map_err(|_| Unreadable),
+        }
+    }
+
+    /// The state, once all was fed.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn finish(self) -> Result<State, Unreadable> {
+        Ok(match self {
+            Restoring::Meta(bytes, founding) => {
+                let meta = Meta::restore(&bytes).map_err(|_| Unreadable)?;
+                State::Meta(Box::new(meta), founding)
+            }
+            Restoring::Data(restore) => {
+                State::Data(Box::new(restore.finish().map_err(|_| Unreadable)?))
+            }
+        })
+    }
+}
 
 impl State {
     /// An empty state of `group`.
@@ -54,6 +100,44 @@ impl State {
         match self {
             State::Meta(meta, _) => meta.snapshot(out),
             State::Data(machine) => machine.snapshot(out),
+        }
+    }
+
+    /// Begins a snapshot of the state as it is now, to be made in slices; a small one is made at once.
+    pub fn snapshot_begin(&mut self, out: &mut Vec<u8>) -> Progress {
+        match self {
+            State::Meta(meta, _) => {
+                meta.snapshot(out);
+                Progress::Done
+            }
+            State::Data(machine) => {
+                machine.snapshot_begin(out);
+                Progress::More
+            }
+        }
+    }
+
+    /// Appends the next slice of the snapshot that was begun.
+    pub fn snapshot_slice(&mut self, slice: Slice, out: &mut Vec<u8>) -> Progress {
+        match self {
+            State::Meta(..) => Progress::Done,
+            State::Data(machine) => machine.snapshot_slice(slice, out),
+        }
+    }
+
+    /// Begins to make the state that the bytes of a snapshot stand for, in slices.
+    pub fn restore_begin(&self, config: &machine::Config) -> Restoring {
+        match self {
+            State::Meta(_, founding) => Restoring::Meta(Vec::new(), founding.clone()),
+            State::Data(_) => Restoring::Data(Restore::new(*config)),
+        }
+    }
+
+    /// Frees a slice of a state that is of no use any more.
+    pub fn shed(&mut self, slice: Slice) -> Progress {
+        match self {
+            State::Meta(..) => Progress::Done,
+            State::Data(machine) => machine.shed(slice),
         }
     }
 

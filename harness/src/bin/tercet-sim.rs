@@ -3,6 +3,7 @@
 use clap::Parser;
 use harness::sim::{self, Failure, Options};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// Runs whole clusters in one thread on virtual time, each decided by its seed alone.
 ///
@@ -49,19 +50,27 @@ fn main() -> ExitCode {
         None => args.from..args.from + args.count,
     };
     let (mut failed, mut worst) = (0, 0);
+    let (began, mut simulated, mut operations) = (Instant::now(), Duration::ZERO, 0);
     for seed in seeds {
         println!("seed {seed}");
         match sim::run(Options::small(seed)) {
-            Ok(report) => println!(
-                "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} snapshots, {} times full, {:?}",
-                report.trace,
-                report.operations,
-                report.events,
-                report.crashes,
-                report.snapshots,
-                report.journals_full,
-                report.elapsed
-            ),
+            Ok(report) => {
+                simulated += report.elapsed;
+                operations += report.operations;
+                println!(
+                    "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {:?}",
+                    report.trace,
+                    report.operations,
+                    report.events,
+                    report.crashes,
+                    report.snapshots,
+                    report.journals_full,
+                    report.changes,
+                    report.removed,
+                    report.lost,
+                    report.elapsed
+                );
+            }
             Err(failure) => {
                 println!("  FAILED, {failure}");
                 failed += 1;
@@ -75,6 +84,13 @@ fn main() -> ExitCode {
             }
         }
     }
+    let took = began.elapsed().as_secs_f64();
+    // Not part of what a second run must print too.
+    eprintln!(
+        "{operations} operations in {:.0} simulated seconds, {:.0} times as fast as real time",
+        simulated.as_secs_f64(),
+        simulated.as_secs_f64() / took
+    );
     println!("{failed} failed");
     ExitCode::from(worst)
 }
@@ -96,11 +112,15 @@ mod mutants {
         found.is_some()
     }
 
+    /// Bugs that hardly ever show in a whole cluster. `make members-mutants` catches them.
+    const ELSEWHERE: &[Mutant] =
+        &[Mutant::ChangeBeforeOwnCommit, Mutant::ChangesOverlap, Mutant::AnyIncarnationVotes];
+
     /// Runs all of them, and says which were not caught.
     pub fn all(from: u64, count: u64) -> ExitCode {
         let mut missed = 0;
         println!("| planted bug | seeds until it was caught | by |\n|---|---|---|");
-        for (_, name, what) in Mutant::ALL {
+        for (_, name, what) in Mutant::ALL.iter().filter(|(bug, ..)| !ELSEWHERE.contains(bug)) {
             let program = std::env::current_exe().expect("this program has a path");
             let (from, count) = (from.to_string(), count.to_string());
             let run = Command::new(program)

@@ -2,7 +2,7 @@
 
 use super::run::RunConfig;
 use super::schedule::Fault;
-use crate::report::machine::{Machine, commit, date};
+use crate::report::machine::Origin;
 use crate::report::{ScenarioReport, grouped};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -15,16 +15,9 @@ const SHORT_MS: f64 = 1_000.0;
 /// All of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct ChaosReport {
-    /// The program and its version.
-    pub tool: String,
-    /// When it was made, RFC 3339.
-    pub date: String,
-    /// The commit that ran.
-    pub commit: String,
-    /// The command line.
-    pub flags: Vec<String>,
-    /// Where.
-    pub machine: Machine,
+    /// Where, when and with what.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// The faults under load, if they were asked for.
     pub run: Option<RunReport>,
     /// The kills of the leader, if they were asked for.
@@ -219,21 +212,9 @@ fn median(sorted: &[f64]) -> f64 {
 }
 
 impl ChaosReport {
-    /// The report of this machine and commit.
-    pub fn new(
-        flags: Vec<String>,
-        run: Option<RunReport>,
-        kills: Option<KillsReport>,
-    ) -> ChaosReport {
-        ChaosReport {
-            tool: concat!("tercet-bench ", env!("CARGO_PKG_VERSION")).into(),
-            date: date(),
-            commit: commit(),
-            flags,
-            machine: Machine::here(),
-            run,
-            kills,
-        }
+    /// A report of nothing yet.
+    pub fn new(flags: Vec<String>) -> ChaosReport {
+        ChaosReport { origin: Origin::here(flags), run: None, kills: None }
     }
 
     /// For programs.

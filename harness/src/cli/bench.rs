@@ -4,10 +4,10 @@ use super::{ClusterArguments, Failure, ReadsChoice, WalChoice};
 use crate::cluster::launch::usable_cpus;
 use crate::cluster::place::{Placement, place};
 use crate::cluster::weigh::Weight;
-use crate::cluster::{Cluster, ClusterConfig, Keep, file_system};
+use crate::cluster::{Cluster, ClusterConfig, file_system};
 use crate::floor::{Floor, FloorMeter, frame_bytes};
 use crate::load::{self, Go, LoadConfig, Progress};
-use crate::report::machine::{Disk, Machine, commit, date};
+use crate::report::machine::{Disk, Origin};
 use crate::report::{ClusterReport, Latency, Report, ScenarioReport, distribution};
 use crate::scenario::Scenario;
 use engine::edge::wal::Writer;
@@ -35,7 +35,7 @@ pub(super) fn interrupts() -> Arc<AtomicBool> {
 
 /// Where the nodes' data goes, and whether it is ours to remove.
 pub(super) fn data_dir(arguments: &ClusterArguments) -> Result<PathBuf, Failure> {
-    let dir = beneath(arguments.data_dir.clone())?;
+    let dir = beneath(arguments.place.data_dir.clone())?;
     if file_system(&dir) == "tmpfs" {
         eprintln!(
             "warning: {} is in memory (tmpfs): nothing is durable there, and the figures mean \
@@ -77,10 +77,10 @@ pub(super) fn cluster_config(
         nodes: arguments.nodes,
         cores: arguments.cores,
         shards: arguments.shards,
-        tercetd: arguments.tercetd.clone(),
+        tercetd: arguments.place.tercetd.clone(),
         first_port: None,
         data_dir: data_dir.to_path_buf(),
-        keep: if arguments.keep { Keep::Data } else { Keep::Nothing },
+        keep: arguments.place.keep(),
         flags,
         cpus: placement.nodes.clone(),
         homes: Vec::new(),
@@ -281,11 +281,7 @@ impl Bench {
             }
         }
         Ok(Report {
-            tool: concat!("tercet-bench ", env!("CARGO_PKG_VERSION")).into(),
-            date: date(),
-            commit: commit(),
-            flags: self.flags,
-            machine: Machine::here(),
+            origin: Origin::here(self.flags),
             disk: self.disk,
             cluster: self.report,
             violations_total: self.scenarios.iter().map(|it| it.violations_total).sum(),

@@ -1,12 +1,11 @@
 //! `tercet-bench chaos`: real nodes under faults and load.
 
-use super::Failure;
 use super::bench::{beneath, interrupts, write};
+use super::{Failure, PlaceArguments};
 use crate::chaos::kills::kills;
 use crate::chaos::report::ChaosReport;
 use crate::chaos::run::{RunConfig, run};
 use crate::chaos::schedule::Fault;
-use crate::cluster::Keep;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
@@ -81,16 +80,8 @@ pub(super) struct ChaosArguments {
     /// none succeeded.
     #[arg(long, default_value_t = 0, value_name = "N")]
     kills: u32,
-    /// The server [default: the tercetd beside this program]
-    #[arg(long, value_name = "PATH")]
-    tercetd: Option<PathBuf>,
-    /// Where the nodes keep their data and logs
-    /// [default: a new directory under target/tercet-bench]
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Leave the nodes' data and logs where they are, whatever happened.
-    #[arg(long)]
-    keep: bool,
+    #[command(flatten)]
+    place: PlaceArguments,
     /// Write the report here.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -107,8 +98,8 @@ fn minutes(text: &str) -> Result<f64, String> {
 /// Runs it. Gives the number of broken promises.
 pub(super) fn chaos(arguments: &ChaosArguments, flags: Vec<String>) -> Result<u64, Failure> {
     let interrupted = interrupts();
-    let data_dir = beneath(arguments.data_dir.clone())?;
-    let mut report = ChaosReport::new(flags, None, None);
+    let data_dir = beneath(arguments.place.data_dir.clone())?;
+    let mut report = ChaosReport::new(flags);
     if arguments.minutes > 0.0 {
         let all = Fault::ALL.to_vec();
         let faults = if arguments.faults.is_empty() { all } else { arguments.faults.clone() };
@@ -117,9 +108,9 @@ pub(super) fn chaos(arguments: &ChaosArguments, flags: Vec<String>) -> Result<u6
             length: Duration::from_secs_f64(arguments.minutes * 60.0),
             seed: arguments.seed,
             faults,
-            tercetd: arguments.tercetd.clone(),
+            tercetd: arguments.place.tercetd.clone(),
             data_dir: data_dir.clone(),
-            keep: if arguments.keep { Keep::Data } else { Keep::Nothing },
+            keep: arguments.place.keep(),
         };
         let bar = bar("faults and load");
         let ran =
@@ -130,7 +121,7 @@ pub(super) fn chaos(arguments: &ChaosArguments, flags: Vec<String>) -> Result<u6
         report.run = Some(ran);
     }
     if arguments.kills > 0 {
-        let place = (arguments.tercetd.clone(), data_dir.join("kills"));
+        let place = (arguments.place.tercetd.clone(), data_dir.join("kills"));
         let bar = bar("kills of the leader");
         let (nodes, trials, seed) = (arguments.nodes, arguments.kills, arguments.seed);
         let killed = kills(nodes, trials, seed, place, &interrupted, &mut |done| {

@@ -7,9 +7,9 @@ mod run;
 mod suite;
 
 use crate::chaos::ChaosError;
-use crate::cluster::ClusterError;
 use crate::cluster::launch::{LAUNCH, become_program};
 use crate::cluster::place::Pin;
+use crate::cluster::{ClusterError, Keep};
 use crate::load::LoadError;
 use crate::scenario::Scenario;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -103,6 +103,16 @@ struct ClusterArguments {
     /// How the nodes make reads linearizable.
     #[arg(long, value_enum, default_value_t = ReadsChoice::Lease)]
     reads: ReadsChoice,
+    #[command(flatten)]
+    place: PlaceArguments,
+    /// A further flag for every node, such as --node-flag=--log=debug; may be repeated.
+    #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
+    node_flag: Vec<String>,
+}
+
+/// Which server, and where.
+#[derive(Args, Clone, Debug)]
+struct PlaceArguments {
     /// The server [default: the tercetd beside this program]
     #[arg(long, value_name = "PATH")]
     tercetd: Option<PathBuf>,
@@ -110,12 +120,15 @@ struct ClusterArguments {
     /// [default: a new directory under target/tercet-bench]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Leave the nodes' data and logs where they are.
+    /// Leave the nodes' data and logs where they are, whatever happened.
     #[arg(long)]
     keep: bool,
-    /// A further flag for every node, such as --node-flag=--log=debug; may be repeated.
-    #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
-    node_flag: Vec<String>,
+}
+
+impl PlaceArguments {
+    fn keep(&self) -> Keep {
+        if self.keep { Keep::Data } else { Keep::Nothing }
+    }
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]

@@ -36,7 +36,7 @@ pub(super) fn nodes(arguments: &NodesArguments) -> Result<u64, Failure> {
     println!("  tercet queue push jobs hello && tercet queue pop jobs");
     println!(
         "\nCtrl-C stops them{}.",
-        if arguments.cluster.keep { "" } else { " and removes their data" }
+        if arguments.cluster.place.keep { "" } else { " and removes their data" }
     );
     while !interrupted.load(Ordering::Relaxed) {
         for node in 1..=arguments.cluster.nodes {

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use system::{addresses, addresses_at, terminate};
+use system::{addresses, addresses_at};
 use weigh::{Weight, disk_bytes};
 
 /// How long a node may take to start, a cluster to find its leaders.
@@ -176,9 +176,14 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Io`].
     pub fn stop_node(&mut self, node: u32) -> Result<Option<ExitStatus>, ClusterError> {
+        self.signal(node, Signal::TERM)?;
+        self.wait_ended(node)
+    }
+
+    /// Waits until a node that was told to stop has ended; after [`STOP_MAX`] it is killed, and `None`.
+    fn wait_ended(&mut self, node: u32) -> Result<Option<ExitStatus>, ClusterError> {
         let io = |why| ClusterError::Io { what: format!("stopping node {node}"), why };
         let Some(child) = &mut self.process_mut(node).child else { return Ok(None) };
-        terminate(child).map_err(io)?;
         let until = Instant::now() + STOP_MAX;
         while Instant::now() < until {
             if let Some(status) = child.try_wait().map_err(io)? {
@@ -315,7 +320,7 @@ impl Cluster {
         &self.config.data_dir
     }
 
-    /// The longest that a core of each node stood still to make a snapshot, in milliseconds, as the node
+    /// The longest slice of a snapshot that a core of each node did, in milliseconds of CPU time, as the node
     /// says itself.
     pub fn snapshot_stalls_ms(&self) -> Vec<f64> {
         let of_node = |node: &Process| {
@@ -344,18 +349,13 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Io`].
     pub fn stop(&mut self) -> Result<Vec<u32>, ClusterError> {
-        for process in &mut self.nodes {
-            if let Some(child) = &mut process.child {
-                terminate(child).map_err(|why| ClusterError::Io {
-                    what: format!("stopping node {}", process.node),
-                    why,
-                })?;
-            }
+        for node in 1..=self.config.nodes {
+            self.signal(node, Signal::TERM)?;
         }
         let mut killed = Vec::new();
         for node in 1..=self.config.nodes {
             let ran = self.pid(node).is_some();
-            if ran && self.stop_node(node)?.is_none() {
+            if ran && self.wait_ended(node)?.is_none() {
                 killed.push(node);
             }
         }

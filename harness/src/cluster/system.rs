@@ -12,11 +12,6 @@ const HTTP_ABOVE: u32 = 80;
 /// Where clients connect to a node with an IP address of its own.
 const CLIENTS_PORT: u16 = 7400;
 
-/// Asks a process to end.
-pub(super) fn terminate(child: &Child) -> io::Result<()> {
-    signal(child, Signal::TERM)
-}
-
 /// Sends a signal to a process; one that is gone needs none.
 pub(super) fn signal(child: &Child, signal: Signal) -> io::Result<()> {
     let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);

@@ -1,4 +1,4 @@
-//! Where a figure was measured.
+//! Where, when and with what a figure was measured.
 
 use crate::cluster::file_system;
 use serde::Serialize;
@@ -6,6 +6,21 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What every report begins with.
+#[derive(Clone, Debug, Serialize)]
+pub struct Origin {
+    /// The program and its version.
+    pub tool: String,
+    /// When it was made, RFC 3339.
+    pub date: String,
+    /// The commit that was measured.
+    pub commit: String,
+    /// The command line.
+    pub flags: Vec<String>,
+    /// Where.
+    pub machine: Machine,
+}
 
 /// The machine.
 #[derive(Clone, Debug, Serialize)]
@@ -31,6 +46,19 @@ pub struct Disk {
     pub device: String,
     /// Free space, in bytes.
     pub free_bytes: u64,
+}
+
+impl Origin {
+    /// This machine, now, with the commit of the tree that we stand in.
+    pub fn here(flags: Vec<String>) -> Origin {
+        Origin {
+            tool: concat!("tercet-bench ", env!("CARGO_PKG_VERSION")).into(),
+            date: date(),
+            commit: commit(),
+            flags,
+            machine: Machine::here(),
+        }
+    }
 }
 
 impl Machine {
@@ -81,7 +109,7 @@ fn line(path: &str) -> String {
 }
 
 /// The commit of the tree that we stand in, with a `+` when it was changed since.
-pub fn commit() -> String {
+fn commit() -> String {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
@@ -93,7 +121,7 @@ pub fn commit() -> String {
 }
 
 /// Now, in UTC, as RFC 3339.
-pub fn date() -> String {
+fn date() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     rfc3339(since.map_or(0, |since| since.as_secs()))
 }

@@ -15,15 +15,16 @@ pub fn render(report: &Report, picture: Option<&str>) -> String {
 
 fn write(report: &Report, picture: Option<&str>, out: &mut String) -> std::fmt::Result {
     writeln!(out, "# Tercet, measured\n")?;
-    writeln!(out, "{}, commit `{}`, {}.\n", report.tool, report.commit, report.date)?;
+    let origin = &report.origin;
+    writeln!(out, "{}, commit `{}`, {}.\n", origin.tool, origin.commit, origin.date)?;
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let (machine, disk) = (&report.machine, &report.disk);
+    let (machine, disk) = (&origin.machine, &report.disk);
     writeln!(out, "| | |\n|---|---|")?;
     writeln!(out, "| machine | {} CPUs of {} |", machine.cpus, machine.cpu)?;
     writeln!(out, "| memory | {:.1} GiB |", gib(machine.memory_bytes))?;
     writeln!(out, "| kernel | Linux {}, TCP {} |", machine.kernel, machine.tcp)?;
     writeln!(out, "| disk | {} on {} |", disk.file_system, disk.device)?;
-    writeln!(out, "| flags | `{}` |", report.flags.join(" "))?;
+    writeln!(out, "| flags | `{}` |", origin.flags.join(" "))?;
     let cluster = &report.cluster;
     let plural = if cluster.cores == 1 { "thread" } else { "threads" };
     writeln!(
@@ -153,8 +154,8 @@ fn costs(report: &Report, out: &mut String) -> std::fmt::Result {
     let cpu = list(&cluster.cpu_seconds, |s| format!("{s:.1}"));
     writeln!(out, "| CPU in all, s | {cpu} |")?;
     writeln!(out, "| journal on disk, MiB | {} |", mib(&cluster.wal_bytes))?;
-    let stalls = list(&cluster.snapshot_stall_ms_max, |ms| format!("{ms:.1}"));
-    writeln!(out, "| longest stall for a snapshot, ms | {stalls} |")?;
+    let stalls = list(&cluster.snapshot_stall_ms_max, |ms| format!("{ms:.2}"));
+    writeln!(out, "| longest slice of a snapshot, ms of CPU | {stalls} |")?;
     writeln!(out, "| written to disk, MiB | {} |\n", mib(&cluster.write_bytes))?;
     writeln!(
         out,

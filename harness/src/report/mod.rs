@@ -19,7 +19,7 @@ use crate::floor::Floor;
 use crate::load::{LoadConfig, LoadReport};
 use crate::scenario::Step;
 use hdrhistogram::Histogram;
-use machine::{Disk, Machine};
+use machine::{Disk, Origin};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use targets::Verdict;
@@ -32,16 +32,9 @@ const DISTRIBUTION: &[f64] = &[
 /// All of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The program and its version.
-    pub tool: String,
-    /// When it was made, RFC 3339.
-    pub date: String,
-    /// The commit that was measured.
-    pub commit: String,
-    /// The command line.
-    pub flags: Vec<String>,
-    /// Where.
-    pub machine: Machine,
+    /// Where, when and with what.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// On which disk.
     pub disk: Disk,
     /// What it cost the nodes.
@@ -85,7 +78,7 @@ pub struct ClusterReport {
     pub write_bytes: Vec<u64>,
     /// The journals' size on the disk after the load, in bytes.
     pub wal_bytes: Vec<u64>,
-    /// The longest that a core stood still to make a snapshot, in milliseconds; 0 = none was made.
+    /// The longest slice of a snapshot that a core did, in milliseconds of CPU time; 0 = none was made.
     pub snapshot_stall_ms_max: Vec<f64>,
     /// Before the load: anonymous memory of the idle nodes, in bytes.
     pub idle_rss_anon_bytes: Vec<u64>,

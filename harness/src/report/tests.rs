@@ -50,11 +50,7 @@ fn floor() -> Floor {
 
 fn report(scenarios: Vec<ScenarioReport>) -> Report {
     Report {
-        tool: "tercet-bench 0".into(),
-        date: machine::date(),
-        commit: "abc".into(),
-        flags: vec!["run".into()],
-        machine: Machine::here(),
+        origin: Origin::here(vec!["run".into()]),
         disk: Disk::under(std::path::Path::new(".")),
         cluster: ClusterReport {
             nodes: 3,

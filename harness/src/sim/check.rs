@@ -1,142 +1,28 @@
 //! Judges what clients saw, by oracles that are simpler than what they judge.
 
 use super::clients::{Did, History, Hold, Record, Saw};
+use super::models;
 use std::collections::{BTreeMap, BTreeSet};
-use wire::Code;
 
 /// Judges a history.
 ///
 /// # Errors
 /// The first thing that must never happen, in words.
 pub fn judge(history: &History) -> Result<(), String> {
-    lines(&history.records)?;
-    locks(&history.records, &history.holds)?;
+    models::lines(&history.records)?;
+    models::locks(&history.records)?;
+    holds(&history.holds)?;
     queues(&history.records)?;
     queue_order(&history.records)
 }
 
-/// Every line is linearizable. Writes are ordered by their tokens (a put's is the version that it made,
-/// a delete's the version that it deleted), so that no search is needed: a read sees a write that was
-/// not overwritten before it began, by a write that had begun when it ended.
-pub fn lines(records: &[Record]) -> Result<(), String> {
-    let keys: BTreeSet<u8> = records.iter().filter_map(|r| key_of(&r.did)).collect();
-    for key in keys {
-        let of_key: Vec<&Record> = records.iter().filter(|r| key_of(&r.did) == Some(key)).collect();
-        for read in of_key.iter().filter(|r| matches!(r.did, Did::Get { .. })) {
-            judge_read(key, read, &of_key)?;
-        }
-        judge_order(key, &of_key)?;
-    }
-    Ok(())
-}
-
-fn key_of(did: &Did) -> Option<u8> {
-    match did {
-        Did::Put { key, .. } | Did::Get { key } | Did::Delete { key } => Some(*key),
-        _ => None,
-    }
-}
-
-fn judge_read(key: u8, read: &Record, of_key: &[&Record]) -> Result<(), String> {
-    let wrong = |what: &str, other: &Record| {
-        Err(format!("line {key}: {what}\n  read  {read:?}\n  other {other:?}"))
-    };
-    // The last write that was answered before the read began.
-    let before = of_key
-        .iter()
-        .filter(|w| w.replied < read.invoked)
-        .filter_map(|w| match (&w.did, w.saw) {
-            (Did::Put { .. }, Saw::Done { token, .. }) => Some((token, 0, *w)),
-            (Did::Delete { .. }, Saw::Done { token, .. }) => Some((token, 1, *w)),
-            _ => None,
-        })
-        .max_by_key(|(token, deleted, _)| (*token, *deleted));
-    match read.saw {
-        Saw::Line { version, value } => {
-            let put =
-                of_key.iter().find(|w| matches!(w.did, Did::Put { value: v, .. } if v == value));
-            let Some(put) = put else {
-                return Err(format!("line {key}: a value that nobody wrote\n  {read:?}"));
-            };
-            if put.invoked > read.replied {
-                return wrong("read before it was written", put);
-            }
-            if let Saw::Done { token, .. } = put.saw
-                && token != version
-            {
-                return wrong("read under another version than it was written", put);
-            }
-            if let Some((token, deleted, last)) = before
-                && version < token + deleted
-            {
-                return wrong("a stale read: a later write was answered before", last);
-            }
-        }
-        Saw::Refused(Code::KeyUnknown) => {
-            let Some((version, 0, last)) = before else { return Ok(()) };
-            let deleted = of_key.iter().any(|d| {
-                matches!(d.did, Did::Delete { .. })
-                    && d.invoked < read.replied
-                    && match d.saw {
-                        Saw::Done { token, .. } => token >= version,
-                        Saw::Unknown => true,
-                        _ => false,
-                    }
-            });
-            if !deleted {
-                return wrong("a line is missing that nobody deleted", last);
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// Reads and writes that follow each other in time see versions that do not go back.
-fn judge_order(key: u8, of_key: &[&Record]) -> Result<(), String> {
-    let mut seen: Vec<(&Record, u64)> = of_key
-        .iter()
-        .filter_map(|r| match (&r.did, r.saw) {
-            (Did::Get { .. }, Saw::Line { version, .. }) => Some((*r, version)),
-            (Did::Put { .. }, Saw::Done { token, .. }) => Some((*r, token)),
-            _ => None,
-        })
-        .collect();
-    seen.sort_by_key(|(r, _)| r.invoked);
-    for (at, (later, version)) in seen.iter().enumerate() {
-        for (earlier, older) in &seen[..at] {
-            if earlier.replied < later.invoked && older > version {
-                let what = "versions go back";
-                return Err(format!("line {key}: {what}\n  first {earlier:?}\n  then  {later:?}"));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Two clients never believe at once that they hold a lock, unless both share it; fences rise.
-pub fn locks(records: &[Record], holds: &[Hold]) -> Result<(), String> {
+/// Two clients never believe at once that they hold a lock, unless both share it.
+pub fn holds(holds: &[Hold]) -> Result<(), String> {
     for (at, a) in holds.iter().enumerate() {
         for b in &holds[at + 1..] {
             let apart = a.to <= b.from || b.to <= a.from;
             if a.lock == b.lock && (a.exclusive || b.exclusive) && a.client != b.client && !apart {
                 return Err(format!("lock {}: held twice\n  {a:?}\n  {b:?}", a.lock));
-            }
-        }
-    }
-    let mut grants: BTreeMap<u8, Vec<(&Record, u64)>> = BTreeMap::new();
-    for record in records {
-        if let (Did::Acquire { lock, .. }, Saw::Done { token, .. }) = (&record.did, record.saw) {
-            grants.entry(*lock).or_default().push((record, token));
-        }
-    }
-    for (lock, grants) in grants {
-        for (earlier, first) in &grants {
-            for (later, then) in &grants {
-                if earlier.replied < later.invoked && first >= then {
-                    let what = "a later grant has no higher fence";
-                    return Err(format!("lock {lock}: {what}\n  {earlier:?}\n  {later:?}"));
-                }
             }
         }
     }
@@ -230,35 +116,6 @@ mod tests {
         Record { client: 0, did, invoked: Time(invoked), replied: Time(replied), saw }
     }
 
-    fn put(value: u64, invoked: u64, replied: u64, index: u64) -> Record {
-        record(Did::Put { key: 0, value }, invoked, replied, Saw::Done { token: index, index })
-    }
-
-    fn get(invoked: u64, replied: u64, version: u64, value: u64) -> Record {
-        record(Did::Get { key: 0 }, invoked, replied, Saw::Line { version, value })
-    }
-
-    #[test]
-    fn a_stale_read_is_caught() {
-        let fine = [put(1, 0, 10, 5), put(2, 20, 30, 6), get(25, 28, 5, 1), get(40, 50, 6, 2)];
-        assert_eq!(lines(&fine), Ok(()));
-        let stale = [put(1, 0, 10, 5), put(2, 20, 30, 6), get(40, 50, 5, 1)];
-        assert!(lines(&stale).unwrap_err().contains("stale"));
-    }
-
-    #[test]
-    fn a_line_lost_is_caught() {
-        let missing = record(Did::Get { key: 0 }, 40, 50, Saw::Refused(Code::KeyUnknown));
-        assert!(lines(&[put(1, 0, 10, 5), missing]).unwrap_err().contains("missing"));
-    }
-
-    #[test]
-    fn reads_that_go_back_are_caught() {
-        let unknown = record(Did::Put { key: 0, value: 2 }, 0, 5, Saw::Unknown);
-        let back = [put(1, 0, 10, 5), unknown, get(20, 30, 6, 2), get(40, 50, 5, 1)];
-        assert!(lines(&back).unwrap_err().contains("go back"));
-    }
-
     #[test]
     fn a_lock_held_twice_is_caught() {
         let hold = |client, from, to| Hold {
@@ -269,18 +126,8 @@ mod tests {
             from: Time(from),
             to: Time(to),
         };
-        assert_eq!(locks(&[], &[hold(0, 0, 10), hold(1, 10, 20)]), Ok(()));
-        assert!(locks(&[], &[hold(0, 0, 10), hold(1, 9, 20)]).is_err());
-    }
-
-    #[test]
-    fn a_fence_used_again_is_caught() {
-        let acquire = |invoked, replied, token| {
-            let did = Did::Acquire { lock: 0, exclusive: true };
-            record(did, invoked, replied, Saw::Done { token, index: token })
-        };
-        assert_eq!(locks(&[acquire(0, 1, 5), acquire(2, 3, 6)], &[]), Ok(()));
-        assert!(locks(&[acquire(0, 1, 5), acquire(2, 3, 5)], &[]).is_err());
+        assert_eq!(holds(&[hold(0, 0, 10), hold(1, 10, 20)]), Ok(()));
+        assert!(holds(&[hold(0, 0, 10), hold(1, 9, 20)]).is_err());
     }
 
     #[test]

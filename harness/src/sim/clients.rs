@@ -1,7 +1,7 @@
 //! Seeded clients: each has a session, does one thing after the other, sends it again under the same
 //! sequence until it is answered, and writes down what it saw.
 
-use super::{NODES, SHARDS};
+use super::{NODES_MAX, SHARDS};
 use engine::ids::ConnId;
 use engine::time::{Duration, Time};
 use wire::limits::FRAME_BYTES_MAX;
@@ -14,7 +14,7 @@ const HEARTBEAT: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_millis(350);
 const VISIBILITY_MS: u32 = 1_200;
 /// A client that looks what it wants to do falls asleep, one time in so many: it sends nothing for a while.
-const SLEEPS_ONE_IN: u32 = 800;
+const SLEEPS_ONE_IN: u32 = 300;
 /// A call goes to any node and not where the leader is believed to be, one time in so many.
 const STRAYS_ONE_IN: u32 = 4;
 const DRAIN_WAIT_MS: u32 = 2_500;
@@ -131,7 +131,7 @@ struct Client {
     session: [u8; 16],
     shards: Vec<InShard>,
     /// The generation of the connection to each node, while it stands.
-    conns: [Option<u32>; NODES as usize],
+    conns: [Option<u32>; NODES_MAX as usize],
     generation: u32,
     requests: u64,
     open: Option<Open>,
@@ -146,6 +146,8 @@ struct Client {
     /// The arrival of the last frame: frames of a connection don't overtake each other.
     last_arrival: Time,
     value_bytes_max: usize,
+    /// How many nodes there are.
+    nodes: u32,
     asleep_until: Time,
     chance: fastrand::Rng,
 }
@@ -182,13 +184,13 @@ const LOCKS: u8 = 3;
 const QUEUES: u8 = 2;
 
 impl Clients {
-    pub fn new(seed: u64, value_bytes_max: usize) -> Clients {
+    pub fn new(seed: u64, value_bytes_max: usize, nodes: u32) -> Clients {
         let mut chance = fastrand::Rng::with_seed(seed);
         let clients = (0..CLIENTS).map(|id| Client {
             id,
             session: chance.u128(..).to_le_bytes(),
             shards: vec![InShard::default(); SHARDS as usize],
-            conns: [None; NODES as usize],
+            conns: [None; NODES_MAX as usize],
             generation: 0,
             requests: 0,
             open: None,
@@ -201,6 +203,7 @@ impl Clients {
             sends: Vec::new(),
             last_arrival: Time(0),
             value_bytes_max,
+            nodes,
             asleep_until: Time(0),
             chance: chance.fork(),
         });
@@ -406,7 +409,7 @@ impl Client {
         in_shard.sequence += u64::from(!is_read);
         let sequence = in_shard.sequence;
         if self.chance.u32(..STRAYS_ONE_IN) == 0 {
-            in_shard.guess = self.chance.u32(..NODES);
+            in_shard.guess = self.chance.u32(..self.nodes);
         }
         let open =
             Open { did, shard, invoked: now, request: 0, opening: false, sequence, again_at: now };
@@ -429,7 +432,7 @@ impl Client {
         };
         if now > open.invoked && now >= open.again_at && open.again_at > open.invoked {
             // Nobody answered: perhaps another node does.
-            self.shards[open.shard as usize].guess = self.chance.u32(..NODES);
+            self.shards[open.shard as usize].guess = self.chance.u32(..self.nodes);
         }
         open.again_at = now + patience;
         let to = self.shards[open.shard as usize].guess;
@@ -570,7 +573,7 @@ impl Client {
 
     fn beat(&mut self, now: Time) {
         self.beats.retain(|(_, sent)| now.since(*sent) < TTL);
-        for to in 0..NODES {
+        for to in 0..self.nodes {
             self.requests += 1;
             self.beats.push((self.requests, now));
             let mut frame = Vec::new();
@@ -593,7 +596,7 @@ impl Client {
     }
 
     fn retarget(&mut self, now: Time, shard: u32, node: u32) {
-        let guess = if node > 0 { node - 1 } else { self.chance.u32(..NODES) };
+        let guess = if node > 0 { node - 1 } else { self.chance.u32(..self.nodes) };
         self.shards[shard as usize].guess = guess;
         if let Some(open) = &mut self.open {
             // So soon that it counts as the same try.

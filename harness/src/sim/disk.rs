@@ -1,7 +1,7 @@
 //! A simulated disk: what is durable, and what is on its way. A crash keeps any subset of the 4 KiB
 //! pages of the write under way, and any prefix of nothing else.
 
-use engine::effects::{Effects, SnapshotSave, Write};
+use engine::effects::{Effects, SnapshotPart, Write};
 use engine::engine::{Config, Disk as EngineDisk, Engine, OpenError};
 use engine::ids::{GroupId, Index};
 use engine::time::Time;
@@ -71,8 +71,14 @@ impl Disk {
         self.segments.entry(slot).or_insert_with(|| vec![0; self.segment_bytes]);
     }
 
-    pub fn begin_snapshot(&mut self, save: SnapshotSave) {
-        self.saving.insert((save.group, save.index), save.bytes);
+    pub fn write_snapshot(&mut self, part: SnapshotPart) {
+        let key = (part.group, part.index);
+        if part.offset == 0 {
+            self.saving.insert(key, Vec::new());
+        }
+        let saving = self.saving.get_mut(&key).expect("a snapshot's first part comes first");
+        assert_eq!(saving.len() as u64, part.offset, "parts follow each other");
+        saving.extend_from_slice(&part.bytes);
     }
 
     pub fn finish_snapshot(&mut self, group: GroupId, index: Index) {

@@ -1,21 +1,57 @@
 //! The end of a run: whether everything came right.
 
-use super::{Failure, NODES, SHARDS, World};
+use super::{FOUNDERS, Failure, SHARDS, World};
+use engine::ids::{GroupId, NodeId};
+use engine::raft::{Configuration, Standing};
+use engine::shard::Shard;
 
 impl World {
     pub(super) fn is_settled(&self) -> bool {
-        let applied = |id: u32, at: usize| {
-            let engine = self.nodes[id as usize].engine.as_ref();
-            engine.map(|engine| engine.shards()[at].applied())
-        };
         self.clients.are_finished()
-            && (0..=SHARDS as usize).all(|at| {
-                applied(0, at).is_some() && (1..NODES).all(|id| applied(id, at) == applied(0, at))
+            && groups().all(|group| self.is_whole(group) && self.is_balanced(group))
+    }
+
+    /// A group has as many voters as founded it, each of them here and as far as the others, and nobody else
+    /// keeps anything of it.
+    fn is_whole(&self, group: GroupId) -> bool {
+        let Some(members) = self.watch.members(group) else { return false };
+        let all = members.members();
+        let replicas: Vec<&Shard> = self.replicas(group).map(|(_, shard)| shard).collect();
+        let first = replicas.first().map(|shard| shard.applied());
+        all.len() == FOUNDERS as usize
+            && all.iter().all(|member| member.standing == Standing::Voter)
+            && replicas.len() == all.len()
+            && replicas.iter().all(|shard| {
+                *shard.raft().configuration() == *members && Some(shard.applied()) == first
             })
+            && self.replicas(group).all(|(id, shard)| is_member(members, id, shard))
+    }
+
+    /// The replicas of a group that are up, and where.
+    pub(super) fn replicas(&self, group: GroupId) -> impl Iterator<Item = (u32, &Shard)> {
+        let engines = self.nodes.iter().enumerate();
+        let engines = engines.filter_map(|(id, node)| Some((id as u32, node.engine.as_ref()?)));
+        engines.filter_map(move |(id, engine)| {
+            let shard = engine.shards().iter().find(|shard| shard.group() == group)?;
+            Some((id, shard))
+        })
+    }
+
+    /// A group is led by whom the placement prefers, if that one belongs to it.
+    fn is_balanced(&self, group: GroupId) -> bool {
+        let voters = self.watch.members(group).into_iter().flat_map(Configuration::voters);
+        let voters: Vec<NodeId> = voters.map(|member| member.node).collect();
+        self.replicas(group).all(|(_, shard)| {
+            let (leader, preferred) = (shard.raft().leader(), shard.preferred());
+            leader == Some(preferred) || leader.is_some() && !voters.contains(&preferred)
+        })
     }
 
     pub(super) fn unsettled(&self) -> String {
         let mut text = self.clients.unfinished();
+        for group in groups() {
+            text.push_str(&format!("\n  group {group}: {:?}", self.watch.members(group)));
+        }
         for (id, node) in self.nodes.iter().enumerate() {
             match &node.engine {
                 None => text.push_str(&format!("\n  node {} is down", id + 1)),
@@ -31,8 +67,7 @@ impl World {
 
     /// Everybody gave everything back: nothing is held, nothing waits, nothing is left.
     pub(super) fn check_empty(&self) -> Result<(), Failure> {
-        let engine = self.nodes[0].engine.as_ref().expect("the settled cluster is up");
-        for shard in engine.shards() {
+        for (_, shard) in groups().flat_map(|group| self.replicas(group)) {
             let left = shard.state().status();
             let things =
                 [left.locks, left.lock_waiters, left.messages_ready, left.messages_in_flight];
@@ -45,21 +80,30 @@ impl World {
 
     /// Equal index, equal bytes.
     pub(super) fn compare_states(&self) -> Result<(), Failure> {
-        for at in 0..=SHARDS as usize {
-            let state = |id: usize| {
-                let engine = self.nodes[id].engine.as_ref().expect("the settled cluster is up");
+        for group in groups() {
+            let mut first: Option<(u32, Vec<u8>)> = None;
+            for (id, shard) in self.replicas(group) {
                 let mut bytes = Vec::new();
-                engine.shards()[at].state().snapshot(&mut bytes);
-                bytes
-            };
-            let first = state(0);
-            for id in 1..NODES as usize {
-                if state(id) != first {
-                    let what = format!("group {at}: nodes 1 and {} differ at equal index", id + 1);
+                shard.state().snapshot(&mut bytes);
+                let (other, known) = first.get_or_insert_with(|| (id, bytes.clone()));
+                if *known != bytes {
+                    let (a, b) = (*other + 1, id + 1);
+                    let what = format!("group {group}: nodes {a} and {b} differ at equal index");
                     return Err(Failure::Safety(what));
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Every group.
+pub(super) fn groups() -> impl Iterator<Item = GroupId> {
+    (0..=SHARDS).map(GroupId)
+}
+
+/// Whether a replica is the one that belongs to the group.
+pub(super) fn is_member(members: &Configuration, id: u32, shard: &Shard) -> bool {
+    let member = members.member(NodeId(id + 1));
+    member.is_some_and(|member| member.incarnation == shard.raft().incarnation())
 }

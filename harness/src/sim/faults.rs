@@ -1,7 +1,8 @@
 //! What goes wrong, and when.
 
 use super::watch::Did;
-use super::{Event, NODES, World};
+use super::{Event, World};
+use engine::machine::Slice;
 use engine::time::{Duration, Time};
 
 /// How this run's world is: seeds differ in kind, not only in chance.
@@ -26,12 +27,23 @@ pub(super) struct Temper {
     pub(super) segments_max: u32,
     /// The longest that a snapshot takes to be saved.
     pub(super) save_millis_max: u64,
+    /// How long a preferred leader has kept up before it gets its group back.
+    pub(super) balance_millis: u64,
     /// The longest value that clients write, in bytes.
     pub(super) value_bytes_max: usize,
+    /// Members of the groups change, and nodes that founded nothing take part.
+    pub(super) members_change: bool,
+    /// How much of a snapshot is made or restored in a turn.
+    pub(super) slice: Slice,
 }
 
+/// How often a disk is lost where members change, if the cluster bears it just then.
+const LOSSES_TRIED: u32 = 12;
+/// Members change in one seed of so many.
+const MEMBERS_CHANGE_ONE_IN: u64 = 3;
+
 impl Temper {
-    pub(super) fn draw(seeds: &mut fastrand::Rng) -> Temper {
+    pub(super) fn draw(seeds: &mut fastrand::Rng, seed: u64) -> Temper {
         let mut one_of = |values: [u64; 3]| values[seeds.usize(..3)];
         Temper {
             sync_micros_max: one_of([400, 5_000, 60_000]),
@@ -48,31 +60,34 @@ impl Temper {
             segments_max: one_of([4, 5, 6]) as u32,
             save_millis_max: one_of([50, 150, 500]),
             value_bytes_max: one_of([8, 512, 4 << 10]) as usize,
+            balance_millis: one_of([20, 200, 600]),
+            members_change: seed % MEMBERS_CHANGE_ONE_IN == 1,
+            slice: Slice { rows: one_of([1, 3, 20]) as usize, ..Slice::SHORT },
         }
     }
 }
 
 impl World {
     pub(super) fn plan_faults(&mut self) {
-        let end = self.options.faulty;
+        let (end, nodes) = (self.options.faulty, self.nodes.len() as u32);
         let mut at = Duration::from_millis(self.faults.u64(300..1500));
         while at < end {
             let lasts = Duration::from_millis(self.faults.u64(20..1800));
             match self.faults.u32(..16) {
                 0..=3 => {
-                    let node = self.faults.u32(..NODES);
+                    let node = self.faults.u32(..nodes);
                     self.plan(at, Event::Crash { node });
                     self.plan(at + lasts, Event::Start { node });
                 }
                 4..=5 => {
-                    for node in 0..NODES {
+                    for node in self.all() {
                         self.plan(at, Event::Crash { node });
                         let late = Duration::from_millis(self.faults.u64(0..300));
                         self.plan(at + late, Event::Start { node });
                     }
                 }
                 6..=7 => {
-                    let node = self.faults.u32(..NODES);
+                    let node = self.faults.u32(..nodes);
                     let lasts = lasts.min(Duration::from_secs(1));
                     self.plan(at, Event::Pause { node, until: Time(0) + at + lasts });
                 }
@@ -85,6 +100,13 @@ impl World {
             }
             let every = self.temper.fault_every_millis_max;
             at += Duration::from_millis(self.faults.u64(50..every));
+        }
+        if self.temper.members_change {
+            for _ in 0..LOSSES_TRIED {
+                let at = Duration::from_millis(self.movers.u64(1_000..7_000));
+                let node = self.movers.u32(..nodes);
+                self.plan(at, Event::Lose { node });
+            }
         }
     }
 
@@ -99,8 +121,9 @@ impl World {
         if voted {
             self.fell(id);
         } else if committed {
-            let spared = self.aims.u32(..2 * NODES);
-            (0..NODES).filter(|node| *node != spared).for_each(|node| self.fell(node));
+            let nodes = self.nodes.len() as u32;
+            let spared = self.aims.u32(..2 * nodes);
+            self.all().filter(|node| *node != spared).for_each(|node| self.fell(node));
         }
     }
 
@@ -114,17 +137,22 @@ impl World {
     /// A node, perhaps the leader, is cut off from one voter and then from the other, which may have been
     /// restarted just before: whoever is elected now must not be elected too early.
     fn besiege(&mut self, at: Duration) {
-        let alone = self.faults.u32(..NODES);
-        let first = (alone + self.faults.u32(1..NODES)) % NODES;
-        let other = NODES - alone - first;
+        let nodes = self.nodes.len() as u32;
+        let alone = self.faults.u32(..nodes);
+        let first = (alone + self.faults.u32(1..nodes)) % nodes;
+        let others = self.all().filter(|other| *other != alone && *other != first);
+        let others: Vec<u32> = others.collect();
         let both = |a: u32, b: u32| [(a, b), (b, a)];
         self.plan(at, Event::Cut { blocked: both(alone, first).to_vec() });
         let then = at + Duration::from_millis(self.faults.u64(150..500));
         if self.faults.bool() {
-            self.plan(then, Event::Crash { node: other });
-            self.plan(then + Duration::from_micros(500), Event::Start { node: other });
+            for node in others {
+                self.plan(then, Event::Crash { node });
+                self.plan(then + Duration::from_micros(500), Event::Start { node });
+            }
         }
-        let blocked = [both(alone, first), both(alone, other)].concat();
+        let blocked = self.all().filter(|other| *other != alone).flat_map(|o| both(alone, o));
+        let blocked = blocked.collect();
         self.plan(then, Event::Cut { blocked });
         let lasts = Duration::from_millis(self.faults.u64(100..600));
         self.plan(then + lasts, Event::Cut { blocked: Vec::new() });
@@ -132,8 +160,10 @@ impl World {
 
     /// Links to cut: both ways or one, around one node or anywhere.
     pub(super) fn cut(&mut self) -> Vec<(u32, u32)> {
-        let all = (0..NODES).flat_map(|a| (0..NODES).map(move |b| (a, b))).filter(|(a, b)| a != b);
-        let alone = self.faults.u32(..NODES);
+        let nodes = self.all();
+        let all = self.all().flat_map(|a| nodes.clone().map(move |b| (a, b)));
+        let all = all.filter(|(a, b)| a != b);
+        let alone = self.faults.u32(..self.nodes.len() as u32);
         match self.faults.u32(..3) {
             0 => all.filter(|(a, b)| *a == alone || *b == alone).collect(),
             1 => all.filter(|(a, _)| *a == alone).collect(),
@@ -144,8 +174,8 @@ impl World {
     pub(super) fn calm_down(&mut self) {
         self.blocked.clear();
         // Faults that were planned past the end are void, starts are not.
-        self.bodies.values_mut().for_each(|event| {
-            if let Event::Crash { node } = event {
+        self.bodies.iter_mut().flatten().for_each(|event| {
+            if let Event::Crash { node } | Event::Lose { node } = event {
                 *event = Event::Start { node: *node };
             } else if let Event::Pause { until, .. } = event {
                 *until = Time(0);
@@ -154,7 +184,7 @@ impl World {
             }
         });
         self.nodes.iter_mut().for_each(|node| node.paused_until = Time(0));
-        for node in 0..NODES {
+        for node in self.all() {
             self.plan(Duration::from_millis(1), Event::Start { node });
         }
         self.clients.finish();

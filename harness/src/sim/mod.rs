@@ -14,13 +14,16 @@
 //!
 //! # Left out
 //!
-//! Bit flips and misdirected writes, clock drift, membership: they come with the whole simulator.
+//! Bit flips and misdirected writes, clock drift: they come with the whole simulator.
 
 mod check;
 mod clients;
 mod disk;
 mod end;
 mod faults;
+mod linear;
+mod models;
+mod movers;
 mod nodes;
 mod watch;
 
@@ -28,7 +31,8 @@ use clients::Clients;
 use disk::Disk;
 use engine::effects::Effects;
 use engine::engine::Engine;
-use engine::ids::{ConnId, GroupId, Index, Position};
+use engine::ids::{ConnId, GroupId, Incarnation, Index, Position};
+use engine::raft::Change;
 use engine::time::{Duration, Time};
 use faults::Temper;
 use std::cmp::Reverse;
@@ -37,10 +41,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use watch::Watch;
 
-/// Nodes of the simulated cluster.
-pub const NODES: u32 = 3;
+/// Founders of the simulated cluster.
+pub const FOUNDERS: u32 = 3;
+/// Nodes of the simulated cluster, where members change.
+pub const NODES_MAX: u32 = 5;
 /// Shards of the simulated cluster.
 pub const SHARDS: u32 = 2;
+/// When clients begin.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
 
 /// What a run is to be like.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +83,12 @@ pub struct Report {
     pub snapshots: u64,
     /// How often a node's journal became full.
     pub journals_full: u64,
+    /// Changes of a group's members that a leader took.
+    pub changes: u64,
+    /// Replicas that were taken away.
+    pub removed: u64,
+    /// Disks that were lost for good.
+    pub lost: u64,
     /// Virtual time that passed.
     pub elapsed: Duration,
 }
@@ -116,6 +130,10 @@ enum Event {
     Cut { blocked: Vec<(u32, u32)> },
     /// A client looks what it wants to do.
     Client { client: u32 },
+    /// Somebody changes who belongs to some group.
+    Move,
+    /// A node loses its disk for good.
+    Lose { node: u32 },
 }
 
 /// Something in a node's inbox.
@@ -129,6 +147,9 @@ enum Incoming {
     Synced(Position),
     Segment(u32),
     Saved(GroupId, Index),
+    Change(GroupId, Change),
+    Make(GroupId, Incarnation),
+    Remove(GroupId, Incarnation),
 }
 
 struct Node {
@@ -142,15 +163,19 @@ struct Node {
     turn_at: Option<Time>,
     /// It takes no turn before this moment.
     paused_until: Time,
+    /// Whether its disk is the one with which the cluster was founded.
+    founder: bool,
 }
 
 /// A simulated cluster.
 pub struct World {
     options: Options,
     now: Time,
-    events: BinaryHeap<Reverse<(Time, u64)>>,
-    /// The events by number; the heap holds only their order.
-    bodies: std::collections::HashMap<u64, Event>,
+    /// When, the how manieth event planned, and where its body is.
+    events: BinaryHeap<Reverse<(Time, u64, usize)>>,
+    bodies: Vec<Option<Event>>,
+    /// Places in `bodies` that hold nothing.
+    vacant: Vec<usize>,
     number: u64,
     nodes: Vec<Node>,
     clients: Clients,
@@ -161,6 +186,8 @@ pub struct World {
     faults: fastrand::Rng,
     /// Faults that are aimed at what happens.
     aims: fastrand::Rng,
+    /// Decides who joins and who leaves.
+    movers: fastrand::Rng,
     watch: Watch,
     network: fastrand::Rng,
     temper: Temper,
@@ -169,6 +196,13 @@ pub struct World {
     crashes: u64,
     snapshots: u64,
     journals_full: u64,
+    changes: u64,
+    removed: u64,
+    lost: u64,
+    /// Lives of replicas that were given out.
+    lives: u32,
+    /// Lives of replicas whose disk was lost.
+    dead: BTreeSet<Incarnation>,
 }
 
 /// Runs a cluster by `options` and judges it.
@@ -199,6 +233,9 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         crashes: world.crashes,
         snapshots: world.snapshots,
         journals_full: world.journals_full,
+        changes: world.changes,
+        removed: world.removed,
+        lost: world.lost,
         elapsed: world.now.since(Time(0)),
     })
 }
@@ -206,8 +243,9 @@ pub fn run(options: Options) -> Result<Report, Failure> {
 impl World {
     fn new(options: Options) -> World {
         let mut seeds = fastrand::Rng::with_seed(options.seed);
-        let temper = Temper::draw(&mut seeds);
-        let nodes = (0..NODES).map(|_| Node {
+        let temper = Temper::draw(&mut seeds, options.seed);
+        let count = if temper.members_change { NODES_MAX } else { FOUNDERS };
+        let nodes = (0..count).map(|id| Node {
             engine: None,
             effects: Effects::default(),
             disk: Disk::new(seeds.u64(..), temper.segment_bytes),
@@ -215,21 +253,24 @@ impl World {
             inbox: Vec::new(),
             turn_at: None,
             paused_until: Time(0),
+            founder: id < FOUNDERS,
         });
         let nodes = nodes.collect();
         let mut world = World {
             options,
             now: Time(0),
             events: BinaryHeap::new(),
-            bodies: Default::default(),
+            bodies: Vec::new(),
+            vacant: Vec::new(),
             number: 0,
             nodes,
-            clients: Clients::new(seeds.u64(..), temper.value_bytes_max),
-            client_at: vec![None; clients::CLIENTS as usize],
+            clients: Clients::new(seeds.u64(..), temper.value_bytes_max, count),
+            client_at: vec![Some(Time(0) + FIRST_LOOK); clients::CLIENTS as usize],
             blocked: BTreeSet::new(),
             temper,
             faults: seeds.fork(),
             aims: seeds.fork(),
+            movers: fastrand::Rng::with_seed(options.seed ^ 0x6d65_6d62_6572_7300),
             watch: Watch::default(),
             network: seeds.fork(),
             trace: DefaultHasher::new(),
@@ -237,30 +278,48 @@ impl World {
             crashes: 0,
             snapshots: 0,
             journals_full: 0,
+            changes: 0,
+            removed: 0,
+            lost: 0,
+            lives: 0,
+            dead: BTreeSet::new(),
         };
-        (0..NODES).for_each(|node| world.plan(Duration::ZERO, Event::Start { node }));
+        (0..count).for_each(|node| world.plan(Duration::ZERO, Event::Start { node }));
         for client in 0..world.clients.len() {
-            world.plan(Duration::from_millis(5), Event::Client { client });
+            world.plan(FIRST_LOOK, Event::Client { client });
+        }
+        if world.temper.members_change {
+            world.plan(Duration::from_millis(500), Event::Move);
         }
         world
     }
 
+    /// Every node.
+    fn all(&self) -> std::ops::Range<u32> {
+        0..self.nodes.len() as u32
+    }
+
     fn plan(&mut self, after: Duration, event: Event) {
         self.number += 1;
-        self.events.push(Reverse((self.now + after, self.number)));
-        self.bodies.insert(self.number, event);
+        let place = self.vacant.pop().unwrap_or_else(|| {
+            self.bodies.push(None);
+            self.bodies.len() - 1
+        });
+        self.bodies[place] = Some(event);
+        self.events.push(Reverse((self.now + after, self.number, place)));
     }
 
     /// Lets everything happen that happens before `end`.
     fn until(&mut self, end: Time) -> Result<(), Failure> {
-        while let Some(Reverse((at, number))) = self.events.peek().copied() {
+        while let Some(Reverse((at, number, place))) = self.events.peek().copied() {
             if at >= end {
                 break;
             }
             self.events.pop();
             self.now = at;
             self.happened += 1;
-            let event = self.bodies.remove(&number).expect("every planned event has a body");
+            let event = self.bodies[place].take().expect("every planned event has a body");
+            self.vacant.push(place);
             (at.0, number, event.kind()).hash(&mut self.trace);
             self.happen(event)?;
         }
@@ -310,6 +369,10 @@ impl World {
             Event::Crash { node } => self.crash(node),
             Event::Start { node } => self.start(node)?,
             Event::Cut { blocked } => self.blocked = blocked.into_iter().collect(),
+            Event::Move => self.move_one(),
+            Event::Lose { node } => self.lose(node),
+            // Another look was planned for earlier, and has planned the next.
+            Event::Client { client } if self.client_at[client as usize] != Some(self.now) => {}
             Event::Client { client } => {
                 self.client_at[client as usize] = None;
                 self.clients.on_time(self.now, client);
@@ -361,6 +424,8 @@ impl Event {
             Event::Cut { blocked } => (9, 0, blocked.len()),
             Event::Client { client } => (10, *client, 0),
             Event::Pause { node, .. } => (11, *node, 0),
+            Event::Move => (12, 0, 0),
+            Event::Lose { node } => (13, *node, 0),
         }
     }
 }

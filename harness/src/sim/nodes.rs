@@ -1,6 +1,6 @@
 //! Nodes: their turns, what they ask of the world, how they start and how they lose their power.
 
-use super::{Event, Failure, Incoming, NODES, SHARDS, World};
+use super::{Event, FOUNDERS, Failure, Incoming, SHARDS, World};
 use engine::effects::{Effects, Note};
 use engine::engine::{Config, Input, Member, Reads};
 use engine::ids::{ClusterId, Incarnation, NodeId};
@@ -73,6 +73,18 @@ impl World {
                 Incoming::Segment(slot) => {
                     engine.on(now, Input::SegmentReady { slot: *slot }, effects);
                 }
+                Incoming::Change(group, change) => {
+                    let input = Input::Change { group: *group, change: *change };
+                    engine.on(now, input, effects);
+                }
+                Incoming::Make(group, life) => {
+                    let input = Input::MakeReplica { group: *group, incarnation: *life };
+                    engine.on(now, input, effects);
+                }
+                Incoming::Remove(group, life) => {
+                    let input = Input::RemoveReplica { group: *group, incarnation: *life };
+                    engine.on(now, input, effects);
+                }
                 Incoming::Saved(group, index) => {
                     let input = Input::SnapshotSaved { group: *group, index: *index };
                     engine.on(now, input, effects);
@@ -83,6 +95,9 @@ impl World {
             engine.on(now, Input::Tick, effects);
         }
         engine.end_turn(now, effects);
+        if engine.has_work() {
+            engine.work(now, self.temper.slice, effects);
+        }
         let wake_at = engine.wake_at().max(now + Duration::from_micros(10));
         let did = self.watch.on_turn(now, id, engine).map_err(Failure::Safety)?;
         self.perform(id)?;
@@ -121,12 +136,15 @@ impl World {
             let takes = Duration::from_millis(self.network.u64(1..30));
             self.plan(takes, Event::Segment { node: id, life, slot });
         }
-        for save in effects.saves.drain(..) {
-            self.snapshots += 1;
-            let takes = Duration::from_millis(self.network.u64(1..self.temper.save_millis_max));
-            let (group, index) = (save.group, save.index);
-            self.nodes[id as usize].disk.begin_snapshot(save);
-            self.plan(takes, Event::Saved { node: id, life, group, index });
+        for part in effects.saves.drain(..) {
+            let (group, index, last) = (part.group, part.index, part.last);
+            self.nodes[id as usize].disk.write_snapshot(part);
+            if last {
+                self.snapshots += 1;
+                let most = self.temper.save_millis_max;
+                let takes = Duration::from_millis(self.network.u64(1..most));
+                self.plan(takes, Event::Saved { node: id, life, group, index });
+            }
         }
         for (group, index) in effects.drops.drain(..) {
             self.nodes[id as usize].disk.drop_snapshot(group, index);
@@ -134,6 +152,13 @@ impl World {
         effects.closes.clear();
         let full = effects.notes.iter().filter(|note| matches!(note, Note::JournalFull { .. }));
         self.journals_full += full.count() as u64;
+        for note in &effects.notes {
+            match note {
+                Note::ChangeAnswered { answer: Ok(_), .. } => self.changes += 1,
+                Note::ReplicaRemoved { .. } => self.removed += 1,
+                _ => {}
+            }
+        }
         effects.notes.clear();
         self.nodes[id as usize].effects = effects;
         Ok(())
@@ -193,7 +218,7 @@ impl World {
         // What clients sent to a node that was down went nowhere.
         self.clients.forget_connections(id);
         self.perform(id)?;
-        for other in (0..NODES).filter(|other| *other != id) {
+        for other in self.all().filter(|other| *other != id) {
             self.deliver(other, Incoming::PeerUp(id));
             if self.nodes[other as usize].engine.is_some() {
                 self.deliver(id, Incoming::PeerUp(other));
@@ -205,6 +230,7 @@ impl World {
     }
 
     pub(super) fn config(&mut self, id: u32) -> Config {
+        let founder = self.nodes[id as usize].founder;
         let member = |n: u32| Member {
             node: NodeId(n + 1),
             incarnation: Incarnation([n as u8 + 1; 16]),
@@ -217,11 +243,13 @@ impl World {
             engines: 1,
             shards: SHARDS,
             replication: 3,
-            members: (0..NODES).map(member).collect(),
+            members: (0..FOUNDERS).map(member).collect(),
+            incarnation: Incarnation([if founder { id as u8 + 1 } else { 0xaa }; 16]),
             seed: self.faults.u64(..),
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),
             heartbeat: Duration::from_millis(50),
+            balance_after: Duration::from_millis(self.temper.balance_millis),
             reads: if self.options.seed.is_multiple_of(3) {
                 Reads::ReadIndex
             } else {
@@ -244,7 +272,7 @@ impl World {
         self.crashes += 1;
         self.watch.on_crash(id);
         self.clients.forget_connections(id);
-        for other in (0..NODES).filter(|other| *other != id) {
+        for other in self.all().filter(|other| *other != id) {
             self.deliver(other, Incoming::PeerDown(id));
             self.deliver(other, Incoming::PeerUp(id));
         }

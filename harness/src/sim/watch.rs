@@ -4,13 +4,13 @@
 //! - What one node knows to be committed, no node knows otherwise: same index, same bytes.
 //! - What a leader commits by counting is of its own term, and durable on a majority at that moment.
 //! - Nobody is elected while another's lease lasts.
-//! - Equal states at equal index.
+//! - Equal states, and equal members, at equal index.
 //!
 //! All of it is cheap: only what changed in a turn is looked at.
 
-use super::NODES;
 use engine::engine::Engine;
-use engine::ids::{Index, Term};
+use engine::ids::{GroupId, Incarnation, Index, NodeId, Term};
+use engine::raft::Configuration;
 use engine::shard::Shard;
 use engine::time::Time;
 use std::collections::BTreeMap;
@@ -22,6 +22,7 @@ const STATES_EVERY: u64 = 8;
 /// What was last seen of a group on a node.
 #[derive(Clone, Copy)]
 struct Seen {
+    life: Incarnation,
     term: u64,
     leads: bool,
     commit: Index,
@@ -33,6 +34,7 @@ struct Seen {
 
 impl Seen {
     const NOTHING: Seen = Seen {
+        life: Incarnation([0; 16]),
         term: 0,
         leads: false,
         commit: Index::ZERO,
@@ -45,15 +47,17 @@ impl Seen {
 /// What was seen so far.
 #[derive(Default)]
 pub(super) struct Watch {
-    seen: BTreeMap<(u32, usize), Seen>,
+    seen: BTreeMap<(u32, GroupId), Seen>,
     /// By group and term.
-    leaders: BTreeMap<(usize, u64), u32>,
-    /// Who got a node's vote, by group, term and node.
-    votes: BTreeMap<(u32, u64, u32), u32>,
+    leaders: BTreeMap<(GroupId, u64), u32>,
+    /// Who got a replica's vote, by group, term and life.
+    votes: BTreeMap<(u32, u64, [u8; 16]), u32>,
     /// The checksum of what is committed, by group and index.
-    committed: BTreeMap<(usize, Index), u32>,
+    committed: BTreeMap<(GroupId, Index), u32>,
     /// The hash of the state, by group and index.
-    states: BTreeMap<(usize, Index), u64>,
+    states: BTreeMap<(GroupId, Index), u64>,
+    /// Who belongs to each group by what is committed, and since when at the latest.
+    members: BTreeMap<GroupId, (Index, Configuration)>,
     scratch: Vec<u8>,
 }
 
@@ -76,10 +80,18 @@ impl Watch {
     /// A turn of a node ended.
     pub(super) fn on_turn(&mut self, at: Time, node: u32, engine: &Engine) -> Result<Did, String> {
         let (mut did, time) = (Did::default(), at);
-        for (at, shard) in engine.shards().iter().enumerate() {
+        if self.seen.keys().filter(|(n, _)| *n == node).count() > engine.shards().len() {
+            let kept = |group| engine.shards().iter().any(|shard| shard.group() == group);
+            self.seen.retain(|(n, group), _| *n != node || kept(*group));
+        }
+        for shard in engine.shards() {
+            let at = shard.group();
             let before = self.seen.get(&(node, at)).copied().unwrap_or(Seen::NOTHING);
             let raft = shard.raft();
+            // Another life of the replica begins with nothing.
+            let before = if before.life == raft.incarnation() { before } else { Seen::NOTHING };
             let now = Seen {
+                life: raft.incarnation(),
                 term: raft.term().0,
                 leads: raft.is_leader(),
                 commit: raft.commit(),
@@ -103,11 +115,21 @@ impl Watch {
                 self.on_commit(at, shard, before, now)?;
                 did.committed |= now.leads;
             }
+            let since = raft.log().configuration_index();
+            let known = self.members.get(&at).map_or(Index::ZERO, |(since, _)| *since);
+            if since > known && raft.change_in_flight().is_none() {
+                self.members.insert(at, (since, raft.configuration().clone()));
+            }
             if now.applied > before.applied && now.applied.0.is_multiple_of(STATES_EVERY) {
                 self.on_state(at, shard)?;
             }
         }
         Ok(did)
+    }
+
+    /// Who belongs to a group by what is committed.
+    pub(super) fn members(&self, group: GroupId) -> Option<&Configuration> {
+        self.members.get(&group).map(|(_, members)| members)
     }
 
     /// A node fell: it answers nobody by any lease.
@@ -116,9 +138,9 @@ impl Watch {
         of_node.for_each(|(_, seen)| seen.lease = None);
     }
 
-    fn on_elected(&self, time: Time, at: usize, node: u32) -> Result<(), String> {
-        for other in (0..NODES).filter(|other| *other != node) {
-            let Some(seen) = self.seen.get(&(other, at)) else { continue };
+    fn on_elected(&self, time: Time, at: GroupId, node: u32) -> Result<(), String> {
+        let others = self.seen.iter().filter(|((n, group), _)| *n != node && *group == at);
+        for ((other, _), seen) in others {
             if seen.leads && seen.lease.is_some_and(|until| until > time) {
                 let (a, b) = (node + 1, other + 1);
                 return Err(format!(
@@ -131,7 +153,7 @@ impl Watch {
 
     fn on_commit(
         &mut self,
-        at: usize,
+        at: GroupId,
         shard: &Shard,
         before: Seen,
         now: Seen,
@@ -151,9 +173,17 @@ impl Watch {
         if log.term_at(now.commit) != Some(Term(now.term)) {
             return Err(format!("group {at}: {} of an older term was counted", now.commit));
         }
-        let durable = |node: &u32| self.seen.get(&(*node, at)).map_or(Index::ZERO, |s| s.durable);
-        let held = (0..NODES).filter(|node| durable(node) >= now.commit).count();
-        if held <= NODES as usize / 2 {
+        let held_by = |members: &Configuration| {
+            let holds = |((n, group), seen): &(&(u32, GroupId), &Seen)| {
+                let counts = members.is_voter(NodeId(*n + 1), seen.life);
+                *group == at && counts && seen.durable >= now.commit
+            };
+            self.seen.iter().filter(holds).count()
+        };
+        // It may have been counted before a change behind it was appended, in the same turn.
+        let (newest, then) = (shard.raft().configuration(), log.configuration_at(now.commit));
+        let held = held_by(newest);
+        if held < newest.majority() && held_by(then) < then.majority() {
             let commit = now.commit;
             return Err(format!(
                 "group {at}: {commit} is committed, and durable on {held} node(s)"
@@ -162,8 +192,9 @@ impl Watch {
         Ok(())
     }
 
-    fn on_state(&mut self, at: usize, shard: &Shard) -> Result<(), String> {
+    fn on_state(&mut self, at: GroupId, shard: &Shard) -> Result<(), String> {
         self.scratch.clear();
+        shard.raft().log().configuration_at(shard.applied()).encode(&mut self.scratch);
         shard.state().snapshot(&mut self.scratch);
         let (index, hash) = (shard.applied(), u64::from(crc(&self.scratch)));
         if *self.states.entry((at, index)).or_insert(hash) != hash {
@@ -177,19 +208,21 @@ impl Watch {
         let Ok(Some(frame)) = wire::split(frame, wire::limits::PEER_FRAME_BYTES_MAX) else {
             return Ok(());
         };
-        let (term, candidate) = match frame.header.kind {
+        let (term, candidate, life) = match frame.header.kind {
             Vote::KIND => match Vote::view(frame.body) {
-                Ok(vote) if vote.pre == 0 => (vote.term, from),
+                Ok(vote) if vote.pre == 0 => (vote.term, from, vote.incarnation),
                 _ => return Ok(()),
             },
             VoteReply::KIND => match VoteReply::view(frame.body) {
-                Ok(reply) if reply.pre == 0 && reply.granted == 1 => (reply.term, to),
+                Ok(reply) if reply.pre == 0 && reply.granted == 1 => {
+                    (reply.term, to, reply.incarnation)
+                }
                 _ => return Ok(()),
             },
             _ => return Ok(()),
         };
         let group = frame.header.shard;
-        let given = *self.votes.entry((group, term, from)).or_insert(candidate);
+        let given = *self.votes.entry((group, term, life)).or_insert(candidate);
         if given != candidate {
             return Err(format!("group {group}: node {} votes twice in term {term}", from + 1));
         }

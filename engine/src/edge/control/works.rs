@@ -1,15 +1,16 @@
 //! What is written to the disk beside the cores: segments and snapshots.
 
 use super::super::bridge::{Fatal, ToCore};
-use super::super::snapshots;
+use super::super::snapshots::{self, Writing};
 use super::super::wal::segments::Pace;
 use super::super::wal::{self, Writer, segments};
 use super::{Cores, FULL_REST, State};
-use crate::effects::SnapshotSave;
+use crate::effects::SnapshotPart;
 use crate::ids::{GroupId, Index};
 use crossbeam::channel::{Receiver, Sender};
 use glommio::Task;
 use glommio::channels::local_channel::{self, LocalReceiver, LocalSender};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use std::thread::JoinHandle;
 
 /// Segments that wait to be made.
 const SEGMENTS_WAITING_MAX: usize = 256;
-/// Snapshots that wait to be written or removed.
+/// Parts of snapshots that wait to be written, and snapshots to be removed.
 const JOBS_WAITING_MAX: usize = 256;
 
 /// An engine and the slot of its segment.
@@ -25,8 +26,8 @@ pub type Slot = (u32, u32);
 
 /// A snapshot to write or to remove.
 pub enum Job {
-    /// Write it.
-    Save { engine: u32, save: SnapshotSave },
+    /// Write a part of it.
+    Save { engine: u32, part: SnapshotPart },
     /// Remove it.
     Drop { engine: u32, group: GroupId, index: Index },
 }
@@ -76,17 +77,22 @@ impl Works {
     }
 
     async fn write_snapshots(&self, jobs: LocalReceiver<Job>, state: &State) {
+        let mut files = BTreeMap::new();
         while let Some(job) = jobs.recv().await {
             match job {
-                Job::Save { engine, save } => {
+                Job::Save { engine, part } => {
                     let dir = segments::engine_dir(&self.data_dir, engine);
-                    if let Err(e) = snapshots::save(&dir, &save).await {
-                        state.cores.fail(engine, cannot_save(&dir, save.group, &e));
+                    let (group, index, last) = (part.group, part.index, part.last);
+                    let bytes = part.bytes.len() as u64;
+                    if let Err(e) = write_part(&mut files, &dir, engine, part).await {
+                        state.cores.fail(engine, cannot_save(&dir, group, &e));
                         return;
                     }
-                    let (group, index) = (save.group, save.index);
-                    let saved = ToCore::SnapshotSaved { engine, group, index };
-                    state.tell_engine(engine, saved).await;
+                    state.cores.wrote(engine, bytes);
+                    if last {
+                        let saved = ToCore::SnapshotSaved { engine, group, index };
+                        state.tell_engine(engine, saved).await;
+                    }
                 }
                 Job::Drop { engine, group, index } => {
                     let dir = segments::engine_dir(&self.data_dir, engine);
@@ -98,6 +104,27 @@ impl Works {
             }
         }
     }
+}
+
+/// Writes a part; the first one makes the file, the last one finishes it.
+async fn write_part(
+    files: &mut BTreeMap<(u32, GroupId), Writing>,
+    engine_dir: &Path,
+    engine: u32,
+    part: SnapshotPart,
+) -> io::Result<()> {
+    let key = (engine, part.group);
+    if part.offset == 0 {
+        let begun = Writing::begin(engine_dir, part.group, part.index, part.term).await?;
+        files.insert(key, begun);
+    }
+    let file = files.get_mut(&key).expect("a snapshot's first part comes first");
+    file.add(&part.bytes).await?;
+    if part.last {
+        let file = files.remove(&key).expect("it was just written to");
+        file.finish().await?;
+    }
+    Ok(())
 }
 
 fn cannot_save(engine_dir: &Path, group: GroupId, e: &io::Error) -> Fatal {

@@ -3,22 +3,13 @@
 use super::{Broken, Core, Op, token};
 use crate::edge::bridge::ToCore;
 use crate::edge::clock;
-use crate::edge::counters::Counters;
 use crate::edge::net::Role;
 use crate::effects::Note;
 use crate::engine::Input;
 use crate::ids::NodeId;
-use crate::limits::{CLIENT_OUTBOX_BYTES_MAX, PEER_OUTBOX_BYTES_MAX};
+use crate::limits::{CLIENT_OUTBOX_BYTES_MAX, PEER_OUTBOX_BYTES_MAX, SNAPSHOT_UNWRITTEN_BYTES_MAX};
+use crate::machine::Slice;
 use crate::time::Time;
-
-/// Counts how long a turn took that made a snapshot.
-fn count_stall(began: Time, notes: &[Note], counters: &Counters) {
-    if notes.iter().any(|note| matches!(note, Note::SnapshotMade { .. })) {
-        let us = u64::try_from(clock::now().since(began).as_micros()).unwrap_or(u64::MAX);
-        counters.snapshot_us.record(us);
-        counters.snapshot_us_max.set(counters.snapshot_us_max.get().max(us));
-    }
-}
 
 impl Core {
     /// Ends the engines' turns and carries their effects out, in the order that `Effects` demands.
@@ -26,7 +17,6 @@ impl Core {
         for at in 0..self.seats.len() {
             let seat = &mut self.seats[at];
             seat.engine.end_turn(now, &mut seat.effects);
-            count_stall(now, &seat.effects.notes, &self.counters);
             let token = token(Op::Write, at as u64);
             let started = seat.start_write(now, &mut self.ring, token, &self.counters);
             started.map_err(|fatal| (seat.index, fatal))?;
@@ -36,6 +26,30 @@ impl Core {
             self.hand_over(now, at);
         }
         Ok(())
+    }
+
+    /// Lets each engine do a slice of what takes long, once the turn's answers are on their way. Its
+    /// effects are carried out with the next turn's, which comes at once. While the disk does not keep up
+    /// with the snapshots, nothing is done.
+    pub(super) fn work(&mut self, now: Time) {
+        let counters = &self.counters;
+        let unwritten = counters.snapshot_bytes_sent.get() - counters.snapshot_bytes_written.get();
+        self.halted = false;
+        for seat in &mut self.seats {
+            if !seat.engine.has_work() {
+                continue;
+            }
+            if unwritten > SNAPSHOT_UNWRITTEN_BYTES_MAX {
+                self.halted = true;
+                return;
+            }
+            let began = clock::thread_cpu();
+            seat.engine.work(now, Slice::SHORT, &mut seat.effects);
+            let spent = clock::thread_cpu().saturating_sub(began);
+            counters.snapshot_us.record_us(spent);
+            let us = u64::try_from(spent.as_micros()).unwrap_or(u64::MAX);
+            counters.snapshot_us_max.set(counters.snapshot_us_max.get().max(us));
+        }
     }
 
     fn queue_peers(&mut self, at: usize) {
@@ -86,7 +100,8 @@ impl Core {
     /// Hands the rest over to the control plane, and leaders on to the other engines.
     fn hand_over(&mut self, now: Time, at: usize) {
         let mut learned = std::mem::take(&mut self.learned);
-        self.seats[at].hand_over(&mut self.control, |note| learned.push(note));
+        let seat = &mut self.seats[at];
+        seat.hand_over(&mut self.control, &self.counters, |note| learned.push(note));
         for note in learned.drain(..) {
             self.pass_on(now, at, note);
         }

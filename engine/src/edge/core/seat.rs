@@ -91,13 +91,19 @@ impl Seat {
 
     /// Hands what the control plane has to do over to it, and gives every leader that was learned of to
     /// `learned`.
-    pub fn hand_over(&mut self, control: &mut Control, mut learned: impl FnMut(Note)) {
+    pub fn hand_over(
+        &mut self,
+        control: &mut Control,
+        counters: &Counters,
+        mut learned: impl FnMut(Note),
+    ) {
         let engine = self.index;
         for slot in self.effects.segments.drain(..) {
             control.send(ToControl::MakeSegment { engine, slot });
         }
-        for save in self.effects.saves.drain(..) {
-            control.send(ToControl::SaveSnapshot { engine, save });
+        for part in self.effects.saves.drain(..) {
+            counters.snapshot_bytes_sent.add(part.bytes.len() as u64);
+            control.send(ToControl::SaveSnapshot { engine, part });
         }
         for (group, index) in self.effects.drops.drain(..) {
             control.send(ToControl::DropSnapshot { engine, group, index });
@@ -133,7 +139,8 @@ impl Control {
         Control { post, kept: VecDeque::new(), notes_dropped: 0 }
     }
 
-    /// Sends, now or later. What engines ask for is bounded by their segments and groups.
+    /// Sends, now or later. What engines ask for is bounded by their segments and groups, and by
+    /// the snapshots that lie in memory.
     pub fn send(&mut self, message: ToControl) {
         if !self.kept.is_empty() {
             self.kept.push_back(message);

@@ -3,6 +3,7 @@ use crate::edge::config::{Config, Settings};
 use crate::edge::counters::Counters;
 use crate::edge::report::{NoteCounts, Phase};
 use crate::ids::{ClusterId, GroupId, Incarnation, Index, NodeId, Term};
+use crate::raft::{Member, Standing};
 use crate::status::{EngineStatus, GroupStatus, JournalStatus, MachineStatus, PeerStatus};
 use glommio::{LocalExecutorBuilder, Placement};
 use std::io::{Read, Write};
@@ -35,11 +36,17 @@ fn group(group: u32, leader: Option<u32>) -> GroupStatus {
         role: "leader",
         term: Term(3),
         leader: leader.map(NodeId),
+        preferred: NodeId(1),
         commit: Index(10),
         applied: Index(9),
         first_index: Index(1),
         last_index: Index(11),
         durable: Index(11),
+        members: vec![Member {
+            node: NodeId(1),
+            incarnation: Incarnation([1; 16]),
+            standing: Standing::Voter,
+        }],
         peers: vec![PeerStatus {
             node: NodeId(1),
             match_index: Index(10),
@@ -117,6 +124,7 @@ fn the_status_is_a_json_document() {
     assert_eq!(json["groups"][1]["shard"], 0);
     assert_eq!(json["groups"][1]["engine"], 1);
     assert_eq!(json["groups"][1]["peers"][0]["silent_ms"], 5);
+    assert_eq!(json["groups"][1]["members"][0]["standing"], "voter");
     assert_eq!(json["cores"][0]["syncs"], 2);
     assert_eq!(json["config"]["segment-size"], "64MiB");
 }

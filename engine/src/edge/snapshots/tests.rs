@@ -11,9 +11,22 @@ fn run<T: Send + 'static>(work: impl Future<Output = T>) -> T {
     executor.unwrap().run(work)
 }
 
-fn snapshot(index: u64, length: usize) -> SnapshotSave {
-    let bytes = (0..length).map(|at| (at * 7 + at / 251) as u8).collect();
-    SnapshotSave { group: GROUP, index: Index(index), term: Term(3), bytes }
+fn state(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 7 + at / 251) as u8).collect()
+}
+
+/// Saves a state in parts of this size.
+fn save(dir: &Path, index: u64, state: &[u8], part: usize) {
+    run({
+        let (dir, state) = (dir.to_owned(), state.to_vec());
+        async move {
+            let mut file = Writing::begin(&dir, GROUP, Index(index), Term(3)).await.unwrap();
+            for part in state.chunks(part) {
+                file.add(part).await.unwrap();
+            }
+            file.finish().await.unwrap();
+        }
+    });
 }
 
 /// A directory on a disk, so that direct I/O is tried too.
@@ -24,14 +37,16 @@ fn engine_dir() -> TempDir {
 }
 
 #[test]
-fn a_snapshot_reads_back_as_it_was_saved_whatever_its_length() {
+fn a_snapshot_reads_back_as_it_was_saved_whatever_its_length_and_its_parts() {
     let temp = engine_dir();
     let lengths = [0, 1, 4032, 4033, 4096, PIECE_BYTES - 64, PIECE_BYTES, 3 * PIECE_BYTES + 5];
     for (index, length) in (1..).zip(lengths) {
-        let saved = snapshot(index, length);
-        run(save(temp.path(), &saved)).unwrap();
-        let loaded = load(temp.path(), GROUP, Index(index)).unwrap();
-        assert!(loaded == Some(saved.bytes), "a state of {length} bytes");
+        for part in [1000, PIECE_BYTES - 1, usize::MAX] {
+            let saved = state(length);
+            save(temp.path(), index, &saved, part);
+            let loaded = load(temp.path(), GROUP, Index(index)).unwrap();
+            assert!(loaded == Some(saved), "a state of {length} bytes");
+        }
     }
     assert!(load(temp.path(), GROUP, Index(99)).unwrap().is_none());
 }
@@ -40,19 +55,36 @@ fn a_snapshot_reads_back_as_it_was_saved_whatever_its_length() {
 fn a_snapshot_is_saved_where_there_is_no_direct_io() {
     let temp = TempDir::new();
     prepare(temp.path()).unwrap();
-    let saved = snapshot(1, PIECE_BYTES + 9);
-    let new = path(temp.path(), GROUP, Index(1));
-    run(async {
-        let file = BufferedFile::create(&new).await.unwrap();
-        write_buffered(file, &header(&saved), &saved.bytes).await.unwrap();
+    let saved = state(PIECE_BYTES + 9);
+    let new = path(temp.path(), GROUP, Index(1)).with_extension("snap.new");
+    run({
+        let (dir, saved) = (temp.path().to_owned(), saved.clone());
+        async move {
+            let mut file = Writing::begin(&dir, GROUP, Index(1), Term(3)).await.unwrap();
+            file.file = File::Buffered(BufferedFile::create(&new).await.unwrap());
+            file.add(&saved).await.unwrap();
+            file.finish().await.unwrap();
+        }
     });
-    assert_eq!(load(temp.path(), GROUP, Index(1)).unwrap(), Some(saved.bytes));
+    assert_eq!(load(temp.path(), GROUP, Index(1)).unwrap(), Some(saved));
+}
+
+#[test]
+fn a_snapshot_that_is_not_finished_has_a_temporary_name() {
+    let temp = engine_dir();
+    let dir = temp.path().to_owned();
+    run(async move {
+        let mut file = Writing::begin(&dir, GROUP, Index(1), Term(3)).await.unwrap();
+        file.add(&state(3 * PIECE_BYTES)).await.unwrap();
+    });
+    assert!(load(temp.path(), GROUP, Index(1)).unwrap().is_none());
+    assert!(super::dir(temp.path()).join("g7-1.snap.new").exists());
 }
 
 #[test]
 fn no_flipped_bit_and_no_cut_gets_through() {
     let temp = engine_dir();
-    run(save(temp.path(), &snapshot(5, 200))).unwrap();
+    save(temp.path(), 5, &state(200), 200);
     let file = path(temp.path(), GROUP, Index(5));
     let good = fs::read(&file).unwrap();
     for at in 0..good.len() {
@@ -74,7 +106,7 @@ fn no_flipped_bit_and_no_cut_gets_through() {
 fn what_was_not_finished_and_what_no_journal_names_is_removed() {
     let temp = engine_dir();
     for index in [1, 2] {
-        run(save(temp.path(), &snapshot(index, 10))).unwrap();
+        save(temp.path(), index, &state(10), 10);
     }
     let unfinished = dir(temp.path()).join("g7-3.snap.new");
     let strange = dir(temp.path()).join("notes.txt");

@@ -206,6 +206,34 @@ fn an_older_snapshot_is_passed_over() {
 }
 
 #[test]
+fn a_replica_that_begins_anew_has_nothing_of_the_one_before() {
+    let mut world = World::new();
+    world.renew(1);
+    world.entries(1, 9, 1000);
+    world.vote(1, Some(2));
+    world.commit(1, 4);
+    world.snapshot(1, 0);
+    world.turn();
+    world.renew(1);
+    world.renew(1);
+    world.entries(1, 2, 1000);
+    world.turn();
+    // Over segments: their checkpoints say so too.
+    for _ in 0..40 {
+        world.entries(0, 5, 1000);
+        world.commit(0, 5);
+        world.turn();
+    }
+    world.crash(0);
+    let found = &world.now[1];
+    assert_eq!((found.life, found.last(), found.term, found.vote), (1, 2, 0, None));
+    world.renew(1);
+    world.turn();
+    world.crash(0);
+    assert_eq!((world.now[1].life, world.now[1].last()), (0, 0));
+}
+
+#[test]
 #[should_panic(expected = "entries do not follow")]
 fn entries_that_leave_a_gap_are_a_bug() {
     let mut world = World::new();

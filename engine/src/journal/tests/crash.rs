@@ -9,6 +9,7 @@ enum Op {
     Entries { group: u32, count: u64, size: usize },
     Truncate { group: u32, count: u64 },
     Vote { group: u32, node: u32 },
+    Renew { group: u32 },
     Commit { group: u32, part: u64 },
     Snapshot { group: u32 },
     Install { group: u32, beyond: u64 },
@@ -29,6 +30,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             .prop_map(|(group, count, size)| Op::Entries { group, count, size }),
         2 => (group.clone(), 0..12u64).prop_map(|(group, count)| Op::Truncate { group, count }),
         1 => (group.clone(), 0..4u32).prop_map(|(group, node)| Op::Vote { group, node }),
+        1 => group.clone().prop_map(|group| Op::Renew { group }),
         5 => (group.clone(), 1..40u64).prop_map(|(group, part)| Op::Commit { group, part }),
         1 => group.clone().prop_map(|group| Op::Snapshot { group }),
         1 => (group.clone(), 1..50u64)
@@ -52,6 +54,7 @@ fn run(world: &mut World, op: &Op) {
         }
         Op::Truncate { group, count } => world.truncate(group, count),
         Op::Vote { group, node } => world.vote(group, (node > 0).then_some(node)),
+        Op::Renew { group } => world.renew(group),
         Op::Commit { group, part } => world.commit(group, part),
         Op::Snapshot { group } => world.snapshot(group, 0),
         Op::Install { group, beyond } => world.snapshot(group, beyond),

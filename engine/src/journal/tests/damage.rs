@@ -4,7 +4,8 @@ use super::world::{Oracle, SEGMENT, World, config, fresh, open, zeros};
 use crate::effects::Write;
 use crate::engine::OpenError;
 use crate::journal::Journal;
-use crate::journal::unit::{self, PAGE_BYTES};
+use crate::journal::record::{self, RECORD_HEADER_BYTES, RecordHeader};
+use crate::journal::unit::{self, PAGE_BYTES, UNIT_HEADER_BYTES, VERSION};
 use std::collections::BTreeMap;
 
 type Disk = BTreeMap<u32, Vec<u8>>;
@@ -67,6 +68,23 @@ fn a_zeroed_page_of_any_synced_unit_but_the_last_is_damage() {
     let at = last.offset as usize;
     file(&mut disk, last.slot)[at..at + PAGE_BYTES].fill(0);
     assert!(open(&disk, 9).is_ok(), "the last one may be torn");
+}
+
+#[test]
+fn an_index_that_nobody_counted_to_is_damage_whatever_its_checksum() {
+    let (mut world, writes) = long();
+    let write = writes.iter().rfind(|write| write.offset > 0).expect("there were writes");
+    let (at, end) = (write.offset as usize, write.offset as usize + write.length);
+    let bytes = &mut file(&mut world.disk, write.slot)[at..end];
+    let header = unit::claim(bytes, 0).expect("a unit begins there");
+    let (record, _, _) = record::split(&bytes[UNIT_HEADER_BYTES..]).expect("a record");
+    let beyond = RecordHeader { last: u64::MAX, ..record };
+    let place = UNIT_HEADER_BYTES..UNIT_HEADER_BYTES + RECORD_HEADER_BYTES;
+    bytes[place].copy_from_slice(&beyond.to_bytes());
+    unit::seal(bytes, &header);
+    let (slot, offset, what) = damaged(&world.disk);
+    assert_eq!((slot, offset), (write.slot, write.offset));
+    assert_eq!(what, "a unit holds no well-formed records");
 }
 
 #[test]
@@ -236,10 +254,11 @@ fn a_newer_format_is_named_and_a_flipped_version_is_not_taken_for_one() {
         let mut disk = world.disk.clone();
         let at = write.offset as usize;
         let unit = &mut file(&mut disk, write.slot)[at..at + write.length];
-        unit[8..12].copy_from_slice(&2u32.to_le_bytes());
+        unit[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
         let sum = crc32c::crc32c(&unit[4..]);
         unit[..4].copy_from_slice(&sum.to_le_bytes());
-        assert_eq!(open(&disk, 9).err(), Some(OpenError::NewerFormat { got: 2, known: 1 }));
+        let newer = OpenError::NewerFormat { got: VERSION + 1, known: VERSION };
+        assert_eq!(open(&disk, 9).err(), Some(newer));
     }
 }
 

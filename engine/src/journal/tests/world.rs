@@ -3,7 +3,7 @@
 use crate::effects::Write;
 use crate::engine::OpenError;
 use crate::entry::{self, EntryHeader, kind};
-use crate::ids::{GroupId, Index, NodeId, Position, Term};
+use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::journal::unit::PAGE_BYTES;
 use crate::journal::{Config, Journal, Pin, Record, Replay};
 use crate::time::Elapsed;
@@ -21,6 +21,8 @@ pub fn config() -> Config {
 /// What holds of a group, told by vectors.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Group {
+    /// Which life of the replica it is; 0: none was ever made.
+    pub life: u8,
     pub term: u64,
     pub vote: Option<u32>,
     pub snapshot: (u64, u64),
@@ -44,8 +46,11 @@ impl std::fmt::Debug for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let terms: Vec<_> =
             self.log.iter().map(|e| entry::read(e).expect("an entry").header.term.0).collect();
-        let Group { term, vote, snapshot, commit, .. } = self;
-        write!(f, "term {term} vote {vote:?} snapshot {snapshot:?} commit {commit} {terms:?}")
+        let Group { life, term, vote, snapshot, commit, .. } = self;
+        write!(
+            f,
+            "life {life} term {term} vote {vote:?} snapshot {snapshot:?} commit {commit} {terms:?}"
+        )
     }
 }
 
@@ -134,6 +139,17 @@ impl World {
         g.log.truncate((from - g.snapshot.0 - 1) as usize);
         self.journal.append(Record::Truncate { group: GroupId(group), from: Index(from) });
         self.term = (self.term * 7 + 3) % 23 + 1;
+    }
+
+    /// The group's replica begins anew, or (an even life) ends.
+    pub fn renew(&mut self, group: u32) {
+        let g = &mut self.now[group as usize];
+        *g = Group { life: g.life + 1, ..Group::default() };
+        let replica = (g.life % 2 == 1).then_some(Incarnation([g.life; 16]));
+        self.journal.append(Record::Replica { group: GroupId(group), replica });
+        if replica.is_none() {
+            g.life = 0;
+        }
     }
 
     pub fn vote(&mut self, group: u32, node: Option<u32>) {
@@ -304,6 +320,7 @@ pub fn open(disk: &BTreeMap<u32, Vec<u8>>, seed: u64) -> Result<(Journal, Oracle
     let segments: Vec<(u32, &[u8])> = disk.iter().map(|(s, b)| (*s, b.as_slice())).collect();
     let mut found = fresh();
     let journal = Journal::recover(config(), seed, &segments, &mut |replay| match replay {
+        Replay::Replica { group, replica } => found[group.0 as usize].life = replica.0[0],
         Replay::Vote { group, term, vote } => {
             let g = &mut found[group.0 as usize];
             (g.term, g.vote) = (term.0, vote.map(|n| n.0));

@@ -10,4 +10,5 @@ mod oracle;
 mod queues;
 mod random;
 mod sessions;
+mod slices;
 mod timing;

@@ -2,7 +2,7 @@
 
 use super::kit::*;
 use super::oracle::{Op, Oracle};
-use crate::machine::{Applied, Config, Get, Machine};
+use crate::machine::{Applied, Config, Get, Machine, Progress, Slice};
 use proptest::prelude::*;
 
 /// A few lines fit, so that eviction happens.
@@ -33,6 +33,10 @@ enum Step {
     },
     /// Goes on with what a snapshot restores.
     Restore,
+    /// Begins a snapshot, or goes on with the one that was begun.
+    Slice {
+        rows: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -72,6 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
         30 => (session, again, forget, op())
             .prop_map(|(session, again, forget, op)| Step::Call { session, again, forget, op }),
         1 => Just(Step::Restore),
+        8 => prop_oneof![3 => 1..4usize, 1 => 20..60usize].prop_map(|rows| Step::Slice { rows }),
     ]
 }
 
@@ -80,12 +85,14 @@ struct Trio {
     kit: Kit,
     steady: Kit,
     oracle: Oracle,
+    /// What a snapshot that was begun is to come to, and what it came to so far.
+    sliced: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Trio {
     fn new() -> Trio {
         let oracle = Oracle::new(SMALL.cache_bytes_max);
-        Trio { kit: Kit::with(SMALL), steady: Kit::with(SMALL), oracle }
+        Trio { kit: Kit::with(SMALL), steady: Kit::with(SMALL), oracle, sliced: None }
     }
 
     /// Lets both machines and the twin do the same, and holds their answers equal.
@@ -141,13 +148,30 @@ impl Trio {
                 },
             ),
             Step::Call { session, again, forget, op } => self.call(session, again, forget, op),
+            Step::Slice { rows } => self.slice(rows),
             Step::Restore => {
+                self.sliced = None;
                 let bytes = self.kit.snapshot();
                 assert_eq!(bytes, self.steady.snapshot(), "equal state gives equal bytes");
                 self.kit.machine = Machine::restore(SMALL, &bytes).expect("it is a snapshot");
                 self.kit.machine.verify();
                 assert_eq!(bytes, self.kit.snapshot(), "a restore gives equal state");
             }
+        }
+    }
+
+    /// The bytes of slices are those of the moment at which the first was made.
+    fn slice(&mut self, rows: usize) {
+        let machine = &mut self.kit.machine;
+        let Some((whole, mut bytes)) = self.sliced.take() else {
+            let (whole, mut bytes) = (self.kit.snapshot(), Vec::new());
+            self.kit.machine.snapshot_begin(&mut bytes);
+            self.sliced = Some((whole, bytes));
+            return;
+        };
+        match machine.snapshot_slice(Slice { rows, ..Slice::WHOLE }, &mut bytes) {
+            Progress::More => self.sliced = Some((whole, bytes)),
+            Progress::Done => assert_eq!(bytes, whole, "slices give the bytes of their beginning"),
         }
     }
 
@@ -233,6 +257,9 @@ proptest! {
         }
         for step in steps {
             trio.step(step);
+        }
+        while trio.sliced.is_some() {
+            trio.step(Step::Slice { rows: 2 });
         }
         trio.step(Step::Restore);
     }

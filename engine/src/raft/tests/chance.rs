@@ -6,7 +6,8 @@
 use super::cluster::{Cluster, Event, MS, Trace, World};
 use crate::engine::Reads;
 use crate::ids::{Index, NodeId};
-use crate::raft::{Limits, Raft};
+use crate::raft::random::Random;
+use crate::raft::{Change, Configuration, Limits, Raft, Standing};
 
 /// Small enough for all of them to be reached within a simulation.
 const SMALL: Limits = Limits {
@@ -17,7 +18,11 @@ const SMALL: Limits = Limits {
     append: 400,
     piece: 700,
     pieces_in_flight: 1500,
+    learner_lag: 20,
 };
+
+/// Nodes that may join.
+const SPARES: u32 = 2;
 
 fn world(random: u64) -> World {
     let rough = random % 3;
@@ -37,6 +42,12 @@ fn world(random: u64) -> World {
 struct Simulation {
     cluster: Cluster,
     proposed: u64,
+    /// Decides who joins and who leaves.
+    movers: Random,
+    /// One step in so many may change the members; zero: none does.
+    changes_in: u64,
+    /// Times that a disk was taken away.
+    wiped: u64,
 }
 
 impl Simulation {
@@ -44,14 +55,63 @@ impl Simulation {
         let mut first = Cluster::new(1, seed, World::calm());
         let draw = first.random.draw();
         let size = [3, 3, 5, 1, 3, 5, 2][(draw >> 32) as usize % 7];
-        let mut cluster = Cluster::new(size, seed, world(draw % 972));
-        for id in 1..=size {
+        // Two thirds of the seeds change members, some of them busily.
+        let changes_in = [0, 40, 8][(seed % 3) as usize];
+        let spares = if changes_in > 0 { SPARES } else { 0 };
+        let mut cluster = Cluster::with_spares(size, spares, seed, world(draw % 972));
+        for id in 1..=size + spares {
             // Two clocks may be a few percent apart.
             let skew = cluster.between((0, 60_000)) as i64 - 30_000;
             cluster.node(NodeId(id)).skew = skew;
-            cluster.start(NodeId(id));
+            if id <= size {
+                cluster.start(NodeId(id));
+            }
         }
-        Simulation { cluster, proposed: 0 }
+        let movers = Random::new(seed ^ 0x6d65_6d62_6572_7300);
+        Simulation { cluster, proposed: 0, movers, changes_in, wiped: 0 }
+    }
+
+    /// Somebody asks whoever leads, or thinks so, to change the members by one.
+    fn change(&mut self) {
+        if self.changes_in == 0 || !self.movers.draw().is_multiple_of(self.changes_in) {
+            return;
+        }
+        let nodes = self.cluster.nodes.len() as u64;
+        let node = NodeId(1 + (self.movers.draw() % nodes) as u32);
+        let way = self.movers.draw() % 8;
+        let now = self.cluster.now;
+        let mut leaders = self.cluster.nodes.iter().filter(|n| {
+            n.paused_until <= now && n.raft.as_ref().is_some_and(|raft| raft.is_leader())
+        });
+        let Some(at) = leaders.next().map(|n| n.id).filter(|_| way > 0) else {
+            return self.take_away(node);
+        };
+        let incarnation = self.cluster.incarnation(node);
+        let standing = self.cluster.raft(at).configuration().member(node).map(|m| m.standing);
+        let change = match (standing, way) {
+            (None, _) => Change::AddLearner { node, incarnation },
+            (Some(Standing::Learner), 0..=5) => Change::Promote { node, incarnation },
+            (Some(Standing::Learner), _) => Change::Remove { node, incarnation },
+            // More nodes come than go, so that there is somebody left.
+            (Some(Standing::Voter), 0..=4) => Change::Remove { node, incarnation },
+            (Some(Standing::Voter), _) => return,
+        };
+        if matches!(change, Change::AddLearner { .. }) && !self.cluster.runs(node) {
+            self.cluster.start(node);
+        }
+        let _ = self.cluster.change(at, change);
+        let life = self.cluster.node(at).life;
+        self.cluster.schedule(0, Event::Flush { node: at, life });
+    }
+
+    /// A replica that belongs to the group no more, by a change that can't be taken back, is taken away.
+    fn take_away(&mut self, node: NodeId) {
+        let members = &self.cluster.witness.members.1;
+        let removed = !members.has_replica(node, self.cluster.incarnation(node));
+        if removed && *members != Configuration::UNKNOWN && self.cluster.runs(node) {
+            self.cluster.wipe(node);
+            self.wiped += 1;
+        }
     }
 
     fn any(&mut self) -> NodeId {
@@ -155,6 +215,7 @@ impl Simulation {
             let next = self.cluster.now + self.cluster.between((MS / 10, 5 * MS));
             while self.cluster.next(next) {}
             self.client();
+            self.change();
             if self.cluster.chance(40) {
                 self.fault();
             }
@@ -199,11 +260,19 @@ impl Simulation {
         let life = self.cluster.node(leader).life;
         self.cluster.schedule(0, Event::Flush { node: leader, life });
         self.cluster.run(500);
+        let leads = self.cluster.raft(leader);
+        let members = leads.configuration().clone();
+        assert_eq!(leads.change_in_flight(), None, "seed {seed}: a change is not committed");
+        let machine = self.cluster.node(leader).machine;
         for node in &self.cluster.nodes {
+            if !members.has_replica(node.id, self.cluster.incarnation(node.id)) {
+                continue;
+            }
             let raft = node.raft.as_ref().expect("it runs");
+            assert_eq!(*raft.configuration(), members, "seed {seed}: {} has others", node.id);
             assert_eq!(raft.leader(), Some(leader), "seed {seed}: {} follows", node.id);
             assert!(raft.commit() >= last, "seed {seed}: {} lags {read:?}", node.id);
-            assert_eq!(node.machine, self.cluster.nodes[0].machine, "seed {seed}");
+            assert_eq!(node.machine, machine, "seed {seed}");
             assert!(node.reads.is_empty(), "seed {seed}: a read was not answered");
         }
     }
@@ -231,6 +300,7 @@ fn nothing_committed_is_lost_and_all_is_well_after_the_faults() {
     let only = std::env::var("RAFT_SEED").ok().and_then(|s| s.parse().ok());
     let count = std::env::var("RAFT_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(300);
     let (mut elections, mut installed, mut committed, mut by_lease, mut by_index) = (0, 0, 0, 0, 0);
+    let (mut changes, mut wiped) = (0, 0);
     for seed in 0..count {
         if only.is_some_and(|o: u64| o != seed) {
             continue;
@@ -243,6 +313,8 @@ fn nothing_committed_is_lost_and_all_is_well_after_the_faults() {
         by_lease += witness.reads_by_lease;
         by_index += witness.reads_by_index;
         committed += witness.commit().0;
+        changes += witness.changes;
+        wiped += done.wiped;
         assert!(witness.commit() > Index::ZERO);
     }
     if only.is_none() && count >= 300 {
@@ -250,7 +322,48 @@ fn nothing_committed_is_lost_and_all_is_well_after_the_faults() {
         assert!(elections > 2 * count && installed > count / 3, "{elections} {installed}");
         assert!(by_lease > 10 * count && by_index > 10 * count, "{by_lease} {by_index}");
         assert!(committed > 100 * count, "{committed}");
+        assert!(changes > 5 * count && wiped > count / 3, "{changes} {wiped}");
     }
     println!("elections {elections} installed {installed} committed {committed}");
     println!("reads by lease {by_lease}, by index {by_index}");
+    println!("changes {changes} wiped {wiped}");
+}
+
+/// `make members-mutants`: each planted bug in changes of membership is caught within a few thousand seeds.
+#[test]
+#[cfg(tercet_mutants)]
+fn planted_changes_are_caught() {
+    use crate::mutant::{Mutant, plant};
+    const BUGS: &[Mutant] = &[
+        Mutant::ChangeBeforeOwnCommit,
+        Mutant::ChangesOverlap,
+        Mutant::LearnerCounts,
+        Mutant::RemovedLeaderCounts,
+        Mutant::CutKeepsMembers,
+        Mutant::RestartForgetsMembers,
+        Mutant::InstallKeepsMembers,
+        Mutant::AnyIncarnationVotes,
+    ];
+    const SEEDS: u64 = 10_000;
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = Vec::new();
+    for bug in BUGS {
+        plant(*bug);
+        // The other seeds change no members.
+        let mut seeds = (0..SEEDS).filter(|seed| !seed.is_multiple_of(3)).enumerate();
+        let caught = seeds.find_map(|(ran, seed)| {
+            let done = std::panic::catch_unwind(|| drop(simulate(seed)));
+            done.err().map(|why| (ran + 1, seed, why))
+        });
+        match caught {
+            Some((ran, seed, why)) => {
+                let said = why.downcast_ref::<String>().cloned();
+                let said = said.or(why.downcast_ref::<&str>().map(|s| s.to_string()));
+                println!("{bug:?}: {ran} seeds, seed {seed}: {}", said.unwrap_or_default());
+            }
+            None => missed.push(*bug),
+        }
+    }
+    let _ = std::panic::take_hook();
+    assert!(missed.is_empty(), "planted bugs were not caught: {missed:?}");
 }

@@ -66,6 +66,9 @@ pub struct Machine {
 
 pub struct Node {
     pub id: NodeId,
+    /// The life of its disk, from 1. One that did not found the group joins it.
+    pub disk_life: u8,
+    pub founder: bool,
     pub raft: Option<Raft>,
     pub disk: Disk,
     pub machine: Machine,
@@ -116,13 +119,13 @@ pub struct Cluster {
     pub witness: Witness,
     pub trace: Trace,
     pub shown: Vec<Topic>,
+    founders: u32,
     number: u64,
     seed: u64,
     out: Output,
 }
 
 /// What has been seen, against which all that happens is held.
-#[derive(Default)]
 pub struct Witness {
     pub leaders: BTreeMap<Term, NodeId>,
     /// Every entry ever journaled: (index, term) to its checksum and the term before it.
@@ -134,6 +137,27 @@ pub struct Witness {
     pub reads_by_index: u64,
     pub snapshots_installed: u64,
     pub elections: u64,
+    /// Changes of members that were proposed.
+    pub changes: u64,
+    /// Who belongs to the group by the newest committed entry that says so, and where that stands.
+    pub members: (Index, Configuration),
+}
+
+impl Default for Witness {
+    fn default() -> Witness {
+        Witness {
+            leaders: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            reads_by_lease: 0,
+            reads_by_index: 0,
+            snapshots_installed: 0,
+            elections: 0,
+            changes: 0,
+            members: (Index::ZERO, Configuration::UNKNOWN),
+        }
+    }
 }
 
 impl Witness {
@@ -142,11 +166,25 @@ impl Witness {
     }
 }
 
+/// The life of a replica on a node whose disk was lost so often.
+fn incarnation(id: NodeId, disk_life: u8) -> Incarnation {
+    let mut bytes = [id.0 as u8; 16];
+    bytes[0] = disk_life;
+    Incarnation(bytes)
+}
+
 impl Cluster {
     pub fn new(size: u32, seed: u64, world: World) -> Cluster {
-        let nodes = (1..=size)
+        Cluster::with_spares(size, 0, seed, world)
+    }
+
+    /// A group of so many founders, and nodes that may join it.
+    pub fn with_spares(size: u32, spares: u32, seed: u64, world: World) -> Cluster {
+        let nodes = (1..=size + spares)
             .map(|id| Node {
                 id: NodeId(id),
+                disk_life: 1,
+                founder: id <= size,
                 raft: None,
                 disk: Disk::new(),
                 machine: Machine::default(),
@@ -173,6 +211,7 @@ impl Cluster {
             witness: Witness::default(),
             trace: Trace::Off,
             shown: vec![Topic::Note, Topic::Packet, Topic::Disk],
+            founders: size,
             number: 0,
             seed,
             out: Output::default(),
@@ -191,8 +230,19 @@ impl Cluster {
         self.node(id).raft.as_mut().expect("the node runs")
     }
 
-    pub fn incarnation(id: NodeId) -> Incarnation {
-        Incarnation([id.0 as u8; 16])
+    pub fn incarnation(&self, id: NodeId) -> Incarnation {
+        incarnation(id, self.nodes[id.0 as usize - 1].disk_life)
+    }
+
+    /// The node's disk is gone: it may join again, as another.
+    pub fn wipe(&mut self, id: NodeId) {
+        if self.runs(id) {
+            self.crash(id);
+        }
+        let node = self.node(id);
+        node.disk = Disk::new();
+        node.machine = Machine::default();
+        (node.disk_life, node.founder) = (node.disk_life + 1, false);
     }
 
     /// The clock of a node: its own rate, its own beginning.
@@ -235,18 +285,20 @@ impl Cluster {
 
     pub fn start(&mut self, id: NodeId) {
         let now = self.clock(id);
-        let size = self.nodes.len() as u32;
         let seed = self.seed.wrapping_mul(1000) + u64::from(self.node(id).life);
         let world = self.world.clone();
-        let voters = (1..=size)
-            .map(|n| Voter { node: NodeId(n), incarnation: Cluster::incarnation(NodeId(n)) })
-            .collect();
+        let founders = (1..=self.founders).map(|n| (NodeId(n), incarnation(NodeId(n), 1)));
+        let founders = if self.node(id).founder {
+            Configuration::of_voters(founders)
+        } else {
+            Configuration::UNKNOWN
+        };
         let preferred = world.preferred == Some(id.0);
         let config = Config {
             group: GROUP,
             node: id,
-            incarnation: Cluster::incarnation(id),
-            voters,
+            incarnation: self.incarnation(id),
+            founders,
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),
             heartbeat: Duration::from_millis(50),
@@ -264,7 +316,7 @@ impl Cluster {
         node.disk.files.retain(|index, _| *index == snapshot);
         node.machine = Machine::default();
         if snapshot > Index::ZERO {
-            node.machine = Machine::restore(&node.disk.files[&snapshot].1);
+            node.machine = Machine::restore(&node.disk.files[&snapshot].1).0;
             assert_eq!(node.machine.applied, snapshot.0);
         }
         let mut raft = Raft::new(config, restored, now);
@@ -449,6 +501,11 @@ impl Cluster {
             let seen = *self.witness.applied.entry(index.0).or_insert(node.machine.digest);
             assert_eq!(seen, node.machine.digest, "node {id} applied something else at {index}");
         }
+        let known = raft.change_in_flight().is_none();
+        let at = raft.log().configuration_index();
+        if known && at > self.witness.members.0 {
+            self.witness.members = (at, raft.configuration().clone());
+        }
         raft.on_applied(Index(node.machine.applied));
     }
 
@@ -462,7 +519,8 @@ impl Cluster {
             return;
         }
         let term = raft.log().term_at(index).expect("the last applied is known");
-        node.disk.files.insert(index, (term, node.machine.snapshot()));
+        let bytes = node.machine.snapshot(raft.log().configuration_at(index));
+        node.disk.files.insert(index, (term, bytes));
         let position = node.disk.write(Record::Snapshot(index, term));
         node.made.push((position.0, index, term));
     }
@@ -470,6 +528,16 @@ impl Cluster {
     pub fn propose(&mut self, id: NodeId, payload: &[u8]) -> Result<Index, Refused> {
         let mut done = Err(Refused::NotLeader);
         self.step(id, |raft, now, _| done = raft.propose(COMMAND, 0, Elapsed(now.0), payload));
+        done
+    }
+
+    pub fn change(&mut self, id: NodeId, change: Change) -> Result<Index, ChangeError> {
+        let mut done = Err(ChangeError::NotLeader);
+        self.step(id, |raft, _, _| done = raft.change(change));
+        self.witness.changes += u64::from(done.is_ok());
+        if let (Ok(index), Trace::Print) = (done, &self.trace) {
+            println!("{:.3} {id} {change:?} at {index}", self.now as f64 / MS as f64);
+        }
         done
     }
 
@@ -567,7 +635,8 @@ impl Cluster {
 
     fn installed(&mut self, id: NodeId, index: Index, term: Term) {
         let node = self.node(id);
-        node.machine = Machine::restore(&node.incoming);
+        let (machine, configuration) = Machine::restore(&node.incoming);
+        node.machine = machine;
         assert_eq!(node.machine.applied, index.0);
         let bytes = core::mem::take(&mut node.incoming);
         node.disk.files.insert(index, (term, bytes));
@@ -576,7 +645,9 @@ impl Cluster {
         assert_eq!(seen, self.node(id).machine.digest, "a snapshot is what was applied");
         self.witness.snapshots_installed += 1;
         self.say(Topic::Note, || format!("{id} installed the snapshot at {index}"));
-        self.turn(id, |raft, now, out| raft.on_snapshot_installed(now, index, term, out));
+        self.turn(id, |raft, now, out| {
+            raft.on_snapshot_installed(now, (index, term), configuration, out);
+        });
     }
 
     fn synced(&mut self, id: NodeId) {
@@ -624,8 +695,11 @@ impl Cluster {
         let mut index = self.witness.commit().next();
         while index <= commit {
             if let Some(of) = log.term_at(index) {
-                let here = self.nodes.iter().filter(|n| n.disk.holds(index, of)).count();
-                assert!(here > self.nodes.len() / 2, "{index} is committed on {here} disks");
+                let voters = raft.configuration();
+                let counts = |n: &Node| voters.is_voter(n.id, incarnation(n.id, n.disk_life));
+                let here = self.nodes.iter().filter(|n| counts(n) && n.disk.holds(index, of));
+                let here = here.count();
+                assert!(here >= voters.majority(), "{index} is committed on {here} disks");
                 self.witness.committed.insert(index, (of, term));
             }
             index = index.next();
@@ -668,15 +742,17 @@ impl Machine {
         assert_eq!(entry::read(bytes).expect("an entry").header.index.0, self.applied);
     }
 
-    fn snapshot(self) -> Vec<u8> {
-        let mut bytes = vec![7; 3000];
-        bytes[..8].copy_from_slice(&self.applied.to_le_bytes());
+    fn snapshot(self, configuration: &Configuration) -> Vec<u8> {
+        let mut bytes = self.applied.to_le_bytes().to_vec();
+        configuration.encode(&mut bytes);
+        bytes.resize(3000, 7);
         bytes[2992..].copy_from_slice(&self.digest.to_le_bytes());
         bytes
     }
 
-    fn restore(bytes: &[u8]) -> Machine {
+    pub fn restore(bytes: &[u8]) -> (Machine, Configuration) {
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight"));
-        Machine { applied: number(0), digest: number(2992) }
+        let (configuration, _) = Configuration::split(&bytes[8..]).expect("it names the members");
+        (Machine { applied: number(0), digest: number(2992) }, configuration)
     }
 }

@@ -1,5 +1,6 @@
 //! A journal of one group: a live half and a durable half.
 
+use super::cluster::Machine;
 use crate::entry;
 use crate::ids::{Index, NodeId, Position, Term};
 use crate::raft::{Log, Restored};
@@ -137,6 +138,9 @@ impl Disk {
             done.expect("the journal tells a story that holds together");
         }
         restored.check().expect("nothing is missing");
+        if let Some((_, bytes)) = self.files.get(&restored.snapshot_index()) {
+            restored.on_configuration(Machine::restore(bytes).1);
+        }
         restored
     }
 }

@@ -5,7 +5,6 @@ use crate::entry::{self, Entry, EntryHeader};
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::raft::durability::Durability;
 use crate::raft::random::Random;
-use crate::raft::voters::Voters;
 use crate::raft::*;
 use crate::time::{Duration, Elapsed, Time};
 use wire::{Kind, peer};
@@ -109,7 +108,7 @@ fn a_log_is_a_list_of_entries_whatever_is_done_to_it() {
                     twin.base = (any, cut.last().expect("one is cut").0);
                 }
                 9 if random.draw().is_multiple_of(4) => {
-                    log.reset(Index(last + 5), Term(last_term + 1));
+                    log.reset(Index(last + 5), Term(last_term + 1), Configuration::UNKNOWN);
                     twin = Twin { base: (last + 5, last_term + 1), entries: Vec::new() };
                 }
                 _ => {}
@@ -172,9 +171,9 @@ fn an_installed_snapshot_is_durable_with_its_record() {
 
 #[test]
 fn a_majority_reaches_the_middle_value() {
-    let voter = |n| Voter { node: NodeId(n), incarnation: Incarnation([0; 16]) };
+    let voter = |n| (NodeId(n), Incarnation([0; 16]));
     let reaches = |values: &[u64]| {
-        let voters = Voters::new((1..=values.len() as u32).map(voter).collect());
+        let voters = Configuration::of_voters((1..=values.len() as u32).map(voter));
         voters.majority_reaches(values.iter().copied())
     };
     assert_eq!(reaches(&[7]), 7);
@@ -182,6 +181,32 @@ fn a_majority_reaches_the_middle_value() {
     assert_eq!(reaches(&[7, 3, 5]), 5);
     assert_eq!(reaches(&[7, 3, 5, 1]), 3);
     assert_eq!(reaches(&[1, 9, 9, 2, 8]), 8);
+}
+
+#[test]
+fn a_configuration_reads_back_and_nothing_else_is_one() {
+    let member =
+        |n, standing| Member { node: NodeId(n), incarnation: Incarnation([9; 16]), standing };
+    let all = [member(7, Standing::Learner), member(2, Standing::Voter)];
+    let configuration = Configuration::new(all.to_vec());
+    let mut bytes = Vec::new();
+    configuration.encode(&mut bytes);
+    assert_eq!(Configuration::decode(&bytes), Some(configuration.clone()));
+    assert_eq!(configuration.members()[0].node, NodeId(2));
+    for length in 0..bytes.len() {
+        assert_eq!(Configuration::decode(&bytes[..length]), None);
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert_eq!(Configuration::decode(&longer), None);
+    assert_eq!(Configuration::split(&longer), Some((configuration, &[0][..])));
+    // A standing that is not known, a node twice, nobody who votes.
+    for (at, value) in [(8, 3), (4, 7), (8, 2)] {
+        let mut bad = bytes.clone();
+        bad[at] = value;
+        assert_eq!(Configuration::decode(&bad), None, "byte {at}");
+    }
+    assert_eq!(Configuration::decode(&[0; 4]), None);
+    assert_eq!(Configuration::split(&[0; 4]), Some((Configuration::UNKNOWN, &[][..])));
 }
 
 #[test]
@@ -237,7 +262,7 @@ fn replica(voters: u32) -> Raft {
         group: GROUP,
         node: NodeId(1),
         incarnation,
-        voters: (1..=voters).map(|n| Voter { node: NodeId(n), incarnation }).collect(),
+        founders: Configuration::of_voters((1..=voters).map(|n| (NodeId(n), incarnation))),
         election_timeout_min: Duration::from_millis(150),
         election_timeout_max: Duration::from_millis(300),
         heartbeat: Duration::from_millis(50),
@@ -316,9 +341,13 @@ fn a_message_with_a_damaged_entry_is_as_if_it_were_lost() {
     }
     raft.on_message(Time(2000), NodeId(2), append(&good, 2), &mut out);
     assert_eq!(raft.last_index(), Index(2));
-    // A stranger's message is nobody's.
-    raft.on_message(Time(2000), NodeId(9), append(&good, 2), &mut out);
-    assert_eq!(raft.leader(), Some(NodeId(2)));
+    // Nor does a configuration that can't be read come in.
+    let mut bytes = Vec::new();
+    let header = EntryHeader { kind: entry::kind::MEMBERS, ..read(&good).header };
+    entry::write(&header, b"nobody", &mut bytes);
+    let mut raft = replica(3);
+    raft.on_message(Time(2000), NodeId(2), append(&bytes, 1), &mut out);
+    assert_eq!(raft.last_index(), Index::ZERO);
 }
 
 #[test]
@@ -391,7 +420,8 @@ fn nothing_is_appended_while_a_snapshot_is_being_installed() {
     // Nor does it campaign: what it restores is not the log that it has.
     raft.on_tick(Time(9_000_000_000), &mut out);
     assert_eq!(raft.role(), RoleName::Follower);
-    raft.on_snapshot_installed(Time(9_000_000_000), Index(9), Term(1), &mut out);
+    let (point, members) = ((Index(9), Term(1)), raft.configuration().clone());
+    raft.on_snapshot_installed(Time(9_000_000_000), point, members, &mut out);
     assert_eq!((raft.commit(), raft.first_index()), (Index(9), Index(10)));
     assert_eq!(out.persist, [Persist::Snapshot { index: Index(9), term: Term(1) }]);
 }

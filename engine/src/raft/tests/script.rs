@@ -3,10 +3,9 @@
 //! `UPDATE_GOLDENFILES=1 cargo test -p engine raft` writes the outputs anew; read the difference.
 
 use super::cluster::{Cluster, MS, Topic, Trace, World};
-use super::disk::Disk;
 use crate::engine::Reads;
 use crate::ids::{Incarnation, NodeId};
-use crate::raft::{Limits, Read};
+use crate::raft::{Change, Limits, Member, Read, Standing};
 use crate::time::Duration;
 use goldenscript::{Command, Context, Runner};
 use std::error::Error;
@@ -80,7 +79,8 @@ impl Play {
                     let window = window as usize;
                     world.limits = Limits { append: window, in_flight: window, ..world.limits };
                 }
-                *cluster = Cluster::new(number(0)? as u32, 7, world);
+                let spares = key("spares", command).unwrap_or(0) as u32;
+                *cluster = Cluster::with_spares(number(0)? as u32, spares, 7, world);
                 cluster.trace = Trace::Keep(Vec::new());
                 cluster.shown = vec![Topic::Note];
                 for id in (1..=number(0)? as u32).map(NodeId) {
@@ -113,8 +113,12 @@ impl Play {
             "mute" => cluster.cut.push((node(0)?, node(1)?)),
             "heal" => cluster.cut.clear(),
             "crash" => cluster.crash(node(0)?),
-            "start" => cluster.start(node(0)?),
-            "wipe" => cluster.node(node(0)?).disk = Disk::new(),
+            "start" | "join" => cluster.start(node(0)?),
+            "wipe" => cluster.wipe(node(0)?),
+            "add" | "promote" | "remove" | "retire" => {
+                return Ok(self.change(&command.name, node(0)?, node(1)?));
+            }
+            "members" => return Ok(self.members(node(0)?)),
             "stall" => cluster.node(node(0)?).stalled = true,
             "resume" => {
                 cluster.node(node(0)?).stalled = false;
@@ -159,6 +163,41 @@ impl Play {
         Ok(String::new())
     }
 
+    /// Asks a node to change who belongs to the group.
+    fn change(&mut self, what: &str, at: NodeId, node: NodeId) -> String {
+        let cluster = &mut self.cluster;
+        let mut incarnation = cluster.incarnation(node);
+        if what == "retire" {
+            // Whatever life of it belongs to the group.
+            let member = cluster.raft(at).configuration().member(node);
+            incarnation = member.expect("it belongs to the group").incarnation;
+        }
+        let change = match what {
+            "add" => Change::AddLearner { node, incarnation },
+            "promote" => Change::Promote { node, incarnation },
+            _ => Change::Remove { node, incarnation },
+        };
+        let done = cluster.change(at, change);
+        cluster.turn(at, |_, _, _| {});
+        match done {
+            Ok(index) => format!("at {index}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Who belongs to the group, as a node has it.
+    fn members(&mut self, id: NodeId) -> String {
+        let raft = self.cluster.raft(id);
+        let member = |m: &Member| match m.standing {
+            Standing::Voter => m.node.to_string(),
+            Standing::Learner => format!("{} learns", m.node),
+        };
+        let members: Vec<String> = raft.configuration().members().iter().map(member).collect();
+        let open = if raft.change_in_flight().is_some() { ", not committed" } else { "" };
+        let at = raft.log().configuration_index();
+        format!("{}; since {at}{open}", members.join(", "))
+    }
+
     fn read(&mut self, id: NodeId) -> String {
         let now = self.cluster.clock(id);
         let read = self.cluster.read(id);
@@ -191,6 +230,9 @@ impl Play {
             write!(out, "durable {durable} commit {commit}")?;
             for p in raft.progress() {
                 write!(out, "; {} {} {}", p.node, p.state_name(), p.matched)?;
+                if p.standing == Standing::Learner {
+                    out.push_str(" learns");
+                }
             }
             writeln!(out)?;
         }

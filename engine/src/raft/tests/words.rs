@@ -21,7 +21,9 @@ impl Packet {
             Body::VoteReply(m) => (m.encode(&mut bytes), peer::VoteReply::KIND).1,
             Body::Append(m) => (m.message(log).encode(&mut bytes), peer::Append::KIND).1,
             Body::AppendReply(m) => (m.encode(&mut bytes), peer::AppendReply::KIND).1,
-            Body::Snapshot(m) => (m.message(offered).encode(&mut bytes), peer::Snapshot::KIND).1,
+            Body::Snapshot(m) => {
+                (m.message(&offered[m.range()]).encode(&mut bytes), peer::Snapshot::KIND).1
+            }
             Body::SnapshotReply(m) => (m.encode(&mut bytes), peer::SnapshotReply::KIND).1,
             Body::TimeoutNow(m) => (m.encode(&mut bytes), peer::TimeoutNow::KIND).1,
         };

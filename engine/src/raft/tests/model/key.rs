@@ -5,10 +5,10 @@
 
 use super::node::{Letter, NODES, Node, Unit};
 use crate::ids::{Index, NodeId};
+use crate::raft::configuration::Seats;
 use crate::raft::role::{Answer, Candidate, Follower, Leader, Role};
 use crate::raft::tests::disk::Record;
 use crate::raft::tests::words::Packet;
-use crate::raft::voters::Seats;
 use crate::raft::{Raft, Restored};
 use std::fmt::Write as _;
 use std::hash::Hasher;
@@ -26,7 +26,6 @@ pub fn node(node: &Node, to: &Renaming) -> String {
         group: _,
         node: id,
         incarnation: _,
-        voters: _,
         election_timeout_min: _,
         election_timeout_max: _,
         heartbeat: _,
@@ -97,6 +96,7 @@ fn write_leader(key: &mut String, leader: &Leader, to: &Renaming) {
         transfer: _,
         offer: _,
         asked_at: _,
+        making: _,
     } = leader;
     let mut rows: Vec<String> = followers
         .iter()

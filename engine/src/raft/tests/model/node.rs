@@ -12,7 +12,8 @@ use crate::ids::{GroupId, Incarnation, Index, NodeId, Position};
 use crate::raft::progress::State;
 use crate::raft::role::Role;
 use crate::raft::{
-    Config, Hold, LIMITS, Limits, Message, Output, Persist, Preference, Raft, Restored, Voter,
+    Config, Configuration, Hold, LIMITS, Limits, Message, Output, Persist, Preference, Raft,
+    Restored,
 };
 use crate::time::{Duration, Elapsed, Time};
 use std::collections::VecDeque;
@@ -233,9 +234,9 @@ fn start(id: NodeId, batch: Batch, restored: Restored) -> Raft {
         group: GROUP,
         node: id,
         incarnation: incarnation(id),
-        voters: (1..=NODES)
-            .map(|n| Voter { node: NodeId(n), incarnation: incarnation(NodeId(n)) })
-            .collect(),
+        founders: Configuration::of_voters(
+            (1..=NODES).map(|n| (NodeId(n), incarnation(NodeId(n)))),
+        ),
         election_timeout_min: Duration::from_millis(150),
         election_timeout_max: Duration::from_millis(300),
         heartbeat: Duration::from_millis(50),

@@ -1,0 +1,489 @@
+//! A machine from a snapshot's bytes, in one go or slice by slice.
+//!
+//! The bytes come piece by piece; whoever feeds them has found their checksum right ([`Checksum`]). Rows
+//! are read as soon as they are whole. What needs others first waits in a tree by its number: waiters, until
+//! the locks and queues are there, and the lines' order of eviction, until all lines are.
+
+use super::cache::Line;
+use super::lock::{Grant, Lock};
+use super::queue::{Message, Place, Queue};
+use super::request::Mode;
+use super::session::{Ask, Remembered, Session, Waiter, Window};
+use super::slab::Links;
+use super::snapshot::{LENGTH_BYTES, MAGIC, Progress, Section, Slice, TAIL_BYTES, VERSION};
+use super::timers::Timer;
+use super::{Config, Machine, Outcome};
+use crate::ids::SessionId;
+use crate::mutant::{self, Mutant};
+use crate::time::Elapsed;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use wire::Code;
+
+/// Size of the magic and the version.
+const OPENING_BYTES: usize = 8;
+/// How much is fed at a time when all is there.
+const FEED_BYTES: usize = 1 << 20;
+
+/// Why some bytes are no snapshot that this machine can start from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Corrupt {
+    /// The bytes end too early, or do not begin as a snapshot does.
+    #[error("the bytes are no snapshot of a shard")]
+    NoSnapshot,
+    /// The checksum does not match.
+    #[error("the snapshot's checksum does not match its bytes")]
+    Checksum,
+    /// Written by a version that is not known here.
+    #[error("the snapshot has format version {got}, which is not known here")]
+    Version {
+        /// The version that it names.
+        got: u32,
+    },
+    /// Written under another seed or cache budget. Replicas that differ in one would diverge.
+    #[error("the snapshot was made with another hash seed or cache budget than is configured here")]
+    Config,
+    /// The checksum matches, but the content makes no sense.
+    #[error("the snapshot's content is malformed")]
+    Malformed,
+}
+
+/// The checksum of a snapshot that comes piece by piece: its last bytes say what that of the others is.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Checksum {
+    sum: u32,
+    /// The last bytes so far, which may be the tail.
+    last: [u8; TAIL_BYTES],
+    count: usize,
+}
+
+impl Checksum {
+    /// The next piece.
+    pub fn add(&mut self, piece: &[u8]) {
+        let Some(body) = piece.len().checked_sub(TAIL_BYTES) else {
+            return piece.iter().for_each(|byte| self.push(*byte));
+        };
+        self.sum = crc32c::crc32c_append(self.sum, &self.last[..self.count]);
+        self.sum = crc32c::crc32c_append(self.sum, &piece[..body]);
+        self.last.copy_from_slice(&piece[body..]);
+        self.count = TAIL_BYTES;
+    }
+
+    fn push(&mut self, byte: u8) {
+        if self.count == TAIL_BYTES {
+            self.sum = crc32c::crc32c_append(self.sum, &self.last[..1]);
+            self.last.rotate_left(1);
+            self.count -= 1;
+        }
+        self.last[self.count] = byte;
+        self.count += 1;
+    }
+
+    /// Whether the bytes so far are whole and undamaged.
+    pub fn is_right(&self) -> bool {
+        self.count == TAIL_BYTES && u32::from_le_bytes(self.last) == self.sum
+    }
+}
+
+/// A machine that is being made from a snapshot.
+pub struct Restore {
+    machine: Box<Machine>,
+    /// What was fed and not dropped yet; read up to `at`.
+    fed: Vec<u8>,
+    at: usize,
+    next: Next,
+    /// Rows of each table that are still to come, in the order of the bytes.
+    left: [u32; 5],
+    /// Queues by their place.
+    queues: Vec<u32>,
+    /// Who waits, by ticket.
+    waits: BTreeMap<u64, Wait>,
+    /// Lines by version.
+    lines: BTreeMap<u64, u32>,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    Opening,
+    Head,
+    Rows(Section),
+    Waiters,
+    Order,
+    End,
+}
+
+/// Somebody who waits.
+struct Wait {
+    session: u32,
+    sequence: u64,
+    deadline: Elapsed,
+    name: Box<[u8]>,
+    ask: WaitAsk,
+}
+
+#[derive(Clone, Copy)]
+enum WaitAsk {
+    Lock { mode: Mode, lease_ms: u32 },
+    Pop { visibility_ms: u32 },
+}
+
+/// What a slice of a restore came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Restored {
+    /// There is more to do.
+    More,
+    /// It needs the next piece.
+    Hungry,
+    /// The machine is whole.
+    Whole,
+}
+
+impl Machine {
+    /// The machine that wrote these bytes.
+    ///
+    /// # Errors
+    /// [`Corrupt`], which says what is wrong with the bytes.
+    pub fn restore(config: Config, bytes: &[u8]) -> Result<Machine, Corrupt> {
+        let mut restore = Restore::new(config);
+        let length = bytes.len().checked_sub(TAIL_BYTES).ok_or(Corrupt::NoSnapshot)?;
+        restore.feed(&bytes[..length.min(OPENING_BYTES)]);
+        restore.slice(Slice::WHOLE)?;
+        let mut sum = Checksum::default();
+        sum.add(bytes);
+        if !sum.is_right() {
+            return Err(Corrupt::Checksum);
+        }
+        for piece in bytes[length.min(OPENING_BYTES)..].chunks(FEED_BYTES) {
+            restore.feed(piece);
+            restore.slice(Slice::WHOLE)?;
+        }
+        restore.finish()
+    }
+
+    /// Frees some of what the machine holds, which is of no use afterwards. A large one takes long to free.
+    pub fn shed(&mut self, slice: Slice) -> Progress {
+        let timers = (0..slice.rows).all(|_| self.timers.take_due(Elapsed::MAX).is_some());
+        let more = timers
+            || self.lines.shed(slice.rows, |_, _| true)
+            || self.messages.shed(slice.rows, |_, _| true)
+            || self.sessions.table.shed(slice.rows, |row, count| shed_map(&mut row.owned, count))
+            || self.locks.shed(slice.rows, |_, _| true)
+            || self.queues.shed(slice.rows, |row, count| shed_map(&mut row.ready, count))
+            || self.grants.shed(slice.rows, |_, _| true)
+            || self.waiters.shed(slice.rows, |_, _| true);
+        if more { Progress::More } else { Progress::Done }
+    }
+}
+
+/// Frees some of a tree. True: it is empty.
+fn shed_map<K: Ord, V>(map: &mut BTreeMap<K, V>, count: usize) -> bool {
+    (0..count).for_each(|_| drop(map.pop_first()));
+    map.is_empty()
+}
+
+impl Restore {
+    /// A machine of which nothing was read yet.
+    pub fn new(config: Config) -> Restore {
+        Restore {
+            machine: Box::new(Machine::new(config)),
+            fed: Vec::new(),
+            at: 0,
+            next: Next::Opening,
+            left: [0; 5],
+            queues: Vec::new(),
+            waits: BTreeMap::new(),
+            lines: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the next piece.
+    pub fn feed(&mut self, piece: &[u8]) {
+        self.fed.drain(..core::mem::take(&mut self.at));
+        self.fed.extend_from_slice(piece);
+    }
+
+    /// Reads some more.
+    ///
+    /// # Errors
+    /// [`Corrupt`]: then it is of no use any more.
+    pub fn slice(&mut self, mut slice: Slice) -> Result<Restored, Corrupt> {
+        while self.next != Next::End {
+            let bytes = match self.next {
+                Next::Opening | Next::Head => match self.read_head()? {
+                    Some(bytes) => bytes,
+                    None => return Ok(Restored::Hungry),
+                },
+                Next::Rows(Section::Tail) => {
+                    self.next = Next::Waiters;
+                    0
+                }
+                Next::Rows(section) if self.left[section as usize] == 0 => {
+                    self.next = Next::Rows(section.next());
+                    0
+                }
+                Next::Rows(section) => {
+                    let Some(row) = self.whole_row() else { return Ok(Restored::Hungry) };
+                    self.left[section as usize] -= 1;
+                    self.read_row(section, row.clone())?;
+                    row.len()
+                }
+                Next::Waiters => {
+                    match self.waits.pop_first() {
+                        Some((ticket, wait)) => self.link_wait(ticket, wait)?,
+                        None => self.next = Next::Order,
+                    }
+                    0
+                }
+                Next::Order => {
+                    match self.lines.pop_first() {
+                        Some((_, slot)) => self.machine.link_line(slot),
+                        None => self.next = Next::End,
+                    }
+                    0
+                }
+                Next::End => 0,
+            };
+            if !slice.spend(1, bytes) {
+                return Ok(Restored::More);
+            }
+        }
+        Ok(Restored::Whole)
+    }
+
+    /// The machine, once all was read.
+    ///
+    /// # Errors
+    /// [`Corrupt::Malformed`] when it is not whole, or something was left.
+    pub fn finish(self) -> Result<Machine, Corrupt> {
+        let whole = self.next == Next::End && self.fed.len() - self.at == TAIL_BYTES;
+        if whole { Ok(*self.machine) } else { Err(Corrupt::Malformed) }
+    }
+
+    /// Where the next row lies, if all of it is here. It counts as read.
+    fn whole_row(&mut self) -> Option<core::ops::Range<usize>> {
+        let rest = &self.fed[self.at..];
+        let length = u32::from_le_bytes(*rest.first_chunk::<LENGTH_BYTES>()?) as usize;
+        let from = self.at + LENGTH_BYTES;
+        // The tail stays behind the last row: what reaches into it is not whole.
+        if rest.len() < LENGTH_BYTES + length {
+            return None;
+        }
+        self.at = from + length;
+        Some(from..from + length)
+    }
+
+    fn read_head(&mut self) -> Result<Option<usize>, Corrupt> {
+        if self.next == Next::Opening {
+            let Some(opening) = self.fed[self.at..].first_chunk::<OPENING_BYTES>() else {
+                return Ok(None);
+            };
+            let mut from = Reader { bytes: opening };
+            if from.u32()? != MAGIC {
+                return Err(Corrupt::NoSnapshot);
+            }
+            let got = from.u32()?;
+            if got != VERSION {
+                return Err(Corrupt::Version { got });
+            }
+            self.at += OPENING_BYTES;
+            self.next = Next::Head;
+        }
+        let Some(row) = self.whole_row() else { return Ok(None) };
+        let mut from = Reader { bytes: &self.fed[row.clone()] };
+        let machine = &mut self.machine;
+        let config = machine.config;
+        if from.u64()? != config.seed || from.u64()? != config.cache_bytes_max {
+            return Err(Corrupt::Config);
+        }
+        machine.clock = Elapsed(from.u64()?);
+        machine.issued = from.u64()?;
+        if mutant::on(Mutant::FenceReuse) {
+            machine.issued /= 2;
+        }
+        for left in &mut self.left {
+            *left = from.u32()?;
+        }
+        while !from.bytes.is_empty() {
+            machine.sessions.remember_ended(from.session()?);
+        }
+        self.next = Next::Rows(Section::Sessions);
+        Ok(Some(row.len()))
+    }
+
+    fn read_row(&mut self, section: Section, row: core::ops::Range<usize>) -> Result<(), Corrupt> {
+        let fed = core::mem::take(&mut self.fed);
+        let mut from = Reader { bytes: &fed[row] };
+        let read = match section {
+            Section::Sessions => self.read_session(&mut from),
+            Section::Locks => self.read_lock(&mut from),
+            Section::Queues => {
+                let queue = from.bytes().map(Queue::new);
+                queue.map(|queue| self.queues.push(self.machine.queues.insert(queue)))
+            }
+            Section::Messages => self.read_message(&mut from),
+            Section::Lines => self.read_line(&mut from),
+            Section::Tail => Ok(()),
+        };
+        let left = from.bytes.len();
+        self.fed = fed;
+        read.and(if left == 0 { Ok(()) } else { Err(Corrupt::Malformed) })
+    }
+
+    fn read_session(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
+        let (id, number, ttl_ms) = (from.session()?, from.u64()?, from.u32()?);
+        let deadline = Elapsed(from.u64()?);
+        let window = Window { answered_below: from.u64()?, ..Window::default() };
+        let row =
+            Session { id, number, ttl_ms, deadline, window, owned: BTreeMap::new(), waits: 0 };
+        let slot = self.machine.sessions.table.insert(row);
+        self.machine.timers.arm(deadline, number, Timer::SessionEnd(slot));
+        for _ in 0..from.u32()? {
+            let sequence = from.u64()?;
+            match from.call()? {
+                What::Outcome(outcome) => {
+                    let window = &mut self.machine.sessions.table.row_mut(slot).window;
+                    window.calls.push_back((sequence, Remembered::Outcome(outcome)));
+                }
+                What::Wait { ticket, deadline, name, ask } => {
+                    let wait = Wait { session: slot, sequence, deadline, name: name.into(), ask };
+                    self.waits.insert(ticket, wait);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_lock(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
+        let (name, mode) = (from.bytes()?, from.mode()?);
+        let lock = self.machine.locks.insert(Lock::new(name, mode));
+        for _ in 0..from.u32()? {
+            let session = self.find_session(from.session()?)?;
+            let (fence, count, deadline) = (from.u64()?, from.u32()?, Elapsed(from.u64()?));
+            let grant = Grant { lock, session, fence, count, deadline, links: Links::NONE };
+            let slot = self.machine.grants.insert(grant);
+            self.machine.link_grant(slot);
+        }
+        Ok(())
+    }
+
+    fn read_message(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
+        let id = from.u64()?;
+        let queue = *self.queues.get(from.u32()? as usize).ok_or(Corrupt::Malformed)?;
+        let (priority, delivery) = (from.u8()?, from.u32()?);
+        let place = match from.u8()? {
+            0 => Place::Ready,
+            1 => {
+                let session = self.find_session(from.session()?)?;
+                Place::InFlight { session, deadline: Elapsed(from.u64()?) }
+            }
+            2 => Place::Delayed { deadline: Elapsed(from.u64()?) },
+            _ => return Err(Corrupt::Malformed),
+        };
+        let payload = from.bytes()?.into();
+        self.machine.insert_message(Message { id, queue, priority, delivery, place, payload });
+        Ok(())
+    }
+
+    fn read_line(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
+        let (version, deadline) = (from.u64()?, Elapsed(from.u64()?));
+        let (key, value) = (from.bytes()?, from.bytes()?);
+        let slot = self.machine.lines.insert(Line::new(key, value, version, deadline));
+        self.lines.insert(version, slot);
+        Ok(())
+    }
+
+    /// Puts somebody who waits in line, behind those with lower tickets.
+    fn link_wait(&mut self, ticket: u64, wait: Wait) -> Result<(), Corrupt> {
+        let Wait { session, sequence, deadline, name, ask } = wait;
+        let machine = &mut self.machine;
+        let ask = match ask {
+            WaitAsk::Lock { mode, lease_ms } => {
+                let lock = machine.locks.find(&name).ok_or(Corrupt::Malformed)?;
+                Ask::Lock { lock, mode, lease_ms }
+            }
+            WaitAsk::Pop { visibility_ms } => {
+                let queue = machine.queues.find(&name).ok_or(Corrupt::Malformed)?;
+                Ask::Pop { queue, visibility_ms }
+            }
+        };
+        let waiter = Waiter { ticket, session, sequence, deadline, ask, links: Links::NONE };
+        let slot = machine.waiters.insert(waiter);
+        machine.link_waiter(slot);
+        let window = &mut machine.sessions.table.row_mut(session).window;
+        window.set(sequence, Remembered::Waiting(slot));
+        Ok(())
+    }
+
+    fn find_session(&self, id: SessionId) -> Result<u32, Corrupt> {
+        self.machine.sessions.table.find(&id).ok_or(Corrupt::Malformed)
+    }
+}
+
+/// What is known of a call.
+enum What<'a> {
+    Outcome(Outcome),
+    Wait { ticket: u64, deadline: Elapsed, name: &'a [u8], ask: WaitAsk },
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Corrupt> {
+        let (first, rest) = self.bytes.split_first_chunk::<N>().ok_or(Corrupt::Malformed)?;
+        self.bytes = rest;
+        Ok(*first)
+    }
+
+    fn u8(&mut self) -> Result<u8, Corrupt> {
+        self.take::<1>().map(|b| b[0])
+    }
+
+    fn u32(&mut self) -> Result<u32, Corrupt> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Corrupt> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn session(&mut self) -> Result<SessionId, Corrupt> {
+        self.take().map(SessionId)
+    }
+
+    fn mode(&mut self) -> Result<Mode, Corrupt> {
+        Mode::from_number(self.u8()?).ok_or(Corrupt::Malformed)
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], Corrupt> {
+        let length = self.u32()? as usize;
+        let (first, rest) = self.bytes.split_at_checked(length).ok_or(Corrupt::Malformed)?;
+        self.bytes = rest;
+        Ok(first)
+    }
+
+    fn call(&mut self) -> Result<What<'a>, Corrupt> {
+        Ok(What::Outcome(match self.u8()? {
+            0 => Outcome::Done { token: self.u64()? },
+            1 => Outcome::Delivered { id: self.u64()?, delivery: self.u32()? },
+            2 => {
+                let code = Code::from_number(u16::from_le_bytes(self.take()?));
+                Outcome::Refused(code.ok_or(Corrupt::Malformed)?)
+            }
+            what @ (3 | 4) => {
+                let (ticket, deadline) = (self.u64()?, Elapsed(self.u64()?));
+                let name = self.bytes()?;
+                let ask = if what == 3 {
+                    WaitAsk::Lock { mode: self.mode()?, lease_ms: self.u32()? }
+                } else {
+                    WaitAsk::Pop { visibility_ms: self.u32()? }
+                };
+                return Ok(What::Wait { ticket, deadline, name, ask });
+            }
+            _ => return Err(Corrupt::Malformed),
+        }))
+    }
+}

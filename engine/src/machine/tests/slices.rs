@@ -1,0 +1,200 @@
+//! Snapshots in slices: with more rows than the random histories have, and in pieces.
+
+use super::kit::*;
+use crate::machine::{Applied, Checksum, Config, Machine, Outcome, Progress};
+use crate::machine::{Corrupt, Restore, Restored, Slice};
+
+const SESSIONS: u8 = 40;
+const NAMES: u64 = 600;
+
+/// A machine with some of everything, and what was done to it.
+struct Busy {
+    kit: Kit,
+    chance: u64,
+    fences: Vec<(u8, String, u64)>,
+    deliveries: Vec<(u8, String, (u64, u32))>,
+}
+
+impl Busy {
+    fn new(seed: u64) -> Busy {
+        let mut kit = Kit::with(Config { seed: 42, cache_bytes_max: 200_000 });
+        kit.verify = Verify::Never;
+        kit.answered_below = 0;
+        (1..=SESSIONS).for_each(|n| _ = kit.open_for(n, 40_000));
+        let mut busy = Busy { kit, chance: seed, fences: Vec::new(), deliveries: Vec::new() };
+        (0..6_000).for_each(|_| busy.act());
+        busy
+    }
+
+    fn draw(&mut self, below: u64) -> u64 {
+        self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.chance >> 33) % below
+    }
+
+    fn act(&mut self) {
+        let n = 1 + self.draw(SESSIONS.into()) as u8;
+        let name = format!("name-{}", self.draw(NAMES));
+        let some = self.draw(3_000) as u32;
+        let last = self.kit.sequences.get(&n).copied().unwrap_or(0);
+        self.kit.answered_below = last.saturating_sub(20);
+        let applied = match self.draw(16) {
+            0..=4 => {
+                let value = vec![self.draw(256) as u8; self.draw(300) as usize];
+                let ttl_ms = if self.draw(4) == 0 { some } else { 0 };
+                self.kit.put_if(n, &name, &value, ttl_ms, (0, 0))
+            }
+            5 => self.kit.delete(n, &name, (0, 0)),
+            6..=8 => {
+                let mode = if self.draw(2) == 0 { SHARED } else { EXCLUSIVE };
+                let lock = format!("lock-{}", self.draw(200));
+                let applied = self.kit.acquire(n, &lock, mode, some, 0);
+                if let Applied::Done(Outcome::Done { token }) = applied {
+                    self.fences.push((n, lock, token));
+                }
+                applied
+            }
+            9 | 10 if !self.fences.is_empty() => {
+                let at = self.draw(self.fences.len() as u64) as usize;
+                let (n, lock, fence) = self.fences.swap_remove(at);
+                self.kit.answered_below = 0;
+                self.kit.release(n, &lock, fence)
+            }
+            11 | 12 => {
+                let queue = format!("queue-{}", self.draw(50));
+                self.kit.push(n, &queue, 1, b"payload")
+            }
+            13 => {
+                let queue = format!("queue-{}", self.draw(50));
+                let applied = self.kit.pop(n, &queue, some / 8, 1 + some);
+                if let Applied::Done(Outcome::Delivered { id, delivery }) = applied {
+                    self.deliveries.push((n, queue, (id, delivery)));
+                }
+                applied
+            }
+            14 if !self.deliveries.is_empty() => {
+                let at = self.draw(self.deliveries.len() as u64) as usize;
+                let (n, queue, message) = self.deliveries.swap_remove(at);
+                self.kit.answered_below = 0;
+                if self.draw(2) == 0 {
+                    self.kit.ack(n, &queue, message)
+                } else {
+                    self.kit.nack(n, &queue, message, some)
+                }
+            }
+            _ if self.draw(40) == 0 => {
+                self.kit.close(n);
+                self.kit.open_for(n, 40_000)
+            }
+            _ => {
+                self.kit.renew(&[n]);
+                Applied::Nothing
+            }
+        };
+        assert!(!matches!(applied, Applied::Done(Outcome::Refused(wire::Code::BadMessage))));
+        self.kit.wakes.clear();
+        if self.draw(20) == 0 {
+            self.kit.pass(some / 20);
+        }
+    }
+}
+
+#[test]
+fn slices_give_the_bytes_of_their_beginning_whatever_is_written_meanwhile() {
+    for seed in 0..12 {
+        let mut busy = Busy::new(seed);
+        let (rows, between) = (1 + busy.draw(60) as usize, busy.draw(30));
+        // Two in a row: the second begins when the first has ended.
+        for _ in 0..2 {
+            let (whole, mut bytes) = (busy.kit.snapshot(), Vec::new());
+            busy.kit.machine.snapshot_begin(&mut bytes);
+            let mut slices = 0;
+            while busy.kit.machine.snapshot_slice(Slice { rows, ..Slice::WHOLE }, &mut bytes)
+                == Progress::More
+            {
+                slices += 1;
+                (0..between).for_each(|_| busy.act());
+            }
+            assert!(slices > 5, "it took {slices} slices");
+            assert!(bytes == whole, "seed {seed}: the bytes differ");
+            assert!(between == 0 || busy.kit.snapshot() != whole, "something was written");
+            busy.kit.machine.verify();
+        }
+    }
+}
+
+#[test]
+fn a_slice_ends_with_the_row_that_exceeds_its_budget() {
+    let mut kit = Kit::open_to(1);
+    (0..100).for_each(|n| _ = kit.put(1, &format!("key-{n}"), &[7; 1_000]));
+    let (mut bytes, mut slices) = (Vec::new(), 0);
+    kit.machine.snapshot_begin(&mut bytes);
+    loop {
+        let before = bytes.len();
+        let more = kit.machine.snapshot_slice(Slice { rows: usize::MAX, bytes: 3_000 }, &mut bytes);
+        slices += 1;
+        assert!(bytes.len() - before < 3_000 + 1_100);
+        if more == Progress::Done {
+            break;
+        }
+    }
+    assert!(slices > 25, "{slices}");
+    assert_eq!(bytes, kit.snapshot());
+}
+
+#[test]
+fn rows_that_share_a_hash_come_in_one_order() {
+    // With the kit's seed, XXH64 gives both the same first 10 and last 32 bits.
+    let pair = ["k2094083", "k3686859"];
+    let bits = |key: &str| xxhash_rust::xxh64::xxh64(key.as_bytes(), CONFIG.seed);
+    let [a, b] = pair.map(|key| (bits(key) >> 54, bits(key) & 0xffff_ffff));
+    assert_eq!(a, b);
+    let mut kits = [Kit::open_to(1), Kit::open_to(1)];
+    for (kit, keys) in kits.iter_mut().zip([[0, 1], [1, 0]]) {
+        keys.iter().for_each(|at| _ = kit.put(1, pair[*at], b""));
+        // In different slots, but with equal versions.
+        pair.iter().for_each(|key| _ = kit.put(1, key, b"value"));
+    }
+    let whole = kits[0].snapshot();
+    assert_eq!(whole, kits[1].snapshot());
+    for (kit, written) in kits.iter_mut().zip([0, 1]) {
+        let mut bytes = Vec::new();
+        kit.machine.snapshot_begin(&mut bytes);
+        kit.put(1, pair[written], b"later");
+        assert_eq!(kit.machine.snapshot_slice(Slice::WHOLE, &mut bytes), Progress::Done);
+        assert_eq!(bytes, whole);
+    }
+}
+
+#[test]
+fn a_machine_is_restored_in_slices_from_pieces_of_any_size() {
+    let busy = Busy::new(99);
+    let bytes = busy.kit.snapshot();
+    let config = Config { seed: 42, cache_bytes_max: 200_000 };
+    for size in [1, 3, 1_000, 70_000, bytes.len()] {
+        let (mut restore, mut sum) = (Restore::new(config), Checksum::default());
+        let mut slices = 0;
+        for piece in bytes.chunks(size) {
+            assert!(!sum.is_right(), "it is right at the end alone");
+            sum.add(piece);
+            restore.feed(piece);
+            while restore.slice(Slice { rows: 9, bytes: 4_000 }) == Ok(Restored::More) {
+                slices += 1;
+            }
+        }
+        assert!(sum.is_right() && slices > 20);
+        assert_eq!(restore.slice(Slice::WHOLE), Ok(Restored::Whole));
+        let mut machine = restore.finish().expect("all of it came");
+        machine.verify();
+        let mut again = Vec::new();
+        machine.snapshot(&mut again);
+        assert!(again == bytes, "pieces of {size}");
+        // And is freed in slices, one that is in the middle of a snapshot too.
+        machine.snapshot_begin(&mut Vec::new());
+        (0..1_000_000).find(|_| machine.shed(Slice::SHORT) == Progress::Done).expect("it ends");
+    }
+    let mut short = Restore::new(config);
+    short.feed(&bytes[..bytes.len() / 2]);
+    assert_eq!(short.slice(Slice::WHOLE), Ok(Restored::Hungry));
+    assert_eq!(short.finish().err(), Some(Corrupt::Malformed));
+    assert!(Machine::restore(config, &bytes).is_ok());
+}

@@ -1,0 +1,260 @@
+//! Changes of membership: one replica at a time.
+//!
+//! A change appends a configuration that differs from the one before by one replica, so that any majority
+//! of the one meets any majority of the other: there is one quorum to count, and one argument for safety.
+//! (Joint consensus changes any number at once, and counts two majorities in every place that counts one.)
+//! A replica first joins as a learner, catches up, and is promoted then, so that it never lessens what may fail.
+//! Replacing a node is four entries: add, promote, remove, and the learner's data in between.
+//!
+//! Majorities meet only between neighbours, hence the rules of [`Raft::change`]:
+//!
+//! - One change at a time: the next one waits until the one before is committed.
+//! - A leader changes nothing before it has committed an entry of its own term. Otherwise:
+//!
+//! 1. Nodes 1 to 4 vote. Node 1 leads term 1 and adds node 5; only node 1 and node 5 have the entry.
+//! 2. Node 2 leads term 2, elected by 2, 3 and 4. It never heard of that, removes node 4, and commits it on
+//!    nodes 2 and 3, a majority of three.
+//! 3. Node 1 leads term 3, elected by 1, 5 and 4 of its five, and cuts what was committed.
+//!
+//!    An entry of term 2 that is committed on three of the four comes first: node 1 then lacks it, and is
+//!    not elected.
+//!
+//! A change after which too few of the voters answer is refused: it could neither be committed nor taken back.
+//!
+//! A leader may remove itself. Until that is committed it leads a group in which it does not count; then it
+//! steps down, and asks the member that has most to campaign at once.
+//!
+//! # Sources
+//!
+//! Ongaro, Consensus: Bridging Theory and Practice, 2014, chapter 4; the same, "bug in single-server
+//! membership changes", raft-dev, 2015.
+
+use super::Raft;
+use super::configuration::{Configuration, Member, Standing};
+use super::output::{Body, Hold, Output};
+use super::progress::{Progress, State};
+use super::role::Role;
+use crate::entry::kind;
+use crate::ids::{Incarnation, Index, NodeId};
+use crate::limits::{MEMBERS_MAX, VOTERS_MAX};
+use crate::mutant::{self, Mutant};
+use crate::time::Elapsed;
+use alloc::vec::Vec;
+use wire::peer;
+
+/// One replica more, one less, or one that counts from now on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A replica joins: it gets everything and counts for nothing.
+    AddLearner {
+        /// Its node.
+        node: NodeId,
+        /// Its life.
+        incarnation: Incarnation,
+    },
+    /// A learner that caught up votes.
+    Promote {
+        /// Its node.
+        node: NodeId,
+        /// Its life.
+        incarnation: Incarnation,
+    },
+    /// A replica belongs to the group no more.
+    Remove {
+        /// Its node.
+        node: NodeId,
+        /// Its life.
+        incarnation: Incarnation,
+    },
+}
+
+/// Why the members stay as they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Another replica leads, or none.
+    #[error("this replica does not lead the group")]
+    NotLeader,
+    /// Too much is uncommitted, or leadership is being handed over.
+    #[error("the group takes no more entries right now; try again")]
+    Busy,
+    /// The leader has not committed an entry of its own term.
+    #[error("the leader has committed nothing of its own yet; try again")]
+    Unopened,
+    /// An earlier change is not committed.
+    #[error("the change at {index} is not committed yet; try again")]
+    InFlight {
+        /// Where it stands in the log.
+        index: Index,
+    },
+    /// The node is a member, or votes, already; perhaps in another life.
+    #[error("node {node} is that already, or belongs to the group in another life")]
+    Known {
+        /// The node.
+        node: NodeId,
+    },
+    /// There is no such member.
+    #[error("node {node} does not belong to the group, not in this life")]
+    Unknown {
+        /// The node.
+        node: NodeId,
+    },
+    /// The learner lacks too much, or is silent.
+    #[error("node {node} has not caught up: it has {matched}, the leader {last}; try again")]
+    Behind {
+        /// The node.
+        node: NodeId,
+        /// Up to where it has the log.
+        matched: Index,
+        /// Where the leader's log ends.
+        last: Index,
+    },
+    /// The group has as many members, or voters, as it may have.
+    #[error("a group has at most {VOTERS_MAX} voters and {MEMBERS_MAX} members")]
+    TooMany,
+    /// Of those who would vote then, so few were heard that nothing could be committed any more.
+    #[error("too few of those who would vote answer; bring them back, or remove them first")]
+    Silent,
+    /// Nobody would be left to vote.
+    #[error("node {node} is the last one that votes")]
+    LastVoter {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+impl Raft {
+    /// Changes who belongs to the group, from the append on; it leaves with the next [`Raft::flush`]. When
+    /// [`Raft::commit`] has reached the index it can't be taken back.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing is changed then.
+    pub fn change(&mut self, change: Change) -> Result<Index, ChangeError> {
+        let Role::Leader(leader) = &self.role else { return Err(ChangeError::NotLeader) };
+        let uncommitted = self.log.bytes_after(self.commit);
+        if leader.transfer.is_some() || uncommitted > self.limits.uncommitted as u64 {
+            return Err(ChangeError::Busy);
+        }
+        if self.commit < leader.opened && !mutant::on(Mutant::ChangeBeforeOwnCommit) {
+            return Err(ChangeError::Unopened);
+        }
+        if let Some(index) = self.change_in_flight()
+            && !mutant::on(Mutant::ChangesOverlap)
+            && !(mutant::on(Mutant::ChangeBeforeOwnCommit) && self.commit < leader.opened)
+        {
+            return Err(ChangeError::InFlight { index });
+        }
+        let (next, alone) = (self.changed(change)?, self.is_alone());
+        if self.heard(&next) < next.majority() {
+            return Err(ChangeError::Silent);
+        }
+        let index = self.append_members(&next);
+        self.follow_members();
+        if let Role::Leader(leader) = &mut self.role
+            && alone
+        {
+            // Until now it was the majority that it heard.
+            leader.since = self.now;
+        }
+        Ok(index)
+    }
+
+    fn changed(&self, change: Change) -> Result<Configuration, ChangeError> {
+        let now = self.configuration();
+        let (Change::AddLearner { node, incarnation }
+        | Change::Promote { node, incarnation }
+        | Change::Remove { node, incarnation }) = change;
+        let there = now.member(node).filter(|m| m.incarnation == incarnation);
+        match (change, there) {
+            (Change::AddLearner { .. }, _) => {
+                if now.member(node).is_some() {
+                    return Err(ChangeError::Known { node });
+                }
+                if now.members().len() >= MEMBERS_MAX {
+                    return Err(ChangeError::TooMany);
+                }
+                Ok(now.with(Member { node, incarnation, standing: Standing::Learner }))
+            }
+            (_, None) => Err(ChangeError::Unknown { node }),
+            (Change::Promote { .. }, Some(member)) => {
+                if member.standing == Standing::Voter {
+                    return Err(ChangeError::Known { node });
+                }
+                if now.voters().count() >= VOTERS_MAX {
+                    return Err(ChangeError::TooMany);
+                }
+                self.check_caught_up(node)?;
+                Ok(now.with(Member { standing: Standing::Voter, ..*member }))
+            }
+            (Change::Remove { .. }, Some(_)) => {
+                let next = now.without(node);
+                let left = next.voters().count();
+                if left == 0 { Err(ChangeError::LastVoter { node }) } else { Ok(next) }
+            }
+        }
+    }
+
+    /// How many voters of a configuration were heard a short while ago, this replica included.
+    fn heard(&self, configuration: &Configuration) -> usize {
+        let (now, patience) = (self.now, self.election_timeout_max);
+        let heard = |member: &&Member| {
+            let of_it =
+                |f: &&Progress| f.node == member.node && f.incarnation == member.incarnation;
+            let follower = self.progress().iter().find(of_it);
+            member.node == self.node || follower.is_some_and(|f| f.is_heard(now, patience))
+        };
+        configuration.voters().filter(heard).count()
+    }
+
+    /// A learner has caught up when it is sent entries as they come, lacks few of them, and answered within
+    /// the last two heartbeats.
+    fn check_caught_up(&self, node: NodeId) -> Result<(), ChangeError> {
+        let (last, patience) = (self.log.last_index(), self.heartbeat * 2);
+        let follower = self.progress().iter().find(|f| f.node == node);
+        let follower = follower.expect("every other member is followed");
+        let close = follower.matched.0 + self.limits.learner_lag >= last.0;
+        if close && follower.state == State::Replicate && follower.is_heard(self.now, patience) {
+            return Ok(());
+        }
+        Err(ChangeError::Behind { node, matched: follower.matched, last })
+    }
+
+    pub(super) fn append_members(&mut self, configuration: &Configuration) -> Index {
+        let mut payload = Vec::new();
+        configuration.encode(&mut payload);
+        self.append(kind::MEMBERS, 0, Elapsed::ZERO, &payload)
+    }
+
+    /// Follows those who belong to the group now, and nobody else.
+    fn follow_members(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let next = self.log.last_index();
+        let before = core::mem::take(&mut leader.followers);
+        let others = self.log.configuration().members().iter().filter(|m| m.node != self.node);
+        leader.followers = others
+            .map(|member| {
+                let same =
+                    |f: &&Progress| f.node == member.node && f.incarnation == member.incarnation;
+                match before.iter().find(same) {
+                    Some(known) => Progress { standing: member.standing, ..*known },
+                    None => Progress::joining(member, next),
+                }
+            })
+            .collect();
+    }
+
+    /// A leader whose own removal is committed steps down, and asks the voter that has most to campaign: this
+    /// leader's lease ends with its leadership.
+    pub(super) fn leave_if_removed(&mut self, out: &mut Output) {
+        let Role::Leader(leader) = &self.role else { return };
+        if self.is_voter() || self.change_in_flight().is_some() {
+            return;
+        }
+        let voters = leader.followers.iter().filter(|f| f.counts());
+        let successor = voters.max_by_key(|f| f.matched).map(|f| f.node);
+        self.become_follower(self.term, None);
+        if let Some(to) = successor {
+            let body = Body::TimeoutNow(peer::TimeoutNow { term: self.term.0 });
+            out.send(to, Hold::Now, body);
+        }
+    }
+}

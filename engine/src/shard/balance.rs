@@ -1,0 +1,110 @@
+//! Leadership goes back to where the placement wants it, and away from a disk that stands still.
+//!
+//! The placement prefers one replica of each group, so that every node leads as many (see
+//! [`placement`](super::placement)). After a failure others lead. A leader that is not the preferred one
+//! hands over as soon as the preferred one has kept up for a while; nobody coordinates it. A leader whose
+//! own disk stands still, while the others' disks go on, hands over to whoever has the most.
+//!
+//! # How it works
+//!
+//! - *A while* is [`Balance::new`]'s `after`, and a little more for each further group, so that the groups of
+//!   a node that came back are not handed over all at once: while one is, its proposals are refused
+//!   as `Busy`, for a round trip.
+//! - *Kept up*: it is heard, replicates, and lags by at most [`LAG_BYTES_MAX`].
+//! - Each time that this replica hands over the same group it waits twice as long as before, up to
+//!   eight times: a node that comes and goes does not take the group along each time.
+//!
+//! # Invariants
+//!
+//! - One hand-over at a time; it ends by itself after the longest election timeout.
+
+use crate::ids::{Index, NodeId};
+use crate::raft::Raft;
+use crate::time::{Duration, Time};
+
+/// How long the preferred replica has kept up before a server hands over to it.
+pub const BALANCE_AFTER: Duration = Duration::from_secs(5);
+/// What a follower may lack for leadership to be handed over to it, in bytes of entries.
+const LAG_BYTES_MAX: u64 = 1 << 20;
+/// How much longer each further group waits.
+const STAGGER: Duration = Duration::from_millis(50);
+/// So many groups wait differently long.
+const STAGGERED: u32 = 16;
+/// A leader's disk stands still when nothing that others have became durable for so long.
+const DISK_STILL: Duration = Duration::from_secs(1);
+/// The wait doubles so often.
+const DOUBLINGS_MAX: u32 = 3;
+
+/// Where a group's leadership is to be, as its leader sees it.
+#[derive(Debug)]
+pub struct Balance {
+    preferred: NodeId,
+    after: Duration,
+    /// How often this replica handed over.
+    handed_over: u32,
+    /// Since when the preferred replica has kept up.
+    kept_up_since: Option<Time>,
+    /// What is durable here, and since when no more is.
+    durable: (Index, Time),
+}
+
+impl Balance {
+    /// `preferred` is to lead `group`, once it has kept up for `after`.
+    pub fn new(group: u32, preferred: NodeId, after: Duration) -> Balance {
+        Balance {
+            preferred,
+            after: after + STAGGER * (group % STAGGERED),
+            handed_over: 0,
+            kept_up_since: None,
+            durable: (Index::ZERO, Time::ZERO),
+        }
+    }
+
+    /// Who is to lead when nothing speaks against it.
+    pub fn preferred(&self) -> NodeId {
+        self.preferred
+    }
+
+    /// This replica leads no more, or not yet.
+    pub fn clear(&mut self) {
+        self.kept_up_since = None;
+        self.durable = (Index::ZERO, Time::ZERO);
+    }
+
+    /// To whom the leader is to hand over now, if to anybody.
+    pub fn successor(&mut self, now: Time, node: NodeId, raft: &Raft) -> Option<NodeId> {
+        if raft.is_handing_over() {
+            return None;
+        }
+        let to = self.away_from_disk(now, raft).or_else(|| self.back(now, node, raft))?;
+        self.clear();
+        self.handed_over += 1;
+        Some(to)
+    }
+
+    fn back(&mut self, now: Time, node: NodeId, raft: &Raft) -> Option<NodeId> {
+        if self.preferred == node {
+            return None;
+        }
+        if !raft.successors(now, LAG_BYTES_MAX).any(|it| it.node == self.preferred) {
+            self.kept_up_since = None;
+            return None;
+        }
+        let since = *self.kept_up_since.get_or_insert(now);
+        let wait = self.after * (1 << self.handed_over.min(DOUBLINGS_MAX));
+        (now >= since + wait).then_some(self.preferred)
+    }
+
+    fn away_from_disk(&mut self, now: Time, raft: &Raft) -> Option<NodeId> {
+        let durable = raft.durable();
+        if durable >= raft.commit() || durable != self.durable.0 {
+            self.durable = (durable, now);
+            return None;
+        }
+        if now.since(self.durable.1) < DISK_STILL {
+            return None;
+        }
+        let able = raft.successors(now, LAG_BYTES_MAX);
+        able.max_by_key(|it| it.matched).map(|it| it.node)
+    }
+}

@@ -1,0 +1,256 @@
+//! What a cache line and a lock are, as sequential things, and the calls that clients made on each.
+
+use super::clients::{Did, Record, Saw};
+use super::linear::{Call, Model, linearize};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use wire::Code;
+
+/// Every line is linearizable, and its versions rise.
+///
+/// # Errors
+/// The call that no order explains, in words.
+pub fn lines(records: &[Record]) -> Result<(), String> {
+    let mut lines: BTreeMap<u8, Vec<Call<OnLine>>> = BTreeMap::new();
+    for record in records {
+        let (key, what) = match (&record.did, record.saw) {
+            (Did::Put { key, value }, Saw::Done { token, .. }) => {
+                (key, OnLine::Put { value: *value, version: Some(token) })
+            }
+            (Did::Put { key, value }, Saw::Unknown) => {
+                (key, OnLine::Put { value: *value, version: None })
+            }
+            (Did::Get { key }, Saw::Line { version, value }) => {
+                (key, OnLine::Saw { version, value })
+            }
+            (Did::Delete { key }, Saw::Done { token, .. }) => {
+                (key, OnLine::Delete { version: Some(token) })
+            }
+            (Did::Delete { key }, Saw::Unknown) => (key, OnLine::Delete { version: None }),
+            (Did::Get { key } | Did::Delete { key }, Saw::Refused(Code::KeyUnknown)) => {
+                (key, OnLine::SawNothing)
+            }
+            _ => continue,
+        };
+        lines.entry(*key).or_default().push(call(record, what));
+    }
+    each("line", lines, || Line { value: None, newest: 0 })
+}
+
+/// Every lock is linearizable: shared or exclusive, and its fences rise.
+///
+/// # Errors
+/// The call that no order explains, in words.
+pub fn locks(records: &[Record]) -> Result<(), String> {
+    let released: BTreeMap<(u8, u64), &Record> = records
+        .iter()
+        .filter_map(|record| match (&record.did, record.saw) {
+            (Did::Release { lock, fence }, Saw::Done { .. }) => Some(((*lock, *fence), record)),
+            _ => None,
+        })
+        .collect();
+    let mut locks: BTreeMap<u8, Vec<Call<OnLock>>> = BTreeMap::new();
+    for record in records {
+        let (Did::Acquire { lock, exclusive }, Saw::Done { token: fence, .. }) =
+            (&record.did, record.saw)
+        else {
+            continue;
+        };
+        let of_lock = locks.entry(*lock).or_default();
+        of_lock.push(call(record, OnLock::Acquire { exclusive: *exclusive, fence }));
+        let release = OnLock::Release { fence };
+        of_lock.push(match released.get(&(*lock, fence)) {
+            Some(record) => call(record, release),
+            // It ends with its session, nobody knows when.
+            None => Call { invoked: record.invoked.0, replied: None, what: release },
+        });
+    }
+    each("lock", locks, || Lock { holders: Vec::new(), newest: 0 })
+}
+
+fn call<C>(record: &Record, what: C) -> Call<C> {
+    let replied = (record.saw != Saw::Unknown).then_some(record.replied.0);
+    Call { invoked: record.invoked.0, replied, what }
+}
+
+fn each<M: Model>(
+    name: &str,
+    things: BTreeMap<u8, Vec<Call<M::Call>>>,
+    start: impl Fn() -> M,
+) -> Result<(), String> {
+    for (thing, calls) in things {
+        linearize(start(), &calls).map_err(|why| format!("{name} {thing}: {why}"))?;
+    }
+    Ok(())
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Line {
+    /// The version, unless its writer was not told, and the value.
+    value: Option<(Option<u64>, u64)>,
+    /// The newest version that is known.
+    newest: u64,
+}
+
+/// A call on a line; a version is none where its caller was not told.
+#[derive(Clone, Copy, Debug)]
+enum OnLine {
+    Put { value: u64, version: Option<u64> },
+    Saw { version: u64, value: u64 },
+    SawNothing,
+    Delete { version: Option<u64> },
+}
+
+impl Line {
+    /// Whether the line may stand under `version`.
+    fn stands_at(&self, version: u64) -> bool {
+        match self.value {
+            Some((Some(known), _)) => known == version,
+            Some((None, _)) => version > self.newest,
+            None => false,
+        }
+    }
+}
+
+impl Model for Line {
+    type Call = OnLine;
+
+    fn step(&self, call: &OnLine) -> Option<Line> {
+        let newest = self.newest;
+        match *call {
+            OnLine::Put { value, version: Some(version) } => {
+                let next = Line { value: Some((Some(version), value)), newest: version };
+                (version > newest).then_some(next)
+            }
+            OnLine::Put { value, version: None } => {
+                Some(Line { value: Some((None, value)), newest })
+            }
+            OnLine::Saw { version, value } => {
+                let same = self.value.is_some_and(|(_, stands)| stands == value);
+                let next = Line { value: Some((Some(version), value)), newest: version };
+                (same && self.stands_at(version)).then_some(next)
+            }
+            OnLine::SawNothing => self.value.is_none().then(|| self.clone()),
+            OnLine::Delete { version: Some(version) } => {
+                self.stands_at(version).then_some(Line { value: None, newest: version })
+            }
+            OnLine::Delete { version: None } => Some(Line { value: None, newest }),
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Lock {
+    /// The fence of each holder, and whether it holds alone.
+    holders: Vec<(u64, bool)>,
+    newest: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum OnLock {
+    Acquire { exclusive: bool, fence: u64 },
+    Release { fence: u64 },
+}
+
+impl Model for Lock {
+    type Call = OnLock;
+
+    fn step(&self, call: &OnLock) -> Option<Lock> {
+        let mut holders = self.holders.clone();
+        match *call {
+            OnLock::Acquire { exclusive, fence } => {
+                let free = !holders.iter().any(|(_, alone)| exclusive || *alone);
+                holders.push((fence, exclusive));
+                (free && fence > self.newest).then_some(Lock { holders, newest: fence })
+            }
+            OnLock::Release { fence } => {
+                let held = holders.iter().position(|(held, _)| *held == fence)?;
+                holders.remove(held);
+                Some(Lock { holders, newest: self.newest })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::time::Time;
+
+    fn record(did: Did, invoked: u64, replied: u64, saw: Saw) -> Record {
+        Record { client: 0, did, invoked: Time(invoked), replied: Time(replied), saw }
+    }
+
+    fn put(value: u64, invoked: u64, replied: u64, token: u64) -> Record {
+        record(Did::Put { key: 0, value }, invoked, replied, Saw::Done { token, index: token })
+    }
+
+    fn get(invoked: u64, replied: u64, version: u64, value: u64) -> Record {
+        record(Did::Get { key: 0 }, invoked, replied, Saw::Line { version, value })
+    }
+
+    fn missing(invoked: u64, replied: u64) -> Record {
+        record(Did::Get { key: 0 }, invoked, replied, Saw::Refused(Code::KeyUnknown))
+    }
+
+    #[test]
+    fn a_stale_read_is_caught() {
+        let fine = [put(1, 0, 10, 5), put(2, 20, 30, 6), get(25, 28, 5, 1), get(40, 50, 6, 2)];
+        assert_eq!(lines(&fine), Ok(()));
+        let stale = [put(1, 0, 10, 5), put(2, 20, 30, 6), get(40, 50, 5, 1)];
+        assert!(lines(&stale).unwrap_err().starts_with("line 0: no order explains"));
+    }
+
+    #[test]
+    fn a_line_lost_is_caught_and_one_deleted_is_not() {
+        assert!(lines(&[put(1, 0, 10, 5), missing(40, 50)]).is_err());
+        let delete = |saw| record(Did::Delete { key: 0 }, 20, 30, saw);
+        let done = delete(Saw::Done { token: 5, index: 9 });
+        assert_eq!(lines(&[put(1, 0, 10, 5), done, missing(40, 50)]), Ok(()));
+        assert_eq!(lines(&[put(1, 0, 10, 5), delete(Saw::Unknown), missing(40, 50)]), Ok(()));
+    }
+
+    #[test]
+    fn a_write_that_nobody_confirmed_takes_effect_once_or_never() {
+        let unknown = record(Did::Put { key: 0, value: 2 }, 0, 5, Saw::Unknown);
+        let seen = [put(1, 0, 10, 5), unknown.clone(), get(20, 30, 6, 2), get(40, 50, 6, 2)];
+        assert_eq!(lines(&seen), Ok(()));
+        assert_eq!(lines(&[put(1, 0, 10, 5), unknown.clone(), get(20, 30, 5, 1)]), Ok(()));
+        let back = [put(1, 0, 10, 5), unknown, get(20, 30, 6, 2), get(40, 50, 5, 1)];
+        assert!(lines(&back).is_err());
+    }
+
+    #[test]
+    fn a_version_that_changes_or_falls_is_caught() {
+        assert!(lines(&[put(1, 0, 10, 5), get(20, 30, 6, 1)]).is_err());
+        assert!(lines(&[put(1, 0, 10, 5), put(2, 20, 30, 4)]).is_err());
+    }
+
+    fn acquire(invoked: u64, replied: u64, exclusive: bool, token: u64) -> Record {
+        let did = Did::Acquire { lock: 0, exclusive };
+        record(did, invoked, replied, Saw::Done { token, index: token })
+    }
+
+    fn release(invoked: u64, replied: u64, fence: u64) -> Record {
+        record(Did::Release { lock: 0, fence }, invoked, replied, Saw::Done { token: 0, index: 9 })
+    }
+
+    #[test]
+    fn a_lock_granted_twice_is_caught_and_a_shared_one_is_not() {
+        let twice = |exclusive| {
+            let (a, b) = (acquire(0, 1, exclusive, 5), acquire(2, 3, exclusive, 6));
+            [a, b, release(10, 11, 5), release(12, 13, 6)]
+        };
+        assert_eq!(locks(&twice(false)), Ok(()));
+        assert!(locks(&twice(true)).is_err());
+        // The first may have ended with its session.
+        assert_eq!(locks(&twice(true)[..2]), Ok(()));
+    }
+
+    #[test]
+    fn a_fence_used_again_is_caught() {
+        let again = |token| [acquire(0, 1, true, 5), release(2, 3, 5), acquire(4, 5, true, token)];
+        assert_eq!(locks(&again(6)), Ok(()));
+        assert!(locks(&again(4)).is_err());
+    }
+}
