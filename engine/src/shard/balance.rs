@@ -10,7 +10,8 @@
 //! - *A while* is [`Balance::new`]'s `after`, and a little more for each further group, so that the groups of
 //!   a node that came back are not handed over all at once: while one is, its proposals are refused
 //!   as `Busy`, for a round trip.
-//! - *Kept up*: it is heard, replicates, and lags by at most [`LAG_BYTES_MAX`].
+//! - *Kept up*: it is heard, replicates, and lags by at most [`LAG_BYTES_MAX`]; a lapse of [`LAPSE`] is
+//!   forgiven. A message that is overtaken by another is a lapse: what it says is asked again.
 //! - Each time that this replica hands over the same group it waits twice as long as before, up to
 //!   eight times: a node that comes and goes does not take the group along each time.
 //!
@@ -26,6 +27,8 @@ use crate::time::{Duration, Time};
 pub const BALANCE_AFTER: Duration = Duration::from_secs(5);
 /// What a follower may lack for leadership to be handed over to it, in bytes of entries.
 const LAG_BYTES_MAX: u64 = 1 << 20;
+/// Who could not lead for so long has not kept up.
+const LAPSE: Duration = Duration::from_millis(500);
 /// How much longer each further group waits.
 const STAGGER: Duration = Duration::from_millis(50);
 /// So many groups wait differently long.
@@ -42,8 +45,8 @@ pub struct Balance {
     after: Duration,
     /// How often this replica handed over.
     handed_over: u32,
-    /// Since when the preferred replica has kept up.
-    kept_up_since: Option<Time>,
+    /// Since when the preferred replica has kept up, and when it last could lead.
+    kept_up: Option<(Time, Time)>,
     /// What is durable here, and since when no more is.
     durable: (Index, Time),
 }
@@ -55,7 +58,7 @@ impl Balance {
             preferred,
             after: after + STAGGER * (group % STAGGERED),
             handed_over: 0,
-            kept_up_since: None,
+            kept_up: None,
             durable: (Index::ZERO, Time::ZERO),
         }
     }
@@ -67,7 +70,7 @@ impl Balance {
 
     /// This replica leads no more, or not yet.
     pub fn clear(&mut self) {
-        self.kept_up_since = None;
+        self.kept_up = None;
         self.durable = (Index::ZERO, Time::ZERO);
     }
 
@@ -87,10 +90,11 @@ impl Balance {
             return None;
         }
         if !raft.successors(now, LAG_BYTES_MAX).any(|it| it.node == self.preferred) {
-            self.kept_up_since = None;
+            self.kept_up = self.kept_up.filter(|(_, able)| now.since(*able) < LAPSE);
             return None;
         }
-        let since = *self.kept_up_since.get_or_insert(now);
+        let since = self.kept_up.map_or(now, |(since, _)| since);
+        self.kept_up = Some((since, now));
         let wait = self.after * (1 << self.handed_over.min(DOUBLINGS_MAX));
         (now >= since + wait).then_some(self.preferred)
     }

@@ -127,6 +127,7 @@ impl World {
         let lives = lives.filter(|(other, _)| *other == id).map(|(_, s)| s.raft().incarnation());
         let lives: Vec<Incarnation> = lives.collect();
         self.dead.extend(lives);
+        self.watch.on_disk_lost(id);
         self.crash(id);
         let (seed, segment_bytes) = (self.movers.u64(..), self.temper.segment_bytes);
         let node = &mut self.nodes[id as usize];

@@ -48,6 +48,8 @@ impl Seen {
 #[derive(Default)]
 pub(super) struct Watch {
     seen: BTreeMap<(u32, GroupId), Seen>,
+    /// What was seen of replicas whose disks were lost. What they answered before still counts.
+    lost: Vec<((u32, GroupId), Seen)>,
     /// By group and term.
     leaders: BTreeMap<(GroupId, u64), u32>,
     /// Who got a replica's vote, by group, term and life.
@@ -138,6 +140,12 @@ impl Watch {
         of_node.for_each(|(_, seen)| seen.lease = None);
     }
 
+    /// A node's disk is lost, with all that it promised by it.
+    pub(super) fn on_disk_lost(&mut self, node: u32) {
+        let of_node = self.seen.iter().filter(|((n, _), _)| *n == node);
+        self.lost.extend(of_node.map(|(at, seen)| (*at, *seen)));
+    }
+
     fn on_elected(&self, time: Time, at: GroupId, node: u32) -> Result<(), String> {
         let others = self.seen.iter().filter(|((n, group), _)| *n != node && *group == at);
         for ((other, _), seen) in others {
@@ -174,11 +182,12 @@ impl Watch {
             return Err(format!("group {at}: {} of an older term was counted", now.commit));
         }
         let held_by = |members: &Configuration| {
-            let holds = |((n, group), seen): &(&(u32, GroupId), &Seen)| {
+            let holds = |((n, group), seen): &((u32, GroupId), Seen)| {
                 let counts = members.is_voter(NodeId(*n + 1), seen.life);
                 *group == at && counts && seen.durable >= now.commit
             };
-            self.seen.iter().filter(holds).count()
+            let seen = self.seen.iter().map(|(at, seen)| (*at, *seen));
+            seen.chain(self.lost.iter().copied()).filter(holds).count()
         };
         // It may have been counted before a change behind it was appended, in the same turn.
         let (newest, then) = (shard.raft().configuration(), log.configuration_at(now.commit));
