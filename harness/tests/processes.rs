@@ -14,6 +14,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Leaders move after five quiet seconds; other tests on the same few CPUs may keep them from being quiet.
+const BALANCED_WITHIN: Duration = Duration::from_secs(120);
+
 fn start(test: &str, cores: u32) -> Cluster {
     let config = ClusterConfig { cores, shards: Some(4), ..three_nodes(test) };
     Cluster::start(config).expect("three nodes start")
@@ -91,7 +94,7 @@ fn wait_balanced(cluster: &Cluster) -> Duration {
         if at_home.len() == 3 * 5 && at_home.iter().all(|home| *home) {
             return since.elapsed();
         }
-        assert!(since.elapsed() < Duration::from_secs(40), "{at_home:?}");
+        assert!(since.elapsed() < BALANCED_WITHIN, "{at_home:?} {statuses:#?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
