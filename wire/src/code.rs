@@ -64,7 +64,7 @@ codes! {
     /// The sequence is below what the client said was answered.
     14 SequenceStale "sequence-stale" "the call was already answered and its reply forgotten. Use a new sequence",
     /// The node is not part of a cluster yet.
-    15 NotReady "not-ready" "the node is waiting for the other founders. Start them",
+    15 NotReady "not-ready" "the node belongs to no cluster yet. Start the other founders, or add it to the cluster",
     /// The lock is held by somebody else (a try).
     20 LockHeld "lock-held" "somebody else holds the lock. Wait for it with a wait time, or try later",
     /// The wait ran out.
@@ -93,4 +93,14 @@ codes! {
     50 StateFull "state-full" "the shard's state is at its limit. Remove something, or raise the limit",
     /// The node has stopped acknowledging.
     51 Stopping "stopping" "the node is stopping. Send the request to another node",
+    /// The id is taken by another data directory.
+    60 NodeKnown "node-known" "the cluster has a node of this id with another data directory. Give the new node another id, or say that it replaces the old one",
+    /// No such node, or not there.
+    61 NodeUnknown "node-unknown" "there is no such node here: not in the cluster, or not among those who keep the group",
+    /// Nobody would be left.
+    62 LastNode "last-node" "no node would be left. Add another one first",
+    /// The node is not drained.
+    63 NodeInUse "node-in-use" "the node may still keep replicas. Drain it, and wait until they have moved",
+    /// No more nodes fit.
+    64 NodesFull "nodes-full" "the cluster has as many nodes as it may have",
 }

@@ -489,3 +489,48 @@ message! {
         key: [&'a [u8]],
     }
 }
+
+// ---- Nodes ----
+
+message! {
+    /// A node joins the cluster, or comes back with another data directory. Goes to the leader of the
+    /// cluster's own group, whatever the header's shard; asked again it changes nothing. Answered with [`Done`].
+    0x50 NodeAdd<'a> {
+        /// The incarnation of its data directory.
+        incarnation: [[u8; 16]],
+        /// Its id.
+        node: [u32],
+        /// How many engines it has: as many as every node of the cluster.
+        engines: [u32],
+        /// 0 = a node of this id must be new, 1 = it may take the place of one whose data directory is lost.
+        replaces: [u8],
+        /// Where it is reached: UTF-8 "host:port".
+        address: [&'a [u8]],
+    }
+}
+message! {
+    /// A node is to keep nothing any more: its replicas move to others, as far as there are any. Sent like
+    /// [`NodeAdd`]. Answered with [`Done`] at once; who keeps what stands in each node's status.
+    0x51 NodeDrain {
+        /// Its id.
+        node: [u32],
+    }
+}
+message! {
+    /// A node that was drained belongs to the cluster no more, and nobody speaks with it. Sent like [`NodeAdd`].
+    /// Answered with [`Done`].
+    0x52 NodeForget {
+        /// Its id.
+        node: [u32],
+    }
+}
+message! {
+    /// The leader of a group hands leadership over. Answered with [`Done`] once that is under way. Leadership goes
+    /// back to where the placement prefers it, in time.
+    0x53 LeaderMove {
+        /// The group: 0 is the cluster's own, shard `s` is group `s + 1`.
+        group: [u32],
+        /// The replica that is to lead.
+        node: [u32],
+    }
+}

@@ -40,6 +40,21 @@ message! {
     }
 }
 message! {
+    /// The nodes of the cluster as the sender knows them: to a node that was just born, and whenever they change.
+    0x102 Nodes<'a> {
+        /// The meta group's state, as its snapshot has it: newer ones replace older ones.
+        nodes: [&'a [u8]],
+    }
+}
+message! {
+    /// Which groups the sender's engine leads, when that changes and once in a while: a node that keeps no replica of
+    /// a group learns from it where to send clients.
+    0x103 Leads<'a> {
+        /// For each group: u32 group, u64 term, u8 count, count x u32 node id of its members.
+        rows: [&'a [u8]],
+    }
+}
+message! {
     /// Asks for a vote, or (pre-vote) whether one would be given.
     0x110 Vote {
         /// The term that is campaigned for.
@@ -143,5 +158,40 @@ message! {
     0x116 TimeoutNow {
         /// The leader's term.
         term: [u64],
+    }
+}
+message! {
+    /// The leader asks the node to keep an empty replica of the group: it is about to be added as a learner.
+    0x120 Join {
+        /// The leader's term.
+        term: [u64],
+        /// The replica's life.
+        incarnation: [[u8; 16]],
+    }
+}
+message! {
+    /// The node keeps no replica of the group. Answers [`Append`], [`Snapshot`] and [`Vote`].
+    0x121 Absent {
+        /// The `sent_at` of what is answered; 0 = it had none.
+        sent_at: [u64],
+    }
+}
+message! {
+    /// A replica that hears no leader asks every node whether it still belongs to its group.
+    0x122 Stray {
+        /// The replica's term.
+        term: [u64],
+        /// The replica's life.
+        incarnation: [[u8; 16]],
+    }
+}
+message! {
+    /// The leader answers [`Stray`]: by what is committed the replica does not belong to the group. It ends, unless it
+    /// knows of a higher term.
+    0x123 Leave {
+        /// The leader's term.
+        term: [u64],
+        /// The replica's life.
+        incarnation: [[u8; 16]],
     }
 }

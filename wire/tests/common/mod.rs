@@ -130,6 +130,7 @@ pub fn client_examples() -> Vec<Example> {
     let mut all = connection_examples();
     all.extend(lock_and_queue_examples());
     all.extend(cache_examples());
+    all.extend(node_examples());
     all
 }
 
@@ -219,6 +220,15 @@ fn cache_examples() -> Vec<Example> {
     .collect()
 }
 
+fn node_examples() -> Vec<Example> {
+    examples! {
+        NodeAdd { incarnation: id(0x80), node: 4, engines: 2, replaces: 0, address: b"10.0.0.4:7400" }
+        NodeDrain { node: 4 }
+        NodeForget { node: 4 }
+        LeaderMove { group: 3, node: 2 }
+    }
+}
+
 /// The message of that name; its own is taken by the fields' values here.
 use wire::message::Value as Value_;
 
@@ -229,6 +239,8 @@ pub fn peer_examples() -> Vec<Example> {
             cluster: id(0x10), incarnation: id(0x80), node: 2, engine: 3, engines: 4, version: 1,
         }
         Birth { cluster: id(0x10), shards: 12, cache_bytes_max: 64 << 20, founders: &[1; 20] }
+        Nodes { nodes: b"TCMM" }
+        Leads { rows: b"\x03\0\0\0\x05\0\0\0\0\0\0\0\x01\x02\0\0\0" }
         Vote {
             term: 5, last_index: 100, last_term: 4, incarnation: id(0x80), pre: 1, transfer: 0,
         }
@@ -251,6 +263,10 @@ pub fn peer_examples() -> Vec<Example> {
         }
         SnapshotReply { term: 5, index: 90, received: 7, sent_at: 323_456_789 }
         TimeoutNow { term: 5 }
+        Join { term: 5, incarnation: id(0x90) }
+        Absent { sent_at: 123_456_789 }
+        Stray { term: 5, incarnation: id(0x90) }
+        Leave { term: 6, incarnation: id(0x90) }
     }
 }
 
