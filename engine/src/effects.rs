@@ -29,6 +29,9 @@ pub struct Effects {
     pub saves: Vec<SnapshotPart>,
     /// Snapshots that nobody needs any more.
     pub drops: Vec<(GroupId, Index)>,
+    /// The cluster's nodes have changed: tell the other engines of this node (`Input::Nodes`), keep it in the
+    /// manifest, and speak with those nodes from now on.
+    pub nodes: Option<Vec<u8>>,
     /// Things worth telling people, and the other engines of this node.
     pub notes: Vec<Note>,
     /// Clients want the node's state: gather it, then `Input::Report`. Asked for once at a time.

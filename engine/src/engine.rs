@@ -2,15 +2,17 @@
 //! drive.
 
 mod clients;
+mod nodes;
 mod replicas;
 #[cfg(test)]
 mod tests;
 
 use crate::effects::{Effects, Note};
-use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position};
+use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::journal::{Journal, Pin};
+use crate::machine::meta::Meta;
 use crate::machine::{Slice, Wake};
-use crate::open;
+use crate::open::{self, Places};
 use crate::raft::{Change, Message, Output};
 use crate::shard::calls::Caller;
 use crate::shard::conns::Conns;
@@ -19,14 +21,14 @@ use crate::shard::placement::{Replicas, place};
 use crate::shard::{Shard, Step, codec};
 use crate::status::EngineStatus;
 use crate::time::{Duration, Time};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use replicas::Ending;
 use wire::Header;
+use wire::peer::{Join, Vote};
 
 /// How long nothing is written before the last unit is vouched for.
 const MARK_AFTER: Duration = Duration::from_millis(200);
-/// The placement epoch of a cluster whose members never change.
-const PLACEMENT_EPOCH: u64 = 1;
 /// Snapshots of one engine that are on their way to the disk at once.
 const SNAPSHOTS_MAX: usize = 4;
 
@@ -47,7 +49,10 @@ pub struct Config {
     pub replication: usize,
     /// The cluster's founders.
     pub members: Vec<Member>,
-    /// This node's data directory.
+    /// The cluster's nodes as this data directory remembers them: a snapshot of the meta group's state. Empty:
+    /// the founders.
+    pub nodes: Vec<u8>,
+    /// This node's data directory; [`Incarnation::NOBODY`] for an engine that was damaged and begun anew.
     pub incarnation: Incarnation,
     /// The seed of everything that is drawn by chance here. Another one at each start.
     pub seed: u64,
@@ -91,10 +96,21 @@ pub enum Reads {
 
 impl Config {
     /// This data directory's incarnation, if it is a founder's: one of [`Config::members`]. A node that came
-    /// later founded no group, nor did one whose directory was lost.
+    /// later founded no group, nor did one whose directory was lost, nor an engine that was begun anew.
     pub fn founder(&self) -> Option<Incarnation> {
-        let own = self.members.iter().find(|m| m.node == self.node);
-        own.map(|m| m.incarnation).filter(|founded| *founded == self.incarnation)
+        self.founding_life().filter(|founded| *founded == self.incarnation)
+    }
+
+    /// The life of the replicas that this node founded, if it is a founder: also while they are here no more.
+    pub fn founding_life(&self) -> Option<Incarnation> {
+        self.members.iter().find(|m| m.node == self.node).map(|m| m.incarnation)
+    }
+
+    /// The cluster's nodes as this data directory remembers them; the founders if it remembers none.
+    pub fn known_nodes(&self) -> Meta {
+        let remembered = Meta::restore(&self.nodes).ok();
+        let nodes = remembered.filter(|nodes| nodes.keepers().next().is_some());
+        nodes.unwrap_or_else(|| Meta::founded(self.cluster, self.shards, open::founders(self)))
     }
 }
 
@@ -181,6 +197,11 @@ pub enum Input<'a> {
         /// Who leads it.
         leader: Option<NodeId>,
     },
+    /// Another engine of this node learned who the cluster's nodes are: its `Effects::nodes`.
+    Nodes {
+        /// A snapshot of the meta group's state.
+        nodes: &'a [u8],
+    },
     /// Who belongs to a group that this node leads is to change by one replica. The answer is
     /// [`Note::ChangeAnswered`]; it may be asked again.
     Change {
@@ -222,9 +243,7 @@ pub struct Disk<'a> {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum OpenError {
     /// The journal is damaged outside its last sync unit.
-    #[error(
-        "E101 the journal is damaged in slot {slot} at byte {offset}: {what}. Move this node's data directory away and replace the node"
-    )]
+    #[error("E101 the journal is damaged in slot {slot} at byte {offset}: {what}")]
     Damaged {
         /// The segment's slot.
         slot: u32,
@@ -234,9 +253,7 @@ pub enum OpenError {
         what: &'static str,
     },
     /// A snapshot that the journal names is missing or damaged.
-    #[error(
-        "E102 the snapshot of group {group} at index {index} is missing or damaged. Move this node's data directory away and replace the node"
-    )]
+    #[error("E102 the snapshot of group {group} at index {index} is missing or damaged")]
     Snapshot {
         /// The group.
         group: GroupId,
@@ -244,9 +261,7 @@ pub enum OpenError {
         index: Index,
     },
     /// The journal is whole, but what it says can't be.
-    #[error(
-        "E104 the journal contradicts itself in group {group}: {error}. Move this node's data directory away and replace the node"
-    )]
+    #[error("E104 the journal contradicts itself in group {group}: {error}")]
     Contradiction {
         /// The group.
         group: GroupId,
@@ -272,10 +287,16 @@ pub struct Engine {
     shards: Vec<Shard>,
     /// Where a group stands in `shards`, by group id.
     at: Vec<Option<usize>>,
-    /// Who leads each group, as far as this node knows, by group id.
-    leaders: Vec<Option<NodeId>>,
-    /// Where the groups' replicas are, by group id.
+    /// Who leads and who keeps each group, as far as this node knows, by group id.
+    known: Vec<Known>,
+    /// The cluster's nodes.
+    nodes: Meta,
+    /// Where the groups' replicas are to be, by group id.
     placement: Vec<Replicas>,
+    /// The nodes to whose twin engine a link stands.
+    linked: BTreeSet<NodeId>,
+    /// When it is told next which groups are led here.
+    leads_at: Time,
     conns: Conns,
     /// Who waits for the node's state.
     askers: Vec<Caller>,
@@ -291,10 +312,31 @@ pub struct Engine {
     scratch: Vec<u8>,
     /// Bytes of entries that were proposed in this turn.
     proposed: usize,
+    /// Whether a learner may be added in this turn: one at a time catches up.
+    may_add: bool,
     /// Replicas that are to end, or have.
     endings: Vec<Ending>,
     /// The shard that did the last slice.
     worked: usize,
+}
+
+/// What is known of a group.
+#[derive(Clone, Debug)]
+struct Known {
+    leader: Option<NodeId>,
+    /// The term of that leader, where only it says so.
+    term: Term,
+    /// Who keeps it, by a leader's word; empty: nobody said.
+    members: Vec<NodeId>,
+}
+
+impl Known {
+    const NOTHING: Known = Known { leader: None, term: Term::ZERO, members: Vec::new() };
+}
+
+/// Where the groups are to be when these nodes keep them.
+fn placements(config: &Config, nodes: impl Iterator<Item = NodeId>) -> Vec<Replicas> {
+    place(config.shards + 1, &nodes.collect::<Vec<NodeId>>(), config.replication)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -317,6 +359,8 @@ macro_rules! step {
             wakes: &mut $engine.wakes,
             scratch: &mut $engine.scratch,
             proposed: &mut $engine.proposed,
+            linked: &$engine.linked,
+            may_add: &mut $engine.may_add,
         }
     };
 }
@@ -333,9 +377,11 @@ impl Engine {
         disk: Disk<'_>,
         effects: &mut Effects,
     ) -> Result<Engine, OpenError> {
-        let nodes: Vec<NodeId> = config.members.iter().map(|m| m.node).collect();
-        let placement = place(config.shards + 1, &nodes, config.replication);
-        let opened = open::open(&config, &placement, now, disk)?;
+        let nodes = config.known_nodes();
+        let founding = placements(&config, config.members.iter().map(|m| m.node));
+        let placement = placements(&config, nodes.keepers());
+        let places = Places { founding: &founding, wanted: &placement };
+        let opened = open::open(&config, &places, now, disk)?;
         let groups = config.shards as usize + 1;
         let mut at = alloc::vec![None; groups];
         for (place, shard) in opened.shards.iter().enumerate() {
@@ -346,8 +392,11 @@ impl Engine {
             journal: opened.journal,
             shards: opened.shards,
             at,
-            leaders: alloc::vec![None; groups],
+            known: alloc::vec![Known::NOTHING; groups],
+            nodes,
             placement,
+            linked: BTreeSet::new(),
+            leads_at: Time::MAX,
             conns: Conns::default(),
             askers: Vec::new(),
             held: Held::default(),
@@ -359,6 +408,7 @@ impl Engine {
             wakes: Vec::new(),
             scratch: Vec::new(),
             proposed: 0,
+            may_add: false,
             endings: Vec::new(),
             worked: 0,
         };
@@ -382,10 +432,12 @@ impl Engine {
                 self.on_peer(now, peer, &header, body, effects);
             }
             Input::PeerUp { peer } => {
+                self.greet(now, peer, effects);
                 let step = step!(self, now, effects);
                 self.shards.iter_mut().for_each(|shard| shard.on_peer_up(step, peer));
             }
             Input::PeerDown { peer } => {
+                self.part(peer);
                 let step = step!(self, now, effects);
                 self.shards.iter_mut().for_each(|shard| shard.on_peer_down(step, peer));
             }
@@ -398,11 +450,12 @@ impl Engine {
             }
             Input::LeaderHint { group, leader } => {
                 if self.place_of(group).is_none()
-                    && let Some(known) = self.leaders.get_mut(group.0 as usize)
+                    && let Some(known) = self.known.get_mut(group.0 as usize)
                 {
-                    *known = leader;
+                    known.leader = leader;
                 }
             }
+            Input::Nodes { nodes } => self.on_nodes(nodes, effects),
             Input::Change { group, change } => self.on_change(now, group, change, effects),
             Input::MakeReplica { group, incarnation } => {
                 self.on_make(now, group, incarnation, effects);
@@ -421,16 +474,24 @@ impl Engine {
     /// peer, and at most one write.
     pub fn end_turn(&mut self, now: Time, effects: &mut Effects) {
         let mut wake_at = Time::MAX;
+        self.may_add = !self.shards.iter().any(|shard| shard.teaches(now));
         for at in 0..self.shards.len() {
             let shard = &mut self.shards[at];
             shard.end_turn(step!(self, now, effects));
             let shard = &self.shards[at];
             wake_at = wake_at.min(shard.wake_at());
-            self.leaders[shard.group().0 as usize] = shard.raft().leader();
+            let known = &mut self.known[shard.group().0 as usize];
+            let leader = shard.raft().leader();
+            if known.leader != leader && shard.raft().is_leader() {
+                self.leads_at = now;
+            }
+            (known.leader, known.term) = (leader, shard.raft().term());
             self.journal.on_commit(shard.group(), shard.raft().commit());
         }
         self.proposed = 0;
-        self.wake_at = wake_at;
+        self.learn_nodes(effects);
+        self.tell_leads(now, effects);
+        self.wake_at = wake_at.min(self.leads_at);
         self.end_replicas(now, effects);
         self.reclaim(now, effects);
         if effects.write.is_none() {
@@ -474,6 +535,11 @@ impl Engine {
         &self.shards
     }
 
+    /// The cluster's nodes, as far as this engine knows them.
+    pub fn nodes(&self) -> &Meta {
+        &self.nodes
+    }
+
     /// The engine's state, for people.
     pub fn status(&self, now: Time) -> EngineStatus {
         EngineStatus {
@@ -494,7 +560,14 @@ impl Engine {
         body: &[u8],
         effects: &mut Effects,
     ) {
-        let Some(at) = self.place_of(GroupId(header.shard)) else { return };
+        if header.kind.0 >= Join::KIND.0 || header.kind.0 < Vote::KIND.0 {
+            // One that can't be read is as good as lost.
+            let _ = self.on_word(now, peer, header, body, effects);
+            return;
+        }
+        let Some(at) = self.place_of(GroupId(header.shard)) else {
+            return self.answer_absent(peer, header, body, effects);
+        };
         // A message that can't be read, or whose entries the journal has no room for, is as good as
         // lost: consensus sends it again. A heartbeat is heard all the same, or a full journal would look
         // like a dead leader.

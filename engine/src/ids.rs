@@ -73,6 +73,11 @@ impl Position {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub [u8; 16]);
 
+impl Incarnation {
+    /// No directory's, and no replica's life.
+    pub const NOBODY: Incarnation = Incarnation([0; 16]);
+}
+
 /// A cluster's id: random, made at its birth; all zero before.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub [u8; 16]);

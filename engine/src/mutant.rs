@@ -41,6 +41,8 @@ mutants! {
     CutKeepsMembers "A cut leaves the members as the cut entry had them.",
     RestartForgetsMembers "A restart goes back to the members that founded the group.",
     InstallKeepsMembers "An installed snapshot leaves the members as they were.",
+    LeaveBeforeCommit "A replica is told to leave before its removal is committed.",
+    LivesAreReused "A replica that is added again has the life of the one before.",
     AnyIncarnationVotes "A vote counts whatever life of the voter gives it.",
     CutComesBack "Recovery does not replay cuts.",
     CheckpointForgetsVotes "A segment's checkpoint holds no votes.",

@@ -4,9 +4,10 @@ use crate::engine::{Config, Disk, OpenError};
 use crate::entry::kind;
 use crate::ids::{GroupId, Incarnation, Index, Term};
 use crate::journal::{self, Journal, Record, Replay};
-use crate::machine;
+use crate::machine::{self, meta};
 use crate::raft::{self, Configuration, Preference, Raft, RestoreError, Restored};
 use crate::shard::balance::Balance;
+use crate::shard::moves::Moves;
 use crate::shard::placement::Replicas;
 use crate::shard::state::State;
 use crate::shard::{Shard, snapshots};
@@ -20,6 +21,14 @@ use wire::topology::engine_of_group;
 pub(crate) struct Opened {
     pub journal: Journal,
     pub shards: Vec<Shard>,
+}
+
+/// Where groups are.
+pub(crate) struct Places<'a> {
+    /// Where the founders put them, by group id.
+    pub founding: &'a [Replicas],
+    /// Where they are to be now.
+    pub wanted: &'a [Replicas],
 }
 
 /// What the journal holds of a replica.
@@ -38,7 +47,7 @@ impl Kept {
 /// Replays the journal, loads the snapshots that it names, and makes the shards.
 pub(crate) fn open(
     config: &Config,
-    placement: &[Replicas],
+    places: &Places<'_>,
     now: Time,
     disk: Disk<'_>,
 ) -> Result<Opened, OpenError> {
@@ -65,7 +74,7 @@ pub(crate) fn open(
     if journal.is_fresh()
         && let Some(incarnation) = config.founder()
     {
-        let here = |group: &GroupId| placement[group.0 as usize].nodes.contains(&config.node);
+        let here = |group: &GroupId| places.founding[group.0 as usize].nodes.contains(&config.node);
         for group in groups.into_iter().filter(here) {
             journal.append(Record::Replica { group, replica: Some(incarnation) });
             kept.insert(group, Kept::new(incarnation));
@@ -73,7 +82,7 @@ pub(crate) fn open(
     }
     let mut shards = Vec::with_capacity(kept.len());
     for (group, kept) in kept {
-        shards.push(shard(config, placement, &journal, group, kept, now, disk.snapshot)?);
+        shards.push(shard(config, places, &journal, group, kept, now, disk.snapshot)?);
     }
     Ok(Opened { journal, shards })
 }
@@ -116,7 +125,7 @@ fn take(
 /// A replica that goes on from what was kept.
 fn shard(
     config: &Config,
-    placement: &[Replicas],
+    places: &Places<'_>,
     journal: &Journal,
     group: GroupId,
     kept: Kept,
@@ -137,16 +146,18 @@ fn shard(
         restored.on_configuration(configuration);
         state = read;
     }
-    let raft = raft_config(config, placement, journal, group, incarnation);
+    let at = group.0 as usize;
+    let founds = Some(&places.founding[at]).filter(|_| config.founding_life() == Some(incarnation));
+    let raft = raft_config(config, founds, journal, group, incarnation);
     let raft = Raft::new(raft, restored, now);
-    let balance = balance(config, placement, group);
-    Ok(Shard::new(config.node, raft, balance, state, machine, (index, term), now))
+    let aim = aim(config, &places.wanted[at], group);
+    Ok(Shard::new(config.node, raft, aim, state, machine, (index, term), now))
 }
 
 /// An empty replica that joins its group.
 pub(crate) fn joining(
     config: &Config,
-    placement: &[Replicas],
+    wanted: &Replicas,
     journal: &Journal,
     group: GroupId,
     incarnation: Incarnation,
@@ -154,14 +165,15 @@ pub(crate) fn joining(
 ) -> Shard {
     let machine = machine_config(config);
     let state = State::new(group, &machine, founding(config));
-    let raft = raft_config(config, placement, journal, group, incarnation);
+    let raft = raft_config(config, None, journal, group, incarnation);
     let raft = Raft::new(raft, Restored::default(), now);
-    let (balance, nothing) = (balance(config, placement, group), (Index::ZERO, Term::ZERO));
-    Shard::new(config.node, raft, balance, state, machine, nothing, now)
+    let (aim, nothing) = (aim(config, wanted, group), (Index::ZERO, Term::ZERO));
+    Shard::new(config.node, raft, aim, state, machine, nothing, now)
 }
 
-fn balance(config: &Config, placement: &[Replicas], group: GroupId) -> Balance {
-    Balance::new(group.0, placement[group.0 as usize].preferred, config.balance_after)
+fn aim(config: &Config, wanted: &Replicas, group: GroupId) -> (Balance, Moves) {
+    let balance = Balance::new(group.0, wanted.preferred, config.balance_after);
+    (balance, Moves::new(wanted.nodes.clone()))
 }
 
 fn machine_config(config: &Config) -> machine::Config {
@@ -173,20 +185,16 @@ fn machine_config(config: &Config) -> machine::Config {
 
 fn raft_config(
     config: &Config,
-    placement: &[Replicas],
+    founds: Option<&Replicas>,
     journal: &Journal,
     group: GroupId,
     incarnation: Incarnation,
 ) -> raft::Config {
-    let replicas = &placement[group.0 as usize];
-    let voters = config.members.iter().filter(|m| replicas.nodes.contains(&m.node));
-    let founds = config.founder() == Some(incarnation);
-    let preferred = founds && replicas.preferred == config.node;
-    let founders = if founds {
+    let preferred = founds.is_some_and(|replicas| replicas.preferred == config.node);
+    let founders = founds.map_or(Configuration::UNKNOWN, |replicas| {
+        let voters = config.members.iter().filter(|m| replicas.nodes.contains(&m.node));
         Configuration::of_voters(voters.map(|m| (m.node, m.incarnation)))
-    } else {
-        Configuration::UNKNOWN
-    };
+    });
     raft::Config {
         group,
         node: config.node,
@@ -203,20 +211,28 @@ fn raft_config(
     }
 }
 
-/// What the meta group's first leader writes down: the cluster's birth and its nodes.
+/// What the meta group's first leader writes down: the cluster's nodes, and its birth. In this order: a state
+/// that is born is whole.
 fn founding(config: &Config) -> Vec<(Kind, Vec<u8>)> {
-    let mut birth = config.cluster.0.to_vec();
-    birth.extend_from_slice(&config.shards.to_le_bytes());
     let mut entries = Vec::new();
-    for member in &config.members {
-        let length = u16::try_from(member.address.len()).expect("an address is short");
-        let mut node = member.node.0.to_le_bytes().to_vec();
-        node.extend_from_slice(&member.incarnation.0);
-        node.extend_from_slice(&config.engines.to_le_bytes());
-        node.extend_from_slice(&length.to_le_bytes());
-        node.extend_from_slice(member.address.as_bytes());
-        entries.push((kind::META_NODE, node));
+    for node in founders(config) {
+        let mut row = Vec::new();
+        meta::write_node(&node, &mut row);
+        entries.push((kind::META_NODE, row));
     }
+    let mut birth = Vec::new();
+    meta::write_birth(config.cluster, config.shards, &mut birth);
     entries.push((kind::META_BIRTH, birth));
     entries
+}
+
+/// The founders, as the meta group has them.
+pub(crate) fn founders(config: &Config) -> impl Iterator<Item = meta::Node> {
+    config.members.iter().map(|member| meta::Node {
+        node: member.node,
+        incarnation: member.incarnation,
+        engines: config.engines,
+        standing: meta::Standing::In,
+        address: member.address.clone(),
+    })
 }

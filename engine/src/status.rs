@@ -43,6 +43,10 @@ pub struct GroupStatus {
     pub durable: Index,
     /// Who belongs to the group, as far as this replica knows.
     pub members: Vec<Member>,
+    /// Whether the newest of [`GroupStatus::members`] is not committed yet.
+    pub changing: bool,
+    /// The nodes that are to keep the group.
+    pub wanted: Vec<NodeId>,
     /// The other replicas, as the leader sees them; empty elsewhere.
     pub peers: Vec<PeerStatus>,
     /// What the machine holds.

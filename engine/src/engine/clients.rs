@@ -1,8 +1,8 @@
 //! What clients ask of an engine: where a frame goes, and what is answered on the spot.
 
-use super::{Engine, PLACEMENT_EPOCH, step};
+use super::{Engine, step};
 use crate::effects::{Effects, ReportWanted};
-use crate::ids::{ConnId, GroupId, SessionId};
+use crate::ids::{ConnId, GroupId, NodeId, SessionId};
 use crate::limits::{CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::machine::{Access, Machine};
 use crate::shard::calls::{CallId, Caller};
@@ -11,9 +11,10 @@ use crate::shard::{Request, Step};
 use crate::time::{Time, millis};
 use alloc::vec::Vec;
 use wire::limits::FRAME_BYTES_MAX;
-use wire::message::{Heartbeat, Status, StatusReply, Topology, TopologyReply, Welcome};
+use wire::message::{Heartbeat, LeaderMove, NodeAdd, NodeDrain, NodeForget};
+use wire::message::{Status, StatusReply, Topology, TopologyReply, Welcome};
 use wire::topology::{self, engine_of_group};
-use wire::{Code, HEADER_BYTES, Header};
+use wire::{Code, HEADER_BYTES, Header, Kind};
 
 impl Engine {
     pub(super) fn on_opened(&mut self, conn: ConnId, request: u64, effects: &mut Effects) {
@@ -24,7 +25,7 @@ impl Engine {
             engine: self.config.engine,
             engines: self.config.engines,
             shards: self.config.shards,
-            epoch: PLACEMENT_EPOCH,
+            epoch: self.epoch(),
             credit_frames: CREDIT_FRAMES,
             credit_bytes: CREDIT_BYTES,
             version: wire::header::VERSION,
@@ -59,6 +60,10 @@ impl Engine {
         match header.kind {
             Topology::KIND => return self.on_topology(caller, effects),
             Status::KIND => return self.on_status(caller, body, effects),
+            NodeAdd::KIND | NodeDrain::KIND | NodeForget::KIND => {
+                return self.on_node_call(now, caller, header.kind, body, effects);
+            }
+            LeaderMove::KIND => return self.on_leader_move(now, caller, body, effects),
             _ => {}
         }
         let vetted = match Machine::vet(header.kind, body) {
@@ -97,7 +102,7 @@ impl Engine {
 
     /// The group is kept by another engine or by other nodes.
     fn send_away(&mut self, caller: Caller, group: GroupId, effects: &mut Effects) {
-        let node = self.leaders[group.0 as usize];
+        let node = self.known[group.0 as usize].leader;
         let engine = engine_of_group(group.0, self.config.engines);
         let hint = Hint { node, engine, retry_ms: if node.is_some() { 0 } else { 20 } };
         let code = if node.is_some() { Code::NotLeader } else { Code::Unavailable };
@@ -148,22 +153,88 @@ impl Engine {
         }
     }
 
+    /// The placement epoch: it rises whenever the cluster's nodes change.
+    fn epoch(&self) -> u64 {
+        self.nodes.epoch() + 1
+    }
+
+    /// Who keeps a group: by its replica here, by its leader's word, or by the placement.
+    fn keepers_of(&self, group: GroupId) -> Vec<u32> {
+        let (known, wanted) =
+            (&self.known[group.0 as usize].members, &self.placement[group.0 as usize].nodes);
+        match self.place_of(group) {
+            Some(at) => {
+                let members = self.shards[at].raft().configuration().members();
+                members.iter().map(|member| member.node.0).collect()
+            }
+            None if known.is_empty() => wanted.iter().map(|node| node.0).collect(),
+            None => known.iter().map(|node| node.0).collect(),
+        }
+    }
+
+    /// Who the cluster's nodes are is to change: a matter of the meta group.
+    fn on_node_call(
+        &mut self,
+        now: Time,
+        caller: Caller,
+        kind: Kind,
+        body: &[u8],
+        effects: &mut Effects,
+    ) {
+        let whole = match kind {
+            NodeAdd::KIND => NodeAdd::view(body).is_ok(),
+            NodeDrain::KIND => NodeDrain::view(body).is_ok(),
+            _ => NodeForget::view(body).is_ok(),
+        };
+        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        if !whole {
+            return replies.error(caller, Code::BadMessage, Hint::NONE);
+        }
+        let Some(at) = self.place_of(GroupId::META) else {
+            return self.send_away(caller, GroupId::META, effects);
+        };
+        // Nobody's session: asked twice, it is done once all the same.
+        let call = CallId { session: SessionId([0; 16]), sequence: 0 };
+        self.shards[at].on_write(step!(self, now, effects), Request { caller, kind, call, body });
+    }
+
+    fn on_leader_move(&mut self, now: Time, caller: Caller, body: &[u8], effects: &mut Effects) {
+        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let Ok(LeaderMove { group, node }) = LeaderMove::view(body) else {
+            return replies.error(caller, Code::BadMessage, Hint::NONE);
+        };
+        let group = GroupId(group);
+        if !self.is_ours(group) {
+            let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+            return replies.error(caller, Code::WrongShard, Hint::NONE);
+        }
+        let led = self.place_of(group).filter(|at| self.shards[*at].raft().is_leader());
+        let Some(at) = led else { return self.send_away(caller, group, effects) };
+        let moved = self.shards[at].on_leader_move(step!(self, now, effects), NodeId(node));
+        let applied = self.shards[at].applied();
+        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        match moved {
+            Ok(()) => replies.done(caller, 0, applied),
+            Err(code) => replies.error(caller, code, Hint::retry(100)),
+        }
+    }
+
     fn on_topology(&mut self, caller: Caller, effects: &mut Effects) {
         let (mut nodes, mut placement) = (Vec::new(), Vec::new());
-        for member in &self.config.members {
-            let address = member.address.clone();
-            let node = topology::Node { id: member.node.0, engines: self.config.engines, address };
-            topology::write_node(&node, &mut nodes);
+        for node in self.nodes.nodes() {
+            let (engines, address) = (node.engines, node.address.clone());
+            let row = topology::Node { id: node.node.0, engines, address };
+            topology::write_node(&row, &mut nodes);
         }
         for shard in 0..self.config.shards {
-            let group = GroupId::of_shard(shard).0 as usize;
-            let leader = self.leaders[group].map_or(0, |leader| leader.0);
-            let replicas = self.placement[group].nodes.iter().map(|n| n.0).collect();
+            let group = GroupId::of_shard(shard);
+            let leader = self.known[group.0 as usize].leader.map_or(0, |leader| leader.0);
+            let replicas = self.keepers_of(group);
             let row = topology::Placement { shard, leader, replicas };
             topology::write_placement(&row, &mut placement);
         }
         let reply = TopologyReply {
-            epoch: PLACEMENT_EPOCH,
+            epoch: self.epoch(),
             cluster: self.config.cluster.0,
             shards: self.config.shards,
             nodes: &nodes,

@@ -17,7 +17,6 @@ use crate::open;
 use crate::raft::{Change, ChangeError};
 use crate::shard::Step;
 use crate::time::Time;
-use wire::topology::engine_of_group;
 
 /// A replica that is to end.
 #[derive(Clone, Copy)]
@@ -50,9 +49,8 @@ impl Engine {
         incarnation: Incarnation,
         effects: &mut Effects,
     ) {
-        let ours = engine_of_group(group.0, self.config.engines) == self.config.engine;
-        let founds = self.config.founder() == Some(incarnation);
-        if group.0 > self.config.shards || !ours || founds || incarnation == NOBODY {
+        let founds = self.config.founding_life() == Some(incarnation);
+        if !self.is_ours(group) || founds || incarnation == Incarnation::NOBODY {
             return;
         }
         if let Some(at) = self.place_of(group) {
@@ -61,12 +59,13 @@ impl Engine {
             }
             return;
         }
-        if self.endings.iter().any(|ending| ending.group == group) {
+        if self.is_ending(group) {
             return;
         }
         self.journal.append(Record::Replica { group, replica: Some(incarnation) });
         let (config, journal) = (&self.config, &self.journal);
-        let shard = open::joining(config, &self.placement, journal, group, incarnation, now);
+        let wanted = &self.placement[group.0 as usize];
+        let shard = open::joining(config, wanted, journal, group, incarnation, now);
         self.at[group.0 as usize] = Some(self.shards.len());
         self.shards.push(shard);
         effects.notes.push(Note::ReplicaMade { group });
@@ -78,7 +77,7 @@ impl Engine {
         incarnation: Incarnation,
         effects: &mut Effects,
     ) {
-        if self.endings.iter().any(|ending| ending.group == group) {
+        if self.is_ending(group) {
             return;
         }
         match self.place_of(group) {
@@ -88,6 +87,11 @@ impl Engine {
             }
             Some(_) => {}
         }
+    }
+
+    /// Whether the group's replica here is to end, or has and that is not durable.
+    pub(super) fn is_ending(&self, group: GroupId) -> bool {
+        self.endings.iter().any(|ending| ending.group == group)
     }
 
     /// Ends replicas of which nothing is on its way to the disk.
@@ -103,8 +107,8 @@ impl Engine {
             let snapshot = shard.end(step!(self, now, effects));
             self.endings[ending].gone = Some((self.journal.appended(), snapshot));
             self.at[group.0 as usize] = None;
-            let leader = &mut self.leaders[group.0 as usize];
-            *leader = leader.filter(|leader| *leader != self.config.node);
+            let known = &mut self.known[group.0 as usize];
+            known.leader = known.leader.filter(|leader| *leader != self.config.node);
             for (at, shard) in self.shards.iter().enumerate() {
                 self.at[shard.group().0 as usize] = Some(at);
             }
@@ -125,6 +129,3 @@ impl Engine {
         });
     }
 }
-
-/// What no replica's life is.
-const NOBODY: Incarnation = Incarnation([0; 16]);

@@ -148,6 +148,7 @@ fn config() -> Config {
             incarnation: Incarnation([1; 16]),
             address: "node:7400".into(),
         }],
+        nodes: Vec::new(),
         incarnation: Incarnation([1; 16]),
         seed: 1,
         election_timeout_min: Duration::from_millis(150),

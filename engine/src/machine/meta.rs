@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! META_BIRTH  cluster id 16 | shards u32
-//! META_NODE   node u32 | incarnation 16 | engines u32 | address length u16 | address, UTF-8 "host:port"
+//! META_NODE   node u32 | incarnation 16 | engines u32 | standing u32 | address length u16 | address, UTF-8 "host:port"
 //!
 //! snapshot    magic "TCMM" | version u32 | epoch u64 | cluster id 16 | shards u32
 //!             | nodes u32 | nodes x META_NODE | CRC-32C u32 of all before it
 //! ```
 //!
-//! Integers are little-endian.
+//! Integers are little-endian. The founders' rows come with the birth; later ones as what clients ask:
+//! [`NodeAdd`], [`NodeDrain`], [`NodeForget`]. A snapshot is also what nodes tell each other
+//! ([`wire::peer::Nodes`]) and what a data directory remembers of it.
 //!
 //! # Invariants
 //!
@@ -25,13 +27,17 @@ use super::restore::Corrupt;
 use crate::entry::{Entry, kind};
 use crate::ids::{ClusterId, Incarnation, NodeId};
 use crate::limits::NODES_MAX;
+use crate::machine::Outcome;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use wire::Kind;
+use wire::message::{NodeAdd, NodeDrain, NodeForget};
+use wire::{Code, Kind};
 
 const MAGIC: [u8; 4] = *b"TCMM";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The longest address, in bytes.
+const ADDRESS_BYTES_MAX: usize = 512;
 
 /// A node of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,8 +48,19 @@ pub struct Node {
     pub incarnation: Incarnation,
     /// How many engines it has.
     pub engines: u32,
+    /// Whether it is to keep replicas.
+    pub standing: Standing,
     /// Where clients reach it: "host:port".
     pub address: String,
+}
+
+/// Whether a node is to keep replicas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It is: the placement counts it in.
+    In,
+    /// It is to keep none any more: what it keeps moves away.
+    Drained,
 }
 
 /// What the meta group knows.
@@ -92,24 +109,98 @@ impl Meta {
         self.nodes.values()
     }
 
-    /// Applies the next entry of the meta group's log, and says whether it changed anything.
-    pub fn apply(&mut self, entry: &Entry<'_>) -> Change {
+    /// The nodes that are to keep replicas, by id.
+    pub fn keepers(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes().filter(|node| node.standing == Standing::In).map(|node| node.node)
+    }
+
+    /// Who founded a cluster, before anything of it is in a log: older than any applied state.
+    pub fn founded(cluster: ClusterId, shards: u32, founders: impl Iterator<Item = Node>) -> Meta {
+        Meta { cluster, shards, epoch: 0, nodes: founders.map(|node| (node.node, node)).collect() }
+    }
+
+    /// Applies the next entry of the meta group's log. What a client asked for has an outcome.
+    pub fn apply(&mut self, entry: &Entry<'_>) -> Option<Outcome> {
         self.apply_part(entry.header.kind, entry.payload)
     }
 
     /// [`Meta::apply`], from an entry's parts.
-    pub fn apply_part(&mut self, kind: Kind, payload: &[u8]) -> Change {
+    pub fn apply_part(&mut self, kind: Kind, payload: &[u8]) -> Option<Outcome> {
         let changed = match kind {
-            kind::META_BIRTH => self.birth(payload),
-            kind::META_NODE => self.enter(payload),
-            _ => None,
-        };
-        match changed {
-            Some(()) => {
-                self.epoch += 1;
-                Change::Made
+            kind::META_BIRTH => {
+                self.birth(payload)?;
+                Ok(Change::Made)
             }
-            None => Change::None,
+            kind::META_NODE => {
+                self.enter(payload)?;
+                Ok(Change::Made)
+            }
+            NodeAdd::KIND => match NodeAdd::view(payload) {
+                Ok(add) => self.add(&add),
+                Err(_) => Err(Code::BadMessage),
+            },
+            NodeDrain::KIND => match NodeDrain::view(payload) {
+                Ok(drain) => self.drain(NodeId(drain.node)),
+                Err(_) => Err(Code::BadMessage),
+            },
+            NodeForget::KIND => match NodeForget::view(payload) {
+                Ok(forget) => self.forget(NodeId(forget.node)),
+                Err(_) => Err(Code::BadMessage),
+            },
+            _ => return None,
+        };
+        if changed == Ok(Change::Made) {
+            self.epoch += 1;
+        }
+        let done = changed.map(|_| Outcome::Done { token: self.epoch });
+        Some(done.unwrap_or_else(Outcome::Refused))
+    }
+
+    fn add(&mut self, add: &NodeAdd<'_>) -> Result<Change, Code> {
+        let node = NodeId(add.node);
+        let address = core::str::from_utf8(add.address).map_err(|_| Code::BadMessage)?;
+        let same_engines = self.nodes().all(|known| known.engines == add.engines);
+        let named = node.0 > 0 && !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX;
+        if !named || !same_engines || add.replaces > 1 || self.cluster == ClusterId::NONE {
+            return Err(Code::BadMessage);
+        }
+        let (incarnation, engines) = (Incarnation(add.incarnation), add.engines);
+        let new =
+            Node { node, incarnation, engines, standing: Standing::In, address: address.into() };
+        match self.nodes.get(&node) {
+            Some(known) if *known == new => return Ok(Change::None),
+            Some(known) if known.incarnation != incarnation && add.replaces == 0 => {
+                return Err(Code::NodeKnown);
+            }
+            None if self.nodes.len() >= NODES_MAX => return Err(Code::NodesFull),
+            _ => {}
+        }
+        self.nodes.insert(node, new);
+        Ok(Change::Made)
+    }
+
+    fn drain(&mut self, node: NodeId) -> Result<Change, Code> {
+        let others = self.keepers().filter(|keeper| *keeper != node).count();
+        let known = self.nodes.get_mut(&node).ok_or(Code::NodeUnknown)?;
+        match known.standing {
+            Standing::Drained => Ok(Change::None),
+            Standing::In if others == 0 => Err(Code::LastNode),
+            Standing::In => {
+                known.standing = Standing::Drained;
+                Ok(Change::Made)
+            }
+        }
+    }
+
+    fn forget(&mut self, node: NodeId) -> Result<Change, Code> {
+        match self.nodes.get(&node) {
+            // Perhaps by the same request, sent twice.
+            None => Ok(Change::None),
+            Some(known) if known.standing == Standing::In => Err(Code::NodeInUse),
+            Some(_) => {
+                self.nodes.remove(&node);
+                Ok(Change::Made)
+            }
         }
     }
 
@@ -181,12 +272,12 @@ impl Meta {
     }
 }
 
-/// Whether an entry changed anything.
+/// Whether what was asked for changed anything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
+enum Change {
     /// It did; the epoch is one higher.
     Made,
-    /// It said what was so already, came too late, or is no entry of the meta group.
+    /// It was so already.
     None,
 }
 
@@ -202,6 +293,8 @@ pub fn write_node(node: &Node, out: &mut Vec<u8>) {
     out.extend_from_slice(&node.node.0.to_le_bytes());
     out.extend_from_slice(&node.incarnation.0);
     out.extend_from_slice(&node.engines.to_le_bytes());
+    let standing: u32 = if node.standing == Standing::In { 1 } else { 2 };
+    out.extend_from_slice(&standing.to_le_bytes());
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(node.address.as_bytes());
 }
@@ -209,11 +302,16 @@ pub fn write_node(node: &Node, out: &mut Vec<u8>) {
 fn take_node(from: &mut &[u8]) -> Option<Node> {
     let (node, incarnation) = (NodeId(take_u32(from)?), Incarnation(take(from)?));
     let engines = take_u32(from)?;
+    let standing = match take_u32(from)? {
+        1 => Standing::In,
+        2 => Standing::Drained,
+        _ => return None,
+    };
     let length = usize::from(take::<2>(from).map(u16::from_le_bytes)?);
     let (address, rest) = from.split_at_checked(length)?;
     *from = rest;
     let address = String::from(core::str::from_utf8(address).ok()?);
-    Some(Node { node, incarnation, engines, address })
+    Some(Node { node, incarnation, engines, standing, address })
 }
 
 fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
@@ -237,32 +335,95 @@ mod tests {
     }
 
     fn node(n: u32, address: &str) -> Vec<u8> {
-        let incarnation = Incarnation([7; 16]);
-        let node = Node { node: NodeId(n), incarnation, engines: 2, address: address.into() };
+        let (incarnation, standing) = (Incarnation([7; 16]), Standing::In);
+        let node =
+            Node { node: NodeId(n), incarnation, engines: 2, standing, address: address.into() };
         let mut out = Vec::new();
         write_node(&node, &mut out);
         out
     }
 
+    fn born() -> Meta {
+        let mut meta = Meta::new();
+        meta.apply_part(kind::META_NODE, &node(1, "a:1"));
+        meta.apply_part(kind::META_NODE, &node(2, "b:1"));
+        meta.apply_part(kind::META_BIRTH, &birth(1));
+        meta
+    }
+
+    fn add(meta: &mut Meta, node: u32, life: u8, replaces: u8) -> Option<Outcome> {
+        let (incarnation, engines, address) = ([life; 16], 2, b"c:1".as_slice());
+        let mut body = Vec::new();
+        NodeAdd { incarnation, node, engines, replaces, address }.encode(&mut body);
+        meta.apply_part(NodeAdd::KIND, &body)
+    }
+
+    fn drain(meta: &mut Meta, node: u32) -> Option<Outcome> {
+        let mut body = Vec::new();
+        NodeDrain { node }.encode(&mut body);
+        meta.apply_part(NodeDrain::KIND, &body)
+    }
+
+    fn forget(meta: &mut Meta, node: u32) -> Option<Outcome> {
+        let mut body = Vec::new();
+        NodeForget { node }.encode(&mut body);
+        meta.apply_part(NodeForget::KIND, &body)
+    }
+
+    fn done(token: u64) -> Option<Outcome> {
+        Some(Outcome::Done { token })
+    }
+
+    fn refused(code: Code) -> Option<Outcome> {
+        Some(Outcome::Refused(code))
+    }
+
     #[test]
     fn a_cluster_is_born_once() {
         let mut meta = Meta::new();
-        assert_eq!(meta.apply_part(kind::META_BIRTH, &birth(1)), Change::Made);
-        assert_eq!(meta.apply_part(kind::META_BIRTH, &birth(2)), Change::None);
+        assert_eq!(meta.apply_part(kind::META_BIRTH, &birth(1)), done(1));
+        assert_eq!(meta.apply_part(kind::META_BIRTH, &birth(2)), None);
         assert_eq!((meta.cluster(), meta.shards(), meta.epoch()), (ClusterId([1; 16]), 12, 1));
     }
 
     #[test]
     fn the_epoch_counts_changes_alone() {
         let mut meta = Meta::new();
-        for (address, change, epoch) in
-            [("a:1", Change::Made, 1), ("a:1", Change::None, 1), ("b:1", Change::Made, 2)]
-        {
-            assert_eq!(meta.apply_part(kind::META_NODE, &node(3, address)), change);
+        for (address, epoch) in [("a:1", 1), ("a:1", 1), ("b:1", 2)] {
+            meta.apply_part(kind::META_NODE, &node(3, address));
             assert_eq!(meta.epoch(), epoch);
         }
         assert_eq!(meta.node(NodeId(3)).map(|n| n.address.as_str()), Some("b:1"));
-        assert_eq!(meta.apply_part(kind::NOOP, &[]), Change::None);
+        assert_eq!(meta.apply_part(kind::NOOP, &[]), None);
+    }
+
+    #[test]
+    fn a_node_joins_is_drained_and_is_forgotten() {
+        let mut meta = born();
+        assert_eq!(add(&mut meta, 3, 9, 0), done(4));
+        assert_eq!(add(&mut meta, 3, 9, 0), done(4), "asked again it changes nothing");
+        assert_eq!(forget(&mut meta, 3), refused(Code::NodeInUse));
+        assert_eq!(drain(&mut meta, 3), done(5));
+        assert_eq!(meta.keepers().collect::<Vec<_>>(), [NodeId(1), NodeId(2)]);
+        assert!(meta.node(NodeId(3)).is_some(), "it is spoken with until it is forgotten");
+        assert_eq!(forget(&mut meta, 3), done(6));
+        assert_eq!(forget(&mut meta, 3), done(6));
+        assert_eq!(drain(&mut meta, 3), refused(Code::NodeUnknown));
+    }
+
+    #[test]
+    fn a_node_with_another_directory_is_let_in_only_to_replace() {
+        let mut meta = born();
+        assert_eq!(add(&mut meta, 2, 9, 0), refused(Code::NodeKnown));
+        assert_eq!(add(&mut meta, 2, 9, 1), done(4));
+        assert_eq!(meta.node(NodeId(2)).map(|n| n.incarnation), Some(Incarnation([9; 16])));
+    }
+
+    #[test]
+    fn the_last_node_is_not_drained() {
+        let mut meta = born();
+        assert_eq!(drain(&mut meta, 1), done(4));
+        assert_eq!(drain(&mut meta, 2), refused(Code::LastNode));
     }
 
     #[test]
@@ -270,20 +431,19 @@ mod tests {
         let mut meta = Meta::new();
         let whole = node(3, "address:1");
         for length in 0..whole.len() {
-            assert_eq!(meta.apply_part(kind::META_NODE, &whole[..length]), Change::None);
+            assert_eq!(meta.apply_part(kind::META_NODE, &whole[..length]), None);
         }
         let longer = [whole.as_slice(), b"x"].concat();
-        assert_eq!(meta.apply_part(kind::META_NODE, &longer), Change::None);
-        assert_eq!(meta.apply_part(kind::META_BIRTH, b"short"), Change::None);
+        assert_eq!(meta.apply_part(kind::META_NODE, &longer), None);
+        assert_eq!(meta.apply_part(kind::META_BIRTH, b"short"), None);
+        assert_eq!(meta.apply_part(NodeAdd::KIND, b"short"), refused(Code::BadMessage));
         assert_eq!(meta, Meta::new());
     }
 
     #[test]
     fn a_snapshot_restores_the_same_state_and_notices_damage() {
-        let mut meta = Meta::new();
-        meta.apply_part(kind::META_BIRTH, &birth(1));
-        meta.apply_part(kind::META_NODE, &node(2, "b:1"));
-        meta.apply_part(kind::META_NODE, &node(1, "a:1"));
+        let mut meta = born();
+        drain(&mut meta, 2);
         let mut bytes = Vec::new();
         meta.snapshot(&mut bytes);
         assert_eq!(Meta::restore(&bytes), Ok(meta));

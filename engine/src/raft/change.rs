@@ -35,10 +35,10 @@ use super::output::{Body, Hold, Output};
 use super::progress::{Progress, State};
 use super::role::Role;
 use crate::entry::kind;
-use crate::ids::{Incarnation, Index, NodeId};
+use crate::ids::{Incarnation, Index, NodeId, Term};
 use crate::limits::{MEMBERS_MAX, VOTERS_MAX};
 use crate::mutant::{self, Mutant};
-use crate::time::Elapsed;
+use crate::time::{Elapsed, Time};
 use alloc::vec::Vec;
 use wire::peer;
 
@@ -228,7 +228,7 @@ impl Raft {
     fn follow_members(&mut self) {
         let Role::Leader(leader) = &mut self.role else { return };
         let next = self.log.last_index();
-        let before = core::mem::take(&mut leader.followers);
+        let (before, stamp) = (core::mem::take(&mut leader.followers), leader.stamp);
         let others = self.log.configuration().members().iter().filter(|m| m.node != self.node);
         leader.followers = others
             .map(|member| {
@@ -236,10 +236,47 @@ impl Raft {
                     |f: &&Progress| f.node == member.node && f.incarnation == member.incarnation;
                 match before.iter().find(same) {
                     Some(known) => Progress { standing: member.standing, ..*known },
-                    None => Progress::joining(member, next),
+                    None => Progress::joining(member, next, stamp),
                 }
             })
             .collect();
+    }
+
+    /// A node says that it keeps no replica of the group; `sent_at` is the stamp that it answers.
+    pub fn on_absent(&mut self, node: NodeId, sent_at: Time) {
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(follower) = leader.followers.iter_mut().find(|f| f.node == node)
+        {
+            follower.on_absent(sent_at);
+        }
+    }
+
+    /// A replica that hears no leader asks whether it belongs to the group. If it does not, by what is committed,
+    /// it is told. One that knows of a higher term would not believe it: that term is gone past first.
+    pub fn on_stray(&mut self, now: Time, from: NodeId, m: &peer::Stray, out: &mut Output) {
+        self.advance(now);
+        let (life, term) = (Incarnation(m.incarnation), Term(m.term));
+        if term > self.term && self.is_outside(from, life) {
+            self.adopt_term(term, out);
+        } else {
+            self.dismiss(from, life, out);
+        }
+    }
+
+    /// Tells a replica that it does not belong to the group, if that is so.
+    pub(super) fn dismiss(&self, node: NodeId, incarnation: Incarnation, out: &mut Output) {
+        if self.is_outside(node, incarnation) {
+            let leave = peer::Leave { term: self.term.0, incarnation: incarnation.0 };
+            out.send(node, Hold::Now, Body::Leave(leave));
+        }
+    }
+
+    /// Whether this leader knows, by what is committed, that the replica does not belong to the group.
+    fn is_outside(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let settled = self.commit >= leader.opened && self.change_in_flight().is_none();
+        let settled = settled || mutant::on(Mutant::LeaveBeforeCommit);
+        settled && !self.configuration().has_replica(node, incarnation)
     }
 
     /// A leader whose own removal is committed steps down, and asks the voter that has most to campaign: this

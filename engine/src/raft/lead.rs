@@ -125,7 +125,9 @@ impl Raft {
         out: &mut Output,
     ) {
         if !self.configuration().has_replica(from, Incarnation(m.incarnation)) {
-            return;
+            // A node keeps one replica of a group: if it is another one, the member is not there.
+            self.on_absent(from, Time(m.sent_at));
+            return self.dismiss(from, Incarnation(m.incarnation), out);
         }
         if Term(m.term) > self.term {
             self.adopt_term(Term(m.term), out);

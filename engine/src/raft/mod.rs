@@ -333,7 +333,12 @@ impl Raft {
         match &self.role {
             Role::Leader(_) => self.tick_leader(out),
             _ if now < self.campaign_at => {}
-            _ if !self.may_campaign() => self.campaign_at = now + self.timeout,
+            _ if !self.may_campaign() => {
+                self.campaign_at = now + self.timeout;
+                if let Role::Follower(follower) = &mut self.role {
+                    follower.leader = None;
+                }
+            }
             // What is being installed can't be interrupted by leading.
             _ if self.installing.is_some() => self.campaign_at = now + self.timeout,
             _ => self.campaign_first(out),

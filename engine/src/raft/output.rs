@@ -120,6 +120,8 @@ pub enum Body {
     SnapshotReply(peer::SnapshotReply),
     /// Asks the follower to campaign.
     TimeoutNow(peer::TimeoutNow),
+    /// Tells a replica that it does not belong to the group.
+    Leave(peer::Leave),
 }
 
 /// An `Append` whose entries still lie in the log: those after `prev_index` up to `last`, one run.

@@ -16,6 +16,10 @@ use crate::ids::{Incarnation, Index, NodeId};
 use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Time};
 
+/// So often in a row is it said that a replica is gone before it is believed: a first question may overtake what
+/// made it.
+const ABSENT_AFTER: u8 = 3;
+
 /// What the leader knows of one follower.
 ///
 /// Invariant: `matched < next`, and `matched` never falls.
@@ -41,6 +45,8 @@ pub struct Progress {
     pub heard_at: Option<Time>,
     /// A refusal that answers an older stamp than this is stale: it was acted on already.
     pub(super) floor: Time,
+    /// How often in a row its node said that it keeps no such replica.
+    pub(super) absences: u8,
 }
 
 /// How a follower is sent to.
@@ -94,12 +100,26 @@ impl Progress {
             echoed: None,
             heard_at: None,
             floor: Time::ZERO,
+            absences: 0,
         }
     }
 
-    /// One that was just added: what it has is asked first.
-    pub(super) fn joining(member: &Member, next: Index) -> Progress {
-        Progress { state: State::Probe(Due::Now), ..Progress::new(member, next) }
+    /// One that was just added: what it has is asked first. What answers a stamp up to `stamp` is about another.
+    pub(super) fn joining(member: &Member, next: Index, stamp: Time) -> Progress {
+        let floor = stamp + Duration::from_nanos(1);
+        Progress { state: State::Probe(Due::Now), floor, ..Progress::new(member, next) }
+    }
+
+    /// Its node says that it keeps no such replica.
+    pub(super) fn on_absent(&mut self, sent_at: Time) {
+        if sent_at >= self.floor {
+            self.absences = self.absences.saturating_add(1);
+        }
+    }
+
+    /// Whether it is gone for good: its node has said so more than once, and what it had told is void.
+    pub fn is_absent(&self) -> bool {
+        self.absences >= ABSENT_AFTER
     }
 
     /// The state's name, for people.
@@ -114,6 +134,11 @@ impl Progress {
     /// Whether it votes.
     pub(super) fn counts(&self) -> bool {
         self.standing == Standing::Voter
+    }
+
+    /// How long it was not heard, since it was added at the earliest.
+    pub fn silence(&self, now: Time) -> Duration {
+        now.since(self.heard_at.unwrap_or(self.floor))
     }
 
     /// Whether it was heard within `patience`.
@@ -135,6 +160,7 @@ impl Progress {
 
     /// The follower echoed a stamp, which is at most the last one given out.
     pub(super) fn on_echo(&mut self, now: Time, echo: u64, stamp_last: Time) {
+        self.absences = 0;
         let from_reply = mutant::on(Mutant::LeaseFromReply);
         let echo = if from_reply { stamp_last } else { Time(echo) };
         if echo > Time::ZERO && echo <= stamp_last {

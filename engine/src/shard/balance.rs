@@ -63,6 +63,14 @@ impl Balance {
         }
     }
 
+    /// Another one is to lead.
+    pub fn prefer(&mut self, preferred: NodeId) {
+        if preferred != self.preferred {
+            self.preferred = preferred;
+            (self.kept_up, self.handed_over) = (None, 0);
+        }
+    }
+
     /// Who is to lead when nothing speaks against it.
     pub fn preferred(&self) -> NodeId {
         self.preferred

@@ -3,7 +3,9 @@
 use crate::ids::GroupId;
 use crate::raft::{Body, Log, Message};
 use alloc::vec::Vec;
-use wire::peer::{Append, AppendReply, Snapshot, SnapshotReply, TimeoutNow, Vote, VoteReply};
+use wire::peer::{
+    Append, AppendReply, Leave, Snapshot, SnapshotReply, TimeoutNow, Vote, VoteReply,
+};
 use wire::{Header, WireError};
 
 /// Reads a peer's frame. `None`: a kind that is not consensus.
@@ -36,5 +38,6 @@ pub fn encode(group: GroupId, body: &Body, log: &Log, piece: &[u8], out: &mut Ve
         Body::Snapshot(m) => frame(Snapshot::KIND, &|b| m.message(piece).encode(b)),
         Body::SnapshotReply(m) => frame(SnapshotReply::KIND, &|b| m.encode(b)),
         Body::TimeoutNow(m) => frame(TimeoutNow::KIND, &|b| m.encode(b)),
+        Body::Leave(m) => frame(Leave::KIND, &|b| m.encode(b)),
     }
 }

@@ -31,6 +31,7 @@ pub mod codec;
 pub mod conns;
 pub mod held;
 pub mod liveness;
+pub mod moves;
 pub mod placement;
 pub mod reads;
 pub mod snapshots;
@@ -42,10 +43,12 @@ use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
 use crate::machine::{self, Applied, Get, Outcome, WARM_MAX, Wake};
 use crate::mutant::{self, Mutant};
+use crate::raft::Standing;
 use crate::raft::configuration::MEMBERS_BYTES_MAX;
 use crate::raft::{Change, ChangeError, Hold, Message, Output, Persist, Raft, Read, Refused};
 use crate::status::{GroupStatus, PeerStatus};
 use crate::time::{Duration, Time};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use balance::Balance;
 use calls::{CallId, Caller, Calls};
@@ -53,17 +56,23 @@ use clock::Clock;
 use conns::{Conns, Hint, Replies};
 use held::Held;
 use liveness::Liveness;
+use moves::Moves;
+use placement::Replicas;
 use reads::{Reads, Until};
 use snapshots::Snapshots;
 use state::State;
 use wire::message::CachePut;
-use wire::{Code, Kind};
+use wire::peer::{Join, Stray};
+use wire::{Code, Header, Kind};
 
 /// What an entry takes beside its payload, its share of a record's header included, in bytes.
 const ENTRY_ROOM_BYTES: usize = 2 * crate::entry::ENTRY_HEADER_BYTES;
 
 /// How long a leader waits with a tick that was refused.
 const TICK_RETRY: Duration = Duration::from_millis(5);
+
+/// A learner that is silent for so long keeps no other from being added.
+const LEARNER_SILENT: Duration = Duration::from_secs(3);
 
 /// Ended sessions that a leader's memory may hold beside as many as live.
 const SESSIONS_FORGOTTEN_LATE: usize = 1024;
@@ -91,6 +100,10 @@ pub struct Step<'a> {
     pub scratch: &'a mut Vec<u8>,
     /// Bytes of entries that were proposed in this turn and will go to the journal at its end.
     pub proposed: &'a mut usize,
+    /// The nodes that are reached.
+    pub linked: &'a BTreeSet<NodeId>,
+    /// Whether a learner may be added.
+    pub may_add: &'a mut bool,
 }
 
 impl Step<'_> {
@@ -137,6 +150,7 @@ pub struct Shard {
     reads: Reads,
     liveness: Liveness,
     balance: Balance,
+    moves: Moves,
     snapshots: Snapshots,
     /// The term in which this replica leads and has told so; `None` when it does not.
     leads: Option<Term>,
@@ -153,7 +167,7 @@ impl Shard {
     pub fn new(
         node: NodeId,
         raft: Raft,
-        balance: Balance,
+        (balance, moves): (Balance, Moves),
         state: State,
         machine: machine::Config,
         applied: (Index, Term),
@@ -177,6 +191,7 @@ impl Shard {
             reads: Reads::default(),
             liveness: Liveness::default(),
             balance,
+            moves,
             snapshots: Snapshots::new(applied),
             leads: None,
             ticked: Index::ZERO,
@@ -261,6 +276,83 @@ impl Shard {
 
     // ---- Members ----
 
+    /// The group is to be elsewhere, or led by another.
+    pub fn aim(&mut self, wanted: &Replicas) {
+        self.balance.prefer(wanted.preferred);
+        self.moves.aim(wanted.nodes.clone());
+    }
+
+    /// Whether the members are those that the placement wants.
+    pub fn is_placed(&self) -> bool {
+        self.moves.is_done(&self.raft)
+    }
+
+    /// Whether this replica leads one that is still being caught up, and answers.
+    pub fn teaches(&self, now: Time) -> bool {
+        let mut followers = self.raft.progress().iter();
+        followers.any(|f| f.standing == Standing::Learner && f.silence(now) < LEARNER_SILENT)
+    }
+
+    /// The leader's next step from who keeps the group to who should; or a replica without a leader asks
+    /// whether it still belongs to it.
+    fn keep_members(&mut self, step: &mut Step<'_>) {
+        if self.leads.is_none() {
+            if self.moves.is_astray(step.now, &self.raft) {
+                let stray =
+                    Stray { term: self.raft.term().0, incarnation: self.raft.incarnation().0 };
+                let header = Header { shard: self.group.0, ..Header::new(Stray::KIND, 0) };
+                for peer in step.linked {
+                    let out = step.effects.peers.to(peer.0);
+                    wire::frame(out, &header, |b| stray.encode(b));
+                }
+            }
+            return;
+        }
+        let next = self.moves.next(step.now, &self.raft, step.linked, *step.may_add);
+        let Some(change) = next else { return };
+        // What is refused is tried again.
+        let Ok(index) = self.on_change(step, change) else { return };
+        let group = self.group;
+        if let Change::AddLearner { node, incarnation } = change {
+            *step.may_add = false;
+            // Before the first entry.
+            let join = Join { term: self.raft.term().0, incarnation: incarnation.0 };
+            let header = Header { shard: group.0, ..Header::new(Join::KIND, 0) };
+            wire::frame(step.effects.peers.to(node.0), &header, |b| join.encode(b));
+        }
+        step.effects.notes.push(Note::ChangeAnswered { group, change, answer: Ok(index) });
+    }
+
+    /// A node keeps no replica of the group.
+    pub fn on_absent(&mut self, node: NodeId, sent_at: Time) {
+        self.raft.on_absent(node, sent_at);
+    }
+
+    /// A replica asks whether it belongs to the group.
+    pub fn on_stray(&mut self, step: &mut Step<'_>, from: NodeId, stray: &Stray) {
+        self.raft.on_stray(step.now, from, stray, step.out);
+        self.settle(step);
+    }
+
+    /// Leadership is to be handed over because somebody asks for it.
+    ///
+    /// # Errors
+    /// [`Code`]: why not.
+    pub fn on_leader_move(&mut self, step: &mut Step<'_>, to: NodeId) -> Result<(), Code> {
+        if to == self.node {
+            return Ok(());
+        }
+        if !self.raft.configuration().voters().any(|voter| voter.node == to) {
+            return Err(Code::NodeUnknown);
+        }
+        if self.raft.is_handing_over() {
+            return Err(Code::Busy);
+        }
+        self.raft.transfer(step.now, to, step.out);
+        self.settle(step);
+        Ok(())
+    }
+
     /// Changes who belongs to the group.
     ///
     /// # Errors
@@ -327,6 +419,7 @@ impl Shard {
     pub fn end_turn(&mut self, step: &mut Step<'_>) {
         self.keep_time(step);
         self.keep_balance(step);
+        self.keep_members(step);
         self.raft.flush(step.now, step.out);
         self.settle(step);
         // Before anything is applied: an index that was proposed here may hold another's entry by now.
@@ -341,7 +434,7 @@ impl Shard {
 
     /// When this shard wants a tick, at the latest.
     pub fn wake_at(&self) -> Time {
-        let mut at = self.raft.deadline();
+        let mut at = self.raft.deadline().min(self.moves.wake_at(&self.raft));
         if self.raft.is_leader()
             && self.ticked <= self.applied
             && let Some(due) = self.state.next_deadline()
@@ -657,6 +750,8 @@ impl Shard {
             last_index: self.raft.last_index(),
             durable: self.raft.durable(),
             members: self.raft.configuration().members().to_vec(),
+            changing: self.raft.change_in_flight().is_some(),
+            wanted: self.moves.wanted().to_vec(),
             peers: peers.collect(),
             machine: self.state.status(),
         }

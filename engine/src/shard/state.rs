@@ -151,10 +151,7 @@ impl State {
     /// Applies an entry.
     pub fn apply(&mut self, entry: &Entry<'_>, wakes: &mut Vec<Wake>) -> Applied {
         match self {
-            State::Meta(meta, _) => {
-                meta.apply(entry);
-                Applied::Nothing
-            }
+            State::Meta(meta, _) => meta.apply(entry).map_or(Applied::Nothing, Applied::Done),
             State::Data(machine) => machine.apply(entry, wakes),
         }
     }
@@ -228,6 +225,14 @@ impl State {
         match self {
             State::Meta(meta, founding) if meta.cluster() == ClusterId::NONE => founding,
             _ => &[],
+        }
+    }
+
+    /// The meta group's state, once the cluster is born in it.
+    pub fn meta(&self) -> Option<&Meta> {
+        match self {
+            State::Meta(meta, _) if meta.cluster() != ClusterId::NONE => Some(meta),
+            _ => None,
         }
     }
 

@@ -602,6 +602,10 @@ impl Cluster {
     }
 
     fn arrive(&mut self, id: NodeId, from: NodeId, packet: &Packet) {
+        if packet.kind == wire::peer::Leave::KIND {
+            // The engine ends a replica, not consensus.
+            return;
+        }
         let now = self.clock(id);
         let message = packet.decode();
         let mut out = core::mem::take(&mut self.out);

@@ -6,10 +6,11 @@ use super::cluster::{Cluster, MS, Topic, Trace, World};
 use crate::engine::Reads;
 use crate::ids::{Incarnation, NodeId};
 use crate::raft::{Change, Limits, Member, Read, Standing};
-use crate::time::Duration;
+use crate::time::{Duration, Time};
 use goldenscript::{Command, Context, Runner};
 use std::error::Error;
 use std::fmt::Write as _;
+use wire::peer;
 
 struct Play {
     cluster: Cluster,
@@ -118,6 +119,10 @@ impl Play {
             "add" | "promote" | "remove" | "retire" => {
                 return Ok(self.change(&command.name, node(0)?, node(1)?));
             }
+            "absent" => {
+                return Ok(self.absent(node(0)?, node(1)?, words.get(2) == Some(&"stale")));
+            }
+            "stray" => self.stray(node(0)?, node(1)?, number(2)?),
             "members" => return Ok(self.members(node(0)?)),
             "stall" => cluster.node(node(0)?).stalled = true,
             "resume" => {
@@ -183,6 +188,22 @@ impl Play {
             Ok(index) => format!("at {index}"),
             Err(error) => error.to_string(),
         }
+    }
+
+    /// A node says that it keeps no replica of the group. Gives whether its leader believes it.
+    fn absent(&mut self, leader: NodeId, node: NodeId, stale: bool) -> String {
+        let raft = self.cluster.raft(leader);
+        raft.on_absent(node, if stale { Time::ZERO } else { Time::MAX });
+        let follower = raft.progress().iter().find(|follower| follower.node == node);
+        let gone = follower.is_some_and(|follower| follower.is_absent());
+        if gone { "gone for good".into() } else { "perhaps".into() }
+    }
+
+    /// A replica that hears no leader asks a node whether it belongs to the group.
+    fn stray(&mut self, at: NodeId, stray: NodeId, term: u64) {
+        let life = self.cluster.incarnation(stray);
+        let m = peer::Stray { term, incarnation: life.0 };
+        self.cluster.turn(at, |raft, now, out| raft.on_stray(now, stray, &m, out));
     }
 
     /// Who belongs to the group, as a node has it.

@@ -26,6 +26,7 @@ impl Packet {
             }
             Body::SnapshotReply(m) => (m.encode(&mut bytes), peer::SnapshotReply::KIND).1,
             Body::TimeoutNow(m) => (m.encode(&mut bytes), peer::TimeoutNow::KIND).1,
+            Body::Leave(m) => (m.encode(&mut bytes), peer::Leave::KIND).1,
         };
         Packet { kind, body: bytes }
     }
@@ -49,6 +50,11 @@ impl Packet {
 
     /// The message in a line.
     pub fn describe(&self) -> String {
+        if let Ok(leave) = peer::Leave::decode(&self.body)
+            && self.kind == peer::Leave::KIND
+        {
+            return format!("leave, by term {}", leave.term);
+        }
         match self.decode() {
             Message::Vote(m) => {
                 let name = if m.pre == 1 { "pre-vote" } else { "vote" };

@@ -1,0 +1,245 @@
+//! The cluster's nodes as this engine knows them, and what nodes say to each other beside consensus.
+//!
+//! The truth is the meta group's state. Whoever applies it tells the other nodes, and the other engines of its
+//! own; the higher epoch wins. From the nodes follows the placement, and each group's leader makes it so
+//! ([`moves`](crate::shard::moves)).
+//!
+//! A node that keeps no replica of a group learns from its leader who leads it ([`Leads`]), so that it can send
+//! clients there.
+
+use super::{Engine, Known, placements, step};
+use crate::effects::{Effects, Note};
+use crate::ids::{GroupId, Incarnation, NodeId, Term};
+use crate::limits::MEMBERS_MAX;
+use crate::machine::meta::Meta;
+use crate::shard::Step;
+use crate::time::{Duration, Time};
+use alloc::vec::Vec;
+use wire::peer::{Absent, Append, Join, Leads, Leave, Nodes, Snapshot, Stray};
+use wire::topology::engine_of_group;
+use wire::{Header, Kind, WireError};
+
+/// How often an engine says which groups it leads, if nothing changes.
+const LEADS_EVERY: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// A peer's frame that is not consensus.
+    ///
+    /// # Errors
+    /// [`WireError::Malformed`] when the body is no such message: it is as good as lost.
+    pub(super) fn on_word(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        header: &Header,
+        body: &[u8],
+        effects: &mut Effects,
+    ) -> Result<(), WireError> {
+        let group = GroupId(header.shard);
+        match header.kind {
+            Nodes::KIND => self.on_nodes(Nodes::view(body)?.nodes, effects),
+            Leads::KIND => self.on_leads(peer, Leads::view(body)?.rows, effects),
+            Join::KIND => {
+                let join = Join::view(body)?;
+                self.on_make(now, group, Incarnation(join.incarnation), effects);
+            }
+            Stray::KIND => {
+                let stray = Stray::view(body)?;
+                if let Some(at) = self.place_of(group) {
+                    self.shards[at].on_stray(step!(self, now, effects), peer, &stray);
+                }
+            }
+            Leave::KIND => self.on_leave(group, &Leave::view(body)?, effects),
+            Absent::KIND => {
+                let sent_at = Time(Absent::view(body)?.sent_at);
+                if let Some(at) = self.place_of(group) {
+                    self.shards[at].on_absent(peer, sent_at);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Somebody told who the cluster's nodes are.
+    pub(super) fn on_nodes(&mut self, nodes: &[u8], effects: &mut Effects) {
+        if let Ok(nodes) = Meta::restore(nodes) {
+            self.adopt(nodes, effects);
+        }
+    }
+
+    /// The meta group's replica here may know more.
+    pub(super) fn learn_nodes(&mut self, effects: &mut Effects) {
+        let Some(at) = self.place_of(GroupId::META) else { return };
+        if let Some(meta) = self.shards[at].state().meta()
+            && meta.epoch() > self.nodes.epoch()
+        {
+            let nodes = meta.clone();
+            self.adopt(nodes, effects);
+        }
+    }
+
+    /// Newer nodes are known: everybody hears of it, and every group gets a new aim.
+    fn adopt(&mut self, nodes: Meta, effects: &mut Effects) {
+        let ours = nodes.cluster() == self.config.cluster;
+        if !ours || nodes.epoch() <= self.nodes.epoch() || nodes.keepers().next().is_none() {
+            return;
+        }
+        self.nodes = nodes;
+        self.placement = placements(&self.config, self.nodes.keepers());
+        for shard in &mut self.shards {
+            shard.aim(&self.placement[shard.group().0 as usize]);
+        }
+        let mut bytes = Vec::new();
+        self.nodes.snapshot(&mut bytes);
+        self.linked.iter().for_each(|peer| write_nodes(&bytes, effects.peers.to(peer.0)));
+        effects.nodes = Some(bytes);
+    }
+
+    /// The link to a peer stands: it is told what it may have missed.
+    pub(super) fn greet(&mut self, now: Time, peer: NodeId, effects: &mut Effects) {
+        self.linked.insert(peer);
+        self.leads_at = now;
+        if self.nodes.epoch() > 0 {
+            let mut bytes = Vec::new();
+            self.nodes.snapshot(&mut bytes);
+            write_nodes(&bytes, effects.peers.to(peer.0));
+        }
+    }
+
+    /// The link is gone, and with it what is known of the groups that only its node led.
+    pub(super) fn part(&mut self, peer: NodeId) {
+        self.linked.remove(&peer);
+        for (group, known) in self.known.iter_mut().enumerate() {
+            if known.leader == Some(peer) && self.at[group].is_none() {
+                known.leader = None;
+            }
+        }
+    }
+
+    // ---- Who leads what ----
+
+    /// Tells every node which groups are led here of which it keeps no replica, and who the cluster's nodes are:
+    /// what was lost comes again.
+    pub(super) fn tell_leads(&mut self, now: Time, effects: &mut Effects) {
+        if now < self.leads_at {
+            return;
+        }
+        let mut leads = false;
+        if self.nodes.epoch() > 0 && self.leads_group(GroupId::META) {
+            let mut bytes = Vec::new();
+            self.nodes.snapshot(&mut bytes);
+            self.linked.iter().for_each(|peer| write_nodes(&bytes, effects.peers.to(peer.0)));
+        }
+        for peer in &self.linked {
+            self.scratch.clear();
+            for shard in self.shards.iter().filter(|shard| shard.raft().is_leader()) {
+                let members = shard.raft().configuration().members();
+                leads = true;
+                if members.iter().any(|member| member.node == *peer) {
+                    continue;
+                }
+                let count = u8::try_from(members.len()).expect("a group has few members");
+                self.scratch.extend_from_slice(&shard.group().0.to_le_bytes());
+                self.scratch.extend_from_slice(&shard.raft().term().0.to_le_bytes());
+                self.scratch.push(count);
+                for member in members {
+                    self.scratch.extend_from_slice(&member.node.0.to_le_bytes());
+                }
+            }
+            if !self.scratch.is_empty() {
+                let rows = &self.scratch;
+                let header = Header::new(Leads::KIND, 0);
+                wire::frame(effects.peers.to(peer.0), &header, |b| Leads { rows }.encode(b));
+            }
+        }
+        self.leads_at = if leads { now + LEADS_EVERY } else { Time::MAX };
+    }
+
+    fn on_leads(&mut self, peer: NodeId, mut rows: &[u8], effects: &mut Effects) {
+        while let Some((group, term, members, rest)) = split_lead(rows) {
+            rows = rest;
+            let here = self.place_of(group).is_some();
+            let Some(known) = self.known.get_mut(group.0 as usize) else { return };
+            if here || term < known.term {
+                continue;
+            }
+            let news = known.leader != Some(peer) || known.term != term;
+            *known = Known { leader: Some(peer), term, members };
+            if news {
+                effects.notes.push(Note::Leader { group, term, leader: Some(peer) });
+            }
+        }
+    }
+
+    // ---- Replicas that come and go ----
+
+    /// An entry or a snapshot came for a group of which nothing is kept here.
+    pub(super) fn answer_absent(
+        &mut self,
+        peer: NodeId,
+        header: &Header,
+        body: &[u8],
+        effects: &mut Effects,
+    ) {
+        let group = GroupId(header.shard);
+        let sent_at = match header.kind {
+            Append::KIND => Append::view(body).map(|m| m.sent_at),
+            Snapshot::KIND => Snapshot::view(body).map(|m| m.sent_at),
+            _ => return,
+        };
+        // One that ends here is about to be gone: then it is said.
+        if !self.is_ours(group) || self.is_ending(group) {
+            return;
+        }
+        if let Ok(sent_at) = sent_at {
+            say(effects, peer, group, Absent::KIND, |b| Absent { sent_at }.encode(b));
+        }
+    }
+
+    fn on_leave(&mut self, group: GroupId, leave: &Leave, effects: &mut Effects) {
+        let Some(at) = self.place_of(group) else { return };
+        let raft = self.shards[at].raft();
+        let life = raft.incarnation();
+        if life == Incarnation(leave.incarnation) && Term(leave.term) >= raft.term() {
+            self.on_remove(group, life, effects);
+        }
+    }
+
+    fn leads_group(&self, group: GroupId) -> bool {
+        self.place_of(group).is_some_and(|at| self.shards[at].raft().is_leader())
+    }
+
+    /// Whether an engine of this number keeps the group, where it is kept.
+    pub(super) fn is_ours(&self, group: GroupId) -> bool {
+        let engine = engine_of_group(group.0, self.config.engines);
+        group.0 <= self.config.shards && engine == self.config.engine
+    }
+}
+
+fn say(
+    effects: &mut Effects,
+    to: NodeId,
+    group: GroupId,
+    kind: Kind,
+    body: impl FnOnce(&mut Vec<u8>),
+) {
+    let header = Header { shard: group.0, ..Header::new(kind, 0) };
+    wire::frame(effects.peers.to(to.0), &header, body);
+}
+
+fn write_nodes(nodes: &[u8], out: &mut Vec<u8>) {
+    wire::frame(out, &Header::new(Nodes::KIND, 0), |b| Nodes { nodes }.encode(b));
+}
+
+/// The first row of a [`Leads`], and what follows.
+fn split_lead(rows: &[u8]) -> Option<(GroupId, Term, Vec<NodeId>, &[u8])> {
+    let (group, rows) = rows.split_first_chunk()?;
+    let (term, rows) = rows.split_first_chunk()?;
+    let (count, rows) = rows.split_first()?;
+    let count = usize::from(*count);
+    let (members, rest) = rows.split_at_checked(4 * count)?;
+    let members = members.as_chunks().0.iter().map(|node| NodeId(u32::from_le_bytes(*node)));
+    let (group, term) = (GroupId(u32::from_le_bytes(*group)), Term(u64::from_le_bytes(*term)));
+    (count <= MEMBERS_MAX).then(|| (group, term, members.collect(), rest))
+}
