@@ -10,12 +10,13 @@ use engine::edge::config::{
 use engine::edge::control::{self, Setup, Stop};
 use engine::edge::data::{self, DataPlane, Plan, StartError};
 use engine::edge::manifest::{DataDir, DirError, Manifest, new_incarnation};
+use engine::edge::repair::Repair;
 use engine::edge::report::Facts;
 use engine::edge::ring::RingError;
 use engine::edge::wal::{Writer, segments, trial};
 use engine::edge::{environment, logs, snapshots};
 use engine::engine::Config as EngineConfig;
-use engine::ids::{ClusterId, GroupId, Index, NodeId};
+use engine::ids::{ClusterId, GroupId, Index};
 use engine::shard::balance::BALANCE_AFTER;
 use std::collections::BTreeSet;
 use std::io;
@@ -189,18 +190,23 @@ fn serve(node: Node) -> Result<(), Failure> {
     for engine_dir in &engine_dirs {
         snapshots::prepare(engine_dir).map_err(|e| snapshots_failed(engine_dir, &e))?;
     }
+    let make_config = make_config(&node.config, &node.manifest);
+    let nodes = make_config(0).known_nodes();
+    let Manifest { writer, segment_bytes, .. } = node.manifest;
+    let repair = Arc::new(Repair::new(Arc::clone(&node.dir), node.manifest));
     let plan = Plan {
         listener: node.listener,
         data_dir: data_dir.clone(),
-        engines: node.manifest.engines,
+        engines: facts.engines,
         threads,
         cpus,
-        writer: node.manifest.writer,
-        segment_bytes: node.manifest.segment_bytes,
-        make_config: make_config(&node.config, &node.manifest),
-        peers: others(&node.manifest),
+        writer,
+        segment_bytes,
+        make_config,
+        peers: node.config.peers.iter().map(|(peer, at)| (peer, at.to_owned())).collect(),
         to_control: node.post.clone(),
         load_snapshot: load_snapshot(&data_dir, Arc::clone(&named)),
+        repair: Some(Arc::clone(&repair)),
     };
     let plane = Arc::new(data::start(plan).map_err(Failure::Start)?);
     for (engine, engine_dir) in (0..).zip(&engine_dirs) {
@@ -210,6 +216,8 @@ fn serve(node: Node) -> Result<(), Failure> {
         snapshots::keep_only(engine_dir, &of_engine)
             .map_err(|e| snapshots_failed(engine_dir, &e))?;
     }
+    let manifest = repair.manifest();
+    facts.renewed = manifest.renewed.clone();
     facts.startup = node.started.elapsed();
     tell_ready(&facts);
     let control = control::start(Setup {
@@ -217,9 +225,9 @@ fn serve(node: Node) -> Result<(), Failure> {
         http: node.http,
         facts,
         plane: Arc::downgrade(&plane),
-        data_dir,
-        writer: node.manifest.writer,
-        segment_bytes: node.manifest.segment_bytes,
+        dir: Arc::clone(&node.dir),
+        manifest,
+        nodes,
         stop: node.stop,
     });
     let ended = control.and_then(control::ControlPlane::join);
@@ -253,6 +261,8 @@ fn make(dir: &DataDir, config: &Config) -> Result<Manifest, Failure> {
         writer,
         writer_why,
         founders: vec![],
+        nodes: vec![],
+        renewed: vec![],
     };
     dir.write(&manifest)?;
     info!(
@@ -327,11 +337,6 @@ fn place(pin: &Pin, threads: u32) -> Option<Vec<usize>> {
     }
 }
 
-fn others(manifest: &Manifest) -> Vec<(NodeId, String)> {
-    let others = manifest.founders.iter().filter(|f| f.node != manifest.node);
-    others.map(|f| (f.node, f.address.clone())).collect()
-}
-
 fn make_config(config: &Config, manifest: &Manifest) -> Box<data::MakeConfig> {
     let (config, manifest) = (config.clone(), manifest.clone());
     Box::new(move |engine| EngineConfig {
@@ -342,6 +347,7 @@ fn make_config(config: &Config, manifest: &Manifest) -> Box<data::MakeConfig> {
         shards: manifest.shards,
         replication: REPLICATION,
         members: manifest.founders.clone(),
+        nodes: manifest.nodes.clone(),
         incarnation: manifest.incarnation,
         seed: environment::random_seed(),
         election_timeout_min: config.election_timeout_min,
@@ -362,13 +368,7 @@ fn load_snapshot(data_dir: &Path, named: Named) -> Box<data::LoadSnapshot> {
     let data_dir = data_dir.to_owned();
     Box::new(move |engine, group, index| {
         named.lock().expect("nobody panics while holding it").insert((engine, group, index));
-        match snapshots::load(&segments::engine_dir(&data_dir, engine), group, index) {
-            Ok(found) => found,
-            Err(e) => {
-                error!("{e}");
-                None
-            }
-        }
+        snapshots::load(&segments::engine_dir(&data_dir, engine), group, index)
     })
 }
 
@@ -379,13 +379,12 @@ fn snapshots_failed(engine_dir: &Path, e: &io::Error) -> Failure {
 
 fn facts(node: &Node, threads: u32, cpus: Option<Vec<usize>>) -> Facts {
     let (config, manifest) = (&node.config, &node.manifest);
-    let members = manifest.founders.iter().map(|f| (f.node, f.address.clone()));
     Facts {
         node: manifest.node,
         cluster: manifest.cluster,
         incarnation: manifest.incarnation,
-        members: members.collect(),
         engines: manifest.engines,
+        renewed: manifest.renewed.clone(),
         threads,
         cpus,
         shards: manifest.shards,

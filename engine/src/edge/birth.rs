@@ -13,20 +13,23 @@
 //!    is told by any born node that meets it later: an empty node takes a `Birth` from whoever
 //!    brings it, if it is listed with its own incarnation.
 //!
-//! A node whose disk was wiped comes back with another incarnation. It is not listed, so no `Birth` is
-//! meant for it: it says so and waits to be added or to replace. If it has the lowest id it finds the
+//! A node that comes later, or whose disk was wiped, has an incarnation that the cluster does not know, so no
+//! `Birth` is meant for it: it says so, and asks and answers until it is added or replaces
+//! ([`wire::message::NodeAdd`]). From then on every node of the cluster that it meets tells it who the nodes
+//! are ([`wire::peer::Nodes`]), itself among them, and then of the `Birth`. If it has the lowest id it finds the
 //! others in a cluster, and makes no second one.
 //!
 //! # Invariants
 //!
 //! - A cluster id is on its maker's disk before anybody else hears of it.
-//! - A node takes a birth only while it is empty, and only with its own incarnation.
+//! - A node takes a birth only while it is empty, and only with its own incarnation: among the nodes that come
+//!   with it, else among the founders.
 //! - Clients that come too early are told [`wire::Code::NotReady`], never kept waiting.
 //!
 //! # Left out
 //!
 //! Nobody proves who they are: whoever reaches an empty node's port can found a cluster with it. That
-//! comes with authentication. Adding nodes to a cluster comes with membership change.
+//! comes with authentication.
 
 mod talk;
 #[cfg(test)]
@@ -36,6 +39,7 @@ use super::config::{CACHE_BYTES_MAX, CACHE_BYTES_MIN, FOUNDERS_MAX, Peers, SHARD
 use super::manifest::{DataDir, DirError, Manifest, new_cluster};
 use crate::engine::Member;
 use crate::ids::{ClusterId, Incarnation, NodeId};
+use crate::machine::meta::Meta;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::TcpListener;
 use std::path::Path;
@@ -100,30 +104,29 @@ pub struct Founder<'a> {
 /// [`BirthError`].
 pub fn join_cluster(founder: Founder<'_>) -> Result<Manifest, BirthError> {
     let Founder { listener, dir, manifest, peers, advertised, cache_bytes_asked, stop } = founder;
-    let node = manifest.node;
     let was_born = manifest.is_born();
     if was_born {
         check_cache_size(dir.path(), manifest.cache_bytes_max, cache_bytes_asked)?;
     }
+    let others = others(&manifest, &peers);
     let shared = Arc::new(Shared {
-        dir,
-        state: Mutex::new(State { manifest, failed: None, told_left_out: false }),
+        state: Mutex::new(State { dir: Some(dir), manifest, failed: None, told_left_out: false }),
         peers,
         advertised,
         cache_bytes_asked,
         over: AtomicBool::new(false),
         talks: AtomicUsize::new(0),
     });
-    let alone = shared.peers.iter().all(|(peer, _)| peer == node);
-    if !was_born && alone {
-        shared.found(&[])?;
-    }
-    if !alone {
+    if others.is_empty() {
+        if !was_born {
+            shared.found(&[])?;
+        }
+    } else {
         let asker = std::thread::Builder::new().name("birth".into());
         let asked = Arc::clone(&shared);
         let asker = asker.spawn(move || {
             if was_born {
-                asked.meet()
+                asked.meet(&others)
             } else {
                 asked.ask_until_born()
             }
@@ -134,6 +137,8 @@ pub fn join_cluster(founder: Founder<'_>) -> Result<Manifest, BirthError> {
         shared.over.store(true, Ordering::Release);
         // A panic there has been told already; here the state decides.
         let _ = asker.join();
+        // A conversation that goes on keeps nothing of the directory.
+        shared.lock().dir = None;
         served?;
     }
     let mut state = shared.lock();
@@ -144,13 +149,14 @@ pub fn join_cluster(founder: Founder<'_>) -> Result<Manifest, BirthError> {
 }
 
 struct State {
+    /// `None` when it is over.
+    dir: Option<Arc<DataDir>>,
     manifest: Manifest,
     failed: Option<DirError>,
     told_left_out: bool,
 }
 
 struct Shared {
-    dir: Arc<DataDir>,
     state: Mutex<State>,
     peers: Peers,
     advertised: String,
@@ -227,39 +233,53 @@ impl Shared {
         listener.set_nonblocking(false).map_err(BirthError::Listen)
     }
 
-    /// Takes a birth that somebody brings. Called by any number of connections.
-    fn on_birth(&self, birth: &Birth<'_>) {
-        let Some(told) = read_founders(birth) else {
+    /// Takes a birth that somebody brings, and the cluster's nodes if they came before it. Called by any number
+    /// of connections.
+    fn on_birth(&self, birth: &Birth<'_>, nodes: &[u8]) {
+        let cluster = ClusterId(birth.cluster);
+        let known = Meta::restore(nodes).ok();
+        let fits = |nodes: &Meta| nodes.cluster() == cluster && nodes.shards() == birth.shards;
+        let Some(told) = read_founders(birth).filter(|_| known.as_ref().is_none_or(fits)) else {
             warn!("a malformed birth was ignored");
             return;
         };
         let mut state = self.lock();
-        let State { manifest, failed, told_left_out } = &mut *state;
-        if manifest.is_born() {
-            return;
-        }
-        if !told.contains(&(manifest.node, manifest.incarnation)) {
+        let State { dir, manifest, failed, told_left_out } = &mut *state;
+        let Some(dir) = dir.as_ref().filter(|_| !manifest.is_born()) else { return };
+        let own = (manifest.node, manifest.incarnation);
+        let known_as = |nodes: &Meta, id| nodes.node(id).map(|node| (id, node.incarnation));
+        let is_meant = match &known {
+            Some(nodes) => known_as(nodes, own.0) == Some(own),
+            None => told.contains(&own),
+        };
+        if !is_meant {
             if !std::mem::replace(told_left_out, true) {
-                tell_left_out(&format!("cluster {}", ClusterId(birth.cluster)));
+                self.tell_left_out(&format!("cluster {cluster}"), own.0);
             }
             return;
         }
         let mut founders = Vec::with_capacity(told.len());
         for (node, incarnation) in told {
-            let Some(address) = self.address(manifest.node, node) else {
+            let listed = self.address(manifest.node, node).or_else(|| {
+                // A founder may be forgotten by now: then nobody asks where it was.
+                let nodes = known.as_ref()?;
+                Some(nodes.node(node).map_or_else(String::new, |node| node.address.clone()))
+            });
+            let Some(address) = listed else {
                 warn!(%node, "a birth was ignored: --peers does not name its founder {node}. Give all nodes the same --peers");
                 return;
             };
             founders.push(Member { node, incarnation, address });
         }
-        let cluster = ClusterId(birth.cluster);
         let (shards, cache_bytes_max) = (birth.shards, birth.cache_bytes_max);
-        let born = Manifest { cluster, shards, cache_bytes_max, founders, ..manifest.clone() };
+        let nodes = if known.is_some() { nodes.to_vec() } else { vec![] };
+        let born =
+            Manifest { cluster, shards, cache_bytes_max, founders, nodes, ..manifest.clone() };
         // Refused before anything is kept: the birth comes again once the configuration is corrected.
-        let fits = check_cache_size(self.dir.path(), cache_bytes_max, self.cache_bytes_asked);
-        match fits.and_then(|()| self.dir.write(&born)) {
+        let fits = check_cache_size(dir.path(), cache_bytes_max, self.cache_bytes_asked);
+        match fits.and_then(|()| dir.write(&born)) {
             Ok(()) => {
-                info!(%cluster, "the cluster is born");
+                info!(%cluster, "this node belongs to the cluster");
                 *manifest = born;
             }
             Err(e) => *failed = Some(e),
@@ -270,7 +290,7 @@ impl Shared {
     /// Makes the cluster: this node and the `others`, all present and empty.
     fn found(&self, others: &[Present]) -> Result<(), DirError> {
         let mut state = self.lock();
-        let m = &state.manifest;
+        let State { dir: Some(dir), manifest: m, .. } = &*state else { return Ok(()) };
         assert!(!m.is_born(), "a born node founds nothing");
         let mut rows: Vec<_> = others.iter().map(|p| (p.node, p.incarnation)).collect();
         rows.push((m.node, m.incarnation));
@@ -282,7 +302,7 @@ impl Shared {
         let founders = rows.into_iter().map(member).collect();
         let cache_bytes_max = self.cache_bytes_asked.unwrap_or(m.cache_bytes_max);
         let born = Manifest { cluster: new_cluster(), cache_bytes_max, founders, ..m.clone() };
-        self.dir.write(&born)?;
+        dir.write(&born)?;
         info!(cluster = %born.cluster, founders = born.founders.len(), "the cluster is born");
         state.manifest = born;
         Ok(())
@@ -309,7 +329,7 @@ impl Shared {
             let mut present = Vec::new();
             let mut refused = false;
             for (node, address) in self.peers.iter().filter(|(node, _)| *node != me) {
-                match talk::ask(address, &self.hello()) {
+                match talk::ask(self, address) {
                     Ok(hello) if hello.node != node.0 => {
                         waits.push(format!("node {node} ({address} answers as node {})", hello.node));
                     }
@@ -358,9 +378,16 @@ impl Shared {
             return;
         }
         let mut state = self.lock();
-        if !std::mem::replace(&mut state.told_left_out, true) {
-            tell_left_out(cluster);
+        if !state.manifest.is_born() && !std::mem::replace(&mut state.told_left_out, true) {
+            self.tell_left_out(cluster, state.manifest.node);
         }
+    }
+
+    fn tell_left_out(&self, cluster: &str, node: NodeId) {
+        let at = &self.advertised;
+        warn!(
+            "{cluster} exists and does not know this data directory: waiting to be added to it (`tercet cluster add-node {at}`) or, if node {node} has lost its own, to take its place (`tercet cluster replace-node {node} {at}`)"
+        );
     }
 
     fn found_and_tell(&self, present: &[Present]) {
@@ -379,17 +406,14 @@ impl Shared {
         }
     }
 
-    /// Asks the peers, once, to which cluster they belong. The node starts unless more of those that
+    /// Asks the `others`, once, to which cluster they belong. The node starts unless more of those that
     /// answer belong to another cluster than to its own.
-    fn meet(&self) {
-        let (me, own) = {
-            let state = self.lock();
-            (state.manifest.node, state.manifest.cluster)
-        };
+    fn meet(&self, others: &[(NodeId, String)]) {
+        let own = self.lock().manifest.cluster;
         let hello = self.hello();
         let answers: Vec<_> = std::thread::scope(|scope| {
             let ask = |address: &str| talk::ask_within(address, &hello, MEET_FOR);
-            let others = self.peers.iter().filter(|(node, _)| *node != me);
+            let others = others.iter();
             let asked: Vec<_> =
                 others.map(|(node, address)| (node, scope.spawn(move || ask(address)))).collect();
             asked.into_iter().filter_map(|(node, t)| Some((node, t.join().ok()?))).collect()
@@ -413,8 +437,16 @@ impl Shared {
             }
         }
         if strangers.len() > same {
-            let (path, why) = (self.dir.path().to_owned(), strangers.swap_remove(0));
-            self.lock().failed = Some(DirError::OtherCluster { path, kept: own, why });
+            let mut state = self.lock();
+            let Some(path) = state.dir.as_ref().map(|dir| dir.path().to_owned()) else { return };
+            let (node, why) = (state.manifest.node, strangers.swap_remove(0));
+            let nodes = state.manifest.known_nodes();
+            state.failed = Some(match nodes {
+                Some(nodes) if nodes.node(node).is_none() => {
+                    DirError::Removed { path, node, cluster: own }
+                }
+                _ => DirError::OtherCluster { path, kept: own, why },
+            });
         }
     }
 
@@ -428,9 +460,17 @@ impl Shared {
 
     /// A manifest's founders with the addresses that the configuration gives them now.
     fn with_addresses(&self, mut manifest: Manifest) -> Result<Manifest, DirError> {
+        let nodes = manifest.known_nodes();
         for (node, _) in self.peers.iter() {
-            if !manifest.founders.iter().any(|f| f.node == node) {
-                return Err(DirError::NotAFounder { node, cluster: manifest.cluster });
+            match &nodes {
+                // Forgotten, to be added, or added while this node was away: nothing to stop for.
+                Some(nodes) if nodes.node(node).is_none() => warn!(
+                    "--peers names node {node}, which is none of the cluster's nodes as far as this one knows. To add it, `tercet cluster add-node`; if it was removed, leave it out"
+                ),
+                None if !manifest.founders.iter().any(|f| f.node == node) => {
+                    return Err(DirError::NotAFounder { node, cluster: manifest.cluster });
+                }
+                _ => {}
             }
         }
         for founder in &mut manifest.founders {
@@ -440,6 +480,19 @@ impl Shared {
         }
         Ok(manifest)
     }
+}
+
+/// Whom a node asks, and where: the cluster's other nodes as far as it knows them, else its peers.
+fn others(manifest: &Manifest, peers: &Peers) -> Vec<(NodeId, String)> {
+    let of_peers = || peers.iter().map(|(node, address)| (node, address.to_owned())).collect();
+    let of_nodes = |nodes: Meta| {
+        let configured = |node| peers.address(node).map(str::to_owned);
+        let all = nodes.nodes();
+        all.map(|n| (n.node, configured(n.node).unwrap_or_else(|| n.address.clone()))).collect()
+    };
+    let mut others: Vec<_> = manifest.known_nodes().map_or_else(of_peers, of_nodes);
+    others.retain(|(node, _)| *node != manifest.node);
+    others
 }
 
 /// Refuses another budget of the cache than the cluster's.
@@ -460,12 +513,6 @@ fn birth_of<'a>(born: &Manifest, rows: &'a [u8]) -> Birth<'a> {
         cache_bytes_max: born.cache_bytes_max,
         founders: rows,
     }
-}
-
-fn tell_left_out(cluster: &str) {
-    warn!(
-        "{cluster} exists and does not know this data directory: waiting to be added or to replace a node of it"
-    );
 }
 
 fn read_founders(birth: &Birth<'_>) -> Option<Vec<(NodeId, Incarnation)>> {

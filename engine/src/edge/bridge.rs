@@ -123,6 +123,12 @@ pub enum ToControl {
         /// Which engine.
         engine: u32,
     },
+    /// The cluster's nodes have changed: keep them in the manifest. The data plane itself passes them on between
+    /// its engines.
+    Nodes {
+        /// A snapshot of the meta group's state.
+        nodes: Arc<[u8]>,
+    },
     /// The answer to [`ToCore::Status`].
     Status {
         /// The ticket of the question.
@@ -156,6 +162,11 @@ pub enum ToCore {
         group: GroupId,
         /// Who leads it.
         leader: Option<NodeId>,
+    },
+    /// An engine of another thread learned who the cluster's nodes are.
+    Nodes {
+        /// A snapshot of the meta group's state.
+        nodes: Arc<[u8]>,
     },
     /// The node's state, for the clients of an engine.
     Report {
@@ -216,6 +227,11 @@ pub enum Fatal {
     /// The ring failed.
     #[error("E204 io_uring failed: {0}")]
     Ring(String),
+    /// The manifest could not be written.
+    #[error(
+        "E205 writing the MANIFEST failed: {0}. The old one still stands. Check the disk, then start the node again"
+    )]
+    ManifestWrite(String),
 }
 
 #[cfg(test)]

@@ -122,10 +122,11 @@ settings! {
     /// This node's id, from 1; a node keeps it for life [default: 1]
     #[arg(long, env = "TERCET_NODE", value_name = "ID", help_heading = "Identity")]
     node: u32,
-    /// All founders of the cluster, this node included; empty for a single node.
+    /// All founders of the cluster, this node included; empty for a single node. For a node that
+    /// joins a cluster later: nodes of that cluster, and itself.
     ///
     /// Addresses are this cluster's --advertise addresses. At the birth all founders are given; later
-    /// only the addresses are read from it.
+    /// only the addresses are read from it, and come before those that the cluster knows.
     #[arg(long, env = "TERCET_PEERS", value_name = "ID=HOST:PORT,...", help_heading = "Identity")]
     peers: Peers,
     /// Where this node keeps everything; made if it is not there [default: ./tercet-data]
@@ -386,7 +387,7 @@ impl Config {
         }
         if !self.peers.is_empty() && self.peers.address(self.node).is_none() {
             return invalid(format!(
-                "peers does not name this node, {}. List all founders, this one included",
+                "peers does not name this node, {}. List all founders (or, to join a cluster, some of its nodes), this one included",
                 self.node
             ));
         }

@@ -4,13 +4,15 @@
 //!
 //! A glommio executor of its own, pinned nowhere. Its main task empties the mailbox that the engines
 //! fill and waits for the doorbell. Beside it run: a task that writes snapshots part by part, a
-//! thread that makes segments (64 MiB of zeros each, which must delay nothing here), and HTTP.
+//! thread that makes segments (64 MiB of zeros each, which must delay nothing here), one that keeps the
+//! manifest, and HTTP.
 //!
 //! # Invariants
 //!
 //! - An engine never waits for this thread: its messages go into a bounded mailbox, and what can't be
 //!   delivered the other way is delivered later.
-//! - A snapshot or a segment that can't be written stops the node: its engine would wait for ever.
+//! - A snapshot or a segment that can't be written stops the node: its engine would wait for ever. So does a
+//!   manifest: after a restart the node would look for its peers where they were.
 
 mod questions;
 mod works;
@@ -19,10 +21,11 @@ use super::bridge::{Fatal, Inbox, Post, ToControl, ToCore};
 use super::counters::Counters;
 use super::data::DataPlane;
 use super::http::{self, Site};
+use super::manifest::{DataDir, Manifest};
 use super::report::{Facts, Gathered, NoteCounts, Phase, Report};
-use super::wal::Writer;
 use crate::effects::Note;
 use crate::ids::NodeId;
+use crate::machine::meta::{Meta, Node, Standing};
 use glommio::io::BufferedFile;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use questions::Questions;
@@ -31,7 +34,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{FromRawFd, IntoRawFd};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -86,11 +88,11 @@ pub struct Setup {
     /// The data plane. Whoever owns it can join it once the control plane has ended.
     pub plane: Weak<DataPlane>,
     /// The data directory.
-    pub data_dir: PathBuf,
-    /// How the journal is written.
-    pub writer: Writer,
-    /// The journal's segment, in bytes.
-    pub segment_bytes: u64,
+    pub dir: Arc<DataDir>,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// The cluster's nodes as they are known at the start.
+    pub nodes: Meta,
     /// Whether the node is to stop.
     pub stop: Stop,
 }
@@ -126,7 +128,7 @@ pub fn start(setup: Setup) -> Result<ControlPlane, String> {
 }
 
 async fn run(setup: Setup) -> Option<Fatal> {
-    let Setup { inbox, http, facts, plane, data_dir, writer, segment_bytes, stop } = setup;
+    let Setup { inbox, http, facts, plane, dir, manifest, nodes, stop } = setup;
     let node = facts.node;
     let cores = Cores(plane);
     let state = Rc::new(State {
@@ -135,11 +137,20 @@ async fn run(setup: Setup) -> Option<Fatal> {
         notes: Cell::default(),
         fatal: RefCell::default(),
         questions: Questions::default(),
+        nodes: RefCell::new(nodes),
     });
-    let works = Works { data_dir, writer, segment_bytes };
+    let works = Works {
+        data_dir: dir.path().to_owned(),
+        writer: manifest.writer,
+        segment_bytes: manifest.segment_bytes,
+    };
     let (segments, maker) = match works.start_segments(cores.clone()) {
         Ok(started) => started,
         Err(e) => return Some(Fatal::JournalWrite(format!("no thread for segments: {e}"))),
+    };
+    let (manifests, keeper) = match works::start_manifest(dir, manifest, cores.clone()) {
+        Ok(started) => started,
+        Err(e) => return Some(Fatal::ManifestWrite(format!("no thread for it: {e}"))),
     };
     let (jobs, snapshots) = works.start_snapshots(Rc::clone(&state));
     let site = Site { facts: Rc::clone(&state.facts), gather: gather(&state) };
@@ -163,6 +174,11 @@ async fn run(setup: Setup) -> Option<Fatal> {
                     let _ = jobs.send(Job::Drop { engine, group, index }).await;
                 }
                 ToControl::Note { engine, note } => state.tell(engine, note, &mut leaders),
+                ToControl::Nodes { nodes } => {
+                    if state.learn(&nodes) {
+                        deliver(&manifests, nodes).await;
+                    }
+                }
                 ToControl::Report { engine } => report(&state, engine),
                 ToControl::Status { ticket, status } => state.questions.answer(ticket, status),
             }
@@ -183,9 +199,10 @@ async fn run(setup: Setup) -> Option<Fatal> {
     cores.stop();
     serving.cancel().await;
     snapshots.cancel().await;
-    drop(segments);
-    // It ends after the segment that it is at; its panic has been told.
+    drop((segments, manifests));
+    // They end after the file that they are at; their panics have been told.
     let _ = maker.join();
+    let _ = keeper.join();
     state.fatal.take()
 }
 
@@ -274,9 +291,28 @@ struct State {
     notes: Cell<NoteCounts>,
     fatal: RefCell<Option<Fatal>>,
     questions: Questions,
+    /// The cluster's nodes.
+    nodes: RefCell<Meta>,
 }
 
 impl State {
+    /// Somebody learned who the nodes are. Says whether that is news here.
+    fn learn(&self, nodes: &[u8]) -> bool {
+        let Ok(newer) = Meta::restore(nodes) else { return false };
+        let mut nodes = self.nodes.borrow_mut();
+        if newer.epoch() <= nodes.epoch() {
+            return false;
+        }
+        let row = |node: &Node| match node.standing {
+            Standing::In => format!("{}@{}", node.node, node.address),
+            Standing::Drained => format!("{}@{} (drained)", node.node, node.address),
+        };
+        let rows: Vec<String> = newer.nodes().map(row).collect();
+        info!(epoch = newer.epoch(), "the cluster's nodes are {}", rows.join(", "));
+        *nodes = newer;
+        true
+    }
+
     /// The node can't go on. The first reason counts.
     fn fail(&self, engine: u32, reason: Fatal) {
         error!(engine, "{reason}");
@@ -349,6 +385,7 @@ impl State {
             notes: self.notes.get(),
             phase: if fatal.is_some() { Phase::Stopping } else { Phase::Running },
             fatal,
+            nodes: self.nodes.borrow().clone(),
         }
     }
 }

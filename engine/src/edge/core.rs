@@ -133,6 +133,8 @@ pub(super) struct Core {
     /// Used again and again: connections to be closed, leaders to be passed on.
     indices: Vec<u32>,
     learned: Vec<Note>,
+    /// By thread: nodes of which it was not told yet.
+    untold: Vec<Option<Arc<[u8]>>>,
     /// Set when a stop was asked for: when to give up waiting.
     stop_by: Option<Time>,
 }
@@ -149,8 +151,7 @@ impl Core {
         let engines: Vec<u32> =
             (0..plan.engines).filter(|e| thread_of(*e, plan.threads) == thread).collect();
         let identity = Identity::of(&(plan.make_config)(engines[0]));
-        let peers = common.addresses.peers().map(|(node, _)| node);
-        let links = Links::new(identity.node, &engines, peers);
+        let links = Links::new(identity.node, &engines, identity.peers());
         let seats = engines.iter().map(|engine| Seat::open(plan, *engine));
         let seats = seats.collect::<Result<Vec<Seat>, StartError>>()?;
         let mut ring = Ring::new(CORE_SIZES)?;
@@ -177,6 +178,7 @@ impl Core {
             frames: 0,
             indices: Vec::new(),
             learned: Vec::new(),
+            untold: vec![None; common.posts.len()],
             stop_by: None,
             common: Arc::clone(&common),
         };
@@ -219,6 +221,7 @@ impl Core {
         self.dial(now).map_err(|error| self.ring_failed(error))?;
         self.end_turn(now)?;
         self.control.flush(&self.counters);
+        self.tell_nodes();
         let inline = self.net.flush(now, &mut self.ring);
         let inline = inline.map_err(|error| self.ring_failed(error))?;
         self.work(now);
@@ -268,6 +271,10 @@ impl Core {
                         seat.on(now, Input::LeaderHint { group, leader });
                     }
                 }
+                ToCore::Nodes { nodes } => {
+                    let learned = self.learn(now, None, &nodes);
+                    learned.map_err(|error| self.ring_failed(error))?;
+                }
                 ToCore::Report { engine, json } => {
                     self.seat(engine).on(now, Input::Report { json: &json });
                 }
@@ -306,7 +313,8 @@ impl Core {
         let engines = self.seats.iter().map(|seat| seat.engine.wake_at());
         let others = [self.net.wake_at(), self.links.wake_at(), self.stop_by.unwrap_or(Time::MAX)];
         let wake_at = engines.chain(others).min().unwrap_or(Time::MAX);
-        let waits = self.control.is_waiting() || self.halted;
+        let untold = self.untold.iter().any(Option::is_some);
+        let waits = self.control.is_waiting() || self.halted || untold;
         let most = if waits { KEPT_RETRY } else { SLEEP_MAX };
         wake_at.since(now).min(most)
     }

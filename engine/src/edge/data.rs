@@ -12,8 +12,10 @@ mod tests;
 use super::bridge::{CORE_MAILBOX_MAX, Fatal, Latch, Post, ToControl, ToCore, mailbox};
 use super::core::{Core, Outfit, Pause};
 use super::counters::Counters;
-use super::links::AddressBook;
+use super::links::{AddressBook, Identity};
+use super::repair::{DAMAGED_MAX, Repair};
 use super::ring::{RingError, require_memlock};
+use super::snapshots::LoadError;
 use super::wal::Writer;
 use crate::engine::{Config, OpenError};
 use crate::ids::{GroupId, Index, NodeId};
@@ -38,7 +40,8 @@ const GLOMMIO_PREEMPT: Duration = Duration::from_secs(1);
 /// Makes an engine's configuration.
 pub type MakeConfig = dyn Fn(u32) -> Config + Send + Sync;
 /// Reads a snapshot that was saved for an engine's group at an index. Called only while opening.
-pub type LoadSnapshot = dyn Fn(u32, GroupId, Index) -> Option<Vec<u8>> + Send + Sync;
+pub type LoadSnapshot =
+    dyn Fn(u32, GroupId, Index) -> Result<Option<Vec<u8>>, LoadError> + Send + Sync;
 
 /// What a data plane is made of.
 pub struct Plan {
@@ -58,12 +61,15 @@ pub struct Plan {
     pub segment_bytes: u64,
     /// Makes the configuration of each engine.
     pub make_config: Box<MakeConfig>,
-    /// The other nodes, each with "host:port" of its listener.
+    /// Where other nodes are by this node's configuration, "host:port" each: tried before the addresses that
+    /// the cluster knows.
     pub peers: Vec<(NodeId, String)>,
     /// Where the engines' messages for the control plane go.
     pub to_control: Post<ToControl>,
     /// Reads a snapshot file.
     pub load_snapshot: Box<LoadSnapshot>,
+    /// What begins a damaged engine anew; without it damage is refused.
+    pub repair: Option<Arc<Repair>>,
 }
 
 /// Why the data plane did not start.
@@ -72,13 +78,43 @@ pub enum StartError {
     /// No ring.
     #[error(transparent)]
     Ring(#[from] RingError),
-    /// An engine refused what is on its disk.
+    /// An engine refused what is on its disk, though it is not damaged.
     #[error("engine {engine}: {error}")]
     Open {
         /// The engine.
         engine: u32,
         /// Why.
         error: OpenError,
+    },
+    /// What is on an engine's disk is damaged, and no peers are there to fetch it from.
+    #[error("engine {engine}: {error}. Move this node's data directory away and replace the node")]
+    Damaged {
+        /// The engine.
+        engine: u32,
+        /// What is damaged.
+        error: OpenError,
+    },
+    /// What is on an engine's disk is damaged once more.
+    #[error(
+        "engine {engine}: {error}. It was begun anew {DAMAGED_MAX} times, as its directories *.damaged-N show: check the disk. If it is well, remove them and start again; if not, move this node's data directory away and replace the node"
+    )]
+    DamagedAgain {
+        /// The engine.
+        engine: u32,
+        /// What is damaged.
+        error: OpenError,
+    },
+    /// A snapshot that the journal names is whole, but not understood.
+    #[error(
+        "E106 engine {engine}: the snapshot of group {group} at index {index} is whole, but this version can't read it. Start the version that wrote it"
+    )]
+    Unread {
+        /// The engine.
+        engine: u32,
+        /// The group.
+        group: GroupId,
+        /// The index that it stands for.
+        index: Index,
     },
     /// A file or a socket.
     #[error("E306 {what}: {error}")]
@@ -151,7 +187,9 @@ pub fn start(plan: Plan) -> Result<DataPlane, StartError> {
         posts.push(post);
         inboxes.push(inbox);
     }
-    let addresses = AddressBook::new(&plan.peers).map_err(io("starting the resolver"))?;
+    let identity = Identity::of(&(plan.make_config)(0));
+    let addresses = AddressBook::new(&plan.peers, identity.addresses());
+    let addresses = addresses.map_err(io("starting the resolver"))?;
     let stopping = AtomicBool::new(false);
     let counters = (0..count).map(|_| Arc::default()).collect();
     let common =

@@ -9,12 +9,17 @@
 //! refused: it does not remember how it voted. A newer connection of a peer replaces the older: the
 //! peer has started again, or has given the old one up before we noticed.
 //!
-//! A founder that is not part of the cluster yet, because it missed its birth, is told by a [`Birth`]
-//! frame.
+//! Whom a node expects follows the cluster's nodes ([`Identity::follow`], [`Links::follow`]): one that is new
+//! gets links, one that is forgotten loses them, and so does one whose data directory was replaced, until it
+//! comes with the new one's incarnation.
+//!
+//! A node of the cluster that does not know that it is one, because it missed the birth or was added just
+//! now, is told by a [`Nodes`] and a [`Birth`] frame.
 //!
 //! # Invariants
 //!
 //! - No link stands before the other side was checked.
+//! - A link keeps its index: connections name it.
 //! - A refusal is noted once, until something changes.
 
 mod addresses;
@@ -23,11 +28,14 @@ mod tests;
 
 pub use addresses::AddressBook;
 
+use super::birth::write_founders;
 use crate::engine::{Config, Member};
 use crate::ids::{ClusterId, ConnId, Incarnation, NodeId};
+use crate::machine::meta::Meta;
 use crate::time::{Duration, Time};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use wire::peer::{Birth, PeerHello};
+use wire::peer::{Birth, Nodes, PeerHello};
 use wire::{Code, Header};
 
 /// The first pause before another attempt to connect.
@@ -43,14 +51,18 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// This node.
     pub node: NodeId,
+    /// Its data directory's incarnation.
+    pub incarnation: Incarnation,
     /// How many engines every node has.
     pub engines: u32,
     /// How many shards the cluster has.
     pub shards: u32,
     /// What the cache lines of one shard may take, in bytes.
     pub cache_bytes_max: u64,
-    /// The cluster's nodes, this one included.
-    pub members: Vec<Member>,
+    /// The cluster's founders.
+    pub founders: Vec<Member>,
+    /// The cluster's nodes.
+    pub nodes: Meta,
 }
 
 impl Identity {
@@ -59,24 +71,47 @@ impl Identity {
         Identity {
             cluster: config.cluster,
             node: config.node,
+            incarnation: config.incarnation,
             engines: config.engines,
             shards: config.shards,
             cache_bytes_max: config.cache_bytes_max,
-            members: config.members.clone(),
+            founders: config.members.clone(),
+            nodes: config.known_nodes(),
         }
     }
 
-    fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
-        let member = self.members.iter().find(|member| member.node == node);
-        member.map(|member| member.incarnation)
+    /// Takes newer nodes. Says whether they are newer.
+    pub fn follow(&mut self, nodes: Meta) -> bool {
+        let newer = nodes.epoch() > self.nodes.epoch();
+        if newer {
+            self.nodes = nodes;
+        }
+        newer
+    }
+
+    /// The other nodes, by id.
+    pub fn peers(&self) -> impl Iterator<Item = (NodeId, Incarnation)> {
+        let others = self.nodes.nodes().filter(|node| node.node != self.node);
+        others.map(|node| (node.node, node.incarnation))
+    }
+
+    /// Where the other nodes are, as the cluster knows it.
+    pub fn addresses(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        let others = self.nodes.nodes().filter(|node| node.node != self.node);
+        others.map(|node| (node.node, node.address.as_str()))
+    }
+
+    /// Whether this node is one of the cluster's: it was not forgotten, and no other data directory has taken
+    /// its place.
+    pub fn belongs(&self) -> bool {
+        self.nodes.node(self.node).is_some_and(|node| node.incarnation == self.incarnation)
     }
 
     /// Appends this node's hello for the link of an engine.
     pub fn write_hello(&self, engine: u32, out: &mut Vec<u8>) {
-        let incarnation = self.incarnation(self.node).expect("a member knows itself");
         let hello = PeerHello {
             cluster: self.cluster.0,
-            incarnation: incarnation.0,
+            incarnation: self.incarnation.0,
             node: self.node.0,
             engine,
             engines: self.engines,
@@ -85,13 +120,15 @@ impl Identity {
         wire::frame(out, &Header::new(PeerHello::KIND, 0), |body| hello.encode(body));
     }
 
-    /// Appends the news of the cluster's birth.
+    /// Appends what a node of the cluster has to know that does not know of it: the nodes, unless they are the
+    /// founders, and the birth.
     pub fn write_birth(&self, out: &mut Vec<u8>) {
-        let mut founders = Vec::with_capacity(self.members.len() * 20);
-        for member in &self.members {
-            founders.extend_from_slice(&member.node.0.to_le_bytes());
-            founders.extend_from_slice(&member.incarnation.0);
+        if self.nodes.epoch() > 0 {
+            let mut nodes = Vec::new();
+            self.nodes.snapshot(&mut nodes);
+            wire::frame(out, &Header::new(Nodes::KIND, 0), |b| Nodes { nodes: &nodes }.encode(b));
         }
+        let founders = write_founders(&self.founders);
         let birth = Birth {
             cluster: self.cluster.0,
             shards: self.shards,
@@ -108,23 +145,24 @@ impl Identity {
             let text = format!("node {node} speaks peer protocol {}, not {VERSION}", hello.version);
             return Verdict::Refused(Code::WrongVersion, text);
         }
-        let Some(incarnation) = self.incarnation(node).filter(|_| node != self.node) else {
-            let text = format!("node {node} is not a peer of node {} in this cluster", self.node);
+        let known = self.nodes.node(node).filter(|_| node != self.node);
+        let Some(incarnation) = known.map(|known| known.incarnation) else {
+            let text = format!(
+                "node {node} is no peer of node {} in cluster {}. `tercet cluster add-node` adds one",
+                self.node, self.cluster
+            );
             return Verdict::Refused(Code::WrongCluster, text);
         };
         if Incarnation(hello.incarnation) != incarnation {
             return Verdict::Refused(
                 Code::WrongCluster,
                 format!(
-                    "node {node} has incarnation {}, but the cluster knows {incarnation}: its data directory is another one. Give it back its own, or replace the node",
+                    "node {node} has incarnation {}, but the cluster knows {incarnation}: its data directory is another one. Give it back its own, or replace the node (`tercet cluster replace-node`)",
                     Incarnation(hello.incarnation)
                 ),
             );
         }
-        if hello.cluster == ClusterId::NONE.0 {
-            return Verdict::Unborn(node);
-        }
-        if hello.cluster != self.cluster.0 {
+        if hello.cluster != self.cluster.0 && hello.cluster != ClusterId::NONE.0 {
             let other = ClusterId(hello.cluster);
             let text = format!("node {node} belongs to cluster {other}, not {}", self.cluster);
             return Verdict::Refused(Code::WrongCluster, text);
@@ -136,6 +174,9 @@ impl Identity {
             );
             return Verdict::Refused(Code::BadMessage, text);
         }
+        if hello.cluster == ClusterId::NONE.0 {
+            return Verdict::Unborn(node);
+        }
         Verdict::Welcome(node)
     }
 }
@@ -145,7 +186,7 @@ impl Identity {
 pub enum Verdict {
     /// It is who it should be.
     Welcome(NodeId),
-    /// It is a founder, but does not know of the cluster's birth.
+    /// It is a node of the cluster, but does not know that yet.
     Unborn(NodeId),
     /// It is not who it should be.
     Refused(Code, String),
@@ -159,6 +200,10 @@ pub struct Link {
     pub engine: u32,
     /// The peer.
     pub peer: NodeId,
+    /// The peer's incarnation.
+    incarnation: Incarnation,
+    /// Whether there is such a peer. If not, the place waits for another link.
+    is_live: bool,
     /// Whether it is this node that connects.
     dials: bool,
     /// The connection, from the attempt to connect on.
@@ -166,38 +211,108 @@ pub struct Link {
     is_up: bool,
     backoff: Duration,
     retry_at: Time,
+    /// Where the peer was looked for last.
+    tried: Option<SocketAddr>,
     /// Where the kernel reads the address from while it connects.
     address: Box<Address>,
     /// What was refused last, so that it is told once.
     noted: String,
 }
 
+impl Link {
+    /// Whether it waits to be connected.
+    fn is_idle(&self) -> bool {
+        self.is_live && self.dials && self.conn.is_none()
+    }
+}
+
+/// A connection that is no link any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gone {
+    /// The connection.
+    pub conn: ConnId,
+    /// The engine's seat.
+    pub seat: usize,
+    /// The node that it led to.
+    pub peer: NodeId,
+    /// Whether the link stood.
+    pub was_up: bool,
+}
+
 /// The links of one thread.
-#[derive(Default)]
 pub struct Links {
+    node: NodeId,
+    /// By seat.
+    engines: Vec<u32>,
     links: Vec<Link>,
 }
 
 impl Links {
     /// The links of the engines `engines` (by seat) to every peer.
-    pub fn new(node: NodeId, engines: &[u32], peers: impl Iterator<Item = NodeId>) -> Links {
-        let peers: Vec<NodeId> = peers.collect();
-        let mut links = Vec::with_capacity(engines.len() * peers.len());
-        for (seat, engine) in engines.iter().enumerate() {
-            links.extend(peers.iter().map(|peer| Link {
-                seat,
-                engine: *engine,
-                peer: *peer,
-                dials: node > *peer,
-                conn: None,
-                is_up: false,
-                backoff: BACKOFF_MIN,
-                retry_at: Time::ZERO,
-                address: Box::default(),
-                noted: String::new(),
-            }));
+    pub fn new(
+        node: NodeId,
+        engines: &[u32],
+        peers: impl Iterator<Item = (NodeId, Incarnation)>,
+    ) -> Links {
+        let mut links = Links { node, engines: engines.to_vec(), links: Vec::new() };
+        let gone = links.follow(peers);
+        assert_eq!(gone, [], "nothing was there");
+        links
+    }
+
+    /// From now on these are the peers. Gives the connections to those that are none any more, or come with
+    /// another incarnation: for the caller to close, when they are the links' no more.
+    pub fn follow(&mut self, peers: impl Iterator<Item = (NodeId, Incarnation)>) -> Vec<Gone> {
+        let peers: BTreeMap<NodeId, Incarnation> = peers.collect();
+        let mut gone = Vec::new();
+        for link in self.links.iter_mut().filter(|link| link.is_live) {
+            let incarnation = peers.get(&link.peer);
+            if incarnation == Some(&link.incarnation) {
+                continue;
+            }
+            let was_up = std::mem::take(&mut link.is_up);
+            let (seat, peer) = (link.seat, link.peer);
+            gone.extend(link.conn.take().map(|conn| Gone { conn, seat, peer, was_up }));
+            link.is_live = false;
         }
-        Links { links }
+        for (seat, engine) in self.engines.clone().into_iter().enumerate() {
+            for (peer, incarnation) in &peers {
+                if self.find(engine, *peer).is_none() {
+                    self.add(seat, engine, *peer, *incarnation);
+                }
+            }
+        }
+        gone
+    }
+
+    fn add(&mut self, seat: usize, engine: u32, peer: NodeId, incarnation: Incarnation) {
+        let at = self.links.iter().position(|link| !link.is_live);
+        // The kernel may still read an address from there: it stays in its place.
+        let address =
+            at.map_or_else(Box::default, |at| std::mem::take(&mut self.links[at].address));
+        let link = Link {
+            seat,
+            engine,
+            peer,
+            incarnation,
+            is_live: true,
+            dials: self.node > peer,
+            conn: None,
+            is_up: false,
+            backoff: BACKOFF_MIN,
+            retry_at: Time::ZERO,
+            tried: None,
+            address,
+            noted: String::new(),
+        };
+        match at {
+            Some(at) => self.links[at] = link,
+            None => self.links.push(link),
+        }
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().filter(|link| link.is_live)
     }
 
     /// A link.
@@ -207,28 +322,30 @@ impl Links {
 
     /// The link of an engine to a peer, if the engine is on this thread.
     pub fn find(&self, engine: u32, peer: NodeId) -> Option<usize> {
-        self.links.iter().position(|link| link.engine == engine && link.peer == peer)
+        let is_it = |link: &Link| link.is_live && link.engine == engine && link.peer == peer;
+        self.links.iter().position(is_it)
     }
 
     /// The connection over which a seat reaches a peer now.
     pub fn route(&self, seat: usize, peer: NodeId) -> Option<u32> {
-        let link = self.links.iter().find(|link| link.seat == seat && link.peer == peer)?;
+        let link = self.live().find(|link| link.seat == seat && link.peer == peer)?;
         link.conn.filter(|_| link.is_up).map(|conn| conn.index)
     }
 
     /// How many links stand.
     pub fn up(&self) -> usize {
-        self.links.iter().filter(|link| link.is_up).count()
+        self.live().filter(|link| link.is_up).count()
     }
 
     /// A link that is to be connected now.
     pub fn due(&self, now: Time) -> Option<usize> {
-        self.links.iter().position(|link| link.dials && link.conn.is_none() && link.retry_at <= now)
+        let is_due = |link: &Link| link.is_idle() && link.retry_at <= now;
+        self.links.iter().position(is_due)
     }
 
     /// When the next link is to be connected.
     pub fn wake_at(&self) -> Time {
-        let idle = self.links.iter().filter(|link| link.dials && link.conn.is_none());
+        let idle = self.links.iter().filter(|link| link.is_idle());
         idle.map(|link| link.retry_at).min().unwrap_or(Time::MAX)
     }
 
@@ -243,7 +360,14 @@ impl Links {
         let link = &mut self.links[link];
         assert!(link.conn.is_none(), "a link has one connection at a time");
         link.conn = Some(conn);
+        link.tried = Some(to);
         link.address.set(to)
+    }
+
+    /// The peer of a link, and where it was looked for last.
+    pub fn tried(&self, link: usize) -> Option<(NodeId, SocketAddr)> {
+        let link = &self.links[link];
+        link.tried.map(|address| (link.peer, address))
     }
 
     /// The link could not even be begun: try again later.

@@ -4,11 +4,15 @@
 //! DIR/LOCK          locked while a node runs; holds its process id
 //! DIR/MANIFEST      who the node is: TOML, closed by a checksum, replaced whole
 //! DIR/engine-KK/    the journal and snapshots of engine K
+//! DIR/engine-KK.damaged-N/
+//!                   what they were before engine K was begun anew: not read any more ([`super::repair`])
 //! ```
 //!
-//! The manifest is written twice: with cluster id zero when the directory is made, and with the
-//! cluster and its founders at the birth ([`super::birth`]). The random incarnation made with the
-//! directory is what tells a node that remembers from one whose disk was wiped.
+//! The manifest is written with cluster id zero when the directory is made, with the cluster and its
+//! founders when the node comes to belong to it ([`super::birth`]), and whenever the cluster's nodes
+//! change: a node that starts again speaks with those that it knew last, and learns the rest from them. The
+//! random incarnation made with the directory is what tells a node that remembers from one whose disk was
+//! wiped.
 //!
 //! # Invariants
 //!
@@ -24,6 +28,7 @@ use super::config::CACHE_BYTES_DEFAULT;
 use super::wal::Writer;
 use crate::engine::Member;
 use crate::ids::{ClusterId, Incarnation, NodeId};
+use crate::machine::meta::Meta;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -32,9 +37,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The newest format of a data directory that is known here.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// The largest manifest that is read, in bytes.
-const MANIFEST_BYTES_MAX: u64 = 64 << 10;
+const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 const NAME: &str = "MANIFEST";
 const NAME_NEW: &str = "MANIFEST.new";
 const LOCK: &str = "LOCK";
@@ -62,14 +67,24 @@ pub struct Manifest {
     pub writer: Writer,
     /// What the trial said that chose the writer.
     pub writer_why: String,
-    /// The founders of the cluster; empty before its birth.
+    /// The founders of the cluster; empty before its birth. An address may be empty: it is not known.
     pub founders: Vec<Member>,
+    /// The cluster's nodes as this node knew them last: a snapshot of the meta group's state
+    /// ([`crate::machine::meta`]). Empty: the founders.
+    pub nodes: Vec<u8>,
+    /// The engines that were damaged and begun anew, rising: they found no group.
+    pub renewed: Vec<u32>,
 }
 
 impl Manifest {
     /// Whether the node belongs to a cluster.
     pub fn is_born(&self) -> bool {
         self.cluster != ClusterId::NONE
+    }
+
+    /// The cluster's nodes, if more than the founders are known.
+    pub fn known_nodes(&self) -> Option<Meta> {
+        Meta::restore(&self.nodes).ok()
     }
 }
 
@@ -154,9 +169,21 @@ pub enum DirError {
     },
     /// The configuration names a node that the cluster does not have.
     #[error(
-        "E118 --peers names node {node}, which is not a founder of cluster {cluster}. Correct --peers"
+        "E118 --peers names node {node}, which is not a node of cluster {cluster}. Correct --peers; to add a node, start it and run `tercet cluster add-node`"
     )]
     NotAFounder {
+        /// The node.
+        node: NodeId,
+        /// The cluster.
+        cluster: ClusterId,
+    },
+    /// It is of a node that was removed from its cluster.
+    #[error(
+        "E121 node {node}, of the data directory {path:?}, was removed from cluster {cluster}. To add a node again, give an empty --data-dir, start it and run `tercet cluster add-node`"
+    )]
+    Removed {
+        /// The data directory.
+        path: PathBuf,
         /// The node.
         node: NodeId,
         /// The cluster.
@@ -272,15 +299,22 @@ impl DataDir {
     /// # Errors
     /// [`DirError::Io`] or [`DirError::Permission`]; the old manifest then still stands.
     pub fn write(&self, manifest: &Manifest) -> Result<(), DirError> {
-        let refused = |e: std::io::Error| refuse(&self.path, &e, "writing MANIFEST");
+        self.replace(manifest).map_err(|e| refuse(&self.path, &e, "writing MANIFEST"))
+    }
+
+    /// [`DataDir::write`], with what the system says.
+    ///
+    /// # Errors
+    /// As the system says; the old manifest then still stands.
+    pub fn replace(&self, manifest: &Manifest) -> std::io::Result<()> {
         let new = self.path.join(NAME_NEW);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&new).map_err(refused)?;
-        file.write_all(print(manifest).as_bytes()).map_err(refused)?;
-        file.sync_all().map_err(refused)?;
-        std::fs::rename(&new, self.path.join(NAME)).map_err(refused)?;
-        sync_dir(&self.path).map_err(refused)
+        let mut file = options.open(&new)?;
+        file.write_all(print(manifest).as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, self.path.join(NAME))?;
+        sync_dir(&self.path)
     }
 
     fn holds_engines(&self) -> Result<bool, DirError> {
@@ -307,7 +341,8 @@ impl DataDir {
         let form: Form = table
             .try_into()
             .map_err(|e: toml::de::Error| self.damaged(&e.message().replace('\n', " ")))?;
-        form.manifest().ok_or_else(|| self.damaged("an id or a name in it is malformed"))
+        let manifest = form.manifest();
+        manifest.ok_or_else(|| self.damaged("an id, a name or the nodes in it are malformed"))
     }
 }
 
@@ -363,6 +398,12 @@ struct Form {
     segment_bytes: u64,
     writer: String,
     writer_why: String,
+    /// [`Manifest::nodes`], in hex. Not written before format 2.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    nodes: String,
+    /// Not written while it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    renewed: Vec<u32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     founders: Vec<Founder>,
 }
@@ -385,7 +426,13 @@ impl Form {
             let incarnation = Incarnation(unhex(&f.incarnation)?);
             Some(Member { node: NodeId(f.node), incarnation, address: f.address })
         };
+        let nodes = unhex_all(&self.nodes)?;
+        if !nodes.is_empty() && Meta::restore(&nodes).is_err() {
+            return None;
+        }
         Some(Manifest {
+            nodes,
+            renewed: self.renewed,
             cluster: ClusterId(unhex(&self.cluster)?),
             node: NodeId(self.node),
             incarnation: Incarnation(unhex(&self.incarnation)?),
@@ -417,6 +464,8 @@ fn print(m: &Manifest) -> String {
         segment_bytes: m.segment_bytes,
         writer: m.writer.name().to_owned(),
         writer_why: m.writer_why.clone(),
+        nodes: hex(&m.nodes),
+        renewed: m.renewed.clone(),
         founders: m.founders.iter().map(founder).collect(),
     };
     let body = toml::to_string(&form).expect("numbers and texts are all that it holds");
@@ -425,14 +474,19 @@ fn print(m: &Manifest) -> String {
 }
 
 fn unhex(text: &str) -> Option<[u8; 16]> {
-    let mut bytes = [0; 16];
-    if text.len() != 32 || !text.is_ascii() {
-        return None;
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(bytes)
+    unhex_all(text)?.try_into().ok()
+}
+
+fn unhex_all(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let byte = |[high, low]: &[u8; 2]| u8::try_from(digit(*high)? << 4 | digit(*low)?).ok();
+    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |four: u8| char::from_digit(u32::from(four), 16).expect("four bits are a digit");
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@
 //!
 //! # Invariants
 //!
-//! - No lock, no allocation per request, no blocking sync on a data thread.
+//! - No lock, no allocation per request, no blocking sync on a data thread. (The one lock that it takes, to
+//!   connect to a peer and when the cluster's nodes change, is that of the peers' addresses.)
 //! - A bad byte from outside closes the connection that it came from, and touches nothing else.
 //! - A failed write or sync is fatal. It is never tried again.
 
@@ -40,6 +41,7 @@ pub mod http;
 pub mod logs;
 pub mod manifest;
 pub mod metrics;
+pub mod repair;
 pub mod report;
 pub mod snapshots;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::bridge::Fatal;
 use super::config::Settings;
 use super::counters::{Counters, FAMILIES, Histogram};
 use crate::ids::{ClusterId, Incarnation, NodeId};
+use crate::machine::meta::{self, Meta};
 use crate::raft::{Member, Standing};
 use crate::status::{EngineStatus, GroupStatus, JournalStatus, MachineStatus};
 use serde::Serialize;
@@ -23,14 +24,14 @@ pub struct Facts {
     pub cluster: ClusterId,
     /// Its data directory's incarnation.
     pub incarnation: Incarnation,
-    /// The cluster's nodes and their addresses.
-    pub members: Vec<(NodeId, String)>,
     /// Engines.
     pub engines: u32,
     /// Data-plane threads.
     pub threads: u32,
     /// The CPU of each thread, when they are pinned.
     pub cpus: Option<Vec<usize>>,
+    /// The engines that were damaged and begun anew.
+    pub renewed: Vec<u32>,
     /// Shards of the cluster.
     pub shards: u32,
     /// How the journal is written.
@@ -74,6 +75,8 @@ pub struct Gathered {
     pub phase: Phase,
     /// Why the node stops by itself, if it does.
     pub fatal: Option<Fatal>,
+    /// The cluster's nodes, as this one knows them.
+    pub nodes: Meta,
 }
 
 /// How often the control plane was told what.
@@ -134,12 +137,17 @@ pub struct Report<'a> {
     advertise: &'a str,
     http: &'a str,
     engines: u32,
+    /// Those that were damaged and begun anew, whenever that was.
+    renewed_engines: &'a [u32],
     threads: u32,
     cpus: Option<&'a [usize]>,
     shards: u32,
     writer: &'a str,
     writer_why: &'a str,
-    members: Vec<MemberRow<'a>>,
+    /// The cluster's nodes.
+    members: Vec<MemberRow>,
+    /// How many changes of the nodes are known here.
+    nodes_epoch: u64,
     groups: Vec<GroupRow>,
     journals: Vec<JournalRow>,
     cores: Vec<CoreRow>,
@@ -148,9 +156,11 @@ pub struct Report<'a> {
 }
 
 #[derive(Serialize, Debug)]
-struct MemberRow<'a> {
+struct MemberRow {
     node: u32,
-    address: &'a str,
+    address: String,
+    incarnation: String,
+    standing: &'static str,
 }
 
 #[derive(Serialize, Debug)]
@@ -168,6 +178,8 @@ struct GroupRow {
     last_index: u64,
     durable_index: u64,
     members: Vec<GroupMemberRow>,
+    changing: bool,
+    wanted: Vec<u32>,
     peers: Vec<PeerRow>,
     machine: MachineRow,
 }
@@ -175,6 +187,8 @@ struct GroupRow {
 #[derive(Serialize, Debug)]
 struct GroupMemberRow {
     node: u32,
+    /// The life of its replica.
+    incarnation: String,
     standing: &'static str,
 }
 
@@ -243,7 +257,6 @@ impl<'a> Report<'a> {
     /// The document of what was gathered.
     pub fn new(facts: &'a Facts, gathered: &Gathered) -> Report<'a> {
         let because = gathered.unready(facts);
-        let members = facts.members.iter();
         let engines = &gathered.engines;
         Report {
             node: facts.node.0,
@@ -261,12 +274,14 @@ impl<'a> Report<'a> {
             advertise: &facts.advertise,
             http: &facts.http,
             engines: facts.engines,
+            renewed_engines: &facts.renewed,
             threads: facts.threads,
             cpus: facts.cpus.as_deref(),
             shards: facts.shards,
             writer: facts.writer,
             writer_why: &facts.writer_why,
-            members: members.map(|(node, address)| MemberRow { node: node.0, address }).collect(),
+            members: gathered.nodes.nodes().map(member_row).collect(),
+            nodes_epoch: gathered.nodes.epoch(),
             groups: engines
                 .iter()
                 .flat_map(|e| e.groups.iter().map(|g| group_row(e.engine, g)))
@@ -289,6 +304,18 @@ impl<'a> Report<'a> {
     }
 }
 
+fn member_row(node: &meta::Node) -> MemberRow {
+    MemberRow {
+        node: node.node.0,
+        address: node.address.clone(),
+        incarnation: node.incarnation.to_string(),
+        standing: match node.standing {
+            meta::Standing::In => "in",
+            meta::Standing::Drained => "drained",
+        },
+    }
+}
+
 fn group_row(engine: u32, g: &GroupStatus) -> GroupRow {
     let peer = |p: &crate::status::PeerStatus| PeerRow {
         node: p.node.0,
@@ -299,6 +326,7 @@ fn group_row(engine: u32, g: &GroupStatus) -> GroupRow {
     };
     let member = |m: &Member| GroupMemberRow {
         node: m.node.0,
+        incarnation: m.incarnation.to_string(),
         standing: match m.standing {
             Standing::Voter => "voter",
             Standing::Learner => "learner",
@@ -318,6 +346,8 @@ fn group_row(engine: u32, g: &GroupStatus) -> GroupRow {
         last_index: g.last_index.0,
         durable_index: g.durable.0,
         members: g.members.iter().map(member).collect(),
+        changing: g.changing,
+        wanted: g.wanted.iter().map(|node| node.0).collect(),
         peers: g.peers.iter().map(peer).collect(),
         machine: machine_row(&g.machine),
     }

@@ -72,6 +72,14 @@ pub enum LoadError {
         /// What is wrong.
         why: &'static str,
     },
+    /// It is whole, and written by another version.
+    #[error("the snapshot {path:?} has format version {got}; this version reads {VERSION}")]
+    OtherVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        got: u32,
+    },
 }
 
 /// Where an engine's snapshots are.
@@ -132,15 +140,17 @@ pub fn load(engine_dir: &Path, group: GroupId, index: Index) -> Result<Option<Ve
         Err(why) => return Err(LoadError::Io { path, why }),
     };
     match check(&bytes, group, index) {
-        Ok(()) => {
+        Ok(VERSION) => {
             bytes.drain(..HEADER_BYTES);
             Ok(Some(bytes))
         }
+        Ok(got) => Err(LoadError::OtherVersion { path, got }),
         Err(why) => Err(LoadError::Damaged { path, why }),
     }
 }
 
-fn check(bytes: &[u8], group: GroupId, index: Index) -> Result<(), &'static str> {
+/// The version of a snapshot file that is whole; what follows the version is checked only in our own.
+fn check(bytes: &[u8], group: GroupId, index: Index) -> Result<u32, &'static str> {
     let head = bytes.first_chunk::<HEADER_BYTES>().ok_or("it is shorter than a header")?;
     let state = &bytes[HEADER_BYTES..];
     let u32_at = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("4 bytes"));
@@ -152,7 +162,7 @@ fn check(bytes: &[u8], group: GroupId, index: Index) -> Result<(), &'static str>
         return Err("the header's checksum does not match");
     }
     if u32_at(12) != VERSION {
-        return Err("its format version is not known here");
+        return Ok(u32_at(12));
     }
     if u32_at(16) != group.0 || u64_at(24) != index.0 {
         return Err("it is a snapshot of something else");
@@ -163,7 +173,7 @@ fn check(bytes: &[u8], group: GroupId, index: Index) -> Result<(), &'static str>
     if u32_at(20) != crc32c::crc32c(state) {
         return Err("the state's checksum does not match");
     }
-    Ok(())
+    Ok(VERSION)
 }
 
 /// A snapshot that is being written. Runs on a glommio executor.

@@ -2,19 +2,20 @@
 //! on every wait.
 
 use super::Shared;
+use crate::ids::ClusterId;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 use wire::message::Error;
-use wire::peer::{Birth, PeerHello};
+use wire::peer::{Birth, Nodes, PeerHello};
 use wire::{Code, Header, Kind, WireError};
 
 /// How long a founder may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// How long whoever connects may take to say what it wants.
 const SPEAK_WITHIN: Duration = Duration::from_secs(2);
-/// The longest frame before the birth, in bytes.
-const FRAME_BYTES_MAX: usize = 16 << 10;
+/// The longest frame before the birth, in bytes: the nodes of a large cluster.
+const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Frames in one conversation, at most.
 const FRAMES_MAX: usize = 8;
 
@@ -40,9 +41,15 @@ impl From<io::Error> for Silence {
     }
 }
 
-/// Asks the node at `address` who it is.
-pub fn ask(address: &str, hello: &PeerHello) -> Result<PeerHello, Silence> {
-    ask_within(address, hello, ANSWER_WITHIN)
+/// Asks the node at `address` who it is, and takes the birth that one of a cluster may tell of.
+pub fn ask(shared: &Shared, address: &str) -> Result<PeerHello, Silence> {
+    let mut talk = Talk::open(address, ANSWER_WITHIN)?;
+    let answer = talk.hello(&shared.hello())?;
+    if answer.cluster != ClusterId::NONE.0 {
+        // That it tells nothing, or stops half way, is no news.
+        let _ = talk.hear_news(shared);
+    }
+    Ok(answer)
 }
 
 /// Asks the node at `address` who it is, and waits for at most `time`.
@@ -52,8 +59,21 @@ pub fn ask_within(address: &str, hello: &PeerHello, time: Duration) -> Result<Pe
 
 /// Tells the node at `address` of a birth, and returns once it says that it belongs to the cluster.
 pub fn tell(address: &str, hello: &PeerHello, birth: &Birth<'_>) -> Result<(), Silence> {
+    tell_all(address, hello, &[], birth)
+}
+
+/// [`tell`], after a word on who the cluster's nodes are, if that is known.
+pub fn tell_all(
+    address: &str,
+    hello: &PeerHello,
+    nodes: &[u8],
+    birth: &Birth<'_>,
+) -> Result<(), Silence> {
     let mut talk = Talk::open(address, ANSWER_WITHIN)?;
     talk.hello(hello)?;
+    if !nodes.is_empty() {
+        talk.say(Nodes::KIND, |b| Nodes { nodes }.encode(b))?;
+    }
     talk.say(Birth::KIND, |b| birth.encode(b))?;
     let answer = talk.hear_hello()?;
     if answer.cluster == birth.cluster {
@@ -86,6 +106,8 @@ struct Talk {
     bytes: Vec<u8>,
     used: usize,
     until: Instant,
+    /// The cluster's nodes, if they were heard: the last [`Nodes`].
+    nodes: Vec<u8>,
 }
 
 impl Talk {
@@ -109,7 +131,8 @@ impl Talk {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(false)?;
         stream.set_write_timeout(Some(time))?;
-        Ok(Talk { stream, bytes: Vec::new(), used: 0, until: Instant::now() + time })
+        let until = Instant::now() + time;
+        Ok(Talk { stream, bytes: Vec::new(), used: 0, until, nodes: Vec::new() })
     }
 
     fn hello(&mut self, hello: &PeerHello) -> Result<PeerHello, Silence> {
@@ -130,7 +153,34 @@ impl Talk {
         PeerHello::view(body).map_err(malformed)
     }
 
-    /// Hears a frame and answers it. Says whether to go on.
+    /// Hears what a node of the cluster says after its hello: who the nodes are, and the birth.
+    fn hear_news(&mut self, shared: &Shared) -> io::Result<()> {
+        for _ in 0..FRAMES_MAX {
+            let Ok((header, body)) = self.hear()? else { return Ok(()) };
+            let kind = header.kind;
+            let body = body.to_vec();
+            self.take_news(shared, kind, &body);
+            if kind == Birth::KIND {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a frame that brings news. One that is malformed brings none.
+    fn take_news(&mut self, shared: &Shared, kind: Kind, body: &[u8]) {
+        match kind {
+            Nodes::KIND => self.nodes = Nodes::view(body).map_or(vec![], |m| m.nodes.to_vec()),
+            Birth::KIND => {
+                if let Ok(birth) = Birth::view(body) {
+                    shared.on_birth(&birth, &self.nodes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Hears a frame and answers it, unless an answer comes with the next. Says whether to go on.
     fn answer_one(&mut self, shared: &Shared) -> io::Result<bool> {
         let (kind, request) = match self.hear()? {
             Err(e) => {
@@ -144,14 +194,14 @@ impl Talk {
                 return Ok(false);
             }
             Ok((header, body)) => {
-                if header.kind == Birth::KIND
-                    && let Ok(birth) = Birth::view(body)
-                {
-                    shared.on_birth(&birth);
-                }
+                let body = body.to_vec();
+                self.take_news(shared, header.kind, &body);
                 (header.kind, header.request)
             }
         };
+        if kind == Nodes::KIND {
+            return Ok(true);
+        }
         if kind != PeerHello::KIND && kind != Birth::KIND {
             self.refuse(request, Code::NotReady)?;
             return Ok(false);

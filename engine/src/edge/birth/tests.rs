@@ -2,10 +2,13 @@ use super::*;
 use crate::edge::manifest::new_incarnation;
 use crate::edge::testing::TempDir;
 use crate::edge::wal::Writer;
+use crate::entry::kind;
+use crate::machine::meta::{Node, Standing, write_node};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread::JoinHandle;
 use wire::message::Hello;
+use wire::peer::Nodes;
 use wire::{Code, Header};
 
 /// A machine of the test: a port and a disk that outlive the node on it.
@@ -48,6 +51,8 @@ impl Machine {
                 writer: Writer::Mapped,
                 writer_why: String::new(),
                 founders: vec![],
+                nodes: vec![],
+                renewed: vec![],
             };
             dir.write(&fresh).unwrap();
             fresh
@@ -170,6 +175,122 @@ fn a_wiped_node_waits_and_takes_no_birth_even_with_the_lowest_id() {
     pause();
     assert!(!wiped.is_finished());
     assert!(matches!(m[0].stop(wiped), Err(BirthError::Stopped)));
+}
+
+/// The nodes of a cluster at some epoch: its founders, and others.
+fn nodes(born: &Manifest, others: &[(u32, Incarnation, String)]) -> Vec<u8> {
+    let row = |node: NodeId, incarnation, address: &str| Node {
+        node,
+        incarnation,
+        engines: 2,
+        standing: Standing::In,
+        address: address.to_owned(),
+    };
+    let founders = born.founders.iter().map(|f| row(f.node, f.incarnation, &f.address));
+    let mut nodes = Meta::founded(born.cluster, born.shards, founders);
+    for (node, incarnation, address) in others {
+        let mut payload = Vec::new();
+        write_node(&row(NodeId(*node), *incarnation, address), &mut payload);
+        nodes.apply_part(kind::META_NODE, &payload);
+    }
+    let mut bytes = Vec::new();
+    nodes.snapshot(&mut bytes);
+    bytes
+}
+
+/// Asks a node that waits who it is, as the operator's tool does.
+fn who(at: &Machine) -> PeerHello {
+    let hello = PeerHello::decode(&[0; 45]).unwrap();
+    talk::ask_within(&at.address(), &hello, Duration::from_secs(5)).unwrap()
+}
+
+/// A node of the cluster, as one that joins sees it: it answers a hello with its own, and with what it knows.
+fn tell_whoever_asks(listener: &TcpListener, born: &Manifest, nodes: &[u8]) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut asked = [0; 1024];
+    let _ = stream.read(&mut asked).unwrap();
+    let hello = PeerHello { cluster: born.cluster.0, ..PeerHello::decode(&[0; 45]).unwrap() };
+    let hello = PeerHello { node: born.node.0, engines: 2, ..hello };
+    let rows = write_founders(&born.founders);
+    let mut out = Vec::new();
+    wire::frame(&mut out, &Header::new(PeerHello::KIND, 0), |b| hello.encode(b));
+    wire::frame(&mut out, &Header::new(Nodes::KIND, 0), |b| Nodes { nodes }.encode(b));
+    wire::frame(&mut out, &Header::new(Birth::KIND, 0), |b| birth_of(born, &rows).encode(b));
+    stream.write_all(&out).unwrap();
+}
+
+#[test]
+fn a_node_that_was_added_takes_the_birth_from_whom_it_asks_and_starts_again_without_peers() {
+    let (m, peers) = machines();
+    let born = all(m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect());
+    let fourth = Machine::new();
+    let address = fourth.address();
+    let to_join = Peers::new([(NodeId(1), m[0].address()), (NodeId(4), address.clone())]);
+    let joiner = fourth.start(4, &to_join);
+    let hello = who(&fourth);
+    assert_eq!((hello.node, hello.engines, hello.cluster), (4, 2, [0; 16]));
+
+    let others = [(4, Incarnation(hello.incarnation), address.clone())];
+    let nodes = nodes(&born[0], &others);
+    tell_whoever_asks(&m[0].listener, &born[0], &nodes);
+    let joined = all(vec![joiner]).remove(0);
+    assert_eq!((joined.cluster, joined.shards), (born[0].cluster, born[0].shards));
+    assert_eq!(joined.founders, born[0].founders);
+    assert_eq!(joined.nodes, nodes);
+    assert_eq!(joined.known_nodes().unwrap().nodes().count(), 4);
+    // It looks for the nodes that it knows, whatever --peers says, and starts without them.
+    assert_eq!(all(vec![fourth.start(4, &Peers::default())])[0], joined);
+    let more = Peers::new([(NodeId(4), address), (NodeId(5), "127.0.0.1:1".into())]);
+    assert_eq!(all(vec![fourth.start(4, &more)])[0].cluster, joined.cluster);
+}
+
+#[test]
+fn a_node_that_was_removed_is_refused_by_that_name() {
+    let (m, peers) = machines();
+    let born = all(m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect());
+    let mut left = Manifest { founders: born[2].founders[..2].to_vec(), ..born[2].clone() };
+    left.nodes = nodes(&left, &[(4, Incarnation([4; 16]), "127.0.0.1:1".to_owned())]);
+    DataDir::take(m[2].temp.path()).unwrap().write(&left).unwrap();
+    let text = b"who?".as_slice();
+    let code = Code::WrongCluster.number();
+    let error = wire::message::Error { code, retry_ms: 0, node: 0, engine: 0, text };
+    let mut out = Vec::new();
+    wire::frame(&mut out, &Header::new(wire::message::Error::KIND, 0), |b| error.encode(b));
+    // It does not wait for long: until it has heard the answer.
+    let refused = (0..20).find_map(|_| {
+        let third = m[2].start(3, &peers);
+        let (mut stream, _) = m[0].listener.accept().unwrap();
+        let _ = stream.write_all(&out);
+        third.join().unwrap().err()
+    });
+    let e = refused.expect("it heard the answer").to_string();
+    assert!(e.starts_with("E121 node 3"), "{e}");
+}
+
+#[test]
+fn a_lost_data_directory_is_taken_in_only_once_it_replaces() {
+    let (m, peers) = machines();
+    let born = all(m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect());
+    m[0].wipe();
+    let wiped = m[0].start(1, &peers);
+    let hello = who(&m[0]);
+    assert_ne!(hello.incarnation, born[0].incarnation.0);
+
+    // Node 3 dials it, as it does in a cluster: first as one that knows of no other directory.
+    let from_three = |nodes: &[u8]| {
+        let hello = PeerHello { cluster: born[2].cluster.0, node: 3, ..hello };
+        let rows = write_founders(&born[2].founders);
+        talk::tell_all(&m[0].address(), &hello, nodes, &birth_of(&born[2], &rows))
+    };
+    assert!(from_three(&nodes(&born[2], &[])).is_err());
+    let other = [(1, Incarnation([5; 16]), m[0].address())];
+    assert!(from_three(&nodes(&born[2], &other)).is_err());
+    let replaced = [(1, Incarnation(hello.incarnation), m[0].address())];
+    from_three(&nodes(&born[2], &replaced)).unwrap();
+    let taken_in = all(vec![wiped]).remove(0);
+    assert_eq!(taken_in.cluster, born[0].cluster);
+    assert_eq!(taken_in.founders, born[0].founders, "who founded does not change");
+    assert_ne!(taken_in.incarnation, born[0].incarnation);
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! What is written to the disk beside the cores: segments and snapshots.
+//! What is written to the disk beside the cores: segments, snapshots and the manifest.
 
 use super::super::bridge::{Fatal, ToCore};
+use super::super::manifest::{DataDir, Manifest};
 use super::super::snapshots::{self, Writing};
 use super::super::wal::segments::Pace;
 use super::super::wal::{self, Writer, segments};
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// Segments that wait to be made.
@@ -21,8 +23,14 @@ const SEGMENTS_WAITING_MAX: usize = 256;
 /// Parts of snapshots that wait to be written, and snapshots to be removed.
 const JOBS_WAITING_MAX: usize = 256;
 
+/// Lists of the cluster's nodes that wait to be kept.
+const NODES_WAITING_MAX: usize = 64;
+
 /// An engine and the slot of its segment.
 pub type Slot = (u32, u32);
+
+/// The cluster's nodes: a snapshot of the meta group's state.
+pub type Nodes = Arc<[u8]>;
 
 /// A snapshot to write or to remove.
 pub enum Job {
@@ -106,6 +114,27 @@ impl Works {
     }
 }
 
+/// Starts the thread that keeps the manifest: with every list of nodes that it is sent. It ends when the sender
+/// is dropped.
+pub fn start_manifest(
+    dir: Arc<DataDir>,
+    mut manifest: Manifest,
+    cores: Cores,
+) -> io::Result<(Sender<Nodes>, JoinHandle<()>)> {
+    let (sender, receiver) = crossbeam::channel::bounded::<Nodes>(NODES_WAITING_MAX);
+    let keep = move || {
+        for nodes in receiver {
+            manifest.nodes = nodes.to_vec();
+            if let Err(e) = dir.replace(&manifest) {
+                cores.fail(0, cannot_keep(dir.path(), &e));
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("tercet-manifest".into()).spawn(keep)?;
+    Ok((sender, thread))
+}
+
 /// Writes a part; the first one makes the file, the last one finishes it.
 async fn write_part(
     files: &mut BTreeMap<(u32, GroupId), Writing>,
@@ -125,6 +154,14 @@ async fn write_part(
         file.finish().await?;
     }
     Ok(())
+}
+
+fn cannot_keep(data_dir: &Path, e: &io::Error) -> Fatal {
+    let text = format!("the MANIFEST in {}: {e}", data_dir.display());
+    match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fatal::DiskFull(text),
+        _ => Fatal::ManifestWrite(text),
+    }
 }
 
 fn cannot_save(engine_dir: &Path, group: GroupId, e: &io::Error) -> Fatal {

@@ -23,7 +23,7 @@ impl Core {
             self.queue_peers(at);
             self.queue_clients(now, at).map_err(|error| self.ring_failed(error))?;
             self.part_closed(now, at);
-            self.hand_over(now, at);
+            self.hand_over(now, at).map_err(|error| self.ring_failed(error))?;
         }
         Ok(())
     }
@@ -97,8 +97,8 @@ impl Core {
         }
     }
 
-    /// Hands the rest over to the control plane, and leaders on to the other engines.
-    fn hand_over(&mut self, now: Time, at: usize) {
+    /// Hands the rest over to the control plane, and leaders and nodes on to the other engines.
+    fn hand_over(&mut self, now: Time, at: usize) -> std::io::Result<()> {
         let mut learned = std::mem::take(&mut self.learned);
         let seat = &mut self.seats[at];
         seat.hand_over(&mut self.control, &self.counters, |note| learned.push(note));
@@ -106,6 +106,10 @@ impl Core {
             self.pass_on(now, at, note);
         }
         self.learned = learned;
+        match self.seats[at].effects.nodes.take() {
+            Some(nodes) => self.learn(now, Some(at), &nodes.into()),
+            None => Ok(()),
+        }
     }
 
     /// Tells every other engine of this node who leads a group.

@@ -1,16 +1,19 @@
 //! What a thread does with its peers: dial them, check them, take their links up.
 
 use super::Core;
+use crate::edge::bridge::{ToControl, ToCore};
 use crate::edge::data::thread_of;
 use crate::edge::links::{Identity, Verdict};
 use crate::edge::net::Role;
 use crate::engine::Input;
 use crate::ids::NodeId;
 use crate::limits::PEER_OUTBOX_BYTES_MAX;
+use crate::machine::meta::Meta;
 use crate::time::Time;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
 use wire::Code;
 use wire::peer::PeerHello;
 
@@ -54,13 +57,20 @@ impl Core {
         self.net.release_if_done(index);
         let Role::Dialing { link } = self.net.role(index) else { return Ok(()) };
         if result < 0 {
-            self.common.addresses.mark_stale(self.links.get(link).peer);
+            self.miss(link);
             return self.lose(now, index);
         }
         self.net.set_role(now, index, Role::Dialed { link });
         let engine = self.links.get(link).engine;
         self.say(index, |identity, out| identity.write_hello(engine, out));
         Ok(())
+    }
+
+    /// The peer was not met where it was looked for.
+    fn miss(&self, link: usize) {
+        if let Some((peer, tried)) = self.links.tried(link) {
+            self.common.addresses.mark_stale(peer, tried);
+        }
     }
 
     /// Another node said who it is.
@@ -90,6 +100,7 @@ impl Core {
             (Verdict::Welcome(node), Some(link)) => {
                 let expected = self.links.get(link);
                 if expected.peer != node || expected.engine != hello.engine {
+                    self.miss(link);
                     self.note_refusal(link, "another node or engine answered at its address");
                     return self.lose(now, index);
                 }
@@ -106,7 +117,7 @@ impl Core {
             }
             (Verdict::Unborn(node), link) => {
                 if link.is_none_or(|link| self.links.is_news(link, "unborn")) {
-                    tracing::info!(%node, "telling a founder that the cluster is born");
+                    tracing::info!(%node, "telling a node that it belongs to the cluster");
                 }
                 if !dialed {
                     self.say(index, |identity, out| identity.write_hello(hello.engine, out));
@@ -119,6 +130,9 @@ impl Core {
             (Verdict::Refused(code, text), link) => {
                 if let Some(link) = link {
                     self.note_refusal(link, &text);
+                }
+                if let (true, Some(link)) = (dialed, link) {
+                    self.miss(link);
                 }
                 self.leave(now, index);
                 self.net.refuse(now, index, code, &text);
@@ -142,6 +156,64 @@ impl Core {
         tracing::info!(node = %peer, engine, "link up");
         self.seats[seat].on(now, Input::PeerUp { peer });
         Ok(())
+    }
+
+    /// Who the cluster's nodes are, as the engine at a seat of this thread (`from`) or an engine of another thread
+    /// knows it. If that is news, everybody here acts on it.
+    pub(super) fn learn(
+        &mut self,
+        now: Time,
+        from: Option<usize>,
+        nodes: &Arc<[u8]>,
+    ) -> io::Result<()> {
+        let Ok(newer) = Meta::restore(nodes) else { return Ok(()) };
+        let belonged = self.identity.belongs();
+        if !self.identity.follow(newer) {
+            return Ok(());
+        }
+        for (at, seat) in self.seats.iter_mut().enumerate() {
+            if Some(at) != from {
+                seat.on(now, Input::Nodes { nodes });
+            }
+        }
+        self.again = true;
+        if from.is_some() {
+            self.control.send(ToControl::Nodes { nodes: Arc::clone(nodes) });
+            let others = self.untold.iter_mut().enumerate();
+            for (_, untold) in others.filter(|(thread, _)| *thread != self.thread) {
+                *untold = Some(Arc::clone(nodes));
+            }
+        }
+        if belonged && !self.identity.belongs() && self.thread == 0 {
+            tracing::warn!(
+                "this node does not belong to the cluster any more: it was removed, or another data directory has taken its place. Stop it"
+            );
+        }
+        self.common.addresses.follow(self.identity.addresses());
+        for gone in self.links.follow(self.identity.peers()) {
+            if gone.was_up {
+                tracing::info!(node = %gone.peer, "link ended: this node or its data directory is none of the cluster's any more");
+                self.seats[gone.seat].on(now, Input::PeerDown { peer: gone.peer });
+            }
+            // What was queued, the news among it, still goes out.
+            match self.net.role(gone.conn.index) {
+                Role::Dialing { .. } => self.net.close(now, &mut self.ring, gone.conn.index)?,
+                _ => self.net.part(now, gone.conn.index),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the other threads who the nodes are. Unlike a hint this is never lost: a mailbox that is full is
+    /// tried again.
+    pub(super) fn tell_nodes(&mut self) {
+        for (post, untold) in self.common.posts.iter().zip(&mut self.untold) {
+            if let Some(nodes) = untold.take()
+                && let Err(ToCore::Nodes { nodes }) = post.send(ToCore::Nodes { nodes })
+            {
+                *untold = Some(nodes);
+            }
+        }
     }
 
     pub(super) fn note_refusal(&mut self, link: usize, text: &str) {

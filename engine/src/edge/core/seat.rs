@@ -5,9 +5,11 @@ use crate::edge::clock;
 use crate::edge::counters::Counters;
 use crate::edge::data::{Plan, StartError};
 use crate::edge::ring::Ring;
+use crate::edge::snapshots::LoadError;
 use crate::edge::wal::{self, Wal, segments};
 use crate::effects::{Effects, Note};
-use crate::engine::{Disk, Engine, Input};
+use crate::engine::{Disk, Engine, Input, OpenError};
+use crate::ids::Incarnation;
 use crate::time::Time;
 use memmap2::Mmap;
 use std::collections::VecDeque;
@@ -27,8 +29,19 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Opens an engine from what is on its disk.
+    /// Opens an engine from what is on its disk, or anew if that is damaged and may be.
     pub fn open(plan: &Plan, index: u32) -> Result<Seat, StartError> {
+        loop {
+            match (Seat::open_as_is(plan, index), &plan.repair) {
+                (Err(StartError::Damaged { error, .. }), Some(repair)) => {
+                    repair.renew(index, error)?;
+                }
+                (opened, _) => return opened,
+            }
+        }
+    }
+
+    fn open_as_is(plan: &Plan, index: u32) -> Result<Seat, StartError> {
         let dir = segments::engine_dir(&plan.data_dir, index);
         let failed = |what: &str| {
             let what = format!("{what} in {}", dir.display());
@@ -38,11 +51,27 @@ impl Seat {
         segments::ensure(&dir, bytes, writer).map_err(failed("making segments"))?;
         let maps = map_all(&dir, bytes, writer).map_err(failed("mapping segments"))?;
         let slices: Vec<(u32, &[u8])> = maps.iter().map(|(slot, map)| (*slot, &map[..])).collect();
-        let mut snapshot = |group, at| (plan.load_snapshot)(index, group, at);
+        let mut loaded = Ok(Found::No);
+        let mut snapshot = |group, at| {
+            let (bytes, found) = match (plan.load_snapshot)(index, group, at) {
+                Ok(Some(bytes)) => (Some(bytes), Ok(Found::Yes)),
+                Ok(None) => (None, Ok(Found::No)),
+                Err(error) => {
+                    tracing::error!("{error}");
+                    (None, Err(error))
+                }
+            };
+            loaded = found;
+            bytes
+        };
         let disk = Disk { segments: &slices, snapshot: &mut snapshot };
         let mut effects = Effects::default();
-        let engine = Engine::open((plan.make_config)(index), clock::now(), disk, &mut effects)
-            .map_err(|error| StartError::Open { engine: index, error })?;
+        let mut config = (plan.make_config)(index);
+        if plan.repair.as_ref().is_some_and(|repair| repair.is_renewed(index)) {
+            config.incarnation = Incarnation::NOBODY;
+        }
+        let engine = Engine::open(config, clock::now(), disk, &mut effects)
+            .map_err(|error| refusal(index, error, loaded))?;
         drop(slices);
         drop(maps);
         let wal = Wal::open(&dir, writer, bytes).map_err(failed("opening segments"))?;
@@ -117,6 +146,28 @@ impl Seat {
             }
             control.note(engine, note);
         }
+    }
+}
+
+/// Whether there was a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Yes,
+    No,
+}
+
+/// Tells damage from what is whole and not for this version; `loaded` is how the last snapshot was read.
+fn refusal(engine: u32, error: OpenError, loaded: Result<Found, LoadError>) -> StartError {
+    match (error, loaded) {
+        (error @ OpenError::NewerFormat { .. }, _) => StartError::Open { engine, error },
+        (
+            OpenError::Snapshot { group, index },
+            Ok(Found::Yes) | Err(LoadError::OtherVersion { .. }),
+        ) => StartError::Unread { engine, group, index },
+        (OpenError::Snapshot { .. }, Err(LoadError::Io { path, why })) => {
+            StartError::Io { what: format!("reading the snapshot {}", path.display()), error: why }
+        }
+        (error, _) => StartError::Damaged { engine, error },
     }
 }
 

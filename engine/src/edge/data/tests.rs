@@ -10,8 +10,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Instant;
-use wire::message::{CacheGet, CachePut, Done, Error, Hello, SessionOpen, Value, Welcome};
-use wire::peer::{Birth, PeerHello};
+use wire::message::{CacheGet, CachePut, Done, Error, Hello, NodeAdd, NodeDrain, NodeForget};
+use wire::message::{SessionOpen, Value, Welcome};
+use wire::peer::{Birth, Nodes, PeerHello};
 use wire::{Code, Header, Kind};
 
 const SEGMENT: u64 = 32 << 20;
@@ -23,7 +24,11 @@ const CLUSTER: [u8; 16] = [9; 16];
 struct Place {
     dir: TempDir,
     listeners: Vec<TcpListener>,
+    /// How many of them found the cluster.
+    founders: usize,
     engines: u32,
+    /// What the nodes that start from now on remember of the cluster's nodes.
+    nodes: Vec<u8>,
 }
 
 /// A node that runs.
@@ -35,7 +40,8 @@ struct Node {
 impl Place {
     fn new(nodes: usize, engines: u32) -> Place {
         let listen = |_| TcpListener::bind("127.0.0.1:0").unwrap();
-        Place { dir: TempDir::new(), listeners: (0..nodes).map(listen).collect(), engines }
+        let listeners = (0..nodes).map(listen).collect();
+        Place { dir: TempDir::new(), listeners, founders: nodes, engines, nodes: vec![] }
     }
 
     fn address(&self, node: usize) -> SocketAddr {
@@ -59,10 +65,9 @@ impl Place {
     }
 
     fn plan(&self, node: usize, threads: u32, to_control: Post<ToControl>) -> Plan {
-        let members: Vec<Member> = (0..self.listeners.len()).map(|n| self.member(n)).collect();
-        let peers = members.iter().filter(|member| member.node != members[node].node);
-        let peers = peers.map(|member| (member.node, member.address.clone())).collect();
-        let (engines, id) = (self.engines, members[node].node);
+        let members: Vec<Member> = (0..self.founders).map(|n| self.member(n)).collect();
+        let (engines, nodes) = (self.engines, self.nodes.clone());
+        let Member { node: id, incarnation, .. } = self.member(node);
         let data_dir = self.dir.path().join(format!("node-{id}"));
         let make_config = move |engine| Config {
             cluster: ClusterId(CLUSTER),
@@ -72,7 +77,8 @@ impl Place {
             shards: SHARDS,
             replication: 3,
             members: members.clone(),
-            incarnation: members[node].incarnation,
+            nodes: nodes.clone(),
+            incarnation,
             seed: u64::from(id.0 * 100 + engine),
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),
@@ -92,9 +98,11 @@ impl Place {
             writer: Writer::Direct,
             segment_bytes: SEGMENT,
             make_config: Box::new(make_config),
-            peers,
+            // The cluster knows where they are.
+            peers: vec![],
             to_control,
-            load_snapshot: Box::new(|_, _, _| None),
+            load_snapshot: Box::new(|_, _, _| Ok(None)),
+            repair: None,
         }
     }
 
@@ -485,6 +493,90 @@ fn wait_for_leader(place: &Place, key: &[u8], nodes: &[usize]) -> usize {
         }
         assert!(since.elapsed() < PATIENCE, "nobody leads");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Sends what is for the cluster's own group to whichever node leads it.
+fn order(place: &Place, nodes: &[usize], kind: Kind, body: impl Fn(&mut Vec<u8>)) {
+    let since = Instant::now();
+    loop {
+        for node in nodes {
+            let mut client = place.client(*node, 0);
+            client.send(kind, 0, &body);
+            if client.receive().unwrap().0.kind == Done::KIND {
+                return;
+            }
+        }
+        assert!(since.elapsed() < PATIENCE, "nobody takes the order");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_node_joins_a_running_cluster_and_is_forgotten_by_it() {
+    let mut place = Place::new(4, 2);
+    place.founders = 3;
+    // On two threads, so that one has to tell the other.
+    let mut nodes: Vec<Node> = (0..3).map(|node| place.start(node, 2)).collect();
+    let links = |node: &Node| -> u64 {
+        node.plane.counters().iter().map(|counters| counters.links_up.get()).sum()
+    };
+    wait_until("the founders are linked", || nodes.iter().all(|node| links(node) == 4));
+
+    let Member { node: NodeId(id), incarnation, address } = place.member(3);
+    let hello = PeerHello {
+        cluster: [0; 16],
+        incarnation: incarnation.0,
+        node: id,
+        engine: 0,
+        engines: 2,
+        version: 1,
+    };
+    let mut early = Client::connect(place.address(0));
+    early.send(PeerHello::KIND, 0, |body| hello.encode(body));
+    assert_eq!(early.last_words(), Code::WrongCluster);
+
+    order(&place, &[0, 1, 2], NodeAdd::KIND, |body| {
+        let (incarnation, address) = (incarnation.0, address.as_bytes());
+        NodeAdd { incarnation, node: id, engines: 2, replaces: 0, address }.encode(body);
+    });
+    // Every node, and not the leader alone, tells it now who the nodes are and who founded the cluster.
+    for node in 0..3 {
+        let since = Instant::now();
+        let told = loop {
+            let mut joiner = Client::connect(place.address(node));
+            joiner.send(PeerHello::KIND, 0, |body| hello.encode(body));
+            if joiner.receive().unwrap().0.kind == PeerHello::KIND {
+                let (header, told) = joiner.receive().unwrap();
+                assert_eq!(header.kind, Nodes::KIND);
+                let (header, birth) = joiner.receive().unwrap();
+                assert_eq!(header.kind, Birth::KIND);
+                assert_eq!(Birth::decode(&birth).unwrap().founders.len(), 60);
+                break told;
+            }
+            assert!(since.elapsed() < PATIENCE, "node {node} learns of it");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        place.nodes = Nodes::decode(&told).unwrap().nodes.to_vec();
+    }
+    nodes.push(place.start(3, 1));
+    wait_until("all are linked", || nodes.iter().all(|node| links(node) == 6));
+
+    order(&place, &[0, 1, 2], NodeDrain::KIND, |body| NodeDrain { node: id }.encode(body));
+    assert!(nodes.iter().all(|node| links(node) == 6), "one that is drained is still spoken with");
+    order(&place, &[0, 1, 2], NodeForget::KIND, |body| NodeForget { node: id }.encode(body));
+    wait_until("its links end", || links(&nodes[3]) == 0);
+    wait_until("the others stay", || nodes[..3].iter().all(|node| links(node) == 4));
+    for node in nodes {
+        node.stop();
     }
 }
 

@@ -3,6 +3,7 @@ use crate::edge::config::{Config, Settings};
 use crate::edge::counters::Counters;
 use crate::edge::report::{NoteCounts, Phase};
 use crate::ids::{ClusterId, GroupId, Incarnation, Index, NodeId, Term};
+use crate::machine::meta::{self, Meta};
 use crate::raft::{Member, Standing};
 use crate::status::{EngineStatus, GroupStatus, JournalStatus, MachineStatus, PeerStatus};
 use glommio::{LocalExecutorBuilder, Placement};
@@ -14,8 +15,8 @@ fn facts() -> Facts {
         node: NodeId(2),
         cluster: ClusterId([0xab; 16]),
         incarnation: Incarnation([1; 16]),
-        members: vec![(NodeId(1), "a:1".into()), (NodeId(2), "b:2".into())],
         engines: 2,
+        renewed: vec![],
         threads: 1,
         cpus: None,
         shards: 1,
@@ -47,6 +48,8 @@ fn group(group: u32, leader: Option<u32>) -> GroupStatus {
             incarnation: Incarnation([1; 16]),
             standing: Standing::Voter,
         }],
+        changing: false,
+        wanted: vec![NodeId(1)],
         peers: vec![PeerStatus {
             node: NodeId(1),
             match_index: Index(10),
@@ -56,6 +59,12 @@ fn group(group: u32, leader: Option<u32>) -> GroupStatus {
         }],
         machine: MachineStatus { locks: 4, messages_ready: 6, ..MachineStatus::default() },
     }
+}
+
+fn node(id: u8) -> meta::Node {
+    let standing = if id == 1 { meta::Standing::In } else { meta::Standing::Drained };
+    let (incarnation, address) = (Incarnation([id; 16]), format!("n{id}:7400"));
+    meta::Node { node: NodeId(id.into()), incarnation, engines: 2, standing, address }
 }
 
 fn gathered(leader: Option<u32>) -> Gathered {
@@ -74,6 +83,7 @@ fn gathered(leader: Option<u32>) -> Gathered {
         notes: NoteCounts { leader_changes: 2, ..NoteCounts::default() },
         phase: Phase::Running,
         fatal: None,
+        nodes: Meta::founded(ClusterId([0xab; 16]), 1, [1, 2].map(node).into_iter()),
     }
 }
 
@@ -125,6 +135,9 @@ fn the_status_is_a_json_document() {
     assert_eq!(json["groups"][1]["engine"], 1);
     assert_eq!(json["groups"][1]["peers"][0]["silent_ms"], 5);
     assert_eq!(json["groups"][1]["members"][0]["standing"], "voter");
+    assert_eq!(json["members"][1]["address"], "n2:7400");
+    assert_eq!(json["members"][0]["standing"], "in");
+    assert_eq!(json["members"][1]["standing"], "drained");
     assert_eq!(json["cores"][0]["syncs"], 2);
     assert_eq!(json["config"]["segment-size"], "64MiB");
 }

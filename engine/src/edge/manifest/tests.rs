@@ -1,6 +1,7 @@
 use super::*;
 use crate::edge::testing::TempDir;
 use crate::edge::wal::segments::engine_dir;
+use crate::machine::meta::{Node, Standing};
 use std::os::unix::fs::PermissionsExt;
 
 fn manifest() -> Manifest {
@@ -18,7 +19,23 @@ fn manifest() -> Manifest {
             Member { node: NodeId(1), incarnation: Incarnation([1; 16]), address: "a:1".into() },
             Member { node: NodeId(2), incarnation: Incarnation([9; 16]), address: "b:2".into() },
         ],
+        nodes: nodes(),
+        renewed: vec![],
     }
+}
+
+/// What the meta group says of two nodes.
+fn nodes() -> Vec<u8> {
+    let node = |id: u8| Node {
+        node: NodeId(id.into()),
+        incarnation: Incarnation([id; 16]),
+        engines: 2,
+        standing: Standing::In,
+        address: format!("n{id}:7400"),
+    };
+    let mut bytes = Vec::new();
+    Meta::founded(ClusterId([7; 16]), 12, [1, 2].map(node).into_iter()).snapshot(&mut bytes);
+    bytes
 }
 
 /// Writes a manifest's text with a checksum that matches.
@@ -35,11 +52,36 @@ fn a_manifest_reads_back_as_it_was_written() {
     assert_eq!(dir.read(NodeId(2)).unwrap(), None);
     dir.write(&manifest()).unwrap();
     assert_eq!(dir.read(NodeId(2)).unwrap(), Some(manifest()));
-    let empty = Manifest { cluster: ClusterId::NONE, founders: vec![], ..manifest() };
+    let empty =
+        Manifest { cluster: ClusterId::NONE, founders: vec![], nodes: vec![], ..manifest() };
     dir.write(&empty).unwrap();
     let back = dir.read(NodeId(2)).unwrap().unwrap();
     assert!(!back.is_born());
     assert_eq!(back, empty);
+    let renewed = Manifest { renewed: vec![0, 3], ..manifest() };
+    dir.write(&renewed).unwrap();
+    assert_eq!(dir.read(NodeId(2)).unwrap(), Some(renewed));
+}
+
+#[test]
+fn a_manifest_of_before_nodes_came_and_went_is_read_and_damaged_nodes_are_refused() {
+    let temp = TempDir::new();
+    let dir = DataDir::take(temp.path()).unwrap();
+    let rewrite = |change: &dyn Fn(&str) -> String| {
+        dir.write(&manifest()).unwrap();
+        let text = std::fs::read_to_string(temp.path().join(NAME)).unwrap();
+        let body = text[..text.rfind(CHECKSUM).unwrap()].to_owned();
+        write_text(temp.path(), change(&body).trim_end());
+        dir.read(NodeId(2))
+    };
+    let nodes = format!("nodes = \"{}\"\n", hex(&nodes()));
+    let old = rewrite(&|body| body.replace(&nodes, "").replace("format = 2", "format = 1"));
+    assert_eq!(old.unwrap(), Some(Manifest { nodes: vec![], ..manifest() }));
+    for damaged in ["5", "xx", "54434d4d"] {
+        let damaged = format!("nodes = \"{damaged}\"\n");
+        let e = rewrite(&|body| body.replace(&nodes, &damaged)).unwrap_err().to_string();
+        assert!(e.starts_with("E116 "), "{e}");
+    }
 }
 
 #[test]
@@ -75,9 +117,9 @@ fn every_refusal_is_one_line_with_a_number() {
     let e = dir.read(NodeId(3)).unwrap_err().to_string();
     assert!(e.starts_with("E114 ") && e.contains("node 2") && e.contains("as 3"), "{e}");
 
-    write_text(dir.path(), "format = 2\nshape = \"unknown\"");
+    write_text(dir.path(), "format = 3\nshape = \"unknown\"");
     let e = dir.read(NodeId(2)).unwrap_err().to_string();
-    assert!(e.starts_with("E113 ") && e.contains("format 2") && !e.contains('\n'), "{e}");
+    assert!(e.starts_with("E113 ") && e.contains("format 3") && !e.contains('\n'), "{e}");
 
     write_text(dir.path(), "format = 1\nnode = 2");
     let e = dir.read(NodeId(2)).unwrap_err().to_string();
