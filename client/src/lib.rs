@@ -54,6 +54,7 @@
 //! Exactly-once by session and sequence: Ongaro, Consensus: Bridging Theory and Practice, section
 //! 6.3. Fencing: Kleppmann, How to do distributed locking, 2016.
 
+pub mod admin;
 pub mod limits;
 
 mod cache;

@@ -31,6 +31,10 @@ pub const CREDIT_RESERVED: usize = 16;
 pub const CREDIT_RESERVED_BYTES: usize = CREDIT_RESERVED * 256;
 /// A call's frame beside its name and payload, at most: its header and its fixed part, in bytes.
 pub const CALL_FRAME_BYTES_MAX: usize = 128;
+/// How long a call about the cluster's nodes is tried.
+pub const ADMIN_CALL_MAX: Duration = Duration::from_secs(20);
+/// How long the answer to one sending of it may take.
+pub const ADMIN_ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Heartbeats within a session's time to live. A node vouches for a whole time to live only while the
 /// last renewal is at most a quarter of it old.
 pub const HEARTBEATS_PER_TTL: u32 = 6;

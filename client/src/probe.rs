@@ -68,7 +68,7 @@ fn look(address: &str) -> Result<Probe, String> {
 }
 
 /// Sends a frame and waits for its answer. An error that a node answers with is an answer, too.
-fn ask(
+pub(crate) fn ask(
     mut stream: &TcpStream,
     rest: &mut Vec<u8>,
     kind: Kind,

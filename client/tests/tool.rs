@@ -11,7 +11,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use wire::Code;
 use wire::message::{
-    CachePut, Heartbeat, LockAcquire, LockRelease, QueueAck, SessionClose, SessionOpen,
+    CachePut, Heartbeat, LockAcquire, LockRelease, NodeAdd, NodeDrain, NodeForget, QueueAck,
+    SessionClose, SessionOpen,
 };
 
 fn tercet(fake: &Fake, args: &[&str]) -> Command {
@@ -193,10 +194,118 @@ fn the_status_tells_who_answers_and_who_leads() {
     assert_eq!(code(&run(&fake, &["status"])), 4);
 }
 
+/// Three nodes of a cluster, and a fourth that is none of it yet.
+fn three_of_four() -> std::sync::Arc<Fake> {
+    let fake = Fake::new(4, 3);
+    let mut memory = fake.memory.lock().unwrap();
+    memory.nodes.outside.insert(4);
+    memory.nodes.unborn.insert(4);
+    drop(memory);
+    fake
+}
+
+#[test]
+fn a_node_is_added_then_removed_and_both_are_waited_for() {
+    let fake = three_of_four();
+    let fourth = fake.addresses()[3].clone();
+    let added = run(&fake, &["cluster", "add-node", &fourth, "--json"]);
+    assert_eq!(code(&added), 0, "{added:?}");
+    assert_eq!(json(&added)["replicas"], serde_json::json!([0, 1, 2, 3]));
+    assert!(added.stderr.is_empty(), "{added:?}");
+    let again = run(&fake, &["cluster", "add-node", &fourth]);
+    assert_eq!(code(&again), 0);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("already"), "{again:?}");
+
+    let drained = run(&fake, &["cluster", "remove-node", "4", "--no-wait"]);
+    assert!(String::from_utf8_lossy(&drained.stdout).contains("run again"), "{drained:?}");
+    assert!(fake.seen(NodeForget::KIND).is_empty());
+    let removed = run(&fake, &["cluster", "remove-node", "4"]);
+    assert_eq!(code(&removed), 0, "{removed:?}");
+    assert!(String::from_utf8_lossy(&removed.stderr).contains("4 replicas left"), "{removed:?}");
+    assert_eq!(fake.seen(NodeForget::KIND).len(), 1);
+    let gone = run(&fake, &["cluster", "remove-node", "4"]);
+    assert_eq!(code(&gone), 3);
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("1-3"), "{gone:?}");
+}
+
+#[test]
+fn what_does_not_end_in_time_says_so() {
+    let fake = three_of_four();
+    let fourth = fake.addresses()[3].clone();
+    let late = run(&fake, &["cluster", "add-node", &fourth, "--timeout", "100ms"]);
+    assert_eq!(code(&late), 6, "{late:?}");
+    assert!(String::from_utf8_lossy(&late.stderr).contains("run the same again"), "{late:?}");
+    assert_eq!(code(&run(&fake, &["cluster", "add-node", &fourth])), 0);
+    let nobody = run(&fake, &["cluster", "add-node", "127.0.0.1:1"]);
+    assert_eq!(code(&nobody), 4);
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("Start it first"), "{nobody:?}");
+}
+
+#[test]
+fn a_node_that_lost_its_disk_is_replaced_by_itself() {
+    let fake = Fake::new(3, 3);
+    let mut memory = fake.memory.lock().unwrap();
+    memory.nodes.unborn.insert(2);
+    memory.nodes.lives.insert(2, 99);
+    drop(memory);
+    let second = fake.addresses()[1].clone();
+    let known = run(&fake, &["cluster", "add-node", &second]);
+    assert_eq!(code(&known), 1);
+    let text = String::from_utf8_lossy(&known.stderr).into_owned();
+    assert!(text.contains("replace-node 2"), "{text}");
+    let replaced = run(&fake, &["cluster", "replace-node", "2", &second]);
+    assert_eq!(code(&replaced), 0, "{replaced:?}");
+    let add = fake.seen(NodeAdd::KIND).len();
+    assert_eq!((add, fake.seen(NodeDrain::KIND).len()), (2, 0));
+}
+
+#[test]
+fn a_node_is_replaced_by_another() {
+    let fake = three_of_four();
+    let fourth = fake.addresses()[3].clone();
+    let replaced = run(&fake, &["cluster", "replace-node", "3", &fourth, "--json"]);
+    assert_eq!(code(&replaced), 0, "{replaced:?}");
+    assert_eq!(
+        (json(&replaced)["node"].as_u64(), json(&replaced)["replaced"].as_u64()),
+        (Some(4), Some(3))
+    );
+    let status = json(&run(&fake, &["cluster", "status", "--json"]));
+    let ids: Vec<u64> =
+        status["nodes"].as_array().unwrap().iter().map(|n| n["id"].as_u64().unwrap()).collect();
+    assert_eq!((ids, &status["settled"]), (vec![1, 2, 4], &true.into()));
+}
+
+#[test]
+fn leadership_is_moved_and_shown() {
+    let fake = Fake::new(3, 3);
+    assert_eq!(code(&run(&fake, &["cluster", "transfer-leader", "1", "2"])), 0);
+    assert_eq!(fake.memory.lock().unwrap().leaders, [2, 1, 1]);
+    let status = run(&fake, &["cluster", "status"]);
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(text.contains("4 of 4 groups settled"), "{text}");
+    let second = text.lines().find(|line| line.starts_with("1      0 ")).unwrap();
+    assert!(second.split_whitespace().eq(["1", "0", "2", "1-3", "-", "settled"]), "{text}");
+    assert_eq!(code(&run(&fake, &["cluster", "transfer-leader", "9", "2"])), 2);
+    assert_eq!(code(&run(&fake, &["cluster", "transfer-leader", "1", "9"])), 3);
+    fake.lead(9);
+    assert_eq!(code(&run(&fake, &["cluster", "status"])), 4);
+}
+
 #[test]
 fn help_is_there_for_every_command() {
     let fake = Fake::new(1, 1);
-    for command in ["", "status", "lock", "lock run", "queue pop", "cache put", "lock acquire"] {
+    for command in [
+        "",
+        "status",
+        "lock",
+        "lock run",
+        "queue pop",
+        "cache put",
+        "lock acquire",
+        "cluster",
+        "cluster add-node",
+        "cluster transfer-leader",
+    ] {
         let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let help = run(&fake, &args);
         assert_eq!(code(&help), 0);

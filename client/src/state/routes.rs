@@ -25,7 +25,7 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    fn read(reply: &TopologyReply<'_>) -> Result<Map, WireError> {
+    pub fn read(reply: &TopologyReply<'_>) -> Result<Map, WireError> {
         let nodes = read_nodes(reply.nodes)?;
         if nodes.iter().any(|n| n.engines == 0) {
             return Err(WireError::Malformed);

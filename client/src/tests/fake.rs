@@ -1,6 +1,10 @@
 //! A small cluster that speaks the wire over TCP: every node shares one memory, so that a write is
 //! where its leader is, and a rule may say what happens to a frame instead.
 
+#[path = "fake/nodes.rs"]
+mod nodes;
+
+pub use nodes::Nodes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -61,6 +65,7 @@ pub struct Memory {
     pub queues: HashMap<Vec<u8>, VecDeque<(u64, Vec<u8>)>>,
     pub released: Vec<u64>,
     pub nacked: Vec<u64>,
+    pub nodes: Nodes,
     token: u64,
     streams: Vec<(u32, TcpStream)>,
 }
@@ -209,6 +214,9 @@ impl Fake {
 
     fn answer(&self, node: u32, header: Header, body: &[u8]) -> (Kind, Vec<u8>) {
         let mut memory = self.memory.lock().unwrap();
+        if let Some(answer) = memory.on_nodes(node, header.kind, body, &self.addresses) {
+            return answer;
+        }
         let mut out = Vec::new();
         match header.kind {
             Hello::KIND => {
@@ -253,6 +261,9 @@ impl Fake {
     fn topology(&self, memory: &Memory) -> (Kind, Vec<u8>) {
         let (mut nodes, mut placement, mut out) = (Vec::new(), Vec::new(), Vec::new());
         for (id, address) in (1..).zip(&self.addresses) {
+            if memory.nodes.outside.contains(&id) {
+                continue;
+            }
             write_node(&Node { id, engines: 1, address: address.clone() }, &mut nodes);
         }
         for (shard, leader) in (0..).zip(&memory.leaders) {
@@ -260,7 +271,7 @@ impl Fake {
             write_placement(&Placement { shard, leader: *leader, replicas }, &mut placement);
         }
         let reply = TopologyReply {
-            epoch: 1,
+            epoch: memory.nodes.epoch(),
             cluster: [7; 16],
             shards: self.shards,
             nodes: &nodes,

@@ -1,5 +1,6 @@
 //! The client against a small cluster that speaks the real wire.
 
+mod admin;
 mod calls;
 mod fake;
 mod sessions;

@@ -13,6 +13,7 @@ Exit status:
   3    not there, empty, held by somebody else, or of another version
   4    the cluster can't be reached or has no leader; nothing was done
   5    it is not known whether it was done: look before you do it again
+  6    `cluster`: it is under way, but not finished in the time given: run it again to go on
   124  `lock run`: the lock was lost, and the command was stopped
   126  `lock run`: the command can't be run (127: not found)
 `lock run` otherwise ends with the status of its command, 128 + N if signal N ended it.
@@ -70,6 +71,12 @@ pub enum Command {
     /// Read and write the cache
     #[command(subcommand)]
     Cache(Cache),
+    /// Add, remove and replace nodes, move leaders, and show who keeps what
+    ///
+    /// Replicas move by themselves, one at a time, while the cluster serves. These commands say what is
+    /// wanted and watch until it is so; one that was interrupted is simply run again.
+    #[command(subcommand)]
+    Cluster(Cluster),
 }
 
 /// Show the nodes, which of them answer, and who leads which shards
@@ -255,6 +262,84 @@ pub enum Cache {
     },
 }
 
+#[derive(Subcommand, Debug)]
+pub enum Cluster {
+    /// Show the nodes with what they keep, and each group with its leader and its members
+    ///
+    /// A group is settled when it has a leader and exactly those vote who should. The exit status is 4
+    /// if a group has no leader that answers.
+    #[command(after_help = "Examples:\n  tercet cluster status\n  \
+        tercet cluster status --json | jq '.groups[] | select(.settled | not)'")]
+    Status,
+    /// Add a node, and wait until replicas have moved to it
+    ///
+    /// Start the node first: with an id that no node of the cluster has, an empty data directory, as many
+    /// engines as the others, and --peers that name nodes of the cluster and itself, so that it founds none
+    /// of its own. A node that was drained and not yet removed is taken back.
+    #[command(after_help = "Examples:\n  tercet cluster add-node 10.0.0.4:7400\n  \
+        tercet cluster add-node 10.0.0.4:7400 --no-wait && tercet cluster status")]
+    AddNode {
+        /// Where the node is: the cluster's nodes and all clients must reach it there
+        #[arg(value_name = "HOST:PORT", value_parser = address)]
+        address: String,
+        /// Return as soon as the cluster knows the node
+        #[arg(long)]
+        no_wait: bool,
+        /// How long to wait for the replicas to move
+        #[arg(long, default_value = "10m", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Move all replicas off a node, then remove it
+    ///
+    /// The node may be running or dead. If it runs, leave it running until this has finished. If it is
+    /// interrupted, run it again; to take a drained node back, use `tercet cluster add-node`.
+    #[command(after_help = "Examples:\n  tercet cluster remove-node 3\n  \
+        tercet cluster remove-node 3 --timeout 1h")]
+    RemoveNode {
+        /// The node's id
+        #[arg(value_name = "ID")]
+        node: u32,
+        /// Only drain it; run the command again, without this, to remove it
+        #[arg(long)]
+        no_wait: bool,
+        /// How long to wait for the replicas to move
+        #[arg(long, default_value = "10m", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Replace a node, by another one or by itself with a new data directory
+    ///
+    /// If the node at HOST:PORT says that it is node ID, its data directory was lost: it comes back empty, and
+    /// every group gives it a new replica. If it has another id, it is added, and then node ID is removed.
+    #[command(after_help = "Examples:\n  \
+        tercet cluster replace-node 2 10.0.0.2:7400   # the disk of node 2 was lost\n  \
+        tercet cluster replace-node 2 10.0.0.4:7400   # the machine was: node 4 comes for node 2")]
+    ReplaceNode {
+        /// The id of the node to replace
+        #[arg(value_name = "ID")]
+        node: u32,
+        /// Where the node is that replaces it
+        #[arg(value_name = "HOST:PORT", value_parser = address)]
+        address: String,
+        /// How long to wait for the replicas to move, to the new node and again off the old one
+        #[arg(long, default_value = "10m", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Have another of its replicas lead a group
+    ///
+    /// GROUP is a number as /status and `tercet cluster status` show it: group 0 is the cluster's own, shard 0
+    /// is group 1, shard s is group s + 1. Leadership goes back after a while to the node where the placement
+    /// prefers it, if that one is well.
+    #[command(
+        after_help = "Example:\n  tercet cluster transfer-leader 1 2   # node 2 is to lead shard 0"
+    )]
+    TransferLeader {
+        /// The group: 0 is the cluster's own, shard s is group s + 1
+        group: u32,
+        /// The id of the node that is to lead: one of the group's voters
+        node: u32,
+    },
+}
+
 /// A session's id, given as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug)]
 pub struct Session(pub [u8; 16]);
@@ -266,6 +351,15 @@ fn session(text: &str) -> Result<Session, String> {
     }
     let id = u128::from_str_radix(text, 16).map_err(|_| wrong())?;
     Ok(Session(id.to_be_bytes()))
+}
+
+fn address(text: &str) -> Result<String, String> {
+    let wrong = || format!("{text:?} is no address; write host:port");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 && !host.is_empty() => Ok(String::from(text)),
+        _ => Err(wrong()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -301,6 +395,15 @@ mod tests {
         assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
         for wrong in ["", "s", "-1s", "5 s", "1w", "1e9d", "nan"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_a_host_and_a_port() {
+        assert_eq!(address("a:1"), Ok(String::from("a:1")));
+        assert_eq!(address("[::1]:7400"), Ok(String::from("[::1]:7400")));
+        for wrong in ["", "a", "a:", ":1", "a:0", "a:65536"] {
+            assert!(address(wrong).is_err(), "{wrong}");
         }
     }
 

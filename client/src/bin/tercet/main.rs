@@ -5,6 +5,7 @@
 
 mod args;
 mod cache;
+mod cluster;
 mod lock;
 mod output;
 mod queue;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Command::Status(status) => status::status(&args.common, &status, &output),
         Command::Lock(lock) => lock::lock(&args.common, lock, &output),
         Command::Queue(queue) => queue::queue(&args.common, queue, &output),
+        Command::Cluster(cluster) => cluster::cluster(&args.common, &cluster, &output),
         Command::Cache(cache) => cache::cache(&args.common, cache, &output),
     };
     match done {

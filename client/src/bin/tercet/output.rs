@@ -21,6 +21,8 @@ pub mod exit {
     pub const UNAVAILABLE: u8 = 4;
     /// It is not known whether it was done.
     pub const UNKNOWN: u8 = 5;
+    /// It is under way, but did not end in the time given.
+    pub const UNFINISHED: u8 = 6;
     /// The lock was lost while a command ran under it.
     pub const LOST: u8 = 124;
     /// The command can't be run.
@@ -95,6 +97,14 @@ impl Output {
     pub fn new(json: bool) -> Output {
         let colour = !json && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Output { json, colour }
+    }
+
+    /// Text in a colour, by its ANSI number, where there are colours.
+    pub fn paint(&self, text: &str, colour: u8) -> String {
+        match self.colour {
+            true => format!("\x1b[{colour}m{text}\x1b[0m"),
+            false => String::from(text),
+        }
     }
 
     /// Prints a result: `document` for scripts, `text` for people.

@@ -37,7 +37,7 @@ pub fn status(common: &Common, status: &Status, output: &Output) -> Done {
 }
 
 /// Looks at all nodes at once.
-fn look(nodes: &[Node]) -> Vec<Result<Probe, client::Error>> {
+pub fn look(nodes: &[Node]) -> Vec<Result<Probe, client::Error>> {
     std::thread::scope(|scope| {
         let start = |node: &Node| {
             let address = node.address.clone();
@@ -91,10 +91,6 @@ fn table(
     status: &Status,
     output: &Output,
 ) -> String {
-    let paint = |text: &str, colour: u8| match output.colour {
-        true => format!("\x1b[{colour}m{text}\x1b[0m"),
-        false => String::from(text),
-    };
     let mut out = String::new();
     if let Some(probe) = probes.iter().flatten().next() {
         let _ = writeln!(out, "cluster {}, {} shards", hex(&probe.cluster), placement.len());
@@ -103,10 +99,11 @@ fn table(
     let _ = writeln!(out, "node  {:<width$}  state  round trip  engines  leads shards", "address");
     for (node, probe) in nodes.iter().zip(probes) {
         let (state, trip) = match probe {
-            Ok(probe) => {
-                (paint("up   ", 32), format!("{:.2} ms", probe.round_trip.as_secs_f64() * 1e3))
-            }
-            Err(_) => (paint("down ", 31), String::from("-")),
+            Ok(probe) => (
+                output.paint("up   ", 32),
+                format!("{:.2} ms", probe.round_trip.as_secs_f64() * 1e3),
+            ),
+            Err(_) => (output.paint("down ", 31), String::from("-")),
         };
         let leads = ranges(&led_by(node.id, placement));
         let (id, address, engines) = (node.id, &node.address, node.engines);
@@ -116,7 +113,7 @@ fn table(
     let headless: Vec<u32> = placement.iter().filter(|p| p.leader == 0).map(|p| p.shard).collect();
     if !headless.is_empty() {
         let text = format!("no leader: shards {}", ranges(&headless));
-        let _ = writeln!(out, "{}", paint(&text, 31));
+        let _ = writeln!(out, "{}", output.paint(&text, 31));
     }
     if status.shards {
         for p in placement {
@@ -134,7 +131,7 @@ fn led_by(node: u32, placement: &[Placement]) -> Vec<u32> {
 }
 
 /// Numbers in order, as "0-3, 7".
-fn ranges(numbers: &[u32]) -> String {
+pub fn ranges(numbers: &[u32]) -> String {
     let mut runs: Vec<(u32, u32)> = Vec::new();
     for n in numbers {
         match runs.last_mut() {

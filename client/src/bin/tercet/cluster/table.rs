@@ -1,0 +1,93 @@
+//! What `tercet cluster status` prints.
+
+use super::view::{Group, Node, View, Vote};
+use crate::output::Output;
+use crate::status::ranges;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// For scripts.
+pub fn document(view: &View) -> Value {
+    let node = |node: &Node| {
+        json!({
+            "id": node.id,
+            "address": node.address,
+            "up": node.error.is_none(),
+            "error": node.error,
+            "standing": node.standing,
+            "incarnation": node.incarnation,
+            "replicas": view.groups_of(node.id),
+            "learners": view.groups(|g| g.those(Vote::Learners).contains(&node.id)),
+            "leads": view.groups(|g| g.leader == Some(node.id)),
+        })
+    };
+    let group = |group: &Group| {
+        json!({
+            "group": group.group,
+            "shard": group.group.checked_sub(1),
+            "leader": group.leader,
+            "preferred": group.preferred,
+            "voters": group.those(Vote::Voters),
+            "learners": group.those(Vote::Learners),
+            "wanted": group.wanted,
+            "settled": group.is_settled(),
+        })
+    };
+    json!({
+        "cluster": view.cluster,
+        "epoch": view.epoch,
+        "settled": view.groups.iter().all(Group::is_settled),
+        "nodes": view.nodes.iter().map(node).collect::<Vec<_>>(),
+        "groups": view.groups.iter().map(group).collect::<Vec<_>>(),
+    })
+}
+
+/// For people.
+pub fn table(view: &View, output: &Output) -> String {
+    let settled = view.groups(Group::is_settled).len();
+    let (of, nodes) = (view.groups.len(), view.nodes.len());
+    let mut out =
+        format!("cluster {}: {nodes} nodes, {settled} of {of} groups settled\n\n", view.cluster);
+    let width = view.nodes.iter().map(|n| n.address.len()).max().unwrap_or(0).max(7);
+    let head = "state  standing  replicas  learners  leads";
+    let _ = writeln!(out, "node  {:<width$}  {head}", "address");
+    for node in &view.nodes {
+        let state = match node.error {
+            None => output.paint("up   ", 32),
+            Some(_) => output.paint("down ", 31),
+        };
+        let standing = node.standing.as_deref().unwrap_or("-");
+        let replicas = view.groups_of(node.id).len();
+        let learners = view.groups(|g| g.those(Vote::Learners).contains(&node.id)).len();
+        let leads = view.groups(|g| g.leader == Some(node.id)).len();
+        let _ = writeln!(
+            out,
+            "{:<4}  {:<width$}  {state}  {standing:<8}  {replicas:>8}  {learners:>8}  {leads:>5}",
+            node.id, node.address
+        );
+    }
+    out.push_str("\ngroup  shard  leader  voters        learners      state\n");
+    for group in &view.groups {
+        let or_none = |number: Option<u32>| number.map_or(String::from("-"), |n| n.to_string());
+        let state = match (group.leader, group.is_settled()) {
+            (None, _) => output.paint("no leader that answers", 31),
+            (_, true) => String::from("settled"),
+            (_, false) => output.paint("moving", 33),
+        };
+        let (shard, leader) = (or_none(group.group.checked_sub(1)), or_none(group.leader));
+        let (voters, learners) = (list(group, Vote::Voters), list(group, Vote::Learners));
+        let _ = writeln!(
+            out,
+            "{:<5}  {shard:<5}  {leader:<6}  {voters:<12}  {learners:<12}  {state}",
+            group.group
+        );
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+fn list(group: &Group, vote: Vote) -> String {
+    let mut those = group.those(vote);
+    those.sort_unstable();
+    ranges(&those)
+}
