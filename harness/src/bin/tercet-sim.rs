@@ -58,7 +58,7 @@ fn main() -> ExitCode {
                 simulated += report.elapsed;
                 operations += report.operations;
                 println!(
-                    "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {:?}",
+                    "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {:?}",
                     report.trace,
                     report.operations,
                     report.events,
@@ -68,6 +68,7 @@ fn main() -> ExitCode {
                     report.changes,
                     report.removed,
                     report.lost,
+                    report.damaged,
                     report.elapsed
                 );
             }

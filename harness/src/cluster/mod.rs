@@ -66,12 +66,33 @@ pub struct Process {
     started: Instant,
 }
 
+impl Process {
+    fn new(dir: &Path, node: u32, address: SocketAddr, http: SocketAddr) -> Process {
+        Process {
+            node,
+            address,
+            http,
+            data_dir: dir.join(format!("node-{node}")),
+            log: dir.join(format!("node-{node}.log")),
+            startup_ms: 0.0,
+            child: None,
+            started: Instant::now(),
+        }
+    }
+
+    /// As `--peers` names it.
+    fn as_peer(&self) -> String {
+        format!("{}={}", self.node, self.address)
+    }
+}
+
 /// Nodes that run here.
 #[derive(Debug)]
 pub struct Cluster {
     config: ClusterConfig,
     launcher: Option<PathBuf>,
     tercetd: PathBuf,
+    /// The founders, as `--peers` names them.
     peers: String,
     nodes: Vec<Process>,
     /// From the last node's start to a leader for every shard, in milliseconds.
@@ -96,19 +117,9 @@ impl Cluster {
         let (clients, https) = ports.split_at(config.nodes as usize);
         let nodes: Vec<Process> = (1..=config.nodes)
             .zip(clients.iter().zip(https))
-            .map(|(node, (address, http))| Process {
-                node,
-                address: *address,
-                http: *http,
-                data_dir: config.data_dir.join(format!("node-{node}")),
-                log: config.data_dir.join(format!("node-{node}.log")),
-                startup_ms: 0.0,
-                child: None,
-                started: Instant::now(),
-            })
+            .map(|(node, (address, http))| Process::new(&config.data_dir, node, *address, *http))
             .collect();
-        let peers: Vec<String> =
-            nodes.iter().map(|node| format!("{}={}", node.node, node.address)).collect();
+        let peers: Vec<String> = nodes.iter().map(Process::as_peer).collect();
         let launcher = beside_us("tercet-bench");
         let peers = peers.join(",");
         let mut cluster = Cluster { config, launcher, tercetd, peers, nodes, leaders_ms: 0.0 };
@@ -207,6 +218,32 @@ impl Cluster {
         self.wait_ready(node)
     }
 
+    /// Starts one node more, on this machine's loopback, and does not wait: it waits itself to be added. Gives
+    /// its id.
+    ///
+    /// # Errors
+    /// [`ClusterError::Io`].
+    pub fn spawn_another(&mut self) -> Result<u32, ClusterError> {
+        let ports = addresses(1, None);
+        let ports = ports
+            .map_err(|why| ClusterError::Io { what: "binding the node's ports".into(), why })?;
+        let node = self.nodes.len() as u32 + 1;
+        let process = Process::new(&self.config.data_dir, node, ports[0], ports[1]);
+        self.nodes.push(process);
+        self.spawn(node, &[])?;
+        Ok(node)
+    }
+
+    /// Removes what a node that does not run has on its disk.
+    ///
+    /// # Errors
+    /// [`ClusterError::Io`].
+    pub fn lose_disk(&mut self, node: u32) -> Result<(), ClusterError> {
+        assert!(self.process(node).child.is_none(), "node {node} runs");
+        let io = |why| ClusterError::Io { what: format!("removing node {node}'s data"), why };
+        fs::remove_dir_all(&self.process(node).data_dir).map_err(io)
+    }
+
     /// Starts a node and does not wait.
     ///
     /// # Errors
@@ -262,7 +299,7 @@ impl Cluster {
     pub fn wait_leaders(&mut self) -> Result<Topology, ClusterError> {
         let until = Instant::now() + START_MAX;
         loop {
-            for node in 1..=self.config.nodes {
+            for node in 1..=self.nodes.len() as u32 {
                 let Ok(topology) = self.topology_of(node) else { continue };
                 let lives = |shard| {
                     topology.leader_of(shard).is_some_and(|leader| self.pid(leader).is_some())
@@ -349,11 +386,12 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Io`].
     pub fn stop(&mut self) -> Result<Vec<u32>, ClusterError> {
-        for node in 1..=self.config.nodes {
+        let all = 1..=self.nodes.len() as u32;
+        for node in all.clone() {
             self.signal(node, Signal::TERM)?;
         }
         let mut killed = Vec::new();
-        for node in 1..=self.config.nodes {
+        for node in all {
             let ran = self.pid(node).is_some();
             if ran && self.wait_ended(node)?.is_none() {
                 killed.push(node);
@@ -363,11 +401,15 @@ impl Cluster {
     }
 
     fn arguments(&self, process: &Process, flags: &[&str]) -> Vec<String> {
+        let mut peers = self.peers.clone();
+        if process.node > self.config.nodes {
+            peers = format!("{peers},{}", process.as_peer());
+        }
         let mut arguments: Vec<String> = vec![
             "--node".into(),
             process.node.to_string(),
             "--peers".into(),
-            self.peers.clone(),
+            peers,
             "--listen".into(),
             process.address.to_string(),
             "--http".into(),

@@ -4,6 +4,7 @@
 use engine::effects::{Effects, SnapshotPart, Write};
 use engine::engine::{Config, Disk as EngineDisk, Engine, OpenError};
 use engine::ids::{GroupId, Index};
+use engine::journal::{Found, inspect};
 use engine::time::Time;
 use std::collections::BTreeMap;
 
@@ -11,12 +12,30 @@ const PAGE: usize = 4096;
 /// Segments that a fresh data directory has.
 const SEGMENTS_FIRST: u32 = 2;
 
+/// A bit that is not what was written.
+#[derive(Clone, Copy)]
+struct Rot {
+    file: File,
+    at: usize,
+    bit: u8,
+}
+
+#[derive(Clone, Copy)]
+enum File {
+    Segment(u32),
+    Snapshot(GroupId, Index),
+}
+
 /// The disk of one node.
 pub struct Disk {
     segments: BTreeMap<u32, Vec<u8>>,
     snapshots: BTreeMap<(GroupId, Index), Vec<u8>>,
     writing: Option<(Write, Vec<u8>)>,
     saving: BTreeMap<(GroupId, Index), Vec<u8>>,
+    /// The last write that was synced.
+    last: Option<Write>,
+    /// The bit that is flipped, if one is.
+    rot: Option<Rot>,
     segment_bytes: usize,
     chance: fastrand::Rng,
 }
@@ -31,6 +50,8 @@ impl Disk {
             snapshots: BTreeMap::new(),
             writing: None,
             saving: BTreeMap::new(),
+            last: None,
+            rot: None,
             segment_bytes,
             chance: fastrand::Rng::with_seed(seed),
         }
@@ -64,6 +85,7 @@ impl Disk {
         let segment = self.segments.get_mut(&write.slot).expect("the segment was made");
         let at = usize::try_from(write.offset).expect("an offset fits memory");
         segment[at..at + bytes.len()].copy_from_slice(&bytes);
+        self.last = Some(write);
     }
 
     pub fn make_segment(&mut self, slot: u32) {
@@ -89,6 +111,49 @@ impl Disk {
     pub fn drop_snapshot(&mut self, group: GroupId, index: Index) {
         let dropped = self.snapshots.remove(&(group, index));
         assert!(dropped.is_some(), "a snapshot is dropped once, and after it was saved");
+    }
+
+    /// A bit rots: in a snapshot, or in a unit of the journal that is not the last one. False: there is none.
+    pub fn rot(&mut self) -> bool {
+        let is_last = |slot: u32, offset: usize| {
+            let last = self.last.as_ref();
+            last.is_none_or(|last| last.slot == slot && offset as u64 >= last.offset)
+        };
+        let mut files: Vec<(File, usize, usize)> = Vec::new();
+        for (slot, segment) in &self.segments {
+            for found in inspect(segment) {
+                if let Found::Unit(unit) = found
+                    && !is_last(*slot, unit.offset)
+                {
+                    files.push((File::Segment(*slot), unit.offset, unit.header.length as usize));
+                }
+            }
+        }
+        let snapshots = self.snapshots.iter();
+        files.extend(snapshots.map(|((g, i), bytes)| (File::Snapshot(*g, *i), 0, bytes.len())));
+        if files.is_empty() {
+            return false;
+        }
+        let (file, begin, length) = files[self.chance.usize(..files.len())];
+        let at = begin + self.chance.usize(..length);
+        self.rot = Some(Rot { file, at, bit: 1 << self.chance.u32(..8) });
+        self.flip();
+        true
+    }
+
+    /// What rotted did no harm, and is as it was.
+    pub fn unrot(&mut self) {
+        self.flip();
+        self.rot = None;
+    }
+
+    fn flip(&mut self) {
+        let Some(Rot { file, at, bit }) = self.rot else { return };
+        let bytes = match file {
+            File::Segment(slot) => self.segments.get_mut(&slot),
+            File::Snapshot(group, index) => self.snapshots.get_mut(&(group, index)),
+        };
+        bytes.expect("what rots is there")[at] ^= bit;
     }
 
     /// The power fails.

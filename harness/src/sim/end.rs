@@ -2,6 +2,7 @@
 
 use super::{FOUNDERS, Failure, SHARDS, World};
 use engine::ids::{GroupId, NodeId};
+use engine::machine::meta::Meta;
 use engine::raft::{Configuration, Standing};
 use engine::shard::Shard;
 
@@ -11,20 +12,29 @@ impl World {
             && groups().all(|group| self.is_whole(group) && self.is_balanced(group))
     }
 
-    /// A group has as many voters as founded it, each of them here and as far as the others, and nobody else
+    /// A group is where the placement wants it, each of its voters here and as far as the others, and nobody else
     /// keeps anything of it.
     fn is_whole(&self, group: GroupId) -> bool {
         let Some(members) = self.watch.members(group) else { return false };
         let all = members.members();
         let replicas: Vec<&Shard> = self.replicas(group).map(|(_, shard)| shard).collect();
         let first = replicas.first().map(|shard| shard.applied());
-        all.len() == FOUNDERS as usize
+        let keepers = self.newest_nodes().map_or(0, |nodes| nodes.keepers().count());
+        let leader = replicas.iter().find(|shard| shard.raft().is_leader());
+        all.len() == keepers.min(FOUNDERS as usize)
+            && leader.is_some_and(|leader| leader.is_placed())
             && all.iter().all(|member| member.standing == Standing::Voter)
             && replicas.len() == all.len()
             && replicas.iter().all(|shard| {
                 *shard.raft().configuration() == *members && Some(shard.applied()) == first
             })
             && self.replicas(group).all(|(id, shard)| is_member(members, id, shard))
+    }
+
+    /// The cluster's nodes, by whoever knows them best.
+    pub(super) fn newest_nodes(&self) -> Option<&Meta> {
+        let engines = self.nodes.iter().filter_map(|node| node.engine.as_ref());
+        engines.map(|engine| engine.nodes()).max_by_key(|nodes| nodes.epoch())
     }
 
     /// The replicas of a group that are up, and where.

@@ -14,7 +14,7 @@
 //!
 //! # Left out
 //!
-//! Bit flips and misdirected writes, clock drift: they come with the whole simulator.
+//! Misdirected writes, clock drift: they come with the whole simulator.
 
 mod check;
 mod clients;
@@ -89,6 +89,8 @@ pub struct Report {
     pub removed: u64,
     /// Disks that were lost for good.
     pub lost: u64,
+    /// Disks that were found damaged, and begun anew.
+    pub damaged: u64,
     /// Virtual time that passed.
     pub elapsed: Duration,
 }
@@ -149,7 +151,6 @@ enum Incoming {
     Saved(GroupId, Index),
     Change(GroupId, Change),
     Make(GroupId, Incarnation),
-    Remove(GroupId, Incarnation),
 }
 
 struct Node {
@@ -163,6 +164,10 @@ struct Node {
     turn_at: Option<Time>,
     /// It takes no turn before this moment.
     paused_until: Time,
+    /// The cluster's nodes, as its manifest has them.
+    roster: Vec<u8>,
+    /// The lives of its replicas, if a bit of its disk is rotten.
+    rotten: Option<Vec<Incarnation>>,
     /// Whether its disk is the one with which the cluster was founded.
     founder: bool,
 }
@@ -199,6 +204,7 @@ pub struct World {
     changes: u64,
     removed: u64,
     lost: u64,
+    damaged: u64,
     /// Lives of replicas that were given out.
     lives: u32,
     /// Lives of replicas whose disk was lost.
@@ -236,6 +242,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         changes: world.changes,
         removed: world.removed,
         lost: world.lost,
+        damaged: world.damaged,
         elapsed: world.now.since(Time(0)),
     })
 }
@@ -253,6 +260,8 @@ impl World {
             inbox: Vec::new(),
             turn_at: None,
             paused_until: Time(0),
+            roster: Vec::new(),
+            rotten: None,
             founder: id < FOUNDERS,
         });
         let nodes = nodes.collect();
@@ -281,6 +290,7 @@ impl World {
             changes: 0,
             removed: 0,
             lost: 0,
+            damaged: 0,
             lives: 0,
             dead: BTreeSet::new(),
         };

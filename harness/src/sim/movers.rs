@@ -1,48 +1,81 @@
-//! Who joins and who leaves: what an operator, or the cluster's own mover, does.
+//! Who joins and who leaves: what an operator does, and somebody who meddles.
 //!
-//! It asks whoever leads a group to change its members by one, makes empty replicas for those who are to
-//! join, and takes away those that were removed. Its commands reach a node like anything else: not, when the
-//! node is down. It keeps to the rules that the engine states for its callers: a life is given to one replica
-//! only, and one is taken away only once its removal is committed.
+//! The operator adds nodes, drains them and forgets them, as `tercet cluster` does; the groups follow by themselves.
+//! Whoever meddles asks leaders for changes that nobody wants: the groups have to find back from them. It keeps
+//! to the rules that the engine states for its callers: a life is given to one replica only.
 
 use super::end::{groups, is_member};
 use super::{FOUNDERS, Incoming, SHARDS, World};
 use crate::sim::Event;
-use engine::ids::{GroupId, Incarnation, NodeId};
+use engine::engine::{Engine, OpenError};
+use engine::ids::{ConnId, GroupId, Incarnation, NodeId};
+use engine::machine::meta::Standing as Place;
 use engine::raft::{Change, Configuration, Member, Standing};
 use engine::time::Duration;
+use wire::Header;
+use wire::message::{NodeAdd, NodeDrain, NodeForget};
+
+/// The operator's connections: an index that no client has.
+const OPERATOR: u32 = 900;
 
 impl World {
     pub(super) fn move_one(&mut self) {
+        if !self.is_faulty() {
+            return;
+        }
         let group = GroupId(self.movers.u32(..=SHARDS));
-        self.take_away(group);
-        self.change_members(group);
+        if self.movers.u32(..4) > 0 {
+            self.change_members(group);
+        } else {
+            self.operate();
+        }
         let next = Duration::from_millis(self.movers.u64(10..120));
         self.plan(next, Event::Move);
     }
 
-    /// Replicas that were removed, by what is committed, are taken away, sooner or later.
-    fn take_away(&mut self, group: GroupId) {
-        let Some(members) = self.watch.members(group) else { return };
-        let strays = self.replicas(group).filter(|(id, shard)| !is_member(members, *id, shard));
-        let strays: Vec<(u32, Incarnation)> =
-            strays.map(|(id, shard)| (id, shard.raft().incarnation())).collect();
-        for (id, life) in strays {
-            if self.is_wanted(group, id, life) {
-                continue;
-            }
-            if !self.is_faulty() || self.movers.u32(..4) == 0 {
-                self.deliver(id, Incoming::Remove(group, life));
-            }
-        }
-    }
-
-    /// Whether somebody has it that this replica belongs to the group: it is about to.
-    fn is_wanted(&self, group: GroupId, id: u32, life: Incarnation) -> bool {
-        let named = |members: &Configuration| {
-            members.member(NodeId(id + 1)).is_some_and(|member| member.incarnation == life)
+    /// A node is added, drained or forgotten.
+    fn operate(&mut self) {
+        let Some(nodes) = self.newest_nodes().cloned() else { return };
+        let id = self.movers.u32(..self.nodes.len() as u32);
+        let node = id + 1;
+        let incarnation = self.incarnation(id);
+        let keepers = nodes.keepers().count();
+        let idle = || {
+            groups().all(|group| {
+                self.watch.members(group).is_some_and(|m| m.member(NodeId(node)).is_none())
+            })
         };
-        self.replicas(group).any(|(_, s)| s.raft().is_leader() && named(s.raft().configuration()))
+        let address = format!("node{node}:7400");
+        let add = |replaces| NodeAdd {
+            incarnation: incarnation.0,
+            node,
+            engines: 1,
+            replaces,
+            address: address.as_bytes(),
+        };
+        let mut frame = Vec::new();
+        match nodes.node(NodeId(node)) {
+            None => send(&mut frame, NodeAdd::KIND, |b| add(0).encode(b)),
+            Some(known) if known.incarnation != incarnation => {
+                send(&mut frame, NodeAdd::KIND, |b| add(1).encode(b));
+            }
+            Some(known) if known.standing == Place::In => {
+                if keepers <= FOUNDERS as usize {
+                    return;
+                }
+                send(&mut frame, NodeDrain::KIND, |b| NodeDrain { node }.encode(b));
+            }
+            Some(_) if idle() => {
+                send(&mut frame, NodeForget::KIND, |b| NodeForget { node }.encode(b));
+            }
+            Some(_) => send(&mut frame, NodeAdd::KIND, |b| add(1).encode(b)),
+        }
+        let to = self.movers.u32(..self.nodes.len() as u32);
+        self.lives += 1;
+        let conn = ConnId { index: OPERATOR, generation: self.lives };
+        self.deliver(to, Incoming::Opened(conn));
+        self.deliver(to, Incoming::Request(conn, frame));
+        self.deliver(to, Incoming::Closed(conn));
     }
 
     fn change_members(&mut self, group: GroupId) {
@@ -56,22 +89,20 @@ impl World {
             return;
         }
         let voters = members.voters().count();
-        let gone = members.members().iter().find(|member| self.is_gone(group, member)).copied();
         let learner = members.members().iter().find(|m| m.standing == Standing::Learner).copied();
         let (any, chance) = (self.movers.usize(..members.members().len()), self.movers.u32(..8));
         let any = members.members()[any];
         // Who is well is not sent away while somebody is gone for good.
         let well = !members.members().iter().any(|m| self.dead.contains(&m.incarnation));
-        let change = match (gone, learner) {
-            (Some(gone), _) if voters > 1 => remove(gone),
-            (_, Some(learner)) if chance > 0 => promote(learner),
-            (_, Some(learner)) => remove(learner),
-            _ if voters > FOUNDERS as usize && well => remove(any),
-            _ if voters < FOUNDERS as usize => return self.join(group, leader, &members),
-            _ if !self.is_faulty() => return,
-            _ if chance < 5 => return self.join(group, leader, &members),
-            _ if chance < 6 && well => remove(any),
-            _ => return,
+        let change = match learner {
+            Some(learner) if chance > 0 => promote(learner),
+            Some(learner) => remove(learner),
+            None if voters > FOUNDERS as usize && well => remove(any),
+            None if voters < FOUNDERS as usize || chance < 5 => {
+                return self.join(group, leader, &members);
+            }
+            None if chance < 6 && well => remove(any),
+            None => return,
         };
         self.deliver(leader, Incoming::Change(group, change));
     }
@@ -92,21 +123,7 @@ impl World {
         self.deliver(leader, Incoming::Change(group, add));
     }
 
-    /// Whether a member's node is up and keeps no such replica: it never will.
-    fn is_gone(&self, group: GroupId, member: &Member) -> bool {
-        let id = member.node.0 - 1;
-        let up = self.nodes[id as usize].engine.is_some();
-        let is_here = |(other, shard): (u32, &engine::shard::Shard)| {
-            other == id && shard.raft().incarnation() == member.incarnation
-        };
-        // Its command may still lie in the node's inbox.
-        let waits = self.nodes[id as usize].inbox.iter().any(
-            |incoming| matches!(incoming, Incoming::Make(_, life) if *life == member.incarnation),
-        );
-        up && !waits && !self.replicas(group).any(is_here)
-    }
-
-    /// A node's disk is lost for good, if the cluster bears it: every group has all its voters, and everybody
+    /// A node's disk is lost for good, or rots, if the cluster bears it: every group has all its voters, and everybody
     /// knows of them. The node comes back as one that founded nothing.
     pub(super) fn lose(&mut self, id: u32) {
         let bears = groups().all(|group| {
@@ -114,8 +131,11 @@ impl World {
             let agree = self.replicas(group).filter(|(id, shard)| {
                 is_member(members, *id, shard) && shard.raft().configuration() == members
             });
-            let voters = members.voters().count();
-            voters >= FOUNDERS as usize && agree.count() == members.members().len()
+            // Nobody is about to be sent away, either.
+            let all = FOUNDERS as usize;
+            members.voters().count() == all
+                && members.members().len() == all
+                && agree.count() == all
         });
         let is_change = |incoming: &Incoming| matches!(incoming, Incoming::Change(..));
         let asked = self.nodes.iter().any(|node| node.inbox.iter().any(is_change));
@@ -126,16 +146,43 @@ impl World {
         let lives = groups().flat_map(|group| self.replicas(group));
         let lives = lives.filter(|(other, _)| *other == id).map(|(_, s)| s.raft().incarnation());
         let lives: Vec<Incarnation> = lives.collect();
-        self.dead.extend(lives);
-        self.watch.on_disk_lost(id);
+        self.dead.extend(&lives);
         self.crash(id);
+        // A bit is enough: the node finds it when it starts, if it matters.
+        if self.movers.bool() && self.nodes[id as usize].disk.rot() {
+            self.nodes[id as usize].rotten = Some(lives);
+        } else {
+            self.lost += 1;
+            self.nodes[id as usize].roster = Vec::new();
+            self.begin_anew(id);
+        }
+        let back = Duration::from_millis(self.movers.u64(1..500));
+        self.plan(back, Event::Start { node: id });
+    }
+}
+
+impl World {
+    /// A node gets an empty disk, with which it founded nothing.
+    pub(super) fn begin_anew(&mut self, id: u32) {
+        self.watch.on_disk_lost(id);
         let (seed, segment_bytes) = (self.movers.u64(..), self.temper.segment_bytes);
         let node = &mut self.nodes[id as usize];
         node.disk = super::Disk::new(seed, segment_bytes);
         node.founder = false;
-        self.lost += 1;
-        let back = Duration::from_millis(self.movers.u64(1..500));
-        self.plan(back, Event::Start { node: id });
+    }
+
+    /// A node whose disk rots has read it. If it found damage it begins anew, as the server does; else
+    /// nothing has happened.
+    pub(super) fn on_rotten(&mut self, id: u32, opened: &Result<Engine, OpenError>) -> bool {
+        let Some(lives) = self.nodes[id as usize].rotten.take() else { return false };
+        if opened.is_ok() {
+            self.nodes[id as usize].disk.unrot();
+            self.dead.retain(|life| !lives.contains(life));
+            return false;
+        }
+        self.damaged += 1;
+        self.begin_anew(id);
+        true
     }
 }
 
@@ -145,4 +192,8 @@ fn remove(Member { node, incarnation, .. }: Member) -> Change {
 
 fn promote(Member { node, incarnation, .. }: Member) -> Change {
     Change::Promote { node, incarnation }
+}
+
+fn send(out: &mut Vec<u8>, kind: wire::Kind, body: impl FnOnce(&mut Vec<u8>)) {
+    wire::frame(out, &Header::new(kind, 1), body);
 }

@@ -81,10 +81,6 @@ impl World {
                     let input = Input::MakeReplica { group: *group, incarnation: *life };
                     engine.on(now, input, effects);
                 }
-                Incoming::Remove(group, life) => {
-                    let input = Input::RemoveReplica { group: *group, incarnation: *life };
-                    engine.on(now, input, effects);
-                }
                 Incoming::Saved(group, index) => {
                     let input = Input::SnapshotSaved { group: *group, index: *index };
                     engine.on(now, input, effects);
@@ -149,6 +145,9 @@ impl World {
         for (group, index) in effects.drops.drain(..) {
             self.nodes[id as usize].disk.drop_snapshot(group, index);
         }
+        if let Some(nodes) = effects.nodes.take() {
+            self.nodes[id as usize].roster = nodes;
+        }
         effects.closes.clear();
         let full = effects.notes.iter().filter(|note| matches!(note, Note::JournalFull { .. }));
         self.journals_full += full.count() as u64;
@@ -211,10 +210,16 @@ impl World {
         node.turn_at = None;
         node.paused_until = Time(0);
         node.effects = Effects::default();
-        let opened = node.disk.open(config, self.now, &mut node.effects);
+        let mut opened = node.disk.open(config, self.now, &mut node.effects);
+        if self.on_rotten(id, &opened) {
+            let config = self.config(id);
+            let node = &mut self.nodes[id as usize];
+            node.effects = Effects::default();
+            opened = node.disk.open(config, self.now, &mut node.effects);
+        }
         let engine = opened.map_err(|e| Failure::Safety(format!("node {} : {e}", id + 1)))?;
         self.watch.on_start(self.now, id, &engine).map_err(Failure::Safety)?;
-        node.engine = Some(engine);
+        self.nodes[id as usize].engine = Some(engine);
         // What clients sent to a node that was down went nowhere.
         self.clients.forget_connections(id);
         self.perform(id)?;
@@ -229,8 +234,12 @@ impl World {
         Ok(())
     }
 
+    /// The incarnation of a node's data directory.
+    pub(super) fn incarnation(&self, id: u32) -> Incarnation {
+        Incarnation([if self.nodes[id as usize].founder { id as u8 + 1 } else { 0xaa }; 16])
+    }
+
     pub(super) fn config(&mut self, id: u32) -> Config {
-        let founder = self.nodes[id as usize].founder;
         let member = |n: u32| Member {
             node: NodeId(n + 1),
             incarnation: Incarnation([n as u8 + 1; 16]),
@@ -244,7 +253,8 @@ impl World {
             shards: SHARDS,
             replication: 3,
             members: (0..FOUNDERS).map(member).collect(),
-            incarnation: Incarnation([if founder { id as u8 + 1 } else { 0xaa }; 16]),
+            nodes: self.nodes[id as usize].roster.clone(),
+            incarnation: self.incarnation(id),
             seed: self.faults.u64(..),
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),

@@ -3,7 +3,8 @@
 //! - A term of a group has one leader at most, and a node gives one vote in it.
 //! - What one node knows to be committed, no node knows otherwise: same index, same bytes.
 //! - What a leader commits by counting is of its own term, and durable on a majority at that moment.
-//! - Nobody is elected while another's lease lasts.
+//! - Nobody is elected while the lease of an earlier term lasts.
+//! - No replica ends that votes by what is committed.
 //! - Equal states, and equal members, at equal index.
 //!
 //! All of it is cheap: only what changed in a turn is looked at.
@@ -58,7 +59,7 @@ pub(super) struct Watch {
     committed: BTreeMap<(GroupId, Index), u32>,
     /// The hash of the state, by group and index.
     states: BTreeMap<(GroupId, Index), u64>,
-    /// Who belongs to each group by what is committed, and since when at the latest.
+    /// Who belongs to each group by what is committed, up to where that is known.
     members: BTreeMap<GroupId, (Index, Configuration)>,
     scratch: Vec<u8>,
 }
@@ -84,12 +85,19 @@ impl Watch {
         let (mut did, time) = (Did::default(), at);
         if self.seen.keys().filter(|(n, _)| *n == node).count() > engine.shards().len() {
             let kept = |group| engine.shards().iter().any(|shard| shard.group() == group);
+            let gone = self.seen.iter().filter(|((n, group), _)| *n == node && !kept(*group));
+            for ((_, group), seen) in gone {
+                self.on_end(*group, node, seen.life)?;
+            }
             self.seen.retain(|(n, group), _| *n != node || kept(*group));
         }
         for shard in engine.shards() {
             let at = shard.group();
             let before = self.seen.get(&(node, at)).copied().unwrap_or(Seen::NOTHING);
             let raft = shard.raft();
+            if before.life != raft.incarnation() {
+                self.on_end(at, node, before.life)?;
+            }
             // Another life of the replica begins with nothing.
             let before = if before.life == raft.incarnation() { before } else { Seen::NOTHING };
             let now = Seen {
@@ -111,16 +119,16 @@ impl Watch {
                 }
             }
             if now.leads && !before.leads {
-                self.on_elected(time, at, node)?;
+                self.on_elected(time, at, node, now.term)?;
             }
             if now.commit > before.commit {
                 self.on_commit(at, shard, before, now)?;
                 did.committed |= now.leads;
             }
-            let since = raft.log().configuration_index();
-            let known = self.members.get(&at).map_or(Index::ZERO, |(since, _)| *since);
-            if since > known && raft.change_in_flight().is_none() {
-                self.members.insert(at, (since, raft.configuration().clone()));
+            let members = raft.log().configuration_at(now.commit);
+            let known = self.members.get(&at).map_or(Index::ZERO, |(known, _)| *known);
+            if now.commit > known && *members != Configuration::UNKNOWN {
+                self.members.insert(at, (now.commit, members.clone()));
             }
             if now.applied > before.applied && now.applied.0.is_multiple_of(STATES_EVERY) {
                 self.on_state(at, shard)?;
@@ -132,6 +140,16 @@ impl Watch {
     /// Who belongs to a group by what is committed.
     pub(super) fn members(&self, group: GroupId) -> Option<&Configuration> {
         self.members.get(&group).map(|(_, members)| members)
+    }
+
+    /// A replica ended: it must not be needed any more.
+    fn on_end(&self, group: GroupId, node: u32, life: Incarnation) -> Result<(), String> {
+        let members = self.members.get(&group).map(|(_, members)| members);
+        if members.is_some_and(|members| members.is_voter(NodeId(node + 1), life)) {
+            let node = node + 1;
+            return Err(format!("group {group}: node {node} ends a replica that votes"));
+        }
+        Ok(())
     }
 
     /// A node fell: it answers nobody by any lease.
@@ -146,10 +164,12 @@ impl Watch {
         self.lost.extend(of_node.map(|(at, seen)| (*at, *seen)));
     }
 
-    fn on_elected(&self, time: Time, at: GroupId, node: u32) -> Result<(), String> {
+    /// Whoever stood still and finds votes of an earlier term leads that one, and nobody follows.
+    fn on_elected(&self, time: Time, at: GroupId, node: u32, term: u64) -> Result<(), String> {
         let others = self.seen.iter().filter(|((n, group), _)| *n != node && *group == at);
         for ((other, _), seen) in others {
-            if seen.leads && seen.lease.is_some_and(|until| until > time) {
+            let older = seen.leads && seen.term < term;
+            if older && seen.lease.is_some_and(|until| until > time) {
                 let (a, b) = (node + 1, other + 1);
                 return Err(format!(
                     "group {at}: node {a} is elected while node {b}'s lease lasts"

@@ -1,0 +1,179 @@
+//! A disk that changes what was written: the node sets it aside, and its groups come from the others.
+#![cfg(feature = "bench")]
+
+mod common;
+
+use client::Client;
+use common::{servers, three_nodes};
+use harness::cluster::ask::http_get;
+use harness::cluster::{Cluster, ClusterConfig};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const SHARDS: u32 = 4;
+/// How long healing may take on a busy machine.
+const HEALED_WITHIN: Duration = Duration::from_secs(120);
+/// How long until the first snapshot of a journal that fills up.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(60);
+/// The node whose disk is damaged.
+const DAMAGED: u32 = 2;
+
+/// A group, and the life of the damaged node's replica in it, by the leader's word.
+type Lives = BTreeMap<u64, String>;
+
+#[test]
+fn a_journal_with_a_flipped_bit_is_set_aside_and_its_groups_come_from_the_others() {
+    let mut cluster = start("damaged-journal", &[]);
+    let client = Client::connect(servers(&cluster)).expect("the cluster answers");
+    let put = |key: u32| {
+        let put = client.cache().put(format!("key/{key}"), format!("value {key}"));
+        put.wait().expect("a put is acknowledged")
+    };
+    let versions: Vec<u64> = (0..300).map(put).collect();
+    let before = wait_lives(&cluster, |_| true);
+
+    cluster.stop_node(DAMAGED).expect("a node stops");
+    flip_in_the_middle(&engine_dir(&cluster).join("wal/0000.seg"));
+    cluster.restart(DAMAGED, &[]).expect("it starts all the same");
+    assert_named(&cluster, "E101");
+    wait_lives(&cluster, |lives| is_another(lives, &before));
+
+    // Again from what is on its disk now: what was damaged then is so no more.
+    cluster.stop_node(DAMAGED).expect("a node stops");
+    cluster.restart(DAMAGED, &[]).expect("it starts");
+    assert!(!aside(&cluster, 2).exists(), "nothing else was set aside");
+
+    // A majority needs the healed node now.
+    cluster.kill(1).expect("a node dies");
+    cluster.wait_leaders().expect("the healed node and the third go on");
+    for (key, version) in versions.iter().enumerate() {
+        let line = client.cache().get(format!("key/{key}")).wait().expect("a get is answered");
+        let line = line.unwrap_or_else(|| panic!("key/{key} was acknowledged and is gone"));
+        let value = format!("value {key}");
+        assert_eq!((line.version, line.value.as_slice()), (*version, value.as_bytes()));
+    }
+    cluster.stop().expect("the nodes stop");
+}
+
+#[test]
+fn a_snapshot_with_a_flipped_bit_is_set_aside_and_its_groups_come_from_the_others() {
+    let mut cluster =
+        start("damaged-snapshot", &["--segment-size", "20MiB", "--segments-max", "4"]);
+    let client = Client::connect(servers(&cluster)).expect("the cluster answers");
+    let since = Instant::now();
+    let mut versions = BTreeMap::new();
+    for key in 0.. {
+        let (key, value) = (key % 100, vec![key as u8; 200_000]);
+        let put = client.cache().put(format!("key/{key}"), value.clone());
+        versions.insert(key, (put.wait().expect("a put is acknowledged"), value));
+        if key == 99 && snapshot(&cluster).is_some() {
+            break;
+        }
+        assert!(since.elapsed() < SNAPSHOT_WITHIN, "{}", cluster.log_tail(DAMAGED));
+    }
+    let before = wait_lives(&cluster, |_| true);
+
+    cluster.stop_node(DAMAGED).expect("a node stops");
+    flip_in_the_middle(&snapshot(&cluster).expect("a snapshot stays until the next"));
+    cluster.restart(DAMAGED, &[]).expect("it starts all the same");
+    assert_named(&cluster, "E102");
+    wait_lives(&cluster, |lives| is_another(lives, &before));
+
+    cluster.kill(1).expect("a node dies");
+    cluster.wait_leaders().expect("the healed node and the third go on");
+    for (key, (version, value)) in versions {
+        let line = client.cache().get(format!("key/{key}")).wait().expect("a get is answered");
+        let line = line.unwrap_or_else(|| panic!("key/{key} was acknowledged and is gone"));
+        assert!(line.version == version && line.value.as_slice() == value, "key/{key}");
+    }
+    cluster.stop().expect("the nodes stop");
+}
+
+/// Three nodes with one engine each.
+fn start(test: &str, flags: &[&str]) -> Cluster {
+    let mut config = ClusterConfig { shards: Some(SHARDS), ..three_nodes(test) };
+    config.flags = ["--engines", "1"].iter().chain(flags).map(ToString::to_string).collect();
+    Cluster::start(config).expect("three nodes start")
+}
+
+fn engine_dir(cluster: &Cluster) -> PathBuf {
+    cluster.nodes()[DAMAGED as usize - 1].data_dir.join("engine-00")
+}
+
+/// Where the damaged directory is put.
+fn aside(cluster: &Cluster, number: u32) -> PathBuf {
+    engine_dir(cluster).with_file_name(format!("engine-00.damaged-{number}"))
+}
+
+/// A snapshot that is on the disk.
+fn snapshot(cluster: &Cluster) -> Option<PathBuf> {
+    let rows = fs::read_dir(engine_dir(cluster).join("snapshots")).expect("a directory");
+    let mut paths = rows.flatten().map(|row| row.path());
+    paths.find(|path| path.extension().is_some_and(|extension| extension == "snap"))
+}
+
+/// Flips a bit of a byte that was written, half way to the last one.
+fn flip_in_the_middle(path: &Path) {
+    let bytes = fs::read(path).expect("the file is there");
+    let last = bytes.iter().rposition(|byte| *byte != 0).expect("something was written");
+    let at = (last / 2..last).find(|at| bytes[*at] != 0).expect("not the last byte alone");
+    let file = fs::OpenOptions::new().write(true).open(path).expect("the file can be written");
+    file.write_all_at(&[bytes[at] ^ 4], at as u64).expect("a byte is written");
+    file.sync_all().expect("it is on the disk");
+}
+
+/// The node's log and its status name the damage, and the old directory is kept.
+fn assert_named(cluster: &Cluster, code: &str) {
+    let node = &cluster.nodes()[DAMAGED as usize - 1];
+    let log = fs::read_to_string(&node.log).expect("the node has a log");
+    let named = log.lines().find(|line| line.contains("E105 "));
+    let named = named.unwrap_or_else(|| panic!("{log}"));
+    assert!(named.contains(code) && named.contains("engine-00.damaged-1"), "{named}");
+    assert!(aside(cluster, 1).join("wal/0000.seg").exists(), "what was damaged is kept");
+    assert_eq!(status(cluster, DAMAGED).expect("it answers")["renewed_engines"][0], 0);
+}
+
+/// Whether each group has another replica of the damaged node than it had.
+fn is_another(now: &Lives, before: &Lives) -> bool {
+    now.iter().all(|(group, life)| before[group] != *life)
+}
+
+/// Waits until every group's leader counts three voters, the damaged node among them, with the right lives.
+fn wait_lives(cluster: &Cluster, right: impl Fn(&Lives) -> bool) -> Lives {
+    let since = Instant::now();
+    loop {
+        let lives = lives(cluster);
+        if lives.len() == SHARDS as usize + 1 && right(&lives) {
+            return lives;
+        }
+        assert!(since.elapsed() < HEALED_WITHIN, "{lives:?}\n{}", cluster.log_tail(DAMAGED));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The lives in those groups that have three voters.
+fn lives(cluster: &Cluster) -> Lives {
+    let mut lives = Lives::new();
+    for status in (1..=3).filter_map(|node| status(cluster, node)) {
+        let groups = status["groups"].as_array().into_iter().flatten();
+        for group in groups.filter(|group| group["role"] == "leader") {
+            let members: Vec<_> = group["members"].as_array().into_iter().flatten().collect();
+            let all_vote = members.iter().all(|member| member["standing"] == "voter");
+            let damaged = members.iter().find(|member| member["node"] == DAMAGED);
+            if let (Some(member), 3, true) = (damaged, members.len(), all_vote) {
+                let life = member["incarnation"].as_str().expect("a life is a text");
+                lives.insert(group["group"].as_u64().expect("a number"), life.to_owned());
+            }
+        }
+    }
+    lives
+}
+
+fn status(cluster: &Cluster, node: u32) -> Option<serde_json::Value> {
+    let http = cluster.nodes()[node as usize - 1].http;
+    let (_, body) = http_get(http, "/status", Duration::from_secs(1)).ok()?;
+    serde_json::from_slice(&body).ok()
+}
