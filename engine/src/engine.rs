@@ -261,7 +261,9 @@ pub enum OpenError {
         index: Index,
     },
     /// The journal is whole, but what it says can't be.
-    #[error("E104 the journal contradicts itself in group {group}: {error}")]
+    #[error(
+        "E104 the journal contradicts itself in group {group}: {error}. Start the newest version that ran here; if that says so too, replace the node"
+    )]
     Contradiction {
         /// The group.
         group: GroupId,

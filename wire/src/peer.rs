@@ -170,9 +170,9 @@ message! {
     }
 }
 message! {
-    /// The node keeps no replica of the group. Answers [`Append`], [`Snapshot`] and [`Vote`].
+    /// The node keeps no replica of the group. Answers [`Append`] and [`Snapshot`].
     0x121 Absent {
-        /// The `sent_at` of what is answered; 0 = it had none.
+        /// The `sent_at` of what is answered.
         sent_at: [u64],
     }
 }
@@ -186,7 +186,7 @@ message! {
     }
 }
 message! {
-    /// The leader answers [`Stray`]: by what is committed the replica does not belong to the group. It ends, unless it
+    /// The leader answers [`Stray`], or an answer from a replica that it does not know: by what is committed the replica does not belong to the group. It ends, unless it
     /// knows of a higher term.
     0x123 Leave {
         /// The leader's term.

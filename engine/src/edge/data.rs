@@ -86,6 +86,16 @@ pub enum StartError {
         /// Why.
         error: OpenError,
     },
+    /// An engine's data is gone.
+    #[error(
+        "E107 engine {engine} has no journal in {dir:?}, though this node has served: what it promised is lost. Put the directory back, or move this node's data directory away and replace the node"
+    )]
+    Missing {
+        /// The engine.
+        engine: u32,
+        /// Where it should be.
+        dir: PathBuf,
+    },
     /// What is on an engine's disk is damaged, and no peers are there to fetch it from.
     #[error("engine {engine}: {error}. Move this node's data directory away and replace the node")]
     Damaged {

@@ -245,6 +245,9 @@ pub struct Links {
     /// By seat.
     engines: Vec<u32>,
     links: Vec<Link>,
+    /// Addresses of links that are gone, one for each whose place is used again.
+    #[expect(clippy::vec_box, reason = "the kernel may still read them where they are")]
+    retired: Vec<Box<Address>>,
 }
 
 impl Links {
@@ -254,7 +257,8 @@ impl Links {
         engines: &[u32],
         peers: impl Iterator<Item = (NodeId, Incarnation)>,
     ) -> Links {
-        let mut links = Links { node, engines: engines.to_vec(), links: Vec::new() };
+        let engines = engines.to_vec();
+        let mut links = Links { node, engines, links: Vec::new(), retired: Vec::new() };
         let gone = links.follow(peers);
         assert_eq!(gone, [], "nothing was there");
         links
@@ -287,9 +291,11 @@ impl Links {
 
     fn add(&mut self, seat: usize, engine: u32, peer: NodeId, incarnation: Incarnation) {
         let at = self.links.iter().position(|link| !link.is_live);
-        // The kernel may still read an address from there: it stays in its place.
-        let address =
-            at.map_or_else(Box::default, |at| std::mem::take(&mut self.links[at].address));
+        if let Some(at) = at {
+            // The kernel may still read an address from there: it stays as it is.
+            self.retired.push(std::mem::take(&mut self.links[at].address));
+        }
+        let address = Box::default();
         let link = Link {
             seat,
             engine,

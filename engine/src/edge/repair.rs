@@ -17,8 +17,11 @@
 //!
 //! # Left out
 //!
-//! - With fewer than two other nodes that keep replicas no majority is left to fetch from: damage is refused.
+//! - With fewer than two other founders, or other nodes that keep replicas, no majority may be left to fetch from:
+//!   damage is refused.
 //! - What another version wrote is not damaged. Nor is a file that can't be opened, or has another length.
+//! - A journal that is whole and contradicts itself (`E104`) is refused: that may be a mistake of this version, on
+//!   every node at once.
 
 use super::data::StartError;
 use super::manifest::{DataDir, Manifest, sync_dir};
@@ -55,6 +58,12 @@ impl Repair {
     /// Whether the engine was ever begun anew: then it must not found its groups.
     pub fn is_renewed(&self, engine: u32) -> bool {
         self.lock().renewed.contains(&engine)
+    }
+
+    /// Whether the engine may have no journal yet: it was begun anew, or nobody knows of a cluster that lives.
+    /// One that founded groups and lost its journal would found them again, and forget what it promised.
+    pub fn may_be_new(&self, engine: u32) -> bool {
+        self.is_renewed(engine) || self.lock().nodes.is_empty()
     }
 
     /// Begins an engine anew: once this returns it may be opened.
@@ -110,10 +119,11 @@ impl Repair {
 /// Other nodes that keep replicas, as the manifest knows the cluster.
 fn others(manifest: &Manifest) -> usize {
     let other = |node| node != manifest.node;
-    match manifest.known_nodes() {
-        Some(nodes) => nodes.keepers().filter(|node| other(*node)).count(),
-        None => manifest.founders.iter().filter(|member| other(member.node)).count(),
-    }
+    // Where fewer founded it, this node may still be the only one that votes.
+    let founders = manifest.founders.iter().filter(|member| other(member.node)).count();
+    let nodes = manifest.known_nodes();
+    nodes
+        .map_or(founders, |nodes| nodes.keepers().filter(|node| other(*node)).count().min(founders))
 }
 
 /// Where a damaged directory may go; `None` when too many are there.

@@ -4,7 +4,7 @@
 //! of the one meets any majority of the other: there is one quorum to count, and one argument for safety.
 //! (Joint consensus changes any number at once, and counts two majorities in every place that counts one.)
 //! A replica first joins as a learner, catches up, and is promoted then, so that it never lessens what may fail.
-//! Replacing a node is four entries: add, promote, remove, and the learner's data in between.
+//! Replacing a node is three entries: add, promote, remove.
 //!
 //! Majorities meet only between neighbours, hence the rules of [`Raft::change`]:
 //!
@@ -200,7 +200,8 @@ impl Raft {
             let of_it =
                 |f: &&Progress| f.node == member.node && f.incarnation == member.incarnation;
             let follower = self.progress().iter().find(of_it);
-            member.node == self.node || follower.is_some_and(|f| f.is_heard(now, patience))
+            let heard = |f: &Progress| f.is_heard(now, patience) && !f.is_absent();
+            member.node == self.node || follower.is_some_and(heard)
         };
         configuration.voters().filter(heard).count()
     }

@@ -49,8 +49,6 @@
 //!
 //! # Left out, and what it costs
 //!
-//! - Telling a removed replica that it is: it hears nothing more, asks in vain whether it would be elected,
-//!   and is taken away by whoever removed it.
 //! - Reading old entries back from the journal: a follower that lags further than the log in memory
 //!   gets a snapshot. Costs a snapshot where a few megabytes of log would have done.
 //! - Telling followers at once that something was committed: they learn it with the next entries or

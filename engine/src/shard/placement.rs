@@ -39,8 +39,11 @@ pub fn place(groups: u32, nodes: &[NodeId], replication: usize) -> Vec<Replicas>
         // First those with room; if the bound leaves too few distinct nodes, any.
         for bounded in [load_max, usize::MAX] {
             for step in 0..ring.len() {
+                if chosen.len() == replication {
+                    break;
+                }
                 let (_, node) = ring[(start + step) % ring.len()];
-                if chosen.len() < replication && !chosen.contains(&node) && load[node] < bounded {
+                if !chosen.contains(&node) && load[node] < bounded {
                     chosen.push(node);
                 }
             }

@@ -205,8 +205,11 @@ impl Tool<'_> {
             |view| {
                 let left = view.groups_of(id);
                 let unled = view.leaderless();
+                // A leader that has not heard of it yet could still add the node.
+                let sure = view.behind().is_empty() && !view.groups.iter().any(|g| g.changing);
                 match (left.is_empty(), unled.is_empty()) {
-                    (true, true) => Ok(()),
+                    (true, true) if sure => Ok(()),
+                    (true, true) => Err("the last changes are not committed yet".to_owned()),
                     (false, _) => {
                         Err(format!("{} replicas left on it: groups {}", left.len(), ranges(&left)))
                     }

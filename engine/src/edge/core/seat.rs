@@ -48,6 +48,10 @@ impl Seat {
             move |error| StartError::Io { what, error }
         };
         let (bytes, writer) = (plan.segment_bytes, plan.writer);
+        let is_new = segments::list(&dir).map_or(true, |segments| segments.is_empty());
+        if is_new && plan.repair.as_ref().is_some_and(|repair| !repair.may_be_new(index)) {
+            return Err(StartError::Missing { engine: index, dir });
+        }
         segments::ensure(&dir, bytes, writer).map_err(failed("making segments"))?;
         let maps = map_all(&dir, bytes, writer).map_err(failed("mapping segments"))?;
         let slices: Vec<(u32, &[u8])> = maps.iter().map(|(slot, map)| (*slot, &map[..])).collect();
@@ -159,7 +163,9 @@ enum Found {
 /// Tells damage from what is whole and not for this version; `loaded` is how the last snapshot was read.
 fn refusal(engine: u32, error: OpenError, loaded: Result<Found, LoadError>) -> StartError {
     match (error, loaded) {
-        (error @ OpenError::NewerFormat { .. }, _) => StartError::Open { engine, error },
+        (error @ (OpenError::NewerFormat { .. } | OpenError::Contradiction { .. }), _) => {
+            StartError::Open { engine, error }
+        }
         (
             OpenError::Snapshot { group, index },
             Ok(Found::Yes) | Err(LoadError::OtherVersion { .. }),
