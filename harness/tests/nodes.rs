@@ -99,6 +99,7 @@ fn tercet(cluster: &Cluster, arguments: &[&str]) {
     let servers: Vec<String> = living.map(|node| node.address.to_string()).collect();
     let mut command = Command::new(program("tercet"));
     command.args(["--servers", &servers.join(","), "cluster"]).args(arguments);
+    command.args(["--timeout", "2m"]);
     let done = command.output().expect("the tool starts");
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success(), "tercet cluster {arguments:?}: {out}{err}");

@@ -258,6 +258,7 @@ impl Shared {
             }
             return;
         }
+        let is_founder = told.contains(&own);
         let mut founders = Vec::with_capacity(told.len());
         for (node, incarnation) in told {
             let listed = self.address(manifest.node, node).or_else(|| {
@@ -272,7 +273,9 @@ impl Shared {
             founders.push(Member { node, incarnation, address });
         }
         let (shards, cache_bytes_max) = (birth.shards, birth.cache_bytes_max);
-        let nodes = if known.is_some() { nodes.to_vec() } else { vec![] };
+        // A founder that is told late has not served yet: what it knows of the nodes says that it has.
+        let joins = known.is_some() && !is_founder;
+        let nodes = if joins { nodes.to_vec() } else { vec![] };
         let born =
             Manifest { cluster, shards, cache_bytes_max, founders, nodes, ..manifest.clone() };
         // Refused before anything is kept: the birth comes again once the configuration is corrected.

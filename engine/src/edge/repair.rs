@@ -27,7 +27,7 @@ use super::data::StartError;
 use super::manifest::{DataDir, Manifest, sync_dir};
 use super::snapshots;
 use super::wal::segments::engine_dir;
-use crate::engine::OpenError;
+use crate::engine::{Member, OpenError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -60,10 +60,15 @@ impl Repair {
         self.lock().renewed.contains(&engine)
     }
 
-    /// Whether the engine may have no journal yet: it was begun anew, or nobody knows of a cluster that lives.
-    /// One that founded groups and lost its journal would found them again, and forget what it promised.
+    /// Whether the engine may have no journal. One that founded groups and lost its journal would found them again,
+    /// and forget what it promised: a founder that has learned of the cluster's nodes has served.
     pub fn may_be_new(&self, engine: u32) -> bool {
-        self.is_renewed(engine) || self.lock().nodes.is_empty()
+        let manifest = self.lock();
+        let own = |member: &Member| {
+            (member.node, member.incarnation) == (manifest.node, manifest.incarnation)
+        };
+        let founds = manifest.founders.iter().any(own);
+        manifest.renewed.contains(&engine) || manifest.nodes.is_empty() || !founds
     }
 
     /// Begins an engine anew: once this returns it may be opened.
