@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const SHARDS: u32 = 4;
@@ -27,7 +26,6 @@ type Lives = BTreeMap<u64, String>;
 
 #[test]
 fn a_journal_with_a_flipped_bit_is_set_aside_and_its_groups_come_from_the_others() {
-    let _alone = alone();
     let mut cluster = start("damaged-journal", &[]);
     let client = Client::connect(servers(&cluster)).expect("the cluster answers");
     let put = |key: u32| {
@@ -62,7 +60,6 @@ fn a_journal_with_a_flipped_bit_is_set_aside_and_its_groups_come_from_the_others
 
 #[test]
 fn a_snapshot_with_a_flipped_bit_is_set_aside_and_its_groups_come_from_the_others() {
-    let _alone = alone();
     let mut cluster =
         start("damaged-snapshot", &["--segment-size", "20MiB", "--segments-max", "4"]);
     let client = Client::connect(servers(&cluster)).expect("the cluster answers");
@@ -98,19 +95,12 @@ fn a_snapshot_with_a_flipped_bit_is_set_aside_and_its_groups_come_from_the_other
 
 #[test]
 fn an_engine_whose_directory_is_gone_is_refused_instead_of_founded_again() {
-    let _alone = alone();
     let mut cluster = start("engine-gone", &[]);
     cluster.stop_node(DAMAGED).expect("a node stops");
     fs::remove_dir_all(engine_dir(&cluster)).expect("a directory is removed");
     let refused = cluster.restart(DAMAGED, &[]).expect_err("it does not start").to_string();
     assert!(refused.contains("E107"), "{refused}");
     cluster.stop().expect("the nodes stop");
-}
-
-/// One test at a time: while a node is down its port is anybody's.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Three nodes with one engine each.
