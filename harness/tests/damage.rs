@@ -96,6 +96,13 @@ fn a_snapshot_with_a_flipped_bit_is_set_aside_and_its_groups_come_from_the_other
 #[test]
 fn an_engine_whose_directory_is_gone_is_refused_instead_of_founded_again() {
     let mut cluster = start("engine-gone", &[]);
+    // From then on its manifest says that it has served.
+    let manifest = engine_dir(&cluster).with_file_name("MANIFEST");
+    let since = Instant::now();
+    while !fs::read_to_string(&manifest).is_ok_and(|text| text.contains("\nnodes = ")) {
+        assert!(since.elapsed() < HEALED_WITHIN, "the manifest names the nodes");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     cluster.stop_node(DAMAGED).expect("a node stops");
     fs::remove_dir_all(engine_dir(&cluster)).expect("a directory is removed");
     let refused = cluster.restart(DAMAGED, &[]).expect_err("it does not start").to_string();
