@@ -22,11 +22,13 @@ COMPOSE = cd docker && $$(docker compose version >/dev/null 2>&1 && echo docker 
 QUICK ?=
 SEED  ?= 1
 N     ?= 200
-SEEDS ?= 500
+SEEDS ?= 2000
 T     ?= 60
 SCOPE ?=
 STATES ?=
 IMAGE ?= tercet:latest
+# The last version that knows no feature levels.
+OLDER ?= 2833f9a
 
 .PHONY: help
 help: ## List every recipe
@@ -78,6 +80,10 @@ chaos: release ## Real nodes under faults and load, 3 then 5 of them, 12 minutes
 	$(BENCH) chaos --nodes 5 --minutes 5 --seed $(SEED) --json bench-reports/chaos/5-nodes.json
 	$(BENCH) chaos --nodes 3 --minutes 0 --kills 20 --seed $(SEED) --json bench-reports/chaos/kills.json
 
+.PHONY: upgrade
+upgrade: ## Roll a live cluster from an older version to this one under load (OLDER=commit)
+	.ci/upgrade "$(TARGET)" "$(OLDER)"
+
 .PHONY: sim
 sim: ## Replay one seed of the simulator (SEED=1)
 	$(CARGO) run --release -p harness --no-default-features --bin tercet-sim -- --seed $(SEED)
@@ -85,6 +91,10 @@ sim: ## Replay one seed of the simulator (SEED=1)
 .PHONY: sims
 sims: ## Run many seeds of the simulator (N=200)
 	$(CARGO) run --release -p harness --no-default-features --bin tercet-sim -- --count $(N)
+
+.PHONY: sim-speed
+sim-speed: ## How much faster than real time three simulated nodes run, at about 100 calls a second
+	$(CARGO) run --release -p harness --no-default-features --bin tercet-sim -- --speed --count 5
 
 .PHONY: model
 model: ## Visit every state of consensus in a few small scopes (SCOPE="2 0 1 0 slow" STATES=40000000: that one)
@@ -102,7 +112,7 @@ members-mutants: ## Plant known bugs in changes of membership, and see the simul
 		$(CARGO) test --release -p engine --no-default-features --lib planted_changes -- --nocapture
 
 .PHONY: mutants
-mutants: ## Plant known bugs in the engine, one by one, and see the simulator catch each (SEEDS=500)
+mutants: ## Plant known bugs in the engine, one by one, and see the simulator catch each (SEEDS=2000)
 	RUSTFLAGS="--cfg tercet_mutants" CARGO_TARGET_DIR=$(TARGET)/mutants \
 		$(CARGO) build --release -p harness --no-default-features --bin tercet-sim
 	$(TARGET)/mutants/release/tercet-sim --mutants --count $(SEEDS)

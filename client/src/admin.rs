@@ -181,7 +181,7 @@ pub fn leader_move(addresses: &[String], group: u32, node: u32) -> Result<(), Er
 }
 
 /// A connection to one engine of a node.
-struct Open {
+pub(crate) struct Open {
     stream: TcpStream,
     rest: Vec<u8>,
     welcome: Welcome,
@@ -208,7 +208,7 @@ fn open(address: &str, engine: u32) -> Result<Open, String> {
 }
 
 impl Open {
-    fn ask(
+    pub(crate) fn ask(
         &mut self,
         kind: Kind,
         within: Duration,
@@ -239,8 +239,8 @@ impl Open {
 }
 
 /// What came of one try.
-enum Tried {
-    Done,
+pub(crate) enum Tried<T> {
+    Done(T),
     /// The node at this address leads the group.
     Elsewhere(String),
     /// It was not applied, and may be later.
@@ -258,6 +258,19 @@ fn call(
     kind: Kind,
     body: impl Fn(&mut Vec<u8>),
 ) -> Result<(), Error> {
+    let done = bring(addresses, subject, ADMIN_CALL_MAX, |address| {
+        attempt(address, subject, group, (kind, Done::KIND), &body)
+    });
+    done.map(|_| ())
+}
+
+/// Tries until it is done, going from node to node, at most so long.
+pub(crate) fn bring<T>(
+    addresses: &[String],
+    subject: &str,
+    within: Duration,
+    mut attempt: impl FnMut(&str) -> Tried<T>,
+) -> Result<T, Error> {
     let subject = String::from(subject);
     if addresses.is_empty() {
         let what = String::from("no address is given. Name some of the cluster's nodes");
@@ -273,8 +286,8 @@ fn call(
             turn += 1;
             addresses[(turn - 1) % addresses.len()].clone()
         });
-        let last = match attempt(&address, &subject, group, kind, &body) {
-            Tried::Done => return Ok(()),
+        let last = match attempt(&address) {
+            Tried::Done(done) => return Ok(done),
             Tried::Refused(error) => return Err(error),
             Tried::Elsewhere(at) => {
                 let why = format!("{address} says that {at} leads");
@@ -292,7 +305,7 @@ fn call(
             }
         };
         let waited = begun.elapsed();
-        if waited + pause >= ADMIN_CALL_MAX {
+        if waited + pause >= within {
             return Err(match unanswered {
                 true => Error::OutcomeUnknown { subject, why: last },
                 false => Error::Deadline { subject, waited, last },
@@ -303,13 +316,15 @@ fn call(
     }
 }
 
-fn attempt(
+/// Asks the engine of a group at a node for something of one kind, to be answered with another. Gives the
+/// connection, and the answer's body.
+pub(crate) fn attempt(
     address: &str,
     subject: &str,
     group: u32,
-    kind: Kind,
+    (kind, answer): (Kind, Kind),
     body: impl Fn(&mut Vec<u8>),
-) -> Tried {
+) -> Tried<(Open, Vec<u8>)> {
     let opened = open(address, 0).and_then(|node| {
         let engine = engine_of_group(group, node.welcome.engines);
         if engine == 0 { Ok(node) } else { open(address, engine) }
@@ -320,7 +335,7 @@ fn attempt(
     };
     let said = node.ask(kind, ADMIN_ANSWER_MAX, body);
     let body = match said {
-        Ok((Done::KIND, _)) => return Tried::Done,
+        Ok((kind, body)) if kind == answer => return Tried::Done((node, body)),
         Ok((Refusal::KIND, body)) => body,
         Ok((kind, _)) => return Tried::Unanswered(format!("kind {:#x} is no answer", kind.0)),
         Err(why) => return Tried::Unanswered(why),

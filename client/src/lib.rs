@@ -55,6 +55,7 @@
 //! 6.3. Fencing: Kleppmann, How to do distributed locking, 2016.
 
 pub mod admin;
+pub mod backup;
 pub mod limits;
 
 mod cache;

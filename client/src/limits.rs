@@ -35,6 +35,8 @@ pub const CALL_FRAME_BYTES_MAX: usize = 128;
 pub const ADMIN_CALL_MAX: Duration = Duration::from_secs(20);
 /// How long the answer to one sending of it may take.
 pub const ADMIN_ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How often a group is begun again in a backup.
+pub const BACKUP_TRIES_MAX: u32 = 20;
 /// Heartbeats within a session's time to live. A node vouches for a whole time to live only while the
 /// last renewal is at most a quarter of it old.
 pub const HEARTBEATS_PER_TTL: u32 = 6;

@@ -194,6 +194,35 @@ fn the_status_tells_who_answers_and_who_leads() {
     assert_eq!(code(&run(&fake, &["status"])), 4);
 }
 
+#[test]
+fn a_backup_is_taken_checked_and_told_for_scripts() {
+    let fake = Fake::new(3, 2);
+    let file = std::env::temp_dir().join(format!("tercet-tool-backup-{}", std::process::id()));
+    let path = file.to_str().unwrap();
+    let taken = run(&fake, &["cluster", "backup", path]);
+    assert_eq!(code(&taken), 0, "{taken:?}");
+    let text = String::from_utf8_lossy(&taken.stdout).into_owned();
+    assert!(text.contains("holds 3 groups of cluster 0707"), "{text}");
+    assert!(taken.stderr.is_empty(), "no bar where nobody looks");
+    let told = json(&run(&fake, &["cluster", "backup", path, "--json"]));
+    assert_eq!((&told["shards"], &told["groups"]), (&2.into(), &3.into()));
+    let checked = json(&run(&fake, &["cluster", "backup", "--verify", path, "--json"]));
+    assert_eq!(checked["bytes"], told["bytes"]);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.pop();
+    std::fs::write(&file, bytes).unwrap();
+    let damaged = run(&fake, &["cluster", "backup", "--verify", path]);
+    assert_eq!(code(&damaged), 1);
+    assert!(String::from_utf8_lossy(&damaged.stderr).contains("is not whole"), "{damaged:?}");
+    std::fs::remove_file(&file).unwrap();
+    fake.stop(1, 2);
+    fake.stop(2, 3);
+    fake.stop(3, 3);
+    let nobody = run(&fake, &["cluster", "backup", path]);
+    assert_eq!(code(&nobody), 4, "{nobody:?}");
+    assert!(!file.exists());
+}
+
 /// Three nodes of a cluster, and a fourth that is none of it yet.
 fn three_of_four() -> std::sync::Arc<Fake> {
     let fake = Fake::new(4, 3);

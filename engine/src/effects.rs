@@ -5,8 +5,10 @@
 //! engine itself: nothing in here may leave too early.
 
 use crate::ids::{ConnId, GroupId, Index, NodeId, Position, Term};
+use crate::level::Level;
 use crate::raft::{Change, ChangeError};
 use alloc::vec::Vec;
+use core::fmt;
 
 /// What the world is to do. **Order**: `write` first (so that the disk works while the rest is
 /// done), then `peers`, `clients`, `closes`, and the rest in any order.
@@ -32,10 +34,33 @@ pub struct Effects {
     /// The cluster's nodes have changed: tell the other engines of this node (`Input::Nodes`), keep it in the
     /// manifest, and speak with those nodes from now on.
     pub nodes: Option<Vec<u8>>,
+    /// The cluster is at a feature level that this node does not know: it must stop.
+    pub outdated: Option<Outdated>,
     /// Things worth telling people, and the other engines of this node.
     pub notes: Vec<Note>,
     /// Clients want the node's state: gather it, then `Input::Report`. Asked for once at a time.
     pub report: Option<ReportWanted>,
+}
+
+/// A cluster that is at a feature level which a node does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("E206 the cluster is at feature level {}; this node goes up to {known}. Start the newer version, without --level-max", Shown(*.level))]
+pub struct Outdated {
+    /// The cluster's level; `None`: it can't even be read.
+    pub level: Option<Level>,
+    /// The newest that the node knows.
+    pub known: Level,
+}
+
+struct Shown(Option<Level>);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(level) => level.fmt(f),
+            None => f.write_str("of a newer version"),
+        }
+    }
 }
 
 /// One write of the journal, a whole number of 4 KiB pages on a page boundary.
@@ -92,6 +117,13 @@ pub enum Note {
         /// The term it campaigns for.
         term: Term,
     },
+    /// Another node's clock is seen to go at another rate: leases are not trusted for a while.
+    ClockDrift {
+        /// The node.
+        node: NodeId,
+        /// By how much it is faster than ours, in millionths.
+        ppm: i64,
+    },
     /// A snapshot was made, slice by slice.
     SnapshotMade {
         /// The group.
@@ -117,6 +149,15 @@ pub enum Note {
         /// The follower.
         to: NodeId,
     },
+    /// A snapshot was made for a backup, and can be read.
+    BackupMade {
+        /// The group.
+        group: GroupId,
+        /// The index that it stands for.
+        index: Index,
+        /// Its size.
+        bytes: u64,
+    },
     /// Sessions ended without being closed, in one turn.
     SessionsExpired {
         /// The group.
@@ -140,12 +181,12 @@ pub enum Note {
         /// Where it stands in the log at the latest.
         index: Index,
     },
-    /// A replica of the group is kept here from now on, or was already: `Input::MakeReplica`.
+    /// A replica of the group is kept here from now on, or was already, because a leader asked for it.
     ReplicaMade {
         /// The group.
         group: GroupId,
     },
-    /// No replica of the group is kept here any more, and nothing of it is left: `Input::RemoveReplica`.
+    /// No replica of the group is kept here any more, and nothing of it is left.
     ReplicaRemoved {
         /// The group.
         group: GroupId,

@@ -2,14 +2,18 @@
 //! drive.
 
 mod clients;
+mod levels;
 mod nodes;
+mod peers;
 mod replicas;
+mod shards;
 #[cfg(test)]
 mod tests;
 
 use crate::effects::{Effects, Note};
 use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::journal::{Journal, Pin};
+use crate::level::Level;
 use crate::machine::meta::Meta;
 use crate::machine::{Slice, Wake};
 use crate::open::{self, Places};
@@ -21,9 +25,10 @@ use crate::shard::placement::{Replicas, place};
 use crate::shard::{Shard, Step, codec};
 use crate::status::EngineStatus;
 use crate::time::{Duration, Time};
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use peers::Peers;
 use replicas::Ending;
+use shards::Shards;
 use wire::Header;
 use wire::peer::{Join, Vote};
 
@@ -64,6 +69,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// How long a preferred leader has kept up before leadership is handed over to it.
     pub balance_after: Duration,
+    /// The newest feature level that this node takes part in: what its build knows, or less.
+    pub level_max: Level,
     /// How reads are made linearizable.
     pub reads: Reads,
     /// The journal's segment, in bytes.
@@ -202,30 +209,13 @@ pub enum Input<'a> {
         /// A snapshot of the meta group's state.
         nodes: &'a [u8],
     },
-    /// Who belongs to a group that this node leads is to change by one replica. The answer is
-    /// [`Note::ChangeAnswered`]; it may be asked again.
+    /// Who belongs to a group that this node leads is to change by one replica, whatever the placement wants:
+    /// only the simulator asks for that. The answer is [`Note::ChangeAnswered`].
     Change {
         /// The group.
         group: GroupId,
         /// What is to change.
         change: Change,
-    },
-    /// A replica of the group is to be kept here: empty, to be added as a learner. Once it is there, or if it
-    /// was already, [`Note::ReplicaMade`] says so. Nothing happens while another life of it is here.
-    MakeReplica {
-        /// The group, one of this engine's.
-        group: GroupId,
-        /// The replica's life: another one than any before, not a founder's.
-        incarnation: Incarnation,
-    },
-    /// The replica of the group is to be kept here no more. **Only once its removal from the group is
-    /// committed**, since it forgets what it promised. Once nothing is left of it, or if nothing was here,
-    /// [`Note::ReplicaRemoved`] says so. Nothing happens to another life of it.
-    RemoveReplica {
-        /// The group.
-        group: GroupId,
-        /// The life that was removed.
-        incarnation: Incarnation,
     },
     /// Time passed: at the latest at [`Engine::wake_at`].
     Tick,
@@ -270,6 +260,16 @@ pub enum OpenError {
         /// What can't be.
         error: crate::raft::RestoreError,
     },
+    /// The cluster, or the group, is at a feature level that this node does not know, or is told not to go to.
+    #[error(
+        "E108 the cluster is at feature level {level}; this node goes up to {known}. Start the newer version, without --level-max"
+    )]
+    NewerLevel {
+        /// The level.
+        level: Level,
+        /// The newest one known here.
+        known: Level,
+    },
     /// Written by a newer version.
     #[error(
         "E103 the journal has format version {got}; this version reads up to {known}. Start the newer version"
@@ -286,17 +286,15 @@ pub enum OpenError {
 pub struct Engine {
     config: Config,
     journal: Journal,
-    shards: Vec<Shard>,
-    /// Where a group stands in `shards`, by group id.
-    at: Vec<Option<usize>>,
+    shards: Shards,
     /// Who leads and who keeps each group, as far as this node knows, by group id.
     known: Vec<Known>,
     /// The cluster's nodes.
     nodes: Meta,
     /// Where the groups' replicas are to be, by group id.
     placement: Vec<Replicas>,
-    /// The nodes to whose twin engine a link stands.
-    linked: BTreeSet<NodeId>,
+    /// This engine's twins on the other nodes.
+    peers: Peers,
     /// When it is told next which groups are led here.
     leads_at: Time,
     conns: Conns,
@@ -361,7 +359,9 @@ macro_rules! step {
             wakes: &mut $engine.wakes,
             scratch: &mut $engine.scratch,
             proposed: &mut $engine.proposed,
-            linked: &$engine.linked,
+            linked: &$engine.peers.linked,
+            suspected: &$engine.peers.suspected,
+            reads: $engine.peers.reads($now, $engine.config.reads),
             may_add: &mut $engine.may_add,
         }
     };
@@ -380,24 +380,23 @@ impl Engine {
         effects: &mut Effects,
     ) -> Result<Engine, OpenError> {
         let nodes = config.known_nodes();
+        if nodes.level() > config.level_max {
+            let (level, known) = (nodes.level(), config.level_max);
+            return Err(OpenError::NewerLevel { level, known });
+        }
         let founding = placements(&config, config.members.iter().map(|m| m.node));
         let placement = placements(&config, nodes.keepers());
         let places = Places { founding: &founding, wanted: &placement };
         let opened = open::open(&config, &places, now, disk)?;
         let groups = config.shards as usize + 1;
-        let mut at = alloc::vec![None; groups];
-        for (place, shard) in opened.shards.iter().enumerate() {
-            at[shard.group().0 as usize] = Some(place);
-        }
         let mut engine = Engine {
             config,
             journal: opened.journal,
-            shards: opened.shards,
-            at,
+            shards: Shards::new(opened.shards, groups),
             known: alloc::vec![Known::NOTHING; groups],
             nodes,
             placement,
-            linked: BTreeSet::new(),
+            peers: Peers::default(),
             leads_at: Time::MAX,
             conns: Conns::default(),
             askers: Vec::new(),
@@ -436,18 +435,18 @@ impl Engine {
             Input::PeerUp { peer } => {
                 self.greet(now, peer, effects);
                 let step = step!(self, now, effects);
-                self.shards.iter_mut().for_each(|shard| shard.on_peer_up(step, peer));
+                self.shards.touch_all().for_each(|shard| shard.on_peer_up(step, peer));
             }
             Input::PeerDown { peer } => {
                 self.part(peer);
                 let step = step!(self, now, effects);
-                self.shards.iter_mut().for_each(|shard| shard.on_peer_down(step, peer));
+                self.shards.touch_all().for_each(|shard| shard.on_peer_down(step, peer));
             }
             Input::Synced { position } => self.on_synced(now, position, effects),
             Input::SegmentReady { slot } => self.journal.on_segment_ready(slot),
             Input::SnapshotSaved { group, index } => {
                 if let Some(at) = self.place_of(group) {
-                    self.shards[at].on_saved(step!(self, now, effects), index);
+                    self.shards.touch(at).on_saved(step!(self, now, effects), index);
                 }
             }
             Input::LeaderHint { group, leader } => {
@@ -459,15 +458,9 @@ impl Engine {
             }
             Input::Nodes { nodes } => self.on_nodes(nodes, effects),
             Input::Change { group, change } => self.on_change(now, group, change, effects),
-            Input::MakeReplica { group, incarnation } => {
-                self.on_make(now, group, incarnation, effects);
-            }
-            Input::RemoveReplica { group, incarnation } => {
-                self.on_remove(group, incarnation, effects);
-            }
             Input::Tick => {
                 let step = step!(self, now, effects);
-                self.shards.iter_mut().for_each(|shard| shard.on_tick(step));
+                self.shards.touch_due(now).for_each(|shard| shard.on_tick(step));
             }
         }
     }
@@ -475,25 +468,30 @@ impl Engine {
     /// Ends a turn: everything that came in since the last one becomes one batch, one message per
     /// peer, and at most one write.
     pub fn end_turn(&mut self, now: Time, effects: &mut Effects) {
-        let mut wake_at = Time::MAX;
-        self.may_add = !self.shards.iter().any(|shard| shard.teaches(now));
+        self.may_add = !self.shards.anyone_teaches();
         for at in 0..self.shards.len() {
-            let shard = &mut self.shards[at];
-            shard.end_turn(step!(self, now, effects));
+            if !self.shards.is_due(at, now) {
+                continue;
+            }
+            self.shards.touch(at).end_turn(step!(self, now, effects));
+            self.shards.rest(at, now);
             let shard = &self.shards[at];
-            wake_at = wake_at.min(shard.wake_at());
             let known = &mut self.known[shard.group().0 as usize];
             let leader = shard.raft().leader();
             if known.leader != leader && shard.raft().is_leader() {
                 self.leads_at = now;
             }
             (known.leader, known.term) = (leader, shard.raft().term());
-            self.journal.on_commit(shard.group(), shard.raft().commit());
+            if self.shards.commits(at) {
+                self.journal.on_commit(shard.group(), shard.raft().commit());
+            }
         }
         self.proposed = 0;
+        self.shards.beat_quietly(now, &mut effects.peers);
         self.learn_nodes(effects);
         self.tell_leads(now, effects);
-        self.wake_at = wake_at.min(self.leads_at);
+        self.peers.pulse(now, effects);
+        self.wake_at = self.shards.wake_at().min(self.leads_at).min(self.peers.wake_at());
         self.end_replicas(now, effects);
         self.reclaim(now, effects);
         if effects.write.is_none() {
@@ -505,7 +503,7 @@ impl Engine {
 
     /// Whether there is something to do in slices.
     pub fn has_work(&self) -> bool {
-        self.shards.iter().any(Shard::has_work)
+        self.shards.has_work()
     }
 
     /// Does one slice of what takes long: of a snapshot that is made or installed, of what is freed. To be
@@ -516,7 +514,7 @@ impl Engine {
         let mut order = (1..=count).map(|after| (self.worked + after) % count);
         let Some(at) = order.find(|at| self.shards[*at].has_work()) else { return };
         self.worked = at;
-        self.shards[at].work(step!(self, now, effects), slice);
+        self.shards.touch(at).work(step!(self, now, effects), slice);
         // The next turn comes at once: it has another slice, or sends what came of this one.
         self.wake_at = now;
     }
@@ -534,7 +532,12 @@ impl Engine {
 
     /// The shards, to look at.
     pub fn shards(&self) -> &[Shard] {
-        &self.shards
+        self.shards.as_slice()
+    }
+
+    /// Until when the leader of a group may answer by its lease, if it is here and has one.
+    pub fn lease_until(&self, group: GroupId) -> Option<Time> {
+        self.shards.lease_until(self.place_of(group)?)
     }
 
     /// The cluster's nodes, as far as this engine knows them.
@@ -546,9 +549,11 @@ impl Engine {
     pub fn status(&self, now: Time) -> EngineStatus {
         EngineStatus {
             engine: self.config.engine,
-            groups: self.shards.iter().map(|shard| shard.status(now)).collect(),
+            groups: self.shards.status(now),
             journal: self.journal.status(),
             connections: self.conns.len(),
+            peers: self.peers.status(now).collect(),
+            reads: self.peers.reads(now, self.config.reads),
         }
     }
 
@@ -567,7 +572,8 @@ impl Engine {
             let _ = self.on_word(now, peer, header, body, effects);
             return;
         }
-        let Some(at) = self.place_of(GroupId(header.shard)) else {
+        let group = GroupId(header.shard);
+        let Some(at) = self.place_of(group) else {
             return self.answer_absent(peer, header, body, effects);
         };
         // A message that can't be read, or whose entries the journal has no room for, is as good as
@@ -578,7 +584,10 @@ impl Engine {
         if entries > 0 && !self.journal.has_room(self.proposed + entries) {
             return;
         }
-        self.shards[at].on_message(step!(self, now, effects), peer, message);
+        if self.shards.hear_quietly((group, at), now, peer, &message, &mut effects.peers) {
+            return;
+        }
+        self.shards.touch(at).on_message(step!(self, now, effects), peer, message);
     }
 
     fn on_synced(&mut self, now: Time, position: Position, effects: &mut Effects) {
@@ -586,7 +595,7 @@ impl Engine {
         self.on_ended(effects);
         self.held.release(position, &mut effects.peers);
         let step = step!(self, now, effects);
-        self.shards.iter_mut().for_each(|shard| shard.on_synced(step, position));
+        self.shards.touch_awaiting().for_each(|shard| shard.on_synced(step, position));
     }
 
     /// Frees old segments: the groups that pin the oldest make a snapshot, one a turn and a few at
@@ -598,16 +607,18 @@ impl Engine {
             effects.notes.push(Note::JournalFull { segments });
         }
         self.full = full;
-        if self.shards.iter().filter(|shard| shard.is_snapshotting()).count() >= SNAPSHOTS_MAX {
-            return;
-        }
         self.pins.clear();
         let pins = &mut self.pins;
         self.journal.reclaim(&mut |pin| pins.push(pin));
+        if self.pins.is_empty()
+            || self.shards.iter().filter(|shard| shard.is_snapshotting()).count() >= SNAPSHOTS_MAX
+        {
+            return;
+        }
         for at in 0..self.pins.len() {
             let pin = self.pins[at];
             let Some(place) = self.place_of(pin.group) else { continue };
-            let shard = &mut self.shards[place];
+            let shard = self.shards.touch(place);
             if shard.unpin(step!(self, now, effects), pin.first, pin.last) {
                 return;
             }
@@ -628,6 +639,6 @@ impl Engine {
     }
 
     fn place_of(&self, group: GroupId) -> Option<usize> {
-        self.at.get(group.0 as usize).copied().flatten()
+        self.shards.place_of(group)
     }
 }

@@ -37,6 +37,8 @@ pub mod kind {
     pub const RENEW: Kind = Kind(0x8002);
     /// Who belongs to the group from here on: `raft/configuration.rs` draws the payload.
     pub const MEMBERS: Kind = Kind(0x8003);
+    /// The group is at a feature level from here on ([`Level`](crate::level::Level)): u32 level.
+    pub const LEVEL: Kind = Kind(0x8004);
     /// A node of the cluster, in the meta group.
     pub const META_NODE: Kind = Kind(0x8010);
     /// The cluster's birth, in the meta group.

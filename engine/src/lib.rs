@@ -19,6 +19,7 @@ extern crate alloc;
 pub mod ids;
 pub mod time;
 pub mod entry;
+pub mod level;
 pub mod limits;
 pub mod mutant;
 pub mod raft;
@@ -29,5 +30,6 @@ pub mod effects;
 pub mod status;
 pub mod engine;
 mod open;
+pub mod reborn;
 #[cfg(feature = "edge")]
 pub mod edge;

@@ -33,6 +33,10 @@ pub const SLICE_ROWS_MAX: usize = 128;
 pub const SLICE_BYTES_MAX: usize = 64 << 10;
 /// Bytes of snapshots that wait to be written, of one thread; past it none is made further.
 pub const SNAPSHOT_UNWRITTEN_BYTES_MAX: u64 = 16 << 20;
+/// How long a snapshot for a backup is kept that nobody reads, in milliseconds.
+pub const BACKUP_IDLE_MS_MAX: u64 = 10_000;
+/// Snapshots for backups that an engine keeps in memory at a time.
+pub const BACKUPS_MAX: usize = 1;
 /// A sync unit of the journal, in bytes.
 pub const UNIT_BYTES_MAX: usize = 16 << 20;
 /// Frames of one connection that may be unanswered.

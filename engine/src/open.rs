@@ -2,9 +2,11 @@
 
 use crate::engine::{Config, Disk, OpenError};
 use crate::entry::kind;
-use crate::ids::{GroupId, Incarnation, Index, Term};
+use crate::ids::{ClusterId, GroupId, Incarnation, Index, Term};
 use crate::journal::{self, Journal, Record, Replay};
+use crate::level::Level;
 use crate::machine::{self, meta};
+use crate::mutant::{self, Mutant};
 use crate::raft::{self, Configuration, Preference, Raft, RestoreError, Restored};
 use crate::shard::balance::Balance;
 use crate::shard::moves::Moves;
@@ -63,7 +65,13 @@ pub(crate) fn open(
     };
     let mut kept: BTreeMap<GroupId, Kept> = BTreeMap::new();
     let mut wrong: Option<(GroupId, RestoreError)> = None;
+    let mut level = Level::OLDEST;
     let mut journal = Journal::recover(journal, config.seed, disk.segments, &mut |replay| {
+        if let Replay::Entry(entry) = &replay
+            && entry.header.kind == kind::LEVEL
+        {
+            level = level.max(Level::decode(entry.payload).unwrap_or_default());
+        }
         if let Err(error) = take(&mut kept, replay) {
             wrong.get_or_insert(error);
         }
@@ -83,6 +91,10 @@ pub(crate) fn open(
     let mut shards = Vec::with_capacity(kept.len());
     for (group, kept) in kept {
         shards.push(shard(config, places, &journal, group, kept, now, disk.snapshot)?);
+    }
+    let level = shards.iter().map(|shard| shard.state().level()).fold(level, Level::max);
+    if level > config.level_max {
+        return Err(OpenError::NewerLevel { level, known: config.level_max });
     }
     Ok(Opened { journal, shards })
 }
@@ -133,14 +145,16 @@ fn shard(
     snapshot: &mut dyn FnMut(GroupId, Index) -> Option<Vec<u8>>,
 ) -> Result<Shard, OpenError> {
     let Kept { incarnation, mut restored, snapshot: (index, term) } = kept;
-    let machine = machine_config(config);
+    let machine = machine_config(config.cluster, config.cache_bytes_max);
     let mut state = State::new(group, &machine, founding(config));
     if let Err(error) = restored.check() {
         return Err(OpenError::Contradiction { group, error });
     }
-    if index > Index::ZERO {
-        let bytes = snapshot(group, index);
-        let bytes = bytes.ok_or(OpenError::Snapshot { group, index })?;
+    let bytes = if index > Index::ZERO { snapshot(group, index) } else { None };
+    if index > Index::ZERO && bytes.is_none() && !mutant::on(Mutant::MissingSnapshotIsEmpty) {
+        return Err(OpenError::Snapshot { group, index });
+    }
+    if let Some(bytes) = bytes {
         let (configuration, read) = snapshots::read(&state, &machine, &bytes)
             .map_err(|_| OpenError::Snapshot { group, index })?;
         restored.on_configuration(configuration);
@@ -163,7 +177,7 @@ pub(crate) fn joining(
     incarnation: Incarnation,
     now: Time,
 ) -> Shard {
-    let machine = machine_config(config);
+    let machine = machine_config(config.cluster, config.cache_bytes_max);
     let state = State::new(group, &machine, founding(config));
     let raft = raft_config(config, None, journal, group, incarnation);
     let raft = Raft::new(raft, Restored::default(), now);
@@ -176,11 +190,9 @@ fn aim(config: &Config, wanted: &Replicas, group: GroupId) -> (Balance, Moves) {
     (balance, Moves::new(wanted.nodes.clone()))
 }
 
-fn machine_config(config: &Config) -> machine::Config {
-    machine::Config {
-        seed: xxhash_rust::xxh64::xxh64(&config.cluster.0, 0),
-        cache_bytes_max: config.cache_bytes_max,
-    }
+/// What every replica of a shard's machine is made with.
+pub(crate) fn machine_config(cluster: ClusterId, cache_bytes_max: u64) -> machine::Config {
+    machine::Config { seed: xxhash_rust::xxh64::xxh64(&cluster.0, 0), cache_bytes_max }
 }
 
 fn raft_config(
@@ -203,6 +215,7 @@ fn raft_config(
         election_timeout_min: config.election_timeout_min,
         election_timeout_max: config.election_timeout_max,
         heartbeat: config.heartbeat,
+        level_max: config.level_max,
         reads: config.reads,
         preference: if preferred { Preference::Preferred } else { Preference::Ordinary },
         append_bytes_max: journal.append_bytes_max(),

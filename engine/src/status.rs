@@ -1,5 +1,6 @@
 //! The state of an engine for people to look at: plain data, made on request.
 
+use crate::engine::Reads;
 use crate::ids::{GroupId, Index, NodeId, Term};
 use crate::raft::Member;
 use crate::time::Duration;
@@ -16,6 +17,25 @@ pub struct EngineStatus {
     pub journal: JournalStatus,
     /// Client connections.
     pub connections: u32,
+    /// Its twins on the other nodes.
+    pub peers: Vec<TwinStatus>,
+    /// How reads are made just now: by index while clocks drift, whatever is configured.
+    pub reads: Reads,
+}
+
+/// An engine's twin on another node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TwinStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Whether a link to it stands.
+    pub linked: bool,
+    /// How surely it is dead: the negative decimal logarithm of the chance that it is not.
+    pub phi: f64,
+    /// How long the last word to it and back took.
+    pub round_trip: Option<Duration>,
+    /// By how much its clock is faster than ours, in millionths.
+    pub drift_ppm: Option<i64>,
 }
 
 /// The state of one group's replica.

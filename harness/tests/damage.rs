@@ -2,11 +2,13 @@
 #![cfg(feature = "bench")]
 
 mod common;
+#[path = "common/lines.rs"]
+mod lines;
 
 use client::Client;
 use common::{servers, three_nodes};
-use harness::cluster::ask::http_get;
 use harness::cluster::{Cluster, ClusterConfig};
+use lines::Lines;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -28,11 +30,7 @@ type Lives = BTreeMap<u64, String>;
 fn a_journal_with_a_flipped_bit_is_set_aside_and_its_groups_come_from_the_others() {
     let mut cluster = start("damaged-journal", &[]);
     let client = Client::connect(servers(&cluster)).expect("the cluster answers");
-    let put = |key: u32| {
-        let put = client.cache().put(format!("key/{key}"), format!("value {key}"));
-        put.wait().expect("a put is acknowledged")
-    };
-    let versions: Vec<u64> = (0..300).map(put).collect();
+    let lines = Lines::put_many(&client, 300);
     let before = wait_lives(&cluster, |_| true);
 
     cluster.stop_node(DAMAGED).expect("a node stops");
@@ -49,12 +47,7 @@ fn a_journal_with_a_flipped_bit_is_set_aside_and_its_groups_come_from_the_others
     // A majority needs the healed node now.
     cluster.kill(1).expect("a node dies");
     cluster.wait_leaders().expect("the healed node and the third go on");
-    for (key, version) in versions.iter().enumerate() {
-        let line = client.cache().get(format!("key/{key}")).wait().expect("a get is answered");
-        let line = line.unwrap_or_else(|| panic!("key/{key} was acknowledged and is gone"));
-        let value = format!("value {key}");
-        assert_eq!((line.version, line.value.as_slice()), (*version, value.as_bytes()));
-    }
+    lines.assert_there(&client);
     cluster.stop().expect("the nodes stop");
 }
 
@@ -64,12 +57,10 @@ fn a_snapshot_with_a_flipped_bit_is_set_aside_and_its_groups_come_from_the_other
         start("damaged-snapshot", &["--segment-size", "20MiB", "--segments-max", "4"]);
     let client = Client::connect(servers(&cluster)).expect("the cluster answers");
     let since = Instant::now();
-    let mut versions = BTreeMap::new();
+    let mut lines = Lines::default();
     for key in 0.. {
-        let (key, value) = (key % 100, vec![key as u8; 200_000]);
-        let put = client.cache().put(format!("key/{key}"), value.clone());
-        versions.insert(key, (put.wait().expect("a put is acknowledged"), value));
-        if key == 99 && !snapshots(&cluster).is_empty() {
+        lines.put(&client, key % 100, vec![key as u8; 200_000]);
+        if key % 100 == 99 && !snapshots(&cluster).is_empty() {
             break;
         }
         assert!(since.elapsed() < SNAPSHOT_WITHIN, "{}", cluster.log_tail(DAMAGED));
@@ -85,11 +76,7 @@ fn a_snapshot_with_a_flipped_bit_is_set_aside_and_its_groups_come_from_the_other
 
     cluster.kill(1).expect("a node dies");
     cluster.wait_leaders().expect("the healed node and the third go on");
-    for (key, (version, value)) in versions {
-        let line = client.cache().get(format!("key/{key}")).wait().expect("a get is answered");
-        let line = line.unwrap_or_else(|| panic!("key/{key} was acknowledged and is gone"));
-        assert!(line.version == version && line.value.as_slice() == value, "key/{key}");
-    }
+    lines.assert_there(&client);
     cluster.stop().expect("the nodes stop");
 }
 
@@ -151,7 +138,7 @@ fn assert_named(cluster: &Cluster, code: &str) {
     let named = named.unwrap_or_else(|| panic!("{log}"));
     assert!(named.contains(code) && named.contains("engine-00.damaged-1"), "{named}");
     assert!(aside(cluster, 1).join("wal/0000.seg").exists(), "what was damaged is kept");
-    assert_eq!(status(cluster, DAMAGED).expect("it answers")["renewed_engines"][0], 0);
+    assert_eq!(cluster.status(DAMAGED).expect("it answers")["renewed_engines"][0], 0);
 }
 
 /// Whether each group has another replica of the damaged node than it had.
@@ -175,7 +162,7 @@ fn wait_lives(cluster: &Cluster, right: impl Fn(&Lives) -> bool) -> Lives {
 /// The lives in those groups that have three voters.
 fn lives(cluster: &Cluster) -> Lives {
     let mut lives = Lives::new();
-    for status in (1..=3).filter_map(|node| status(cluster, node)) {
+    for status in (1..=3).filter_map(|node| cluster.status(node)) {
         let groups = status["groups"].as_array().into_iter().flatten();
         for group in groups.filter(|group| group["role"] == "leader") {
             let members: Vec<_> = group["members"].as_array().into_iter().flatten().collect();
@@ -188,10 +175,4 @@ fn lives(cluster: &Cluster) -> Lives {
         }
     }
     lives
-}
-
-fn status(cluster: &Cluster, node: u32) -> Option<serde_json::Value> {
-    let http = cluster.nodes()[node as usize - 1].http;
-    let (_, body) = http_get(http, "/status", Duration::from_secs(1)).ok()?;
-    serde_json::from_slice(&body).ok()
 }

@@ -1,19 +1,19 @@
 //! Nodes that come and go: real processes, changed by `tercet cluster`, while a load is checked.
 #![cfg(feature = "bench")]
 
+#[path = "common/beside.rs"]
+mod beside;
 mod common;
+#[path = "common/lines.rs"]
+mod lines;
 
+use beside::Beside;
 use client::Client;
 use common::{program, servers, three_nodes};
-use harness::cluster::ask::http_get;
 use harness::cluster::{Cluster, ClusterConfig};
-use harness::load::{self, Go, LoadConfig, LoadReport};
-use harness::scenario::Scenario;
+use lines::Lines;
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const SHARDS: u32 = 4;
@@ -25,13 +25,8 @@ fn a_cluster_grows_replaces_a_dead_node_and_a_lost_disk_and_forgets_no_write() {
     let config = ClusterConfig { shards: Some(SHARDS), ..three_nodes("nodes") };
     let mut cluster = Cluster::start(config).expect("three nodes start");
     let client = Client::connect(servers(&cluster)).expect("the cluster answers");
-    let put = |key: u32| {
-        let put = client.cache().put(format!("key/{key}"), format!("value {key}"));
-        put.wait().expect("a put is acknowledged")
-    };
-    let versions: Vec<u64> = (0..100).map(put).collect();
-    let over = Arc::new(AtomicBool::new(false));
-    let load = load_beside(&cluster, &over);
+    let lines = Lines::put_many(&client, 100);
+    let load = Beside::begin(&cluster);
 
     let fourth = cluster.spawn_another().expect("a node starts");
     tercet(&cluster, &["add-node", &address(&cluster, fourth)]);
@@ -51,46 +46,9 @@ fn a_cluster_grows_replaces_a_dead_node_and_a_lost_disk_and_forgets_no_write() {
     // None of the founders' disks is left but node 1's: without it everything comes from those that joined.
     cluster.kill(1).expect("a node dies");
     cluster.wait_leaders().expect("those that joined go on");
-    over.store(true, Ordering::Release);
-    let reports = load.join().expect("the load does not panic");
-    for report in &reports {
-        assert_eq!(report.violations.total, 0, "{:?}", report.violations.first);
-    }
-    let operations: u64 = reports.iter().map(|report| report.record.all().len()).sum();
-    assert!(operations > 1_000, "the cluster served meanwhile: {operations}");
-    for (key, version) in versions.iter().enumerate() {
-        let line = client.cache().get(format!("key/{key}")).wait().expect("a get is answered");
-        let line = line.unwrap_or_else(|| panic!("key/{key} was acknowledged and is gone"));
-        let value = format!("value {key}");
-        assert_eq!((line.version, line.value.as_slice()), (*version, value.as_bytes()));
-    }
+    load.assert_kept();
+    lines.assert_there(&client);
     cluster.stop().expect("the nodes stop");
-}
-
-/// One short load after the other in the background, until `over` is set.
-fn load_beside(cluster: &Cluster, over: &Arc<AtomicBool>) -> JoinHandle<Vec<LoadReport>> {
-    let (nodes, over) = (cluster.addresses(), Arc::clone(over));
-    let config = LoadConfig {
-        scenario: Scenario::Mixed,
-        connections: 4,
-        depth: 1,
-        measure: Duration::from_secs(3),
-        warmup: Duration::ZERO,
-        payload_bytes: 128,
-        keys: 200,
-        rate: Some(500.0),
-        cpus: Vec::new(),
-        seed: 7,
-        patience: Default::default(),
-    };
-    std::thread::spawn(move || {
-        let mut reports = Vec::new();
-        while !over.load(Ordering::Acquire) {
-            let report = load::run(&config, &nodes, &mut |_| Go::On);
-            reports.push(report.expect("the load runs to its end"));
-        }
-        reports
-    })
 }
 
 /// Runs `tercet cluster`, which must succeed.
@@ -118,10 +76,7 @@ fn keepers(cluster: &Cluster) -> BTreeSet<u32> {
 fn members(cluster: &Cluster) -> Vec<BTreeSet<u32>> {
     let mut all = Vec::new();
     for node in cluster.nodes().iter().filter(|node| cluster.pid(node.node).is_some()) {
-        let Ok((_, body)) = http_get(node.http, "/status", Duration::from_secs(1)) else {
-            continue;
-        };
-        let Ok(status) = serde_json::from_slice::<serde_json::Value>(&body) else { continue };
+        let Some(status) = cluster.status(node.node) else { continue };
         let groups = status["groups"].as_array().into_iter().flatten();
         for group in groups.filter(|group| group["role"] == "leader") {
             let members: Vec<_> = group["members"].as_array().into_iter().flatten().collect();

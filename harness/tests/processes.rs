@@ -3,13 +3,15 @@
 #![cfg(feature = "bench")]
 
 mod common;
+#[path = "common/lines.rs"]
+mod lines;
 
 use client::Client;
 use common::{program, servers, three_nodes};
-use harness::cluster::ask::http_get;
 use harness::cluster::{Cluster, ClusterConfig};
 use harness::load::{self, Go, LoadConfig, LoadReport};
 use harness::scenario::Scenario;
+use lines::Lines;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -82,12 +84,7 @@ fn a_node_that_came_back_leads_again_what_the_placement_prefers_it_for() {
 fn wait_balanced(cluster: &Cluster) -> Duration {
     let since = Instant::now();
     loop {
-        let statuses: Vec<serde_json::Value> = cluster
-            .nodes()
-            .iter()
-            .filter_map(|node| http_get(node.http, "/status", Duration::from_secs(1)).ok())
-            .filter_map(|(_, body)| serde_json::from_slice(&body).ok())
-            .collect();
+        let statuses: Vec<_> = (1..=3).filter_map(|node| cluster.status(node)).collect();
         let groups = statuses.iter().filter_map(|status| status["groups"].as_array()).flatten();
         let at_home: Vec<bool> =
             groups.map(|group| group["leader"] == group["preferred"]).collect();
@@ -103,24 +100,13 @@ fn wait_balanced(cluster: &Cluster) -> Duration {
 fn all_nodes_killed_at_once_remember_every_acknowledged_write() {
     let mut cluster = start("blackout", 1);
     let client = Client::connect(servers(&cluster)).expect("the cluster answers");
-    let mut versions = Vec::new();
-    for key in 0..200 {
-        let put = client.cache().put(format!("key/{key}"), format!("value {key}"));
-        versions.push(put.wait().expect("a put is acknowledged"));
-    }
+    let lines = Lines::put_many(&client, 200);
     let guard = client.lock("held").exclusive().acquire().wait().expect("the lock is free");
     let fence = guard.fence();
     (1..=3).for_each(|node| cluster.kill(node).expect("a node dies"));
     (1..=3).for_each(|node| cluster.spawn(node, &[]).expect("a node starts"));
     cluster.wait_leaders().expect("the cluster comes back");
-    for (key, version) in versions.iter().enumerate() {
-        let line = client.cache().get(format!("key/{key}")).wait().expect("a get is answered");
-        let line = line.unwrap_or_else(|| panic!("key/{key} was acknowledged and is gone"));
-        assert_eq!(
-            (line.version, line.value.as_slice()),
-            (*version, format!("value {key}").as_bytes())
-        );
-    }
+    lines.assert_there(&client);
     let other = Client::connect(servers(&cluster)).expect("the cluster answers");
     let taken = other.lock("held").exclusive().try_once().acquire().wait();
     assert!(taken.is_err(), "the lock is still held after the blackout");

@@ -25,6 +25,7 @@
 
 extern crate alloc;
 
+pub mod backup;
 pub mod code;
 pub mod frames;
 pub mod header;

@@ -534,3 +534,50 @@ message! {
         node: [u32],
     }
 }
+
+// ---- Backup ----
+
+message! {
+    /// Asks the leader of a group for a snapshot of all that is committed now, to be read piece by piece. Answered with
+    /// [`BackupReady`] once it is made; asked again for the same backup, by whichever connection, it is the same one.
+    0x60 BackupBegin {
+        /// The backup: 16 random bytes, the same for all its groups.
+        backup: [[u8; 16]],
+        /// The group: 0 is the cluster's own, shard `s` is group `s + 1`.
+        group: [u32],
+    }
+}
+message! {
+    /// A group's snapshot is there, and is kept as long as it is read.
+    0xe0 BackupReady {
+        /// The index of the group's log that it stands for.
+        index: [u64],
+        /// The term of the entry at that index.
+        term: [u64],
+        /// Its size, in bytes.
+        total: [u64],
+        /// What the cache lines of one shard may take in this cluster, in bytes.
+        cache_bytes_max: [u64],
+    }
+}
+message! {
+    /// Asks for a piece of the snapshot that [`BackupBegin`] made, of the node that answered it. Answered with
+    /// [`BackupPiece`]. The piece that ends the snapshot is given once: the node keeps the snapshot no longer.
+    0x61 BackupRead {
+        /// The backup.
+        backup: [[u8; 16]],
+        /// The group.
+        group: [u32],
+        /// Where the piece begins in the snapshot, in bytes.
+        offset: [u64],
+    }
+}
+message! {
+    /// A piece of a group's snapshot.
+    0xe1 BackupPiece<'a> {
+        /// Where it begins in the snapshot, in bytes.
+        offset: [u64],
+        /// As much from there as fits, at least a byte.
+        bytes: [&'a [u8]],
+    }
+}

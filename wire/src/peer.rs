@@ -55,6 +55,25 @@ message! {
     }
 }
 message! {
+    /// What the sender's build knows: said once a second until the cluster is at it. Who does not say it knows level 1 alone.
+    0x104 FeatureLevel {
+        /// The newest feature level that it knows.
+        newest: [u32],
+    }
+}
+message! {
+    /// Ten times a second from engine to engine, whatever their groups do: how alive the sender is, and how its clock
+    /// goes.
+    0x105 Pulse {
+        /// The sender's clock when it sent this, in nanoseconds.
+        sent_at: [u64],
+        /// The newest `sent_at` that it heard from the receiver; 0 = none.
+        echo: [u64],
+        /// How long ago it heard that, in nanoseconds.
+        held: [u64],
+    }
+}
+message! {
     /// Asks for a vote, or (pre-vote) whether one would be given.
     0x110 Vote {
         /// The term that is campaigned for.

@@ -210,6 +210,8 @@ fn kinds_say_who_speaks() {
                 | "Done"
                 | "Delivery"
                 | "Value"
+                | "BackupReady"
+                | "BackupPiece"
         );
         assert_eq!(reply, e.kind >= 0x80, "{}", e.name);
         assert!(e.kind < 0x100, "{}", e.name);

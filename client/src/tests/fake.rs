@@ -1,9 +1,12 @@
 //! A small cluster that speaks the wire over TCP: every node shares one memory, so that a write is
 //! where its leader is, and a rule may say what happens to a frame instead.
 
+#[path = "fake/backups.rs"]
+pub mod backups;
 #[path = "fake/nodes.rs"]
 mod nodes;
 
+use backups::Kept;
 pub use nodes::Nodes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{Read, Write};
@@ -66,6 +69,7 @@ pub struct Memory {
     pub released: Vec<u64>,
     pub nacked: Vec<u64>,
     pub nodes: Nodes,
+    pub backups: Kept,
     token: u64,
     streams: Vec<(u32, TcpStream)>,
 }
@@ -215,6 +219,9 @@ impl Fake {
     fn answer(&self, node: u32, header: Header, body: &[u8]) -> (Kind, Vec<u8>) {
         let mut memory = self.memory.lock().unwrap();
         if let Some(answer) = memory.on_nodes(node, header.kind, body, &self.addresses) {
+            return answer;
+        }
+        if let Some(answer) = memory.on_backup(node, header.kind, body) {
             return answer;
         }
         let mut out = Vec::new();

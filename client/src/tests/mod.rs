@@ -1,6 +1,7 @@
 //! The client against a small cluster that speaks the real wire.
 
 mod admin;
+mod backup;
 mod calls;
 mod fake;
 mod sessions;

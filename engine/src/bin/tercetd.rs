@@ -5,13 +5,14 @@ use clap::Parser;
 use engine::edge::birth::{self, BirthError, Founder};
 use engine::edge::bridge::{CONTROL_MAILBOX_MAX, Fatal, Inbox, Post, ToControl, mailbox};
 use engine::edge::config::{
-    Arguments, CACHE_BYTES_DEFAULT, Config, ConfigError, Pin, REPLICATION, Wal,
+    Arguments, CACHE_BYTES_DEFAULT, Command, Config, ConfigError, Pin, REPLICATION, Wal,
 };
 use engine::edge::control::{self, Setup, Stop};
 use engine::edge::data::{self, DataPlane, Plan, StartError};
 use engine::edge::manifest::{DataDir, DirError, Manifest, new_incarnation};
 use engine::edge::repair::Repair;
 use engine::edge::report::Facts;
+use engine::edge::restore::{Backup, RestoreError};
 use engine::edge::ring::RingError;
 use engine::edge::wal::{Writer, segments, trial};
 use engine::edge::{environment, logs, snapshots};
@@ -64,6 +65,8 @@ enum Failure {
     System(String),
     #[error(transparent)]
     Fatal(Fatal),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
 }
 
 impl Failure {
@@ -73,6 +76,15 @@ impl Failure {
             Failure::Machine(_) | Failure::System(_) => 71,
             Failure::Start(StartError::Ring(_) | StartError::Executor(_)) => 71,
             Failure::Start(StartError::Io { error, .. }) if is_disk_full(error) => EXIT_DISK_FULL,
+            Failure::Restore(RestoreError::Write { why, .. }) if is_disk_full(why) => {
+                EXIT_DISK_FULL
+            }
+            Failure::Restore(RestoreError::Damaged { .. } | RestoreError::OtherVersion { .. }) => {
+                65
+            }
+            Failure::Restore(RestoreError::Unreadable { .. }) => 66,
+            Failure::Restore(RestoreError::Dir(_)) => 73,
+            Failure::Restore(RestoreError::Write { .. }) => 74,
             Failure::Dir(_) | Failure::Birth(_) | Failure::Start(_) => 73,
             Failure::Fatal(Fatal::DiskFull(_)) => EXIT_DISK_FULL,
             Failure::Fatal(_) => 74,
@@ -107,6 +119,9 @@ fn run(arguments: &Arguments, started: Instant) -> Result<(), Failure> {
     }
     logs::start(&config)?;
     environment::check()?;
+    if let Some(Command::Restore(arguments)) = &arguments.command {
+        return restore(&config, &arguments.file);
+    }
     match join(config, started)? {
         Some(node) => serve(node),
         None => {
@@ -157,6 +172,7 @@ fn join(config: Config, started: Instant) -> Result<Option<Node>, Failure> {
         peers: config.peers.clone(),
         advertised: advertised.clone(),
         cache_bytes_asked: config.cache_bytes_max,
+        level_max: config.level_max,
         stop: stop.flag(),
     };
     let manifest = match birth::join_cluster(founder) {
@@ -237,8 +253,48 @@ fn serve(node: Node) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Makes a data directory from a backup.
+fn restore(config: &Config, file: &Path) -> Result<(), Failure> {
+    let backup = Backup::open(file)?;
+    let kept = backup.head().cache_bytes_max;
+    if let Some(asked) = config.cache_bytes_max.filter(|asked| *asked != kept) {
+        let path = config.data_dir.clone();
+        return Err(Failure::Dir(DirError::OtherCacheSize { path, kept, asked }));
+    }
+    let (engines, shards) = (config.engines, backup.head().shards);
+    if engines > shards {
+        return Err(Failure::Config(ConfigError::Invalid(format!(
+            "engines is {engines}, but the backup is of {shards} shards, and each engine keeps at least one: give --engines {shards} or fewer"
+        ))));
+    }
+    let address = config.advertised(config.listen);
+    if address.ends_with(":0") {
+        return Err(Failure::Config(ConfigError::Invalid(format!(
+            "{address} is kept in the directory as where others reach this node, and names no port: give --listen or --advertise as for running it"
+        ))));
+    }
+    let dir = DataDir::take(&config.data_dir)?;
+    dir.begin_restore()?;
+    backup.restore(&dir, blank(&dir, config)?, address)?;
+    Ok(())
+}
+
 /// Makes the manifest of a node that has none: nobody's yet, but with an incarnation of its own.
 fn make(dir: &DataDir, config: &Config) -> Result<Manifest, Failure> {
+    let manifest = blank(dir, config)?;
+    dir.write(&manifest)?;
+    info!(
+        dir = %dir.path().display(),
+        engines = manifest.engines,
+        writer = manifest.writer.name(),
+        why = manifest.writer_why,
+        "made the data directory"
+    );
+    Ok(manifest)
+}
+
+/// A manifest of nobody, as the configuration wants it.
+fn blank(dir: &DataDir, config: &Config) -> Result<Manifest, Failure> {
     let (writer, writer_why) = match config.wal {
         Wal::Mapped => (Writer::Mapped, "configured".to_owned()),
         Wal::Direct => (Writer::Direct, "configured".to_owned()),
@@ -250,7 +306,7 @@ fn make(dir: &DataDir, config: &Config) -> Result<Manifest, Failure> {
             (writer, report.to_string())
         }
     };
-    let manifest = Manifest {
+    Ok(Manifest {
         cluster: ClusterId::NONE,
         node: config.node,
         incarnation: new_incarnation(),
@@ -263,16 +319,7 @@ fn make(dir: &DataDir, config: &Config) -> Result<Manifest, Failure> {
         founders: vec![],
         nodes: vec![],
         renewed: vec![],
-    };
-    dir.write(&manifest)?;
-    info!(
-        dir = %dir.path().display(),
-        engines = manifest.engines,
-        writer = manifest.writer.name(),
-        why = manifest.writer_why,
-        "made the data directory"
-    );
-    Ok(manifest)
+    })
 }
 
 /// Says which settings count no more, because the data directory was made with others.
@@ -353,6 +400,7 @@ fn make_config(config: &Config, manifest: &Manifest) -> Box<data::MakeConfig> {
         election_timeout_min: config.election_timeout_min,
         election_timeout_max: config.election_timeout_max,
         heartbeat: config.heartbeat,
+        level_max: config.level_max,
         balance_after: BALANCE_AFTER,
         reads: config.reads,
         segment_bytes: manifest.segment_bytes,

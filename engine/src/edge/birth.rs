@@ -37,8 +37,11 @@ mod tests;
 
 use super::config::{CACHE_BYTES_MAX, CACHE_BYTES_MIN, FOUNDERS_MAX, Peers, SHARDS_MAX};
 use super::manifest::{DataDir, DirError, Manifest, new_cluster};
+use crate::effects::Outdated;
 use crate::engine::Member;
 use crate::ids::{ClusterId, Incarnation, NodeId};
+use crate::level::Level;
+use crate::machine::Corrupt;
 use crate::machine::meta::Meta;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::TcpListener;
@@ -71,6 +74,9 @@ pub enum BirthError {
     /// The data directory is refused.
     #[error(transparent)]
     Dir(#[from] DirError),
+    /// The cluster is at a feature level that this node does not know.
+    #[error(transparent)]
+    Outdated(Outdated),
     /// The listening socket failed.
     #[error("E131 listening failed: {0}")]
     Listen(std::io::Error),
@@ -93,6 +99,8 @@ pub struct Founder<'a> {
     pub advertised: String,
     /// The budget of the cache that the configuration asks for; `None` takes the cluster's.
     pub cache_bytes_asked: Option<u64>,
+    /// The newest feature level that this node takes part in.
+    pub level_max: Level,
     /// Set when the node is to stop.
     pub stop: &'a AtomicBool,
 }
@@ -103,7 +111,8 @@ pub struct Founder<'a> {
 /// # Errors
 /// [`BirthError`].
 pub fn join_cluster(founder: Founder<'_>) -> Result<Manifest, BirthError> {
-    let Founder { listener, dir, manifest, peers, advertised, cache_bytes_asked, stop } = founder;
+    let Founder { listener, dir, manifest, peers, advertised, cache_bytes_asked, level_max, stop } =
+        founder;
     let was_born = manifest.is_born();
     if was_born {
         check_cache_size(dir.path(), manifest.cache_bytes_max, cache_bytes_asked)?;
@@ -114,6 +123,7 @@ pub fn join_cluster(founder: Founder<'_>) -> Result<Manifest, BirthError> {
         peers,
         advertised,
         cache_bytes_asked,
+        level_max,
         over: AtomicBool::new(false),
         talks: AtomicUsize::new(0),
     });
@@ -143,7 +153,7 @@ pub fn join_cluster(founder: Founder<'_>) -> Result<Manifest, BirthError> {
     }
     let mut state = shared.lock();
     if let Some(failed) = state.failed.take() {
-        return Err(failed.into());
+        return Err(failed);
     }
     shared.with_addresses(state.manifest.clone()).map_err(BirthError::Dir)
 }
@@ -152,7 +162,7 @@ struct State {
     /// `None` when it is over.
     dir: Option<Arc<DataDir>>,
     manifest: Manifest,
-    failed: Option<DirError>,
+    failed: Option<BirthError>,
     told_left_out: bool,
 }
 
@@ -161,6 +171,7 @@ struct Shared {
     peers: Peers,
     advertised: String,
     cache_bytes_asked: Option<u64>,
+    level_max: Level,
     /// Set when there is nothing left to wait for.
     over: AtomicBool,
     talks: AtomicUsize,
@@ -237,7 +248,13 @@ impl Shared {
     /// of connections.
     fn on_birth(&self, birth: &Birth<'_>, nodes: &[u8]) {
         let cluster = ClusterId(birth.cluster);
-        let known = Meta::restore(nodes).ok();
+        let known = match Meta::restore(nodes) {
+            Ok(nodes) if nodes.level() > self.level_max => {
+                return self.refuse_level(Some(nodes.level()));
+            }
+            Err(Corrupt::Version { .. }) => return self.refuse_level(None),
+            known => known.ok(),
+        };
         let fits = |nodes: &Meta| nodes.cluster() == cluster && nodes.shards() == birth.shards;
         let Some(told) = read_founders(birth).filter(|_| known.as_ref().is_none_or(fits)) else {
             warn!("a malformed birth was ignored");
@@ -285,8 +302,14 @@ impl Shared {
                 info!(%cluster, "this node belongs to the cluster");
                 *manifest = born;
             }
-            Err(e) => *failed = Some(e),
+            Err(e) => *failed = Some(e.into()),
         }
+        self.over.store(true, Ordering::Release);
+    }
+
+    /// This node can't take part in the cluster that asks for it.
+    fn refuse_level(&self, level: Option<Level>) {
+        self.lock().failed = Some(BirthError::Outdated(Outdated { level, known: self.level_max }));
         self.over.store(true, Ordering::Release);
     }
 
@@ -395,7 +418,7 @@ impl Shared {
 
     fn found_and_tell(&self, present: &[Present]) {
         if let Err(e) = self.found(present) {
-            self.lock().failed = Some(e);
+            self.lock().failed = Some(e.into());
             return;
         }
         let born = self.lock().manifest.clone();
@@ -444,12 +467,13 @@ impl Shared {
             let Some(path) = state.dir.as_ref().map(|dir| dir.path().to_owned()) else { return };
             let (node, why) = (state.manifest.node, strangers.swap_remove(0));
             let nodes = state.manifest.known_nodes();
-            state.failed = Some(match nodes {
+            let error = match nodes {
                 Some(nodes) if nodes.node(node).is_none() => {
                     DirError::Removed { path, node, cluster: own }
                 }
                 _ => DirError::OtherCluster { path, kept: own, why },
-            });
+            };
+            state.failed = Some(error.into());
         }
     }
 

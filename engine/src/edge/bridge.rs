@@ -5,7 +5,7 @@
 //! gives the message back. The inbox's doorbell is an eventfd: a data thread reads it through its
 //! ring, the control plane through glommio.
 
-use crate::effects::{Note, SnapshotPart};
+use crate::effects::{Note, Outdated, SnapshotPart};
 use crate::ids::{GroupId, Index, NodeId};
 use crate::status::EngineStatus;
 use crossbeam::queue::ArrayQueue;
@@ -232,6 +232,9 @@ pub enum Fatal {
         "E205 writing the MANIFEST failed: {0}. The old one still stands. Check the disk, then start the node again"
     )]
     ManifestWrite(String),
+    /// The cluster went where this node can't follow.
+    #[error(transparent)]
+    Outdated(Outdated),
 }
 
 #[cfg(test)]

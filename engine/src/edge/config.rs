@@ -15,8 +15,9 @@ pub use values::{Bytes, LogFormat, Peers, Pin, ReadMode, Wal};
 
 use crate::engine::Reads;
 use crate::ids::NodeId;
+use crate::level::Level;
 use crate::limits::UNIT_BYTES_MAX;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -70,15 +71,21 @@ EXAMPLES:
   What a configuration amounts to, without starting anything:
       tercetd --config /etc/tercet.toml --check-config
 
+  A new cluster of this node alone, from a backup that `tercet cluster backup` took:
+      tercetd restore tercet.backup --data-dir ./data --advertise a.example:7400
+      tercetd --data-dir ./data
+
 SIGNALS:
   SIGTERM and SIGINT stop the node in order; a second one ends it at once.
 
 EXIT CODES:
    0  stopped in order
    2  a flag is not known or malformed
+  65  restore: the backup is damaged, or of another version (E125, E126)
+  66  restore: the backup can't be read (E124)
   69  an address can't be bound (E13x)
   71  the machine lacks something: kernel, io_uring, locked memory (E30x)
-  73  the data directory is refused (E10x, E11x)
+  73  the data directory is refused (E10x, E11x, E12x)
   74  the disk or the ring failed while running (E20x)
   75  the node did not stop in order in time
   78  the configuration is wrong (E14x)
@@ -90,13 +97,45 @@ EXIT CODES:
 /// directories and the same --peers; from then on its identity stands in the data directories.
 #[derive(Parser, Debug)]
 #[command(name = "tercetd", version, after_long_help = HELP_AFTER, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    /// What to do instead of running a node.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Read settings from this TOML file.
     #[arg(long, env = "TERCET_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Check the configuration, print what it amounts to, and exit.
     #[arg(long)]
     pub check_config: bool,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What tercetd does instead of running a node.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Make a data directory from a backup: a new cluster, with this node alone
+    ///
+    /// The file is read to its end before anything is written. The new cluster has as many shards as the old one
+    /// and the same messages and cache lines; nobody's session, lock or delivery in flight. Fences, versions and
+    /// message ids go on above all that were ever issued. Add nodes with `tercet cluster add-node`.
+    ///
+    /// Takes the same settings as running the node: --node, --engines, --segment-size, --wal and where others reach
+    /// it (--advertise, --listen) are kept in the directory.
+    Restore(RestoreArguments),
+}
+
+/// What a restore is told.
+#[derive(clap::Args, Debug)]
+pub struct RestoreArguments {
+    /// The backup, as `tercet cluster backup` wrote it.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Read settings from this TOML file.
+    #[arg(long, env = "TERCET_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// The settings.
     #[command(flatten)]
     pub settings: Settings,
@@ -178,6 +217,11 @@ settings! {
     /// How often an idle leader is heard [default: 50]
     #[arg(long, env = "TERCET_HEARTBEAT_MS", value_name = "MS", help_heading = "Consensus")]
     heartbeat_ms: u32,
+    /// The newest feature level that the cluster may go to while this node belongs to it. Hold it while a
+    /// new version proves itself: the one before can be started again as long as its level is not passed
+    /// [default: the newest that this version knows]
+    #[arg(long, env = "TERCET_LEVEL_MAX", value_name = "N", help_heading = "Consensus")]
+    level_max: u32,
     /// How reads are made linearizable: lease (the leader answers while its lease is valid) or
     /// read-index (it asks a majority first) [default: lease]
     #[arg(long, env = "TERCET_READS", value_name = "lease|read-index", help_heading = "Consensus")]
@@ -228,6 +272,8 @@ pub struct Config {
     pub election_timeout_max: Duration,
     /// The heartbeat.
     pub heartbeat: Duration,
+    /// The newest feature level to take part in.
+    pub level_max: Level,
     /// How reads are made linearizable.
     pub reads: Reads,
     /// What is logged.
@@ -268,7 +314,11 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], in one line.
     pub fn load(arguments: &Arguments) -> Result<Config, ConfigError> {
-        let file = match &arguments.config {
+        let (path, settings) = match &arguments.command {
+            Some(Command::Restore(restore)) => (&restore.config, &restore.settings),
+            None => (&arguments.config, &arguments.settings),
+        };
+        let file = match path {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|why| ConfigError::Unreadable { path: path.clone(), why })?;
@@ -276,7 +326,7 @@ impl Config {
             }
             None => Settings::default(),
         };
-        Config::resolve(arguments.settings.clone().over(file))
+        Config::resolve(settings.clone().over(file))
     }
 
     /// Fills the defaults in and checks the whole.
@@ -306,6 +356,7 @@ impl Config {
             election_timeout_min: ms(s.election_timeout_min_ms, 150),
             election_timeout_max: ms(s.election_timeout_max_ms, 300),
             heartbeat: ms(s.heartbeat_ms, 50),
+            level_max: s.level_max.map_or(Level::NEWEST, Level),
             reads: s.reads.unwrap_or_default().into(),
             log: s.log.unwrap_or_else(|| "info".into()),
             log_format: s.log_format.unwrap_or_default(),
@@ -346,6 +397,7 @@ impl Config {
             segment_size: Some(Bytes(self.segment_bytes)),
             segments_max: Some(self.segments_max),
             cache_size: self.cache_bytes_max.map(Bytes),
+            level_max: Some(self.level_max.0),
             election_timeout_min_ms: ms(self.election_timeout_min),
             election_timeout_max_ms: ms(self.election_timeout_max),
             heartbeat_ms: ms(self.heartbeat),
@@ -375,6 +427,8 @@ impl Config {
         let (min, max) = (millis(self.election_timeout_min), millis(self.election_timeout_max));
         within("election-timeout-min-ms", min, 2 * millis(self.heartbeat), 600_000)?;
         within("election-timeout-max-ms", max, min + 1, 1_200_000)?;
+        let newest = u64::from(Level::NEWEST.0);
+        within("level-max", u64::from(self.level_max.0), u64::from(Level::OLDEST.0), newest)?;
         let invalid = |why: String| Err(ConfigError::Invalid(why));
         if !self.segment_bytes.is_multiple_of(4096) {
             return invalid("segment-size must be a multiple of 4096".into());

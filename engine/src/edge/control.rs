@@ -351,6 +351,10 @@ impl State {
                 counts.snapshots_sent += 1;
                 info!(%group, %to, engine, "a follower lags and gets a snapshot");
             }
+            Note::BackupMade { group, index, bytes } => {
+                counts.snapshots_backed_up += 1;
+                info!(%group, %index, bytes, engine, "made a snapshot for a backup");
+            }
             Note::SessionsExpired { group, sessions } => {
                 counts.sessions_expired += sessions;
                 debug!(%group, sessions, engine, "sessions expired");
@@ -362,6 +366,9 @@ impl State {
                 Ok(index) => info!(%group, ?change, %index, engine, "the group's members change"),
                 Err(why) => info!(%group, ?change, %why, engine, "the group's members stay"),
             },
+            Note::ClockDrift { node, ppm } => {
+                warn!(%node, ppm, engine, "another clock goes at another rate: reads ask a majority for at least a minute. Check the clocks of both machines")
+            }
             Note::ReplicaMade { group } => info!(%group, engine, "a replica joins its group here"),
             Note::ReplicaRemoved { group } => info!(%group, engine, "the group's replica is gone"),
             Note::JournalFull { segments } => {

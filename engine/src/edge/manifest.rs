@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/LOCK          locked while a node runs; holds its process id
 //! DIR/MANIFEST      who the node is: TOML, closed by a checksum, replaced whole
+//! DIR/RESTORING     there while a restore makes the directory ([`super::restore`])
 //! DIR/engine-KK/    the journal and snapshots of engine K
 //! DIR/engine-KK.damaged-N/
 //!                   what they were before engine K was begun anew: not read any more ([`super::repair`])
@@ -28,6 +29,7 @@ use super::config::CACHE_BYTES_DEFAULT;
 use super::wal::Writer;
 use crate::engine::Member;
 use crate::ids::{ClusterId, Incarnation, NodeId};
+use crate::level::Level;
 use crate::machine::meta::Meta;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -37,12 +39,19 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The newest format of a data directory that is known here.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+/// Written while the cluster is at the oldest feature level.
+const FORMAT_OLDEST: u32 = 2;
 /// The largest manifest that is read, in bytes.
 const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 const NAME: &str = "MANIFEST";
 const NAME_NEW: &str = "MANIFEST.new";
 const LOCK: &str = "LOCK";
+const RESTORING: &str = "RESTORING";
+/// How the directories of engines begin.
+const ENGINE: &str = "engine-";
+/// What a new file system has in its topmost directory.
+const LOST_AND_FOUND: &str = "lost+found";
 const CHECKSUM: &str = "checksum = ";
 
 /// Who a node is, as its data directory remembers.
@@ -177,6 +186,24 @@ pub enum DirError {
         /// The cluster.
         cluster: ClusterId,
     },
+    /// Something is in it, and a restore makes a new one.
+    #[error(
+        "E122 the data directory {path:?} is not empty: it holds {what}. A restore makes a new one: give another --data-dir"
+    )]
+    NotEmpty {
+        /// The data directory.
+        path: PathBuf,
+        /// What is in it.
+        what: String,
+    },
+    /// A restore into it did not come to its end.
+    #[error(
+        "E123 a restore into the data directory {path:?} was interrupted, and what is there is not whole. Run `tercetd restore` again, or remove the directory"
+    )]
+    Unfinished {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// It is of a node that was removed from its cluster.
     #[error(
         "E121 node {node}, of the data directory {path:?}, was removed from cluster {cluster}. To add a node again, give an empty --data-dir, start it and run `tercet cluster add-node`"
@@ -275,6 +302,9 @@ impl DataDir {
             .and_then(|f| f.take(MANIFEST_BYTES_MAX).read_to_string(&mut text));
         match read {
             Err(e) if e.kind() == ErrorKind::NotFound => {
+                if self.path.join(RESTORING).exists() {
+                    return Err(DirError::Unfinished { path: self.path.clone() });
+                }
                 if self.holds_engines()? {
                     return Err(DirError::NoManifest { path: self.path.clone() });
                 }
@@ -317,10 +347,59 @@ impl DataDir {
         sync_dir(&self.path)
     }
 
+    /// Begins to make the directory from a backup: says so in it, and removes what an interrupted restore left.
+    /// Until [`DataDir::end_restore`] no node starts from it, unless it has a manifest by then.
+    ///
+    /// # Errors
+    /// [`DirError::NotEmpty`] when anything else is in it; [`DirError::Io`] or [`DirError::Permission`].
+    pub fn begin_restore(&self) -> Result<(), DirError> {
+        let names = self.names()?;
+        let interrupted = names.iter().any(|name| name == RESTORING);
+        let mut left = Vec::new();
+        for name in names {
+            match name.as_str() {
+                LOCK | RESTORING | LOST_AND_FOUND => {}
+                NAME_NEW if interrupted => left.push(name),
+                _ if interrupted && name.starts_with(ENGINE) => left.push(name),
+                _ => return Err(DirError::NotEmpty { path: self.path.clone(), what: name }),
+            }
+        }
+        let failed = |e: std::io::Error| refuse(&self.path, &e, "beginning a restore");
+        std::fs::write(self.path.join(RESTORING), "").map_err(failed)?;
+        sync_dir(&self.path).map_err(failed)?;
+        for name in left {
+            let path = self.path.join(&name);
+            let removed = match name == NAME_NEW {
+                true => std::fs::remove_file(path),
+                false => std::fs::remove_dir_all(path),
+            };
+            removed.map_err(|e| refuse(&self.path, &e, "removing what a restore left"))?;
+        }
+        Ok(())
+    }
+
+    /// The restore is done: its manifest is written.
+    ///
+    /// # Errors
+    /// [`DirError::Io`] or [`DirError::Permission`]; the directory is whole all the same.
+    pub fn end_restore(&self) -> Result<(), DirError> {
+        let removed = std::fs::remove_file(self.path.join(RESTORING));
+        let ended = removed.and_then(|()| sync_dir(&self.path));
+        ended.map_err(|e| refuse(&self.path, &e, "ending a restore"))
+    }
+
     fn holds_engines(&self) -> Result<bool, DirError> {
-        let rows = std::fs::read_dir(&self.path);
-        let rows = rows.map_err(|e| refuse(&self.path, &e, "listing it"))?;
-        Ok(rows.flatten().any(|row| row.file_name().to_string_lossy().starts_with("engine-")))
+        Ok(self.names()?.iter().any(|name| name.starts_with(ENGINE)))
+    }
+
+    /// What is in it.
+    fn names(&self) -> Result<Vec<String>, DirError> {
+        let listed = |e: std::io::Error| refuse(&self.path, &e, "listing it");
+        let rows = std::fs::read_dir(&self.path).map_err(listed)?;
+        let name = |row: std::io::Result<std::fs::DirEntry>| {
+            row.map(|row| row.file_name().to_string_lossy().into_owned()).map_err(listed)
+        };
+        rows.map(name).collect()
     }
 
     fn damaged(&self, why: &str) -> DirError {
@@ -453,8 +532,9 @@ fn print(m: &Manifest) -> String {
         incarnation: f.incarnation.to_string(),
         address: f.address.clone(),
     };
+    let says_level = m.known_nodes().is_some_and(|nodes| nodes.level() >= Level::SAID);
     let form = Form {
-        format: FORMAT,
+        format: if says_level { FORMAT } else { FORMAT_OLDEST },
         cluster: m.cluster.to_string(),
         node: m.node.0,
         incarnation: m.incarnation.to_string(),

@@ -192,6 +192,7 @@ impl Scrape {
             ("snapshot_made", n.snapshots_made),
             ("snapshot_installed", n.snapshots_installed),
             ("snapshot_sent", n.snapshots_sent),
+            ("snapshot_backed_up", n.snapshots_backed_up),
             ("session_expired", n.sessions_expired),
             ("journal_full", n.journal_full),
             ("segment_made", n.segments_made),
@@ -235,7 +236,16 @@ impl Scrape {
             let rows = rows.map(|e| ([("engine", e.engine.to_string())], read(e) as f64));
             out.gauge(name, help, rows)?;
         }
-        Ok(())
+        let twins = self.gathered.engines.iter().flat_map(|e| e.peers.iter().map(move |t| (e, t)));
+        let suspicion = twins.map(|(e, twin)| {
+            let peer = ("peer", twin.node.to_string());
+            ([("engine", e.engine.to_string()), peer], twin.phi)
+        });
+        out.gauge(
+            "peer_suspicion_phi",
+            "How surely a peer is dead: 8 is wrong once in 10^8",
+            suspicion,
+        )
     }
 
     fn groups(&self, out: &mut Families<'_>) -> fmt::Result {

@@ -43,6 +43,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod repair;
 pub mod report;
+pub mod restore;
 pub mod snapshots;
 #[cfg(test)]
 pub(crate) mod testing;

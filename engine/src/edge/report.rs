@@ -6,10 +6,12 @@
 use super::bridge::Fatal;
 use super::config::Settings;
 use super::counters::{Counters, FAMILIES, Histogram};
+use crate::engine::Reads;
 use crate::ids::{ClusterId, Incarnation, NodeId};
+use crate::level::Level;
 use crate::machine::meta::{self, Meta};
 use crate::raft::{Member, Standing};
-use crate::status::{EngineStatus, GroupStatus, JournalStatus, MachineStatus};
+use crate::status::{EngineStatus, GroupStatus, JournalStatus, MachineStatus, TwinStatus};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,6 +94,8 @@ pub struct NoteCounts {
     pub snapshots_installed: u64,
     /// Snapshots that went to a follower.
     pub snapshots_sent: u64,
+    /// Snapshots that were made for a backup.
+    pub snapshots_backed_up: u64,
     /// Sessions that ended without being closed, counted by each replica.
     pub sessions_expired: u64,
     /// Times that the journal had no free segment.
@@ -148,6 +152,10 @@ pub struct Report<'a> {
     members: Vec<MemberRow>,
     /// How many changes of the nodes are known here.
     nodes_epoch: u64,
+    level: u32,
+    level_max: u32,
+    /// The other nodes, as each engine sees its twin there.
+    twins: Vec<TwinRow>,
     groups: Vec<GroupRow>,
     journals: Vec<JournalRow>,
     cores: Vec<CoreRow>,
@@ -161,6 +169,16 @@ struct MemberRow {
     address: String,
     incarnation: String,
     standing: &'static str,
+}
+
+#[derive(Serialize, Debug)]
+struct TwinRow {
+    engine: u32,
+    node: u32,
+    linked: bool,
+    phi: f64,
+    round_trip_us: Option<f64>,
+    drift_ppm: Option<i64>,
 }
 
 #[derive(Serialize, Debug)]
@@ -219,6 +237,8 @@ struct MachineRow {
 struct JournalRow {
     engine: u32,
     connections: u32,
+    /// "lease" or "read-index": how reads are made just now.
+    reads: &'static str,
     synced: u64,
     appended: u64,
     segments_live: u32,
@@ -282,6 +302,12 @@ impl<'a> Report<'a> {
             writer_why: &facts.writer_why,
             members: gathered.nodes.nodes().map(member_row).collect(),
             nodes_epoch: gathered.nodes.epoch(),
+            level: gathered.nodes.level().0,
+            level_max: facts.settings.level_max.unwrap_or(Level::NEWEST.0),
+            twins: engines
+                .iter()
+                .flat_map(|e| e.peers.iter().map(|twin| twin_row(e.engine, twin)))
+                .collect(),
             groups: engines
                 .iter()
                 .flat_map(|e| e.groups.iter().map(|g| group_row(e.engine, g)))
@@ -374,11 +400,27 @@ fn journal_row(e: &EngineStatus) -> JournalRow {
     JournalRow {
         engine,
         connections,
+        reads: match e.reads {
+            Reads::Lease => "lease",
+            Reads::ReadIndex => "read-index",
+        },
         synced,
         appended,
         segments_live,
         segments_free,
         segment_bytes,
+    }
+}
+
+fn twin_row(engine: u32, twin: &TwinStatus) -> TwinRow {
+    TwinRow {
+        engine,
+        node: twin.node.0,
+        linked: twin.linked,
+        // A thousandth is enough for anybody.
+        phi: (twin.phi * 1e3).round() / 1e3,
+        round_trip_us: twin.round_trip.map(|trip| trip.as_secs_f64() * 1e6),
+        drift_ppm: twin.drift_ppm,
     }
 }
 

@@ -32,6 +32,7 @@
 
 use crate::ids::{GroupId, Index, Term};
 use glommio::io::{BufferedFile, Directory, DmaFile, OpenOptions};
+use glommio::{LocalExecutorBuilder, Placement};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs;
@@ -45,6 +46,8 @@ const VERSION: u32 = 1;
 const CHECKED_FROM: usize = 12;
 /// How much is written at a time, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
+/// Memory that glommio registers for a single snapshot, in bytes.
+const SAVE_MEMORY_BYTES: usize = 1 << 20;
 /// What direct I/O counts in, in bytes.
 const PAGE_BYTES: usize = 4096;
 const SUFFIX: &str = ".snap";
@@ -281,6 +284,28 @@ impl Writing {
         head[8..12].copy_from_slice(&sum.to_le_bytes());
         head
     }
+}
+
+/// Writes a whole snapshot, from a thread that has no executor: on one of its own.
+///
+/// # Errors
+/// What the system says. What was written so far has a temporary name.
+pub fn save(
+    engine_dir: &Path,
+    group: GroupId,
+    index: Index,
+    term: Term,
+    state: Vec<u8>,
+) -> io::Result<()> {
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(SAVE_MEMORY_BYTES);
+    let executor = executor.make()?;
+    executor.run(async {
+        let mut file = Writing::begin(engine_dir, group, index, term).await?;
+        for part in state.chunks(PIECE_BYTES) {
+            file.add(part).await?;
+        }
+        file.finish().await
+    })
 }
 
 impl File {

@@ -3,16 +3,16 @@
 use super::{Engine, step};
 use crate::effects::{Effects, ReportWanted};
 use crate::ids::{ConnId, GroupId, NodeId, SessionId};
-use crate::limits::{CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
+use crate::limits::{BACKUPS_MAX, CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::machine::{Access, Machine};
 use crate::shard::calls::{CallId, Caller};
 use crate::shard::conns::{Hint, Replies};
-use crate::shard::{Request, Step};
+use crate::shard::{Request, Shard, Step};
 use crate::time::{Time, millis};
 use alloc::vec::Vec;
 use wire::limits::FRAME_BYTES_MAX;
-use wire::message::{Heartbeat, LeaderMove, NodeAdd, NodeDrain, NodeForget};
-use wire::message::{Status, StatusReply, Topology, TopologyReply, Welcome};
+use wire::message::{BackupBegin, BackupRead, Heartbeat, LeaderMove, NodeAdd, NodeDrain};
+use wire::message::{NodeForget, Status, StatusReply, Topology, TopologyReply, Welcome};
 use wire::topology::{self, engine_of_group};
 use wire::{Code, HEADER_BYTES, Header, Kind};
 
@@ -64,6 +64,8 @@ impl Engine {
                 return self.on_node_call(now, caller, header.kind, body, effects);
             }
             LeaderMove::KIND => return self.on_leader_move(now, caller, body, effects),
+            BackupBegin::KIND => return self.on_backup_begin(now, caller, body, effects),
+            BackupRead::KIND => return self.on_backup_read(now, caller, body, effects),
             _ => {}
         }
         let vetted = match Machine::vet(header.kind, body) {
@@ -86,7 +88,7 @@ impl Engine {
             let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
             return replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
         }
-        let shard = &mut self.shards[at];
+        let shard = self.shards.touch(at);
         let step = step!(self, now, effects);
         match vetted.access {
             Access::Read => {
@@ -117,7 +119,11 @@ impl Engine {
         };
         let session = SessionId(heartbeat.session);
         self.scratch.clear();
-        for shard in &mut self.shards {
+        for at in 0..self.shards.len() {
+            if self.shards[at].state().session_ttl(session).is_none() {
+                continue;
+            }
+            let shard = self.shards.touch(at);
             if shard.on_heartbeat(now, session) {
                 let id = shard.group().shard().expect("only shards have sessions");
                 self.scratch.extend_from_slice(&id.to_le_bytes());
@@ -195,7 +201,9 @@ impl Engine {
         };
         // Nobody's session: asked twice, it is done once all the same.
         let call = CallId { session: SessionId([0; 16]), sequence: 0 };
-        self.shards[at].on_write(step!(self, now, effects), Request { caller, kind, call, body });
+        self.shards
+            .touch(at)
+            .on_write(step!(self, now, effects), Request { caller, kind, call, body });
     }
 
     fn on_leader_move(&mut self, now: Time, caller: Caller, body: &[u8], effects: &mut Effects) {
@@ -210,12 +218,58 @@ impl Engine {
         }
         let led = self.place_of(group).filter(|at| self.shards[*at].raft().is_leader());
         let Some(at) = led else { return self.send_away(caller, group, effects) };
-        let moved = self.shards[at].on_leader_move(step!(self, now, effects), NodeId(node));
+        let moved = self.shards.touch(at).on_leader_move(step!(self, now, effects), NodeId(node));
         let applied = self.shards[at].applied();
         let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
         match moved {
             Ok(()) => replies.done(caller, 0, applied),
             Err(code) => replies.error(caller, code, Hint::retry(100)),
+        }
+    }
+
+    /// A group's snapshot is wanted for a backup.
+    fn on_backup_begin(&mut self, now: Time, caller: Caller, body: &[u8], effects: &mut Effects) {
+        let begin = BackupBegin::view(body).ok();
+        let of = begin.map(|begin| GroupId(begin.group));
+        let kept = |shard: &&Shard| shard.has_backup() && Some(shard.group()) != of;
+        if let Some(BackupBegin { backup, .. }) = begin {
+            // What is left of another group of the same backup: nobody reads it any more.
+            let step = step!(self, now, effects);
+            for at in 0..self.shards.len() {
+                if kept(&&self.shards[at]) {
+                    self.shards.touch(at).forget_backup(step, backup);
+                }
+            }
+        }
+        let full = self.shards.iter().filter(kept).count() >= BACKUPS_MAX;
+        let ours = of.is_some_and(|group| self.is_ours(group));
+        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let Some(BackupBegin { backup, group }) = begin else {
+            return replies.error(caller, Code::BadMessage, Hint::NONE);
+        };
+        if !ours {
+            return replies.error(caller, Code::WrongShard, Hint::NONE);
+        }
+        if full {
+            return replies.error(caller, Code::Busy, Hint::retry(500));
+        }
+        let group = GroupId(group);
+        let Some(at) = self.place_of(group) else { return self.send_away(caller, group, effects) };
+        self.shards.touch(at).on_backup_begin(step!(self, now, effects), caller, backup);
+    }
+
+    /// A piece of it is wanted.
+    fn on_backup_read(&mut self, now: Time, caller: Caller, body: &[u8], effects: &mut Effects) {
+        let read = BackupRead::view(body).ok();
+        let at = read.and_then(|read| self.place_of(GroupId(read.group)));
+        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        match (read, at) {
+            (Some(BackupRead { backup, offset, .. }), Some(at)) => {
+                let step = step!(self, now, effects);
+                self.shards.touch(at).on_backup_read(step, caller, backup, offset);
+            }
+            (Some(_), None) => replies.error(caller, Code::BackupGone, Hint::NONE),
+            (None, _) => replies.error(caller, Code::BadMessage, Hint::NONE),
         }
     }
 

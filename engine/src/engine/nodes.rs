@@ -8,14 +8,16 @@
 //! clients there.
 
 use super::{Engine, Known, placements, step};
-use crate::effects::{Effects, Note};
+use crate::effects::{Effects, Note, Outdated};
 use crate::ids::{GroupId, Incarnation, NodeId, Term};
+use crate::level::Level;
 use crate::limits::MEMBERS_MAX;
+use crate::machine::Corrupt;
 use crate::machine::meta::Meta;
 use crate::shard::Step;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
-use wire::peer::{Absent, Append, Join, Leads, Leave, Nodes, Snapshot, Stray};
+use wire::peer::{Absent, Append, FeatureLevel, Join, Leads, Leave, Nodes, Pulse, Snapshot, Stray};
 use wire::topology::engine_of_group;
 use wire::{Header, Kind, WireError};
 
@@ -37,6 +39,10 @@ impl Engine {
     ) -> Result<(), WireError> {
         let group = GroupId(header.shard);
         match header.kind {
+            FeatureLevel::KIND => {
+                self.peers.on_level(peer, Level(FeatureLevel::view(body)?.newest));
+            }
+            Pulse::KIND => self.peers.on_pulse(now, peer, &Pulse::view(body)?, effects),
             Nodes::KIND => self.on_nodes(Nodes::view(body)?.nodes, effects),
             Leads::KIND => self.on_leads(peer, Leads::view(body)?.rows, effects),
             Join::KIND => {
@@ -46,14 +52,14 @@ impl Engine {
             Stray::KIND => {
                 let stray = Stray::view(body)?;
                 if let Some(at) = self.place_of(group) {
-                    self.shards[at].on_stray(step!(self, now, effects), peer, &stray);
+                    self.shards.touch(at).on_stray(step!(self, now, effects), peer, &stray);
                 }
             }
             Leave::KIND => self.on_leave(group, &Leave::view(body)?, effects),
             Absent::KIND => {
                 let sent_at = Time(Absent::view(body)?.sent_at);
                 if let Some(at) = self.place_of(group) {
-                    self.shards[at].on_absent(peer, sent_at);
+                    self.shards.touch(at).on_absent(peer, sent_at);
                 }
             }
             _ => {}
@@ -63,8 +69,13 @@ impl Engine {
 
     /// Somebody told who the cluster's nodes are.
     pub(super) fn on_nodes(&mut self, nodes: &[u8], effects: &mut Effects) {
-        if let Ok(nodes) = Meta::restore(nodes) {
-            self.adopt(nodes, effects);
+        match Meta::restore(nodes) {
+            Ok(nodes) => self.adopt(nodes, effects),
+            Err(Corrupt::Version { .. }) => {
+                effects.outdated = Some(Outdated { level: None, known: self.config.level_max });
+            }
+            // As good as lost.
+            Err(_) => {}
         }
     }
 
@@ -85,20 +96,26 @@ impl Engine {
         if !ours || nodes.epoch() <= self.nodes.epoch() || nodes.keepers().next().is_none() {
             return;
         }
+        if nodes.level() > self.config.level_max {
+            let (level, known) = (Some(nodes.level()), self.config.level_max);
+            effects.outdated = Some(Outdated { level, known });
+            return;
+        }
         self.nodes = nodes;
+        self.peers.retain(|node| self.nodes.node(node).is_some());
         self.placement = placements(&self.config, self.nodes.keepers());
-        for shard in &mut self.shards {
+        for shard in self.shards.touch_all() {
             shard.aim(&self.placement[shard.group().0 as usize]);
         }
         let mut bytes = Vec::new();
         self.nodes.snapshot(&mut bytes);
-        self.linked.iter().for_each(|peer| write_nodes(&bytes, effects.peers.to(peer.0)));
+        self.peers.linked.iter().for_each(|peer| write_nodes(&bytes, effects.peers.to(peer.0)));
         effects.nodes = Some(bytes);
     }
 
     /// The link to a peer stands: it is told what it may have missed.
     pub(super) fn greet(&mut self, now: Time, peer: NodeId, effects: &mut Effects) {
-        self.linked.insert(peer);
+        self.peers.link(now, peer);
         self.leads_at = now;
         if self.nodes.epoch() > 0 {
             let mut bytes = Vec::new();
@@ -109,9 +126,9 @@ impl Engine {
 
     /// The link is gone, and with it what is known of the groups that only its node led.
     pub(super) fn part(&mut self, peer: NodeId) {
-        self.linked.remove(&peer);
-        for (group, known) in self.known.iter_mut().enumerate() {
-            if known.leader == Some(peer) && self.at[group].is_none() {
+        self.peers.unlink(peer);
+        for (group, known) in (0..).zip(&mut self.known) {
+            if known.leader == Some(peer) && self.shards.place_of(GroupId(group)).is_none() {
                 known.leader = None;
             }
         }
@@ -119,23 +136,22 @@ impl Engine {
 
     // ---- Who leads what ----
 
-    /// Tells every node which groups are led here of which it keeps no replica, and who the cluster's nodes are:
-    /// what was lost comes again.
+    /// Tells every node which groups are led here of which it keeps no replica, who the cluster's nodes are, and, as
+    /// long as the cluster may go to a higher level, what this node knows: what was lost comes again.
     pub(super) fn tell_leads(&mut self, now: Time, effects: &mut Effects) {
         if now < self.leads_at {
             return;
         }
-        let mut leads = false;
+        let leads = self.shards.iter().any(|shard| shard.raft().is_leader());
         if self.nodes.epoch() > 0 && self.leads_group(GroupId::META) {
             let mut bytes = Vec::new();
             self.nodes.snapshot(&mut bytes);
-            self.linked.iter().for_each(|peer| write_nodes(&bytes, effects.peers.to(peer.0)));
+            self.peers.linked.iter().for_each(|peer| write_nodes(&bytes, effects.peers.to(peer.0)));
         }
-        for peer in &self.linked {
+        for peer in &self.peers.linked {
             self.scratch.clear();
             for shard in self.shards.iter().filter(|shard| shard.raft().is_leader()) {
                 let members = shard.raft().configuration().members();
-                leads = true;
                 if members.iter().any(|member| member.node == *peer) {
                     continue;
                 }
@@ -153,7 +169,12 @@ impl Engine {
                 wire::frame(effects.peers.to(peer.0), &header, |b| Leads { rows }.encode(b));
             }
         }
-        self.leads_at = if leads { now + LEADS_EVERY } else { Time::MAX };
+        let rises = self.nodes.level() < self.config.level_max;
+        if rises {
+            self.tell_level(effects);
+        }
+        self.leads_at = if leads || rises { now + LEADS_EVERY } else { Time::MAX };
+        self.raise_levels(now, effects);
     }
 
     fn on_leads(&mut self, peer: NodeId, mut rows: &[u8], effects: &mut Effects) {

@@ -36,7 +36,7 @@ impl Engine {
         effects: &mut Effects,
     ) {
         let answer = match self.place_of(group) {
-            Some(at) => self.shards[at].on_change(step!(self, now, effects), change),
+            Some(at) => self.shards.touch(at).on_change(step!(self, now, effects), change),
             None => Err(ChangeError::NotLeader),
         };
         effects.notes.push(Note::ChangeAnswered { group, change, answer });
@@ -66,7 +66,6 @@ impl Engine {
         let (config, journal) = (&self.config, &self.journal);
         let wanted = &self.placement[group.0 as usize];
         let shard = open::joining(config, wanted, journal, group, incarnation, now);
-        self.at[group.0 as usize] = Some(self.shards.len());
         self.shards.push(shard);
         effects.notes.push(Note::ReplicaMade { group });
     }
@@ -106,12 +105,8 @@ impl Engine {
             assert_eq!(shard.raft().incarnation(), incarnation, "no other life begins before");
             let snapshot = shard.end(step!(self, now, effects));
             self.endings[ending].gone = Some((self.journal.appended(), snapshot));
-            self.at[group.0 as usize] = None;
             let known = &mut self.known[group.0 as usize];
             known.leader = known.leader.filter(|leader| *leader != self.config.node);
-            for (at, shard) in self.shards.iter().enumerate() {
-                self.at[shard.group().0 as usize] = Some(at);
-            }
         }
     }
 

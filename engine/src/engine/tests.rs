@@ -1,5 +1,7 @@
 //! One node's engine by hand: what the protocol promises of credit, deadlines and status.
 
+mod backup;
+
 use super::*;
 use crate::effects::ReportWanted;
 use crate::ids::Incarnation;
@@ -11,8 +13,11 @@ use wire::message::{
     Alive, CacheGet, CachePut, Done, Error, Heartbeat, LockAcquire, SessionClose, SessionOpen,
     Status, StatusReply, Value,
 };
+use wire::peer::{Leave, Pulse};
 use wire::{Code, Kind};
 
+/// More suspicion than a busy machine explains.
+const SUSPECTED_SURELY: f64 = 50.0;
 const SEGMENT: u64 = 20 << 20;
 const SESSION: [u8; 16] = [5; 16];
 const CONN: ConnId = ConnId { index: 0, generation: 1 };
@@ -29,11 +34,15 @@ struct Node {
 impl Node {
     /// A node that leads, with a connection and a session.
     fn new() -> Node {
+        Node::with(config())
+    }
+
+    fn with(config: Config) -> Node {
         let blank = vec![0; usize::try_from(SEGMENT).unwrap()];
         let segments: [(u32, &[u8]); 2] = [(0, &blank), (1, &blank)];
         let disk = Disk { segments: &segments, snapshot: &mut |_, _| None };
         let (now, mut effects) = (Time(1_000_000_000), Effects::default());
-        let engine = Engine::open(config(), now, disk, &mut effects).unwrap();
+        let engine = Engine::open(config, now, disk, &mut effects).unwrap();
         let mut node = Node { engine, effects, now, request: 0, notes: Vec::new() };
         node.pass(Duration::from_secs(1));
         assert!(node.engine.shards.iter().all(|shard| shard.raft().is_leader()));
@@ -154,6 +163,7 @@ fn config() -> Config {
         election_timeout_min: Duration::from_millis(150),
         election_timeout_max: Duration::from_millis(300),
         heartbeat: Duration::from_millis(50),
+        level_max: Level::NEWEST,
         balance_after: Duration::from_secs(5),
         reads: Reads::Lease,
         segment_bytes: SEGMENT,
@@ -267,6 +277,37 @@ fn the_node_s_state_is_gathered_once_for_all_who_ask_meanwhile() {
 }
 
 #[test]
+fn a_name_is_written_by_its_own_shard_alone_whatever_shard_is_asked() {
+    const SHARDS: u32 = 4;
+    let mut node = Node::with(Config { shards: SHARDS, ..config() });
+    let own = wire::name::shard(b"key", SHARDS);
+    let mut ask = |shard, kind, body: &[u8]| {
+        let header = Header { shard, ..Header::new(kind, 1) };
+        node.engine.on(node.now, Input::Frame { conn: CONN, header, body }, &mut node.effects);
+        node.codes()
+    };
+    let (session, ttl_ms, key, value) = (SESSION, 0, b"key".as_slice(), b"value".as_slice());
+    let (sequence, answered_below, version, expect) = (1, 1, 0, 0);
+    let put = CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value };
+    let (mut open, mut body) = (Vec::new(), Vec::new());
+    SessionOpen { session, ttl_ms: 1000 }.encode(&mut open);
+    put.encode(&mut body);
+    for shard in 0..=SHARDS {
+        let opened = ask(shard, SessionOpen::KIND, &open);
+        assert_eq!(opened == [None], shard < SHARDS);
+        let code = (shard != own).then_some(Code::WrongShard);
+        assert_eq!(
+            ask(shard, CachePut::KIND, &body),
+            [code],
+            "shard {shard}, and {own} is its own"
+        );
+    }
+    let lines = node.engine.status(node.now).groups.into_iter().filter(|g| g.machine.lines > 0);
+    let written: Vec<GroupId> = lines.map(|group| group.group).collect();
+    assert_eq!(written, [GroupId::of_shard(own)]);
+}
+
+#[test]
 fn sessions_that_expire_are_told_and_closed_ones_are_not() {
     let mut node = Node::new();
     node.send(SessionOpen::KIND, 0, |b| SessionOpen { session: [6; 16], ttl_ms: 1000 }.encode(b));
@@ -294,39 +335,50 @@ fn a_replica_ends_only_as_the_life_that_was_removed_and_another_begins_with_noth
     // The only one that votes stays; another life neither takes its place nor ends it.
     let change = Change::Remove { node: NodeId(1), incarnation: founder };
     node.engine.on(node.now, Input::Change { group, change }, &mut node.effects);
-    for input in [
-        Input::MakeReplica { group, incarnation: one },
-        Input::RemoveReplica { group, incarnation: one },
-    ] {
-        node.engine.on(node.now, input, &mut node.effects);
-    }
+    node.engine.on_make(node.now, group, one, &mut node.effects);
+    node.engine.on_remove(group, one, &mut node.effects);
     node.turn();
     let answer = Err(ChangeError::LastVoter { node: NodeId(1) });
     assert_eq!(node.notes, [Note::ChangeAnswered { group, change, answer }]);
     node.notes.clear();
 
     // Once it is gone nobody finds it, and a founder's life is not given again.
-    let removed = Input::RemoveReplica { group, incarnation: founder };
-    node.engine.on(node.now, removed, &mut node.effects);
+    node.engine.on_remove(group, founder, &mut node.effects);
     node.turn();
     assert_eq!(node.notes, [Note::ReplicaRemoved { group }]);
     node.put(node.now, 2, 0, b"value");
     assert_eq!(node.codes(), [Some(Code::Unavailable)]);
-    let again = Input::MakeReplica { group, incarnation: founder };
-    node.engine.on(node.now, again, &mut node.effects);
+    node.engine.on_make(node.now, group, founder, &mut node.effects);
     node.turn();
     assert_eq!(node.engine.shards.len(), 1);
 
     // A new one has nothing, belongs to nobody, and waits.
     node.notes.clear();
     for _ in 0..2 {
-        let made = Input::MakeReplica { group, incarnation: other };
-        node.engine.on(node.now, made, &mut node.effects);
+        node.engine.on_make(node.now, group, other, &mut node.effects);
     }
     node.pass(Duration::from_secs(1));
     assert_eq!(node.notes, [Note::ReplicaMade { group }; 2]);
-    let replica = node.engine.shards.last().unwrap().raft();
+    let replica = node.engine.shards().last().unwrap().raft();
     assert_eq!((replica.group(), replica.last_index().0, replica.is_leader()), (group, 0, false));
+}
+
+#[test]
+fn a_replica_leaves_only_by_the_word_of_a_term_that_is_not_before_its_own() {
+    let mut node = Node::new();
+    let (group, founder) = (GroupId(1), [1; 16]);
+    let term = node.engine.shards[1].raft().term().0;
+    for (says, life, replicas) in [(term - 1, founder, 2), (term, [2; 16], 2), (term, founder, 1)] {
+        let leave = Leave { term: says, incarnation: life };
+        let header = Header { shard: group.0, ..Header::new(Leave::KIND, 0) };
+        let mut frame = Vec::new();
+        wire::frame(&mut frame, &header, |b| leave.encode(b));
+        let frame = wire::split(&frame, FRAME_BYTES_MAX).unwrap().unwrap();
+        let said = Input::Peer { peer: NodeId(2), header: frame.header, body: frame.body };
+        node.engine.on(node.now, said, &mut node.effects);
+        node.turn();
+        assert_eq!(node.engine.shards.len(), replicas, "term {says} of {term}");
+    }
 }
 
 /// A put of one of some lines, each a call of its own.
@@ -345,8 +397,8 @@ fn a_snapshot_under_load_ends_after_as_many_turns_as_it_has_slices_and_is_of_its
     (1..=600).for_each(|sequence| put_line(&mut node, sequence));
     let group = GroupId(1);
     let at = node.engine.place_of(group).unwrap();
-    assert!(node.engine.shards[at].make_snapshot() && node.engine.has_work());
-    assert!(!node.engine.shards[at].make_snapshot(), "one at a time");
+    assert!(node.engine.shards.touch(at).make_snapshot() && node.engine.has_work());
+    assert!(!node.engine.shards.touch(at).make_snapshot(), "one at a time");
     let slice = Slice { rows: 5, ..Slice::SHORT };
     let (mut whole, mut parts, mut turns) = (Vec::new(), Vec::new(), 0);
     let index = node.engine.shards[at].applied();
@@ -365,10 +417,42 @@ fn a_snapshot_under_load_ends_after_as_many_turns_as_it_has_slices_and_is_of_its
     assert!(last.last && others.iter().all(|part| !part.last));
     let bytes: Vec<u8> = parts.into_iter().flat_map(|part| part.bytes).collect();
     assert!(bytes == whole, "it stands for the moment at which it began");
-    assert!(!node.engine.shards[at].make_snapshot(), "that one is not on the disk yet");
+    assert!(!node.engine.shards.touch(at).make_snapshot(), "that one is not on the disk yet");
     let saved = Input::SnapshotSaved { group, index };
     node.engine.on(node.now, saved, &mut node.effects);
     node.turn();
     assert_eq!(node.engine.shards[at].snapshot_index(), index);
-    assert!(node.engine.shards[at].make_snapshot(), "two in a row");
+    assert!(node.engine.shards.touch(at).make_snapshot(), "two in a row");
+}
+
+#[test]
+fn a_clock_that_drifts_is_told_and_reads_ask_a_majority_until_it_is_trusted_again() {
+    let mut node = Node::new();
+    let peer = NodeId(2);
+    // Leases bear a ninth.
+    for (rate, reads) in [(107, Reads::Lease), (120, Reads::ReadIndex)] {
+        node.notes.clear();
+        node.engine.on(node.now, Input::PeerUp { peer }, &mut node.effects);
+        let began = node.now;
+        for _ in 0..60 {
+            let echo = node.now.0;
+            node.pass(Duration::from_millis(100));
+            let theirs = 1 + node.now.since(began).as_nanos() as u64 * rate / 100;
+            let pulse = Pulse { sent_at: theirs, echo, held: 99_000_000 };
+            let (mut body, header) = (Vec::new(), Header::new(Pulse::KIND, 0));
+            pulse.encode(&mut body);
+            let input = Input::Peer { peer, header, body: &body };
+            node.engine.on(node.now, input, &mut node.effects);
+            node.turn();
+        }
+        assert_eq!(node.engine.status(node.now).reads, reads);
+        let told = node.notes.iter().filter(|note| matches!(note, Note::ClockDrift { .. }));
+        assert_eq!(told.count(), usize::from(reads == Reads::ReadIndex), "once, if at all");
+    }
+    let twin = &node.engine.status(node.now).peers[0];
+    assert!((190_000..210_000).contains(&twin.drift_ppm.unwrap()) && twin.phi < 1.0, "{twin:?}");
+    node.pass(Duration::from_secs(61));
+    let status = node.engine.status(node.now);
+    assert_eq!(status.reads, Reads::Lease, "nothing was seen for a minute");
+    assert!(status.peers[0].phi > SUSPECTED_SURELY, "nor heard: {:?}", status.peers[0]);
 }

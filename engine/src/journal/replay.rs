@@ -57,7 +57,8 @@ impl Replayed {
             let unit = unit?;
             // Nothing is known of what was before the oldest segment.
             let oldest = segment == 0 && unit.offset == 0;
-            if !oldest && unit.header.durable_below.0 > self.last.0 + 1 {
+            let hole = !oldest && unit.header.durable_below.0 > self.last.0 + 1;
+            if hole && !mutant::on(Mutant::DamageIsTorn) {
                 return Err(head.damaged(unit.offset, "a synced unit before this one is missing"));
             }
             if unit.header.number <= self.last {
@@ -80,6 +81,7 @@ impl Replayed {
                 continue;
             }
             if claim.durable_below.0 > self.last.0 + 1
+                && !mutant::on(Mutant::DamageIsTorn)
                 && matches!(unit::read(head.bytes, page), Ok(_) | Err(UnitError::Newer { .. }))
             {
                 return Err(head.damaged(self.end, "a synced unit is unreadable"));

@@ -4,7 +4,9 @@
 //! META_BIRTH  cluster id 16 | shards u32
 //! META_NODE   node u32 | incarnation 16 | engines u32 | standing u32 | address length u16 | address, UTF-8 "host:port"
 //!
-//! snapshot    magic "TCMM" | version u32 | epoch u64 | cluster id 16 | shards u32
+//! LEVEL       level u32
+//!
+//! snapshot    magic "TCMM" | version u32 | level u32, from version 3 on | epoch u64 | cluster id 16 | shards u32
 //!             | nodes u32 | nodes x META_NODE | CRC-32C u32 of all before it
 //! ```
 //!
@@ -21,11 +23,12 @@
 //!
 //! # Left out
 //!
-//! Placement, namespaces, topics, principals, the feature level: each comes as a kind of its own.
+//! Namespaces, topics, principals: each comes as a kind of its own.
 
 use super::restore::Corrupt;
 use crate::entry::{Entry, kind};
 use crate::ids::{ClusterId, Incarnation, NodeId};
+use crate::level::Level;
 use crate::limits::NODES_MAX;
 use crate::machine::Outcome;
 use alloc::collections::BTreeMap;
@@ -35,7 +38,10 @@ use wire::message::{NodeAdd, NodeDrain, NodeForget};
 use wire::{Code, Kind};
 
 const MAGIC: [u8; 4] = *b"TCMM";
-const VERSION: u32 = 2;
+/// Of the oldest level's snapshots.
+const VERSION_OLDEST: u32 = 2;
+/// Of snapshots that say their level.
+const VERSION: u32 = 3;
 /// The longest address, in bytes.
 const ADDRESS_BYTES_MAX: usize = 512;
 
@@ -69,6 +75,7 @@ pub struct Meta {
     cluster: ClusterId,
     shards: u32,
     epoch: u64,
+    level: Level,
     nodes: BTreeMap<NodeId, Node>,
 }
 
@@ -81,7 +88,13 @@ impl Default for Meta {
 impl Meta {
     /// Before the birth.
     pub const fn new() -> Meta {
-        Meta { cluster: ClusterId::NONE, shards: 0, epoch: 0, nodes: BTreeMap::new() }
+        Meta {
+            cluster: ClusterId::NONE,
+            shards: 0,
+            epoch: 0,
+            level: Level::OLDEST,
+            nodes: BTreeMap::new(),
+        }
     }
 
     /// The cluster's id; [`ClusterId::NONE`] before its birth.
@@ -97,6 +110,11 @@ impl Meta {
     /// How many changes were applied.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The cluster's feature level.
+    pub fn level(&self) -> Level {
+        self.level
     }
 
     /// A node.
@@ -116,7 +134,15 @@ impl Meta {
 
     /// Who founded a cluster, before anything of it is in a log: older than any applied state.
     pub fn founded(cluster: ClusterId, shards: u32, founders: impl Iterator<Item = Node>) -> Meta {
-        Meta { cluster, shards, epoch: 0, nodes: founders.map(|node| (node.node, node)).collect() }
+        let nodes = founders.map(|node| (node.node, node)).collect();
+        Meta { cluster, shards, nodes, ..Meta::new() }
+    }
+
+    /// The state of another cluster that goes on from this one's, with this node alone. One that comes from before the
+    /// birth begins with it.
+    pub fn reborn(&self, cluster: ClusterId, shards: u32, node: Node) -> Meta {
+        let nodes = BTreeMap::from([(node.node, node)]);
+        Meta { cluster, shards, epoch: self.epoch + 1, level: self.level, nodes }
     }
 
     /// Applies the next entry of the meta group's log. What a client asked for has an outcome.
@@ -133,6 +159,11 @@ impl Meta {
             }
             kind::META_NODE => {
                 self.enter(payload)?;
+                Ok(Change::Made)
+            }
+            kind::LEVEL => {
+                let level = Level::decode(payload).filter(|level| *level > self.level)?;
+                self.level = level;
                 Ok(Change::Made)
             }
             NodeAdd::KIND => match NodeAdd::view(payload) {
@@ -228,7 +259,12 @@ impl Meta {
     pub fn snapshot(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        if self.level >= Level::SAID {
+            out.extend_from_slice(&VERSION.to_le_bytes());
+            out.extend_from_slice(&self.level.encode());
+        } else {
+            out.extend_from_slice(&VERSION_OLDEST.to_le_bytes());
+        }
         out.extend_from_slice(&self.epoch.to_le_bytes());
         write_birth(self.cluster, self.shards, out);
         let count = u32::try_from(self.nodes.len()).expect("nodes are limited");
@@ -250,17 +286,19 @@ impl Meta {
         let sum_of_content = crc32c::crc32c(content);
         content = &content[MAGIC.len()..];
         let got = take_u32(&mut content).ok_or(Corrupt::NoSnapshot)?;
-        if got != VERSION {
+        if !(VERSION_OLDEST..=VERSION).contains(&got) {
             return Err(Corrupt::Version { got });
         }
         if sum_of_content != u32::from_le_bytes(*sum) {
             return Err(Corrupt::Checksum);
         }
-        let meta = Meta::read(&mut content).ok_or(Corrupt::Malformed)?;
+        let meta = Meta::read(got, &mut content).ok_or(Corrupt::Malformed)?;
         if content.is_empty() { Ok(meta) } else { Err(Corrupt::Malformed) }
     }
 
-    fn read(from: &mut &[u8]) -> Option<Meta> {
+    fn read(version: u32, from: &mut &[u8]) -> Option<Meta> {
+        let says = version > VERSION_OLDEST;
+        let level = if says { Level(take_u32(from)?) } else { Level::OLDEST };
         let epoch = take::<8>(from).map(u64::from_le_bytes)?;
         let (cluster, shards) = (ClusterId(take(from)?), take_u32(from)?);
         let mut nodes = BTreeMap::new();
@@ -268,7 +306,7 @@ impl Meta {
             let node = take_node(from)?;
             nodes.insert(node.node, node);
         }
-        Some(Meta { cluster, shards, epoch, nodes })
+        Some(Meta { cluster, shards, epoch, level, nodes })
     }
 }
 
@@ -384,6 +422,43 @@ mod tests {
         assert_eq!(meta.apply_part(kind::META_BIRTH, &birth(1)), done(1));
         assert_eq!(meta.apply_part(kind::META_BIRTH, &birth(2)), None);
         assert_eq!((meta.cluster(), meta.shards(), meta.epoch()), (ClusterId([1; 16]), 12, 1));
+    }
+
+    #[test]
+    fn a_level_never_falls_and_a_snapshot_says_it_only_once_every_build_can_read_that() {
+        let mut meta = born();
+        let (mut old, epoch) = (Vec::new(), meta.epoch());
+        meta.snapshot(&mut old);
+        assert_eq!(old[4..8], 2u32.to_le_bytes(), "as builds write it that know no levels");
+        for (level, then) in [(3, 3), (2, 3), (1, 3), (4, 4)] {
+            meta.apply_part(kind::LEVEL, &Level(level).encode());
+            assert_eq!(meta.level(), Level(then));
+        }
+        meta.apply_part(kind::LEVEL, b"no level");
+        assert_eq!(meta.epoch(), epoch + 2);
+        let mut new = Vec::new();
+        meta.snapshot(&mut new);
+        assert_eq!(
+            (new[4..8].to_vec(), Meta::restore(&new)),
+            (3u32.to_le_bytes().to_vec(), Ok(meta))
+        );
+        assert_eq!(Meta::restore(&old), Ok(born()));
+    }
+
+    #[test]
+    fn a_cluster_that_comes_of_another_has_one_node_and_a_higher_epoch() {
+        let (to, id) = (ClusterId([9; 16]), NodeId(7));
+        let (incarnation, standing) = (Incarnation([5; 16]), Standing::In);
+        let node = Node { node: id, incarnation, engines: 3, standing, address: "d:1".into() };
+        for (meta, epoch) in [(born(), 3), (Meta::new(), 0)] {
+            assert_eq!(meta.epoch(), epoch);
+            let other = meta.reborn(to, 12, node.clone());
+            assert_eq!((other.cluster(), other.shards(), other.epoch()), (to, 12, epoch + 1));
+            assert_eq!(other.nodes().collect::<Vec<_>>(), [&node]);
+            let mut bytes = Vec::new();
+            other.snapshot(&mut bytes);
+            assert_eq!(Meta::restore(&bytes), Ok(other));
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub mod cache;
 mod lock;
 pub mod meta;
 mod queue;
+mod reborn;
 mod request;
 mod restore;
 mod session;
@@ -49,6 +50,7 @@ mod warm;
 #[cfg(test)]
 mod tests;
 
+pub use reborn::{TOKENS_SKIPPED, Times};
 pub use request::{Access, Vetted};
 pub use restore::{Checksum, Corrupt, Restore, Restored};
 pub use snapshot::{Progress, Slice};
@@ -63,6 +65,7 @@ use self::table::Table;
 use self::timers::{Timer, Timers};
 use crate::entry::{Entry, kind};
 use crate::ids::SessionId;
+use crate::level::Level;
 use crate::limits::TIMERS_PER_ENTRY_MAX;
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed, millis};
@@ -156,6 +159,7 @@ pub struct Machine {
     clock: Elapsed,
     /// The last number issued as a fence, version, id, ticket or session number.
     issued: u64,
+    level: Level,
     timers: Timers,
     sessions: Sessions,
     /// Calls that wait, for locks and for messages.
@@ -199,6 +203,7 @@ impl Machine {
             config,
             clock: Elapsed::ZERO,
             issued: 0,
+            level: Level::OLDEST,
             timers: Timers::default(),
             sessions: Sessions::new(seed),
             waiters: Slab::new(),
@@ -243,6 +248,10 @@ impl Machine {
         self.fire_due(turn);
         match kind {
             kind::NOOP | kind::TICK | kind::MEMBERS => Applied::Nothing,
+            kind::LEVEL => {
+                self.level = self.level.max(Level::decode(payload).unwrap_or_default());
+                Applied::Nothing
+            }
             kind::RENEW => {
                 for id in payload.as_chunks::<16>().0 {
                     self.renew(SessionId(*id), turn);
@@ -260,6 +269,11 @@ impl Machine {
     /// more was due at once than one entry fires.
     pub fn next_deadline(&self) -> Option<Elapsed> {
         self.timers.next_deadline()
+    }
+
+    /// The group's feature level.
+    pub fn level(&self) -> Level {
+        self.level
     }
 
     /// The highest time of an entry applied.

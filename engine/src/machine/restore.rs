@@ -10,10 +10,13 @@ use super::queue::{Message, Place, Queue};
 use super::request::Mode;
 use super::session::{Ask, Remembered, Session, Waiter, Window};
 use super::slab::Links;
-use super::snapshot::{LENGTH_BYTES, MAGIC, Progress, Section, Slice, TAIL_BYTES, VERSION};
+use super::snapshot::{
+    LENGTH_BYTES, MAGIC, Progress, Section, Slice, TAIL_BYTES, VERSION, VERSION_OLDEST,
+};
 use super::timers::Timer;
 use super::{Config, Machine, Outcome};
 use crate::ids::SessionId;
+use crate::level::Level;
 use crate::mutant::{self, Mutant};
 use crate::time::Elapsed;
 use alloc::boxed::Box;
@@ -89,6 +92,8 @@ impl Checksum {
 /// A machine that is being made from a snapshot.
 pub struct Restore {
     machine: Box<Machine>,
+    /// What the machine that wrote the bytes was made with.
+    origin: Config,
     /// What was fed and not dropped yet; read up to `at`.
     fed: Vec<u8>,
     at: usize,
@@ -107,7 +112,7 @@ pub struct Restore {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Next {
     Opening,
-    Head,
+    Head { version: u32 },
     Rows(Section),
     Waiters,
     Order,
@@ -146,7 +151,16 @@ impl Machine {
     /// # Errors
     /// [`Corrupt`], which says what is wrong with the bytes.
     pub fn restore(config: Config, bytes: &[u8]) -> Result<Machine, Corrupt> {
-        let mut restore = Restore::new(config);
+        Machine::restore_from(config, config, bytes)
+    }
+
+    /// The machine that wrote these bytes when it was made with `origin`, made with `config`.
+    pub(super) fn restore_from(
+        origin: Config,
+        config: Config,
+        bytes: &[u8],
+    ) -> Result<Machine, Corrupt> {
+        let mut restore = Restore { origin, ..Restore::new(config) };
         let length = bytes.len().checked_sub(TAIL_BYTES).ok_or(Corrupt::NoSnapshot)?;
         restore.feed(&bytes[..length.min(OPENING_BYTES)]);
         restore.slice(Slice::WHOLE)?;
@@ -188,6 +202,7 @@ impl Restore {
     pub fn new(config: Config) -> Restore {
         Restore {
             machine: Box::new(Machine::new(config)),
+            origin: config,
             fed: Vec::new(),
             at: 0,
             next: Next::Opening,
@@ -211,7 +226,7 @@ impl Restore {
     pub fn slice(&mut self, mut slice: Slice) -> Result<Restored, Corrupt> {
         while self.next != Next::End {
             let bytes = match self.next {
-                Next::Opening | Next::Head => match self.read_head()? {
+                Next::Opening | Next::Head { .. } => match self.read_head()? {
                     Some(bytes) => bytes,
                     None => return Ok(Restored::Hungry),
                 },
@@ -284,17 +299,20 @@ impl Restore {
                 return Err(Corrupt::NoSnapshot);
             }
             let got = from.u32()?;
-            if got != VERSION {
+            if !(VERSION_OLDEST..=VERSION).contains(&got) {
                 return Err(Corrupt::Version { got });
             }
             self.at += OPENING_BYTES;
-            self.next = Next::Head;
+            self.next = Next::Head { version: got };
         }
+        let says = self.next != Next::Head { version: VERSION_OLDEST };
         let Some(row) = self.whole_row() else { return Ok(None) };
         let mut from = Reader { bytes: &self.fed[row.clone()] };
-        let machine = &mut self.machine;
-        let config = machine.config;
-        if from.u64()? != config.seed || from.u64()? != config.cache_bytes_max {
+        let (machine, origin) = (&mut self.machine, self.origin);
+        if says {
+            machine.level = Level(from.u32()?);
+        }
+        if from.u64()? != origin.seed || from.u64()? != origin.cache_bytes_max {
             return Err(Corrupt::Config);
         }
         machine.clock = Elapsed(from.u64()?);

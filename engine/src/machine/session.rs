@@ -342,6 +342,30 @@ impl Machine {
         self.advance(&left, turn);
     }
 
+    /// Ends every session, the oldest first. Who waits leaves before anything becomes free, so that nobody is served
+    /// on his way out: no message is delivered once more.
+    pub(super) fn end_sessions(&mut self, turn: &mut Turn<'_>) {
+        let (mut sessions, mut waiters) = (Vec::new(), Vec::new());
+        self.sessions.table.each(|slot, session| {
+            sessions.push((session.number, slot));
+            waiters.extend(session.owned.iter().filter_map(|(ticket, owned)| match owned {
+                Owned::Waiter(waiter) => Some((*ticket, *waiter)),
+                Owned::Grant(_) | Owned::Message(_) => None,
+            }));
+        });
+        sessions.sort_unstable();
+        waiters.sort_unstable();
+        let mut left = Vec::with_capacity(waiters.len());
+        for (_, waiter) in waiters {
+            left.push(Left::by(self.waiters[waiter].ask));
+            self.end_wait(waiter, Outcome::Refused(Code::SessionUnknown), turn);
+        }
+        self.advance(&left, turn);
+        for (_, session) in sessions {
+            self.end_session(session, turn);
+        }
+    }
+
     /// Serves who is next in all that was left, each once, in the order given. An advance may forget
     /// what it advances, but nothing else: so what is left stays there until its turn.
     fn advance(&mut self, left: &[Left], turn: &mut Turn<'_>) {

@@ -3,7 +3,7 @@
 //! ```text
 //! head:     magic "TCSM" | version u32
 //! then rows, each: length u32 | content
-//! first:    seed u64 | cache budget u64 | clock u64 | last number u64
+//! first:    level u32, from version 3 on | seed u64 | cache budget u64 | clock u64 | last number u64
 //!             | sessions u32 | locks u32 | queues u32 | messages u32 | lines u32 | ended session ids, 16 each
 //! session:  id 16 | number u64 | ttl ms u32 | deadline u64 | answered below u64
 //!             | calls u32 | calls x ( sequence u64 | what )
@@ -50,13 +50,17 @@ use super::session::{Ask, Remembered};
 use super::table::{Row, Table};
 use super::walk::{Next, Owed};
 use super::{Machine, Outcome};
+use crate::level::Level;
 use crate::limits::{SLICE_BYTES_MAX, SLICE_ROWS_MAX};
 use crate::mutant::{self, Mutant};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"TCSM");
-pub(super) const VERSION: u32 = 2;
+/// Of the oldest level's snapshots.
+pub(super) const VERSION_OLDEST: u32 = 2;
+/// Of snapshots that say their level.
+pub(super) const VERSION: u32 = 3;
 /// Size of the checksum at the end.
 pub const TAIL_BYTES: usize = 4;
 /// Size of what says how long a row is.
@@ -385,8 +389,12 @@ impl Machine {
 
     fn write_head(&self, out: &mut Vec<u8>) {
         put_u32(out, MAGIC);
-        put_u32(out, VERSION);
+        let says = self.level >= Level::SAID;
+        put_u32(out, if says { VERSION } else { VERSION_OLDEST });
         let at = begin_row(out);
+        if says {
+            put_u32(out, self.level.0);
+        }
         put_u64(out, self.config.seed);
         put_u64(out, self.config.cache_bytes_max);
         put_u64(out, self.clock.0);

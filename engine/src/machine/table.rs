@@ -90,6 +90,8 @@ impl Probe {
 pub(super) struct Table<R: Row> {
     seed: u64,
     buckets: Box<[HashTable<Place>]>,
+    /// A bit for each bucket that holds something: a small table's walk is as short as the table.
+    occupied: [u64; BUCKETS / 64],
     rows: Slab<R>,
     /// The snapshot that is being made, if one is.
     walk: Option<Box<Walk>>,
@@ -98,7 +100,7 @@ pub(super) struct Table<R: Row> {
 impl<R: Row> Table<R> {
     pub(super) fn new(seed: u64) -> Table<R> {
         let buckets = (0..BUCKETS).map(|_| HashTable::new()).collect();
-        Table { seed, buckets, rows: Slab::new(), walk: None }
+        Table { seed, buckets, occupied: [0; BUCKETS / 64], rows: Slab::new(), walk: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -149,6 +151,7 @@ impl<R: Row> Table<R> {
             walk.settle(place.slot);
         }
         self.buckets[bucket].insert_unique(place.spread(), place, Place::spread);
+        self.occupied[bucket / 64] |= 1 << (bucket % 64);
         place.slot
     }
 
@@ -160,6 +163,9 @@ impl<R: Row> Table<R> {
         let entry = self.buckets[bucket].find_entry(probe.spread(), |place| place.slot == slot);
         let Ok(entry) = entry else { panic!("the row at slot {slot} is in its bucket") };
         entry.remove();
+        if self.buckets[bucket].is_empty() {
+            self.occupied[bucket / 64] &= !(1 << (bucket % 64));
+        }
         row
     }
 
@@ -178,7 +184,7 @@ impl<R: Row> Table<R> {
 
     /// Shows every row once, by bucket and hash.
     pub(super) fn each(&self, mut each: impl FnMut(u32, &R)) {
-        for bucket in 0..self.buckets.len() {
+        for bucket in self.occupied_from(0) {
             for place in self.list(bucket) {
                 each(place.slot, &self.rows[place.slot]);
             }
@@ -187,11 +193,25 @@ impl<R: Row> Table<R> {
 
     /// Shows every row's slot, by bucket and hash; those that share a hash together.
     pub(super) fn each_group(&self, mut each: impl FnMut(&mut dyn Iterator<Item = u32>)) {
-        for bucket in 0..self.buckets.len() {
+        for bucket in self.occupied_from(0) {
             for group in self.list(bucket).chunk_by(|a, b| a.tag == b.tag) {
                 each(&mut group.iter().map(|place| place.slot));
             }
         }
+    }
+
+    /// The buckets from `first` on that hold something.
+    fn occupied_from(&self, first: usize) -> impl Iterator<Item = usize> {
+        let words = self.occupied.iter().enumerate().skip(first / 64);
+        words.flat_map(move |(at, word)| {
+            let from = if at == first / 64 { first % 64 } else { 0 };
+            let mut left = word & (u64::MAX << from);
+            core::iter::from_fn(move || {
+                let bit = left.trailing_zeros() as usize;
+                left &= left.wrapping_sub(1);
+                (bit < 64).then_some(at * 64 + bit)
+            })
+        })
     }
 
     fn list(&self, bucket: usize) -> Vec<Place> {
@@ -226,13 +246,18 @@ impl<R: Row> Table<R> {
 
     /// What the walk comes to next. It is over after [`Next::End`].
     pub(super) fn walk_on(&mut self) -> Next {
-        let Some(walk) = &mut self.walk else { return Next::End };
-        match walk.wants() {
+        let Some(walk) = &self.walk else { return Next::End };
+        let next = walk.wants().map(|from| {
+            let kept = walk.next_kept();
+            self.occupied_from(from).next().into_iter().chain(kept).min()
+        });
+        let walk = self.walk.as_mut().expect("it was just there");
+        match next {
             None => walk.take(),
-            Some(bucket) if bucket < self.buckets.len() => {
-                Next::Bucket(walk.list(self.buckets[bucket].iter().copied()))
+            Some(Some(bucket)) => {
+                Next::Bucket(walk.list(bucket, self.buckets[bucket].iter().copied()))
             }
-            Some(_) => {
+            Some(None) => {
                 self.walk = None;
                 Next::End
             }

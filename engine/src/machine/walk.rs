@@ -91,13 +91,21 @@ impl Walk {
         self.kept.insert(key, bytes.into_boxed_slice());
     }
 
-    /// Which bucket is to be listed, once all of the one before it was handed out.
+    /// From which bucket on one is to be listed, once all of the one before it was handed out.
     pub(super) fn wants(&self) -> Option<usize> {
         self.listed.is_empty().then_some(self.bucket)
     }
 
-    /// Lists the next bucket: what it holds now, and what was kept of it. Says how many rows those are.
-    pub(super) fn list(&mut self, places: impl Iterator<Item = Place>) -> usize {
+    /// The next bucket of which something was kept.
+    pub(super) fn next_kept(&self) -> Option<usize> {
+        self.kept.first_key_value().map(|((bucket, ..), _)| *bucket)
+    }
+
+    /// Lists the next bucket that holds something or did: what it holds now, and what was kept of it. Says how
+    /// many rows those are.
+    pub(super) fn list(&mut self, bucket: usize, places: impl Iterator<Item = Place>) -> usize {
+        assert!(bucket >= self.bucket, "a bucket is listed once");
+        self.bucket = bucket;
         let mut listed = core::mem::take(&mut self.listed);
         listed.extend(places.filter(|place| self.owes(place.slot)));
         let of_bucket = self.kept.range((self.bucket, 0, 0)..(self.bucket + 1, 0, 0));

@@ -60,6 +60,11 @@ impl Durability {
         self.vote == VoteState::Durable
     }
 
+    /// Whether something was handed out that is not durable.
+    pub fn awaits_sync(&self) -> bool {
+        self.waiting.is_some() || !self.marks.is_empty() || !self.vote_is_durable()
+    }
+
     pub fn on_emitted(&mut self, last: Index) {
         assert!(last > self.emitted, "entries are handed out once");
         self.emitted = last;

@@ -60,13 +60,18 @@ impl Raft {
     }
 
     pub(super) fn on_vote(&mut self, from: NodeId, m: &peer::Vote, out: &mut Output) {
-        // Whoever is not known may have been added while this replica lagged. Who is counted is the
-        // candidate's affair; a vote only promises that no other is given.
+        // Whoever is not known, or only by another life, may have been added while this replica lagged, and may
+        // be the only one left who has all. Who is counted is the candidate's affair; a vote only promises that
+        // no other is given. It names a node, though: another life of that one does not get it a second time, as
+        // far as this replica knows of it. It need not know: a life campaigns only once it is a voter by its own
+        // log, that is after the removal of the one before it was committed, so that one's log is behind.
         let known = self.configuration().member(from);
-        if known.is_some_and(|member| member.incarnation != Incarnation(m.incarnation)) {
+        let other_life =
+            known.is_some_and(|member| member.incarnation != Incarnation(m.incarnation));
+        let term = Term(m.term);
+        if other_life && term == self.term && self.vote.is_some() {
             return;
         }
-        let term = Term(m.term);
         if term < self.term {
             self.refuse_vote(from, m.pre, out);
             return;

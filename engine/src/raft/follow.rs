@@ -5,6 +5,7 @@ use super::role::{Answer, Role};
 use super::{Configuration, Follower, Raft};
 use crate::entry::{self, kind};
 use crate::ids::{Index, NodeId, Term};
+use crate::level::Level;
 use crate::mutant::{self, Mutant};
 use wire::peer;
 
@@ -42,7 +43,8 @@ impl Raft {
         assert!(self.commit <= self.log.last_index(), "what is committed is here");
     }
 
-    /// Whether a message's entries are whole, undamaged, of this group, and in order.
+    /// Whether a message's entries are whole, undamaged, of this group, in order, and none raises the group's
+    /// level past what this build knows.
     fn vet(&self, m: &peer::Append<'_>) -> bool {
         let Some(last) = m.prev_index.checked_add(u64::from(m.count)) else { return false };
         let (mut bytes, mut index, mut term) = (m.entries, m.prev_index, Term(m.prev_term));
@@ -52,7 +54,9 @@ impl Raft {
             let in_order = e.header.index == Index(index) && e.header.term >= term;
             let names = e.header.kind == kind::MEMBERS;
             let readable = !names || Configuration::decode(e.payload).is_some();
-            if e.header.group != self.group || !in_order || index > last || !readable {
+            let raises = e.header.kind == kind::LEVEL;
+            let known = !raises || Level::decode(e.payload).is_some_and(|it| it <= self.level_max);
+            if e.header.group != self.group || !in_order || index > last || !readable || !known {
                 return false;
             }
             term = e.header.term;

@@ -79,11 +79,8 @@ impl Raft {
         }
     }
 
-    /// Heartbeats fall on multiples of their interval, so that the groups of an engine beat together
-    /// and their messages share a send.
     fn next_beat(&self) -> Time {
-        let every = u64::try_from(self.heartbeat.as_nanos()).expect("a heartbeat is short");
-        Time((self.now.0 / every + 1) * every)
+        next_beat(self.now, self.heartbeat)
     }
 
     pub(super) fn tick_leader(&mut self, out: &mut Output) {
@@ -245,6 +242,13 @@ impl Raft {
                 && self.log.bytes_after(follower.matched) <= lag_max
         })
     }
+}
+
+/// Heartbeats fall on multiples of their interval, so that the groups of an engine beat together and their
+/// messages share a send.
+pub(super) fn next_beat(now: Time, heartbeat: Duration) -> Time {
+    let every = u64::try_from(heartbeat.as_nanos()).expect("a heartbeat is short");
+    Time((now.0 / every + 1) * every)
 }
 
 impl Progress {

@@ -70,6 +70,7 @@ mod lead;
 mod log;
 mod output;
 pub mod progress;
+mod quiet;
 mod random;
 mod reads;
 mod restored;
@@ -84,19 +85,21 @@ pub use change::{Change, ChangeError};
 pub use configuration::{Configuration, Member, Standing};
 pub use log::{CHUNK_BYTES, Log};
 pub use output::{AppendRange, Body, Hold, Install, Outgoing, Output, Persist, SnapshotPiece};
+pub use progress::Progress;
+pub use quiet::Quiet;
 pub use reads::Read;
 pub use restored::{RestoreError, Restored};
 
 use crate::effects::Note;
 use crate::engine::Reads;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
+use crate::level::Level;
 use crate::limits;
 use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Elapsed, Time};
 use alloc::vec::Vec;
 use configuration::Seats;
 use durability::Durability;
-use progress::Progress;
 use random::Random;
 use role::{Follower, Role};
 use wire::peer;
@@ -126,6 +129,8 @@ pub struct Config {
     pub append_bytes_max: usize,
     /// Entries that are not committed yet, at most, in bytes (one entry may go past it).
     pub uncommitted_bytes_max: usize,
+    /// The newest feature level that this build knows: an entry that raises the group past it is not taken.
+    pub level_max: Level,
     /// The seed of everything that is drawn by chance. Another one at each start.
     pub seed: u64,
 }
@@ -203,6 +208,7 @@ pub struct Raft {
     election_timeout_min: Duration,
     election_timeout_max: Duration,
     heartbeat: Duration,
+    level_max: Level,
     reads: Reads,
     preference: Preference,
     random: Random,
@@ -297,6 +303,7 @@ impl Raft {
             election_timeout_min: config.election_timeout_min,
             election_timeout_max: config.election_timeout_max,
             heartbeat: config.heartbeat,
+            level_max: config.level_max,
             reads: config.reads,
             preference: config.preference,
             random,
@@ -426,6 +433,11 @@ impl Raft {
         self.tell(out);
     }
 
+    /// Whether something of it is journaled and not durable yet.
+    pub fn awaits_sync(&self) -> bool {
+        self.durability.awaits_sync()
+    }
+
     /// A snapshot of this replica at `index` is durable, as its record in the journal is: the journal no
     /// longer needs what lies up to there.
     pub fn snapshot_made(&mut self, index: Index, term: Term) {
@@ -449,6 +461,11 @@ impl Raft {
     /// The term.
     pub fn term(&self) -> Term {
         self.term
+    }
+
+    /// The newest feature level that this replica takes part in.
+    pub fn level_max(&self) -> Level {
+        self.level_max
     }
 
     /// Who has this replica's vote in the present term.

@@ -6,6 +6,7 @@
 //! rate: the lease ends a tenth earlier.
 
 use super::Raft;
+use super::quiet::quorum_lost_at;
 use super::role::{Leader, Role};
 use crate::engine::Reads;
 use crate::mutant::{self, Mutant};
@@ -39,27 +40,36 @@ impl Raft {
 
     /// Until when this leader may answer by its lease; nothing if it has none.
     pub fn lease_until(&self) -> Option<Time> {
+        self.lease_from(self.confirmed_at())
+    }
+
+    pub(super) fn lease_from(&self, confirmed: Option<Time>) -> Option<Time> {
         let Role::Leader(leader) = &self.role else { return None };
         let given_up = leader.lease_given_up && !mutant::on(Mutant::LeaseOutlivesHandOver);
         if self.reads != Reads::Lease || given_up {
             return None;
         }
         if mutant::on(Mutant::LeaseForEver) {
-            return self.confirmed_at().map(|_| Time::MAX);
+            return confirmed.map(|_| Time::MAX);
         }
-        let margin = self.election_timeout_min / LEASE_DRIFT_DIVISOR;
-        self.confirmed_at().map(|at| at + (self.election_timeout_min - margin))
+        let margin = if mutant::on(Mutant::LeaseWithoutMargin) {
+            Duration::ZERO
+        } else {
+            self.election_timeout_min / LEASE_DRIFT_DIVISOR
+        };
+        confirmed.map(|at| at + (self.election_timeout_min - margin))
     }
 
-    /// How a read that arrived at `now` is to be made. [`Read::After`] sends a round of heartbeats with
+    /// How a read that arrived at `now` is to be made: by the lease at most if `reads` says so. [`Read::After`] sends a round of heartbeats with
     /// the next [`Raft::flush`]; all reads of a turn share it.
-    pub fn read(&mut self, now: Time) -> Read {
+    pub fn read(&mut self, now: Time, reads: Reads) -> Read {
         self.advance(now);
-        let valid = self.lease_until().is_some_and(|until| now < until);
+        let valid = reads == Reads::Lease && self.lease_until().is_some_and(|until| now < until);
         let alone = self.is_alone();
         let opened = self.confirmed_at().is_some();
         let Role::Leader(leader) = &mut self.role else { return Read::NotLeader };
-        if valid || (alone && opened) {
+        let unasked = mutant::on(Mutant::ReadUnconfirmed) && self.commit >= leader.opened;
+        if valid || (alone && opened) || unasked {
             return Read::Ready;
         }
         leader.beat |= !alone;
@@ -91,6 +101,6 @@ impl Raft {
     }
 
     pub(super) fn quorum_lost_at(&self, leader: &Leader) -> Time {
-        self.heard_majority_at(leader) + self.election_timeout_max + Duration::from_nanos(1)
+        quorum_lost_at(self.heard_majority_at(leader), self.election_timeout_max)
     }
 }

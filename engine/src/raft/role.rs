@@ -41,6 +41,12 @@ pub(super) struct Answer {
     pub received: Option<(Index, u64)>,
 }
 
+impl Answer {
+    pub fn is_nothing(&self) -> bool {
+        !self.acknowledge && self.reject.is_none() && self.received.is_none()
+    }
+}
+
 /// A snapshot that is coming in, piece by piece.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receiving {

@@ -10,7 +10,7 @@
 //! - *A while* is [`Balance::new`]'s `after`, and a little more for each further group, so that the groups of
 //!   a node that came back are not handed over all at once: while one is, its proposals are refused
 //!   as `Busy`, for a round trip.
-//! - *Kept up*: it is heard, replicates, and lags by at most [`LAG_BYTES_MAX`]; a lapse of [`LAPSE`] is
+//! - *Kept up*: it is heard, is not suspected to be dead, replicates, and lags by at most [`LAG_BYTES_MAX`]; a lapse of [`LAPSE`] is
 //!   forgiven. A message that is overtaken by another is a lapse: what it says is asked again.
 //! - Each time that this replica hands over the same group it waits twice as long as before, up to
 //!   eight times: a node that comes and goes does not take the group along each time.
@@ -20,8 +20,9 @@
 //! - One hand-over at a time; it ends by itself after the longest election timeout.
 
 use crate::ids::{Index, NodeId};
-use crate::raft::Raft;
+use crate::raft::{Progress, Raft};
 use crate::time::{Duration, Time};
+use alloc::collections::BTreeSet;
 
 /// How long the preferred replica has kept up before a server hands over to it.
 pub const BALANCE_AFTER: Duration = Duration::from_secs(5);
@@ -82,22 +83,37 @@ impl Balance {
         self.durable = (Index::ZERO, Time::ZERO);
     }
 
-    /// To whom the leader is to hand over now, if to anybody.
-    pub fn successor(&mut self, now: Time, node: NodeId, raft: &Raft) -> Option<NodeId> {
+    /// To whom the leader is to hand over now, if to anybody: never to one of the `suspected`.
+    pub fn successor(
+        &mut self,
+        now: Time,
+        node: NodeId,
+        raft: &Raft,
+        suspected: &BTreeSet<NodeId>,
+    ) -> Option<NodeId> {
         if raft.is_handing_over() {
             return None;
         }
-        let to = self.away_from_disk(now, raft).or_else(|| self.back(now, node, raft))?;
+        let able = |it: &&Progress| !suspected.contains(&it.node);
+        let to =
+            self.away_from_disk(now, raft, able).or_else(|| self.back(now, node, raft, able))?;
         self.clear();
         self.handed_over += 1;
         Some(to)
     }
 
-    fn back(&mut self, now: Time, node: NodeId, raft: &Raft) -> Option<NodeId> {
+    fn back(
+        &mut self,
+        now: Time,
+        node: NodeId,
+        raft: &Raft,
+        able: impl Fn(&&Progress) -> bool,
+    ) -> Option<NodeId> {
         if self.preferred == node {
             return None;
         }
-        if !raft.successors(now, LAG_BYTES_MAX).any(|it| it.node == self.preferred) {
+        let mut able = raft.successors(now, LAG_BYTES_MAX).filter(able);
+        if !able.any(|it| it.node == self.preferred) {
             self.kept_up = self.kept_up.filter(|(_, able)| now.since(*able) < LAPSE);
             return None;
         }
@@ -107,7 +123,12 @@ impl Balance {
         (now >= since + wait).then_some(self.preferred)
     }
 
-    fn away_from_disk(&mut self, now: Time, raft: &Raft) -> Option<NodeId> {
+    fn away_from_disk(
+        &mut self,
+        now: Time,
+        raft: &Raft,
+        able: impl Fn(&&Progress) -> bool,
+    ) -> Option<NodeId> {
         let durable = raft.durable();
         if durable >= raft.commit() || durable != self.durable.0 {
             self.durable = (durable, now);
@@ -116,7 +137,7 @@ impl Balance {
         if now.since(self.durable.1) < DISK_STILL {
             return None;
         }
-        let able = raft.successors(now, LAG_BYTES_MAX);
+        let able = raft.successors(now, LAG_BYTES_MAX).filter(able);
         able.max_by_key(|it| it.matched).map(|it| it.node)
     }
 }

@@ -24,6 +24,7 @@
 //!
 //! Sharers of cache lines and recency, which come with the coherent cache.
 
+mod backup;
 pub mod balance;
 pub mod calls;
 pub mod clock;
@@ -38,18 +39,21 @@ pub mod snapshots;
 pub mod state;
 
 use crate::effects::{Effects, Note};
+use crate::engine::Reads as ReadMode;
 use crate::entry::kind;
 use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
-use crate::machine::{self, Applied, Get, Outcome, WARM_MAX, Wake};
+use crate::level::Level;
+use crate::machine::{self, Applied, Outcome, WARM_MAX, Wake};
 use crate::mutant::{self, Mutant};
 use crate::raft::Standing;
 use crate::raft::configuration::MEMBERS_BYTES_MAX;
-use crate::raft::{Change, ChangeError, Hold, Message, Output, Persist, Raft, Read, Refused};
+use crate::raft::{Change, ChangeError, Hold, Message, Output, Persist, Quiet, Raft, Refused};
 use crate::status::{GroupStatus, PeerStatus};
-use crate::time::{Duration, Time};
+use crate::time::{Duration, Elapsed, Time};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use backup::Backup;
 use balance::Balance;
 use calls::{CallId, Caller, Calls};
 use clock::Clock;
@@ -58,7 +62,7 @@ use held::Held;
 use liveness::Liveness;
 use moves::Moves;
 use placement::Replicas;
-use reads::{Reads, Until};
+use reads::Reads;
 use snapshots::Snapshots;
 use state::State;
 use wire::message::CachePut;
@@ -102,6 +106,10 @@ pub struct Step<'a> {
     pub proposed: &'a mut usize,
     /// The nodes that are reached.
     pub linked: &'a BTreeSet<NodeId>,
+    /// The nodes that are taken for dead.
+    pub suspected: &'a BTreeSet<NodeId>,
+    /// How reads are made linearizable just now.
+    pub reads: ReadMode,
     /// Whether a learner may be added.
     pub may_add: &'a mut bool,
 }
@@ -143,6 +151,8 @@ pub struct Shard {
     /// What a machine of this group is made with.
     machine: machine::Config,
     applied: Index,
+    /// When something in the state is due: kept here, so that an idle group's state is not looked at.
+    due: Option<Elapsed>,
     clock: Clock,
     /// The newest entry whose time the clock follows.
     followed: (Index, Term),
@@ -152,12 +162,16 @@ pub struct Shard {
     balance: Balance,
     moves: Moves,
     snapshots: Snapshots,
+    /// The snapshot for a backup, if one is under way.
+    backup: Option<Backup>,
     /// The term in which this replica leads and has told so; `None` when it does not.
     leads: Option<Term>,
     /// The last tick proposed: none is proposed again before it is applied.
     ticked: Index,
     /// No tick before this moment: one was refused.
     tick_after: Time,
+    /// The last entry proposed that raises the feature level.
+    raised: Index,
     /// The last change of members that was told.
     members_at: Index,
 }
@@ -182,6 +196,7 @@ impl Shard {
             group: raft.group(),
             node,
             raft,
+            due: state.next_deadline(),
             state,
             machine,
             applied: applied.0,
@@ -193,9 +208,11 @@ impl Shard {
             balance,
             moves,
             snapshots: Snapshots::new(applied),
+            backup: None,
             leads: None,
             ticked: Index::ZERO,
             tick_after: now,
+            raised: Index::ZERO,
             members_at: Index::ZERO,
         }
     }
@@ -252,16 +269,6 @@ impl Shard {
         }
     }
 
-    /// Reads a cache line, linearizably: at the turn's end at the earliest.
-    pub fn on_read(&mut self, step: &mut Step<'_>, caller: Caller, key: &[u8], deadline: Time) {
-        let until = match self.raft.read(step.now) {
-            Read::NotLeader => return self.refuse(step, caller),
-            Read::After(time) => Until::Confirmed(time),
-            Read::Ready => Until::Applied(self.raft.commit()),
-        };
-        self.reads.hold(caller, key, until, deadline);
-    }
-
     /// A session gave a sign of life. Whether this replica vouches for a whole time to live from now:
     /// only if the applied state itself says that the session ends no sooner, so that it holds
     /// whoever leads next, and even if somebody leads already.
@@ -270,6 +277,9 @@ impl Shard {
             return false;
         }
         let Some(ttl) = self.touch(now, session) else { return false };
+        if mutant::on(Mutant::AliveUnbacked) {
+            return true;
+        }
         let deadline = self.state.session_deadline(session);
         deadline.is_some_and(|deadline| deadline >= self.clock.read(now) + ttl)
     }
@@ -371,6 +381,7 @@ impl Shard {
     pub fn end(mut self, step: &mut Step<'_>) -> Option<Index> {
         assert!(!self.is_snapshotting(), "what is on its way to the disk is waited for");
         self.send_callers_away(step);
+        self.end_backup(step);
         step.journal.append(Record::Replica { group: self.group, replica: None });
         Some(self.snapshots.durable()).filter(|index| *index > Index::ZERO)
     }
@@ -426,22 +437,55 @@ impl Shard {
         self.note_leader(step);
         self.apply(step);
         self.serve_reads(step);
+        self.keep_backup(step.now);
         self.on_recorded(step, step.journal.synced());
         if self.raft.offered().is_none() {
             self.snapshots.end_offer();
         }
     }
 
+    /// What can go on beside this shard while it is left alone.
+    pub fn quiet(&self) -> Option<Quiet> {
+        // Who is to hand over looks for the moment.
+        let hands_over = self.raft.is_leader() && self.preferred() != self.node;
+        // So does who waits for leadership to be confirmed.
+        let asks = !self.reads.is_empty() || self.is_backup_asked();
+        if hands_over || asks { None } else { self.raft.quiet() }
+    }
+
+    /// Tells the shard what came while it was left alone.
+    pub fn wake(&mut self, quiet: Quiet) {
+        self.raft.wake(quiet);
+    }
+
     /// When this shard wants a tick, at the latest.
     pub fn wake_at(&self) -> Time {
-        let mut at = self.raft.deadline().min(self.moves.wake_at(&self.raft));
+        self.wake_with(self.raft.deadline())
+    }
+
+    /// The same while it is left alone: for what does not concern its peers.
+    pub fn quiet_until(&self) -> Time {
+        self.wake_with(Time::MAX)
+    }
+
+    fn wake_with(&self, deadline: Time) -> Time {
+        let mut at = deadline.min(self.moves.wake_at(&self.raft));
+        if let Some((read, _)) = self.reads.first() {
+            at = at.min(read.deadline);
+        }
+        at = at.min(self.backup_ends_at());
         if self.raft.is_leader()
             && self.ticked <= self.applied
-            && let Some(due) = self.state.next_deadline()
+            && let Some(due) = self.due
         {
             at = at.min(self.clock.moment(due).max(self.tick_after));
         }
         at
+    }
+
+    /// Whether it waits for a sync: for what it wrote to become durable.
+    pub fn awaits_sync(&self) -> bool {
+        self.raft.awaits_sync() || self.snapshots.awaits_sync()
     }
 
     /// A leader's duties to the machine's clock: renewals first, then what is due.
@@ -455,12 +499,15 @@ impl Shard {
             *step.scratch = renewals;
         }
         // Sessions that ended are forgotten once they are the most of what is remembered.
-        if self.liveness.len() > SESSIONS_FORGOTTEN_LATE + 2 * self.state.sessions() {
+        let remembered = self.liveness.len();
+        if remembered > SESSIONS_FORGOTTEN_LATE
+            && remembered > SESSIONS_FORGOTTEN_LATE + 2 * self.state.sessions()
+        {
             let state = &self.state;
             self.liveness.sweep(|session| state.session_ttl(session).is_some());
         }
         let time = self.clock.read(step.now);
-        let due = self.state.next_deadline().is_some_and(|due| due <= time);
+        let due = self.due.is_some_and(|due| due <= time);
         if due && step.now >= self.tick_after {
             self.propose_tick(step);
         }
@@ -474,7 +521,8 @@ impl Shard {
     /// Hands leadership over, if another is to have it.
     fn keep_balance(&mut self, step: &mut Step<'_>) {
         if self.leads.is_some()
-            && let Some(to) = self.balance.successor(step.now, self.node, &self.raft)
+            && let Some(to) =
+                self.balance.successor(step.now, self.node, &self.raft, step.suspected)
         {
             self.raft.transfer(step.now, to, step.out);
         }
@@ -489,6 +537,16 @@ impl Shard {
         match self.propose_own(step, kind::TICK, &[]) {
             Some(index) => self.ticked = index,
             None => self.tick_after = step.now + TICK_RETRY,
+        }
+    }
+
+    /// Proposes that the group be at a higher feature level, unless that was done already. If it is refused, it is
+    /// tried again.
+    pub fn raise_level(&mut self, step: &mut Step<'_>, level: Level) {
+        if self.raised <= self.applied
+            && let Some(index) = self.propose_own(step, kind::LEVEL, &level.encode())
+        {
+            self.raised = index;
         }
     }
 
@@ -513,6 +571,18 @@ impl Shard {
     fn apply(&mut self, step: &mut Step<'_>) {
         let early = mutant::on(Mutant::ApplyBeforeCommit);
         let commit = if early { self.raft.last_index() } else { self.raft.commit() };
+        if self.applied < commit {
+            self.apply_to(step, commit);
+        }
+        self.raft.on_applied(if early { self.raft.commit() } else { self.applied });
+        let index = self.raft.log().configuration_index();
+        if index != self.members_at && index <= self.applied {
+            self.members_at = index;
+            step.effects.notes.push(Note::Members { group: self.group, index });
+        }
+    }
+
+    fn apply_to(&mut self, step: &mut Step<'_>, commit: Index) {
         let expired = self.state.sessions_expired();
         let mut warm = self.applied;
         while self.applied < commit {
@@ -550,15 +620,10 @@ impl Shard {
             }
             step.wakes.clear();
         }
+        self.due = self.state.next_deadline();
         let sessions = self.state.sessions_expired() - expired;
         if sessions > 0 {
             step.effects.notes.push(Note::SessionsExpired { group: self.group, sessions });
-        }
-        self.raft.on_applied(if early { self.raft.commit() } else { self.applied });
-        let index = self.raft.log().configuration_index();
-        if index != self.members_at && index <= self.applied {
-            self.members_at = index;
-            step.effects.notes.push(Note::Members { group: self.group, index });
         }
     }
 
@@ -592,7 +657,7 @@ impl Shard {
         self.leads = leads;
         self.liveness.clear();
         self.balance.clear();
-        self.ticked = Index::ZERO;
+        (self.ticked, self.raised) = (Index::ZERO, Index::ZERO);
         if lost {
             self.send_callers_away(step);
         }
@@ -605,6 +670,7 @@ impl Shard {
         while let Some(read) = self.reads.take() {
             step.replies().error(read.caller, Code::Unavailable, hint);
         }
+        self.refuse_backup(step);
     }
 
     fn refuse(&mut self, step: &mut Step<'_>, caller: Caller) {
@@ -615,59 +681,6 @@ impl Shard {
             }
             None => step.replies().error(caller, Code::Unavailable, Hint::retry(20)),
         }
-    }
-
-    // ---- Reads ----
-
-    /// Answers the reads that wait for nothing any more, oldest first.
-    fn serve_reads(&mut self, step: &mut Step<'_>) {
-        let mut warm = 0;
-        for _ in 0..self.reads.len() {
-            let Some((read, _)) = self.reads.first() else { break };
-            let ready = match read.until {
-                Until::Confirmed(at) => {
-                    self.applied >= self.raft.commit() && self.raft.confirmed_at() >= Some(at)
-                }
-                Until::Applied(index) => self.applied >= index,
-            };
-            if !ready && step.now < read.deadline {
-                break;
-            }
-            if warm == 0 {
-                warm = WARM_MAX;
-                self.state.warm(self.reads.keys());
-            }
-            warm -= 1;
-            self.serve_read(step, read.caller, read.deadline);
-        }
-    }
-
-    /// Answers the first read from the applied state, since leadership was confirmed for it.
-    fn serve_read(&mut self, step: &mut Step<'_>, caller: Caller, deadline: Time) {
-        let Some((_, key)) = self.reads.first() else { return };
-        let now = step.now;
-        let mut replies = step.replies();
-        if now >= deadline {
-            replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
-        } else {
-            match self.state.get(key, self.clock.read(now)) {
-                Get::Found { version, value } => replies.value(caller, version, value),
-                Get::Missing => replies.error(caller, Code::KeyUnknown, Hint::NONE),
-                Get::Due => return self.end_line_first(step, caller, deadline),
-            }
-        }
-        self.reads.take();
-    }
-
-    /// The first read's line has expired, but its expiry is not in the log: it is proposed, and the
-    /// read waits for it.
-    fn end_line_first(&mut self, step: &mut Step<'_>, caller: Caller, deadline: Time) {
-        self.propose_tick(step);
-        let Some((_, key)) = self.reads.first() else { return };
-        step.scratch.clear();
-        step.scratch.extend_from_slice(key);
-        self.reads.take();
-        self.reads.hold(caller, step.scratch, Until::Applied(self.ticked), deadline);
     }
 
     // ---- What consensus says ----
@@ -712,7 +725,11 @@ impl Shard {
         let newest = (log.last_index(), log.last_term());
         if !self.raft.is_leader() && newest != self.followed {
             self.followed = newest;
-            self.clock.follow(now, log.last_time());
+            if mutant::on(Mutant::ClockOfItsOwn) {
+                self.clock.hear(now, log.last_time());
+            } else {
+                self.clock.follow(now, log.last_time());
+            }
         }
     }
 

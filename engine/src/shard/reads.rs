@@ -2,10 +2,15 @@
 //! expired and its expiry is not applied yet. Their keys lie in one buffer that is used again.
 
 use super::calls::Caller;
+use super::conns::Hint;
+use super::{Shard, Step};
 use crate::ids::Index;
+use crate::machine::{Get, WARM_MAX};
+use crate::raft::Read;
 use crate::time::Time;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use wire::Code;
 
 /// What a read waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +19,17 @@ pub enum Until {
     Confirmed(Time),
     /// This index is applied.
     Applied(Index),
+}
+
+impl Until {
+    /// Whether it is so, for a replica that has applied so far, knows so much to be committed, and was confirmed to
+    /// lead at that moment.
+    pub fn is_reached(self, applied: Index, commit: Index, confirmed_at: Option<Time>) -> bool {
+        match self {
+            Until::Confirmed(at) => applied >= commit && confirmed_at >= Some(at),
+            Until::Applied(index) => applied >= index,
+        }
+    }
 }
 
 /// A read that waits.
@@ -79,6 +95,65 @@ impl Reads {
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+}
+
+impl Shard {
+    /// Reads a cache line, linearizably: at the turn's end at the earliest.
+    pub fn on_read(&mut self, step: &mut Step<'_>, caller: Caller, key: &[u8], deadline: Time) {
+        let until = match self.raft.read(step.now, step.reads) {
+            Read::NotLeader => return self.refuse(step, caller),
+            Read::After(time) => Until::Confirmed(time),
+            Read::Ready => Until::Applied(self.raft.commit()),
+        };
+        self.reads.hold(caller, key, until, deadline);
+    }
+
+    /// Answers the reads that wait for nothing any more, oldest first.
+    pub(super) fn serve_reads(&mut self, step: &mut Step<'_>) {
+        let mut warm = 0;
+        for _ in 0..self.reads.len() {
+            let Some((read, _)) = self.reads.first() else { break };
+            let (commit, confirmed) = (self.raft.commit(), self.raft.confirmed_at());
+            let ready = read.until.is_reached(self.applied, commit, confirmed);
+            if !ready && step.now < read.deadline {
+                break;
+            }
+            if warm == 0 {
+                warm = WARM_MAX;
+                self.state.warm(self.reads.keys());
+            }
+            warm -= 1;
+            self.serve_read(step, read.caller, read.deadline);
+        }
+    }
+
+    /// Answers the first read from the applied state, since leadership was confirmed for it.
+    fn serve_read(&mut self, step: &mut Step<'_>, caller: Caller, deadline: Time) {
+        let Some((_, key)) = self.reads.first() else { return };
+        let now = step.now;
+        let mut replies = step.replies();
+        if now >= deadline {
+            replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
+        } else {
+            match self.state.get(key, self.clock.read(now)) {
+                Get::Found { version, value } => replies.value(caller, version, value),
+                Get::Missing => replies.error(caller, Code::KeyUnknown, Hint::NONE),
+                Get::Due => return self.end_line_first(step, caller, deadline),
+            }
+        }
+        self.reads.take();
+    }
+
+    /// The first read's line has expired, but its expiry is not in the log: it is proposed, and the
+    /// read waits for it.
+    fn end_line_first(&mut self, step: &mut Step<'_>, caller: Caller, deadline: Time) {
+        self.propose_tick(step);
+        let Some((_, key)) = self.reads.first() else { return };
+        step.scratch.clear();
+        step.scratch.extend_from_slice(key);
+        self.reads.take();
+        self.reads.hold(caller, step.scratch, Until::Applied(self.ticked), deadline);
     }
 }
 

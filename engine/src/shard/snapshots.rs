@@ -11,8 +11,8 @@
 //! - The leader's is restored beside the state that it replaces, saved, and only then put in its place.
 //!   What was replaced is freed in slices too.
 //!
-//! One is made at a time: followers' waits for the disk's, the disk's is asked for again. At most one is
-//! on its way to the disk.
+//! One is made at a time: followers' waits for the disk's, a backup's ([`super::backup`]) for both, the disk's is asked
+//! for again. At most one is on its way to the disk.
 
 use super::state::{Restoring, State, Unreadable};
 use super::{Shard, Step};
@@ -63,6 +63,7 @@ pub struct Snapshots {
 enum Goal {
     Disk,
     Followers,
+    Backup,
 }
 
 struct Making {
@@ -83,7 +84,8 @@ struct Saving {
     installs: Option<(Configuration, State)>,
 }
 
-struct Outgoing {
+/// A snapshot in memory, to be read piece by piece.
+pub(super) struct Outgoing {
     point: Point,
     /// All but the last of one size.
     pieces: Vec<Vec<u8>>,
@@ -138,6 +140,11 @@ impl Snapshots {
         making || self.installing.is_some() || self.saving.is_some() || self.recording.is_some()
     }
 
+    /// Whether a record of one is not durable yet.
+    pub fn awaits_sync(&self) -> bool {
+        self.recording.is_some()
+    }
+
     /// Whether there is something to do in slices.
     pub fn has_work(&self) -> bool {
         let (making, installing) = (self.making.is_some(), self.installing.is_some());
@@ -148,8 +155,13 @@ impl Snapshots {
     /// Forgets the snapshot that followers got: nobody needs it any more.
     pub fn end_offer(&mut self) {
         if let Some(outgoing) = self.outgoing.take() {
-            self.spent.extend(outgoing.pieces);
+            self.spend(outgoing);
         }
+    }
+
+    /// Nobody needs a snapshot any more that was in memory.
+    pub(super) fn spend(&mut self, outgoing: Outgoing) {
+        self.spent.extend(outgoing.pieces);
     }
 
     fn make(&mut self, goal: Goal) {
@@ -196,6 +208,23 @@ impl Making {
 }
 
 impl Outgoing {
+    /// What it stands for.
+    pub(super) fn point(&self) -> Point {
+        self.point
+    }
+
+    /// Its size, in bytes.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The bytes from `offset` to the end of the piece that they are in; `None` behind the last.
+    pub(super) fn piece_at(&self, offset: u64) -> Option<&[u8]> {
+        let offset = usize::try_from(offset).ok()?;
+        let size = self.pieces[0].len();
+        self.pieces.get(offset / size)?.get(offset % size..).filter(|bytes| !bytes.is_empty())
+    }
+
     /// The bytes in a range.
     fn read(&self, range: core::ops::Range<usize>) -> Cow<'_, [u8]> {
         let size = self.pieces[0].len();
@@ -224,7 +253,7 @@ impl Shard {
 
     /// Whether there is something to do in slices.
     pub fn has_work(&self) -> bool {
-        self.snapshots.has_work()
+        self.snapshots.has_work() || self.is_backup_due()
     }
 
     /// Does one slice of what takes long.
@@ -236,6 +265,8 @@ impl Shard {
             if self.raft.is_leader() {
                 self.snapshots.make(Goal::Followers);
             }
+        } else if self.is_backup_due() {
+            self.snapshots.make(Goal::Backup);
         } else if self.snapshots.installing.is_some() {
             self.go_on_restoring(step, slice);
         } else {
@@ -261,7 +292,7 @@ impl Shard {
         };
         for (offset, bytes) in making.cut(progress) {
             match making.goal {
-                Goal::Followers => making.pieces.push(bytes),
+                Goal::Followers | Goal::Backup => making.pieces.push(bytes),
                 Goal::Disk => {
                     let last =
                         progress == Progress::Done && making.before == offset + bytes.len() as u64;
@@ -277,6 +308,10 @@ impl Shard {
                 self.snapshots.end_offer();
                 self.snapshots.outgoing = Some(Outgoing { point, pieces, total });
                 self.raft.on_snapshot_ready(step.now, point.0, point.1, total);
+            }
+            (Progress::Done, Goal::Backup) => {
+                let (pieces, total) = (making.pieces, making.before);
+                self.backup_made(step, Outgoing { point, pieces, total });
             }
         }
     }
@@ -376,7 +411,8 @@ impl Shard {
     /// Another state takes this one's place.
     fn replace(&mut self, state: State) {
         let replaced = core::mem::replace(&mut self.state, state);
-        // What was being made of it was for followers that this replica has no more.
+        self.due = self.state.next_deadline();
+        // What was being made of it was for followers that this replica has no more, or for a backup, which begins again.
         if let Some(making) = self.snapshots.making.take() {
             self.snapshots.spent.extend(making.pieces);
         }
@@ -391,7 +427,7 @@ impl Shard {
             return self.raft.on_snapshot_ready(step.now, index, term, total);
         }
         match &self.snapshots.making {
-            Some(making) => self.snapshots.wanted = making.goal == Goal::Disk,
+            Some(making) => self.snapshots.wanted = making.goal != Goal::Followers,
             None => self.snapshots.make(Goal::Followers),
         }
     }
@@ -460,10 +496,12 @@ impl Shard {
         } else {
             let Installing { point, configuration, restoring, read, .. } = installing;
             match restoring.finish() {
-                Ok(state) => self.restored(step, point, (configuration, state), read),
-                Err(_) => {
+                Ok(state) if state.level() <= self.raft.level_max() => {
+                    self.restored(step, point, (configuration, state), read)
+                }
+                _ => {
                     self.snapshots.spent.extend(read);
-                    self.raft.on_snapshot_refused(); // Of no version that is known here.
+                    self.raft.on_snapshot_refused(); // Of no version or level that is known here.
                 }
             }
         }

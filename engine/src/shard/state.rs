@@ -2,6 +2,7 @@
 
 use crate::entry::Entry;
 use crate::ids::{ClusterId, GroupId, SessionId};
+use crate::level::Level;
 use crate::machine::meta::Meta;
 use crate::machine::{self, Applied, DeliveryView, Get, Machine, Outcome, Wake};
 use crate::machine::{Progress, Restore, Restored, Slice};
@@ -153,6 +154,14 @@ impl State {
         match self {
             State::Meta(meta, _) => meta.apply(entry).map_or(Applied::Nothing, Applied::Done),
             State::Data(machine) => machine.apply(entry, wakes),
+        }
+    }
+
+    /// The group's feature level.
+    pub fn level(&self) -> Level {
+        match self {
+            State::Meta(meta, _) => meta.level(),
+            State::Data(machine) => machine.level(),
         }
     }
 

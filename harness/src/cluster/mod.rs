@@ -155,6 +155,17 @@ impl Cluster {
         self.config.keep = Keep::Data;
     }
 
+    /// What a node says of itself, if it answers: the document of `GET /status`.
+    pub fn status(&self, node: u32) -> Option<serde_json::Value> {
+        let (_, body) = ask::http_get(self.process(node).http, "/status", ASK_MAX).ok()?;
+        serde_json::from_slice(&body).ok()
+    }
+
+    /// From now on nodes are started with another server.
+    pub fn serve_with(&mut self, tercetd: PathBuf) {
+        self.tercetd = tercetd;
+    }
+
     /// Sends a signal to a node that runs.
     ///
     /// # Errors
@@ -361,8 +372,7 @@ impl Cluster {
     /// says itself.
     pub fn snapshot_stalls_ms(&self) -> Vec<f64> {
         let of_node = |node: &Process| {
-            let (_, body) = ask::http_get(node.http, "/status", ASK_MAX).ok()?;
-            let status: serde_json::Value = serde_json::from_slice(&body).ok()?;
+            let status = self.status(node.node)?;
             let cores = status["cores"].as_array()?.iter();
             cores.filter_map(|core| core["snapshot_us_max"].as_f64()).reduce(f64::max)
         };

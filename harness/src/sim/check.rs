@@ -85,22 +85,23 @@ pub fn queue_order(records: &[Record]) -> Result<(), String> {
             _ => None,
         })
         .collect();
-    let firsts: Vec<(u8, u64, u64, &Record)> = records
-        .iter()
-        .filter_map(|r| match (&r.did, r.saw) {
-            (Did::Pop { queue, .. }, Saw::Message { id, delivery: 1, value }) => {
-                Some((*queue, value % 3, id, r))
-            }
-            _ => None,
-        })
-        .collect();
-    for (queue, priority, id, pop) in &firsts {
-        for (other_queue, other_priority, earlier, later_pop) in &firsts {
-            let same = (queue, priority) == (other_queue, other_priority);
-            let waited = pushed.get(earlier).is_some_and(|push| push.replied < pop.invoked);
-            if same && earlier < id && waited && pop.replied < later_pop.invoked {
-                let what = "delivered before an earlier one";
-                return Err(format!("message {id}: {what}\n  {pop:?}\n  {later_pop:?}"));
+    // First deliveries, by queue and priority.
+    let mut firsts: BTreeMap<(u8, u64), Vec<(u64, &Record)>> = BTreeMap::new();
+    for record in records {
+        if let (Did::Pop { queue, .. }, Saw::Message { id, delivery: 1, value }) =
+            (&record.did, record.saw)
+        {
+            firsts.entry((*queue, value % 3)).or_default().push((id, record));
+        }
+    }
+    for firsts in firsts.values() {
+        for (id, pop) in firsts {
+            for (earlier, later_pop) in firsts {
+                let waited = || pushed.get(earlier).is_some_and(|p| p.replied < pop.invoked);
+                if earlier < id && pop.replied < later_pop.invoked && waited() {
+                    let what = "delivered before an earlier one";
+                    return Err(format!("message {id}: {what}\n  {pop:?}\n  {later_pop:?}"));
+                }
             }
         }
     }

@@ -8,8 +8,22 @@ use wire::limits::FRAME_BYTES_MAX;
 use wire::message::*;
 use wire::{Code, Header, Kind};
 
-pub const CLIENTS: u32 = 6;
+/// How busy clients are.
+#[derive(Clone, Copy)]
+pub struct Load {
+    /// How many there are.
+    pub clients: u32,
+    /// The longest that one pauses between two calls.
+    pub pause_millis_max: u64,
+    /// The longest that one keeps a lock.
+    pub hold_millis_max: u64,
+    /// So many calls in a hundred push a message; in 25, one pushes or pops.
+    pub push_percent: u32,
+}
+
 const TTL: Duration = Duration::from_millis(2_000);
+/// The share of the time to live that a client gives away to a leader's clock that is faster: one in so many.
+const GUARD_DRIFT_DIVISOR: u32 = 20;
 const HEARTBEAT: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_millis(350);
 const VISIBILITY_MS: u32 = 1_200;
@@ -17,6 +31,8 @@ const VISIBILITY_MS: u32 = 1_200;
 const SLEEPS_ONE_IN: u32 = 300;
 /// A call goes to any node and not where the leader is believed to be, one time in so many.
 const STRAYS_ONE_IN: u32 = 4;
+/// The longest pause between two calls of a client that asks two leaders, in milliseconds.
+const CONFUSED_PAUSE_MILLIS_MAX: u64 = 4;
 const DRAIN_WAIT_MS: u32 = 2_500;
 
 /// What a client did.
@@ -91,6 +107,20 @@ pub struct Hold {
 pub struct History {
     pub records: Vec<Record>,
     pub holds: Vec<Hold>,
+    /// The highest index of each shard that was seen to be applied, and the highest token that it gave out.
+    pub applied: [u64; SHARDS as usize],
+    pub tokens: [u64; SHARDS as usize],
+}
+
+/// Two nodes believe to lead a shard.
+#[derive(Clone, Copy)]
+pub struct Confusion {
+    pub shard: u32,
+    /// Who led before, and is read from.
+    pub deposed: u32,
+    /// Who leads now, and is written to.
+    pub elected: u32,
+    pub until: Time,
 }
 
 /// A frame that a client sends.
@@ -148,6 +178,7 @@ struct Client {
     value_bytes_max: usize,
     /// How many nodes there are.
     nodes: u32,
+    load: Load,
     asleep_until: Time,
     chance: fastrand::Rng,
 }
@@ -160,6 +191,7 @@ pub struct Clients {
     phase: Phase,
     /// The queue that is drained, and then no more.
     drained: u8,
+    confusion: Option<Confusion>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -167,6 +199,8 @@ enum Phase {
     Work,
     Finish,
     Drain,
+    /// Nobody says anything any more: sessions end, and everything comes to rest.
+    Rest,
 }
 
 fn key_name(key: u8) -> Vec<u8> {
@@ -184,9 +218,9 @@ const LOCKS: u8 = 3;
 const QUEUES: u8 = 2;
 
 impl Clients {
-    pub fn new(seed: u64, value_bytes_max: usize, nodes: u32) -> Clients {
+    pub fn new(seed: u64, value_bytes_max: usize, nodes: u32, load: Load) -> Clients {
         let mut chance = fastrand::Rng::with_seed(seed);
-        let clients = (0..CLIENTS).map(|id| Client {
+        let clients = (0..load.clients).map(|id| Client {
             id,
             session: chance.u128(..).to_le_bytes(),
             shards: vec![InShard::default(); SHARDS as usize],
@@ -204,15 +238,26 @@ impl Clients {
             last_arrival: Time(0),
             value_bytes_max,
             nodes,
+            load,
             asleep_until: Time(0),
             chance: chance.fork(),
         });
-        let clients = clients.collect();
-        Clients { clients, history: History::default(), values: 0, phase: Phase::Work, drained: 0 }
+        Clients {
+            clients: clients.collect(),
+            history: History::default(),
+            values: 0,
+            phase: Phase::Work,
+            drained: 0,
+            confusion: None,
+        }
     }
 
-    pub fn len(&self) -> u32 {
-        CLIENTS
+    /// Whoever is idle writes to one node and reads from the other, for a while.
+    pub fn confuse(&mut self, confusion: Confusion) {
+        self.confusion = Some(confusion);
+        for client in &mut self.clients {
+            client.next_at = Time(0);
+        }
     }
 
     pub fn finish(&mut self) {
@@ -220,7 +265,7 @@ impl Clients {
     }
 
     pub fn are_finished(&self) -> bool {
-        self.phase == Phase::Drain && self.drained >= QUEUES && self.are_idle()
+        self.phase == Phase::Rest
     }
 
     fn are_idle(&self) -> bool {
@@ -256,7 +301,12 @@ impl Clients {
     pub fn wake_at(&self, client: u32) -> Time {
         let client = &self.clients[client as usize];
         let next = client.open.as_ref().map_or(client.next_at, |open| open.again_at);
-        let rests = self.phase == Phase::Drain && client.open.is_none() && client.id != 0;
+        let done = match self.phase {
+            Phase::Work | Phase::Finish => false,
+            Phase::Drain => client.id != 0,
+            Phase::Rest => true,
+        };
+        let rests = done && client.open.is_none();
         let at = if rests { client.heartbeat_at } else { next.min(client.heartbeat_at) };
         at.max(client.asleep_until)
     }
@@ -264,6 +314,9 @@ impl Clients {
     pub fn on_time(&mut self, now: Time, id: u32) {
         if self.phase == Phase::Finish && self.are_idle() {
             self.phase = Phase::Drain;
+        }
+        if self.phase == Phase::Drain && self.drained >= QUEUES && self.are_idle() {
+            self.phase = Phase::Rest;
         }
         let client = &mut self.clients[id as usize];
         if now < client.asleep_until {
@@ -275,7 +328,9 @@ impl Clients {
         }
         if now >= client.heartbeat_at {
             client.heartbeat_at = now + HEARTBEAT;
-            client.beat(now);
+            if self.phase != Phase::Rest {
+                client.beat(now);
+            }
         }
         match &client.open {
             Some(open) if now >= open.again_at => client.send_again(now),
@@ -289,7 +344,7 @@ impl Clients {
     fn begin(&mut self, now: Time, id: u32) {
         let phase = self.phase;
         let client = &mut self.clients[id as usize];
-        client.next_at = now + Duration::from_millis(client.chance.u64(1..25));
+        client.next_at = now + client.up_to(client.load.pause_millis_max);
         let did = if let Some((lock, _, fence, _)) = client.holding {
             if now < client.holding_until && phase == Phase::Work {
                 return;
@@ -301,7 +356,10 @@ impl Clients {
             if back { Did::Nack { queue, id, delivery } } else { Did::Ack { queue, id, delivery } }
         } else {
             match phase {
-                Phase::Work => client.choose(&mut self.values),
+                Phase::Work => match self.confusion.filter(|confusion| now < confusion.until) {
+                    Some(confusion) => return client.ask_both(now, confusion, &mut self.values),
+                    None => client.choose(&mut self.values),
+                },
                 Phase::Drain if id == 0 && self.drained < QUEUES => {
                     Did::Pop { queue: self.drained, wait_ms: DRAIN_WAIT_MS }
                 }
@@ -355,6 +413,10 @@ impl Clients {
                 return Ok(());
             }
             Saw::Refused(Code::SessionUnknown) => {
+                let guard = client.shards[open.shard as usize].guard;
+                if guard.is_some_and(|until| now < until) {
+                    return Err(format!("client {id}: its session ended early"));
+                }
                 client.end_hold(now, &mut self.history);
                 client.renew_session();
             }
@@ -371,6 +433,11 @@ impl Clients {
         if let (Phase::Drain, Did::Pop { .. }, Saw::Refused(_)) = (self.phase, &open.did, saw) {
             self.drained += 1;
         }
+        if let Saw::Done { token, index } = saw {
+            let (history, at) = (&mut self.history, open.shard as usize);
+            history.applied[at] = history.applied[at].max(index);
+            history.tokens[at] = history.tokens[at].max(token);
+        }
         let (did, invoked) = (open.did, open.invoked);
         self.history.records.push(Record { client: id, did, invoked, replied: now, saw });
         Ok(())
@@ -378,6 +445,10 @@ impl Clients {
 }
 
 impl Client {
+    fn up_to(&mut self, millis: u64) -> Duration {
+        Duration::from_millis(self.chance.u64(1..millis))
+    }
+
     fn choose(&mut self, values: &mut u64) -> Did {
         *values += 1;
         let (value, key) = (*values, self.chance.u8(..KEYS));
@@ -390,9 +461,23 @@ impl Client {
             60..75 => {
                 Did::Acquire { lock: self.chance.u8(..LOCKS), exclusive: self.chance.u32(..4) > 0 }
             }
-            75..88 => Did::Push { queue, value },
+            call if call < 75 + self.load.push_percent => Did::Push { queue, value },
             _ => Did::Pop { queue, wait_ms },
         }
+    }
+
+    /// Reads from who led before, or writes to who leads now.
+    fn ask_both(&mut self, now: Time, confusion: Confusion, values: &mut u64) {
+        self.next_at = now + self.up_to(CONFUSED_PAUSE_MILLIS_MAX);
+        let in_shard = |key: &u8| wire::name::shard(&key_name(*key), SHARDS) == confusion.shard;
+        let keys: Vec<u8> = (0..KEYS).filter(in_shard).collect();
+        let Some(key) = self.chance.choice(keys) else { return };
+        *values += 1;
+        let reads = self.chance.bool();
+        let did = if reads { Did::Get { key } } else { Did::Put { key, value: *values } };
+        let to = if reads { confusion.deposed } else { confusion.elected };
+        self.shards[confusion.shard as usize].guess = to;
+        self.call(now, did);
     }
 
     fn call(&mut self, now: Time, did: Did) {
@@ -592,7 +677,7 @@ impl Client {
         for shard in shards.chunks_exact(4) {
             let shard = u32::from_le_bytes(shard.try_into().expect("a chunk of four bytes"));
             let guard = &mut self.shards[shard as usize].guard;
-            *guard = (*guard).max(Some(sent + TTL));
+            *guard = (*guard).max(Some(sent + (TTL - TTL / GUARD_DRIFT_DIVISOR)));
         }
     }
 
@@ -627,7 +712,7 @@ impl Client {
         match (&open.did, saw) {
             (Did::Acquire { lock, exclusive }, Saw::Done { token, .. }) => {
                 self.holding = Some((*lock, *exclusive, token, now));
-                self.holding_until = now + Duration::from_millis(self.chance.u64(1..400));
+                self.holding_until = now + self.up_to(self.load.hold_millis_max);
             }
             (Did::Pop { queue, .. }, Saw::Message { id, delivery, .. }) => {
                 self.message = Some((*queue, id, delivery));

@@ -1,6 +1,7 @@
 //! A simulated disk: what is durable, and what is on its way. A crash keeps any subset of the 4 KiB
 //! pages of the write under way, and any prefix of nothing else.
 
+use crc32c::crc32c;
 use engine::effects::{Effects, SnapshotPart, Write};
 use engine::engine::{Config, Disk as EngineDisk, Engine, OpenError};
 use engine::ids::{GroupId, Index};
@@ -12,30 +13,42 @@ const PAGE: usize = 4096;
 /// Segments that a fresh data directory has.
 const SEGMENTS_FIRST: u32 = 2;
 
-/// A bit that is not what was written.
-#[derive(Clone, Copy)]
-struct Rot {
+/// Bytes that are not what was written, and what was.
+struct Wrong {
     file: File,
     at: usize,
-    bit: u8,
+    was: Vec<u8>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum File {
     Segment(u32),
     Snapshot(GroupId, Index),
+}
+
+/// Somewhere in a file.
+#[derive(Clone, Copy)]
+struct Stretch {
+    file: File,
+    at: usize,
+    length: usize,
 }
 
 /// The disk of one node.
 pub struct Disk {
     segments: BTreeMap<u32, Vec<u8>>,
     snapshots: BTreeMap<(GroupId, Index), Vec<u8>>,
-    writing: Option<(Write, Vec<u8>)>,
+    /// The checksum in each snapshot's header.
+    sums: BTreeMap<(GroupId, Index), u32>,
+    /// The write under way. Its bytes are the engine's until it ends.
+    writing: Option<Write>,
     saving: BTreeMap<(GroupId, Index), Vec<u8>>,
     /// The last write that was synced.
     last: Option<Write>,
-    /// The bit that is flipped, if one is.
-    rot: Option<Rot>,
+    /// What is wrong on the disk, in the order in which it came to be.
+    wrong: Vec<Wrong>,
+    /// Snapshots in whose place an older one stands. Its own header says so, and to the engine it is missing.
+    replaced: Vec<(GroupId, Index)>,
     segment_bytes: usize,
     chance: fastrand::Rng,
 }
@@ -48,10 +61,12 @@ impl Disk {
         Disk {
             segments: (0..SEGMENTS_FIRST).map(fresh).collect(),
             snapshots: BTreeMap::new(),
+            sums: BTreeMap::new(),
             writing: None,
             saving: BTreeMap::new(),
             last: None,
-            rot: None,
+            wrong: Vec::new(),
+            replaced: Vec::new(),
             segment_bytes,
             chance: fastrand::Rng::with_seed(seed),
         }
@@ -66,8 +81,12 @@ impl Disk {
     ) -> Result<Engine, OpenError> {
         let segments: Vec<(u32, &[u8])> =
             self.segments.iter().map(|(slot, bytes)| (*slot, bytes.as_slice())).collect();
-        let mut snapshot =
-            |group: GroupId, index: Index| self.snapshots.get(&(group, index)).cloned();
+        let mut snapshot = |group: GroupId, index: Index| {
+            let name = (group, index);
+            let bytes = self.snapshots.get(&name).filter(|_| !self.replaced.contains(&name))?;
+            // As the server's reader of snapshot files does.
+            (self.sums.get(&name) == Some(&crc32c(bytes))).then(|| bytes.clone())
+        };
         let disk = EngineDisk { segments: &segments, snapshot: &mut snapshot };
         Engine::open(config, now, disk, effects)
     }
@@ -77,14 +96,14 @@ impl Disk {
         assert_eq!(write.length, bytes.len());
         assert_eq!(write.offset as usize % PAGE, 0, "a write begins on a page");
         assert_eq!(bytes.len() % PAGE, 0, "a write is a whole number of pages");
-        self.writing = Some((write, bytes.to_vec()));
+        self.writing = Some(write);
     }
 
-    pub fn finish_write(&mut self) {
-        let (write, bytes) = self.writing.take().expect("a write was under way");
+    pub fn finish_write(&mut self, bytes: &[u8]) {
+        let write = self.writing.take().expect("a write was under way");
         let segment = self.segments.get_mut(&write.slot).expect("the segment was made");
         let at = usize::try_from(write.offset).expect("an offset fits memory");
-        segment[at..at + bytes.len()].copy_from_slice(&bytes);
+        segment[at..at + bytes.len()].copy_from_slice(bytes);
         self.last = Some(write);
     }
 
@@ -105,6 +124,7 @@ impl Disk {
 
     pub fn finish_snapshot(&mut self, group: GroupId, index: Index) {
         let bytes = self.saving.remove(&(group, index)).expect("a snapshot was under way");
+        self.sums.insert((group, index), crc32c(&bytes));
         self.snapshots.insert((group, index), bytes);
     }
 
@@ -113,53 +133,102 @@ impl Disk {
         assert!(dropped.is_some(), "a snapshot is dropped once, and after it was saved");
     }
 
-    /// A bit rots: in a snapshot, or in a unit of the journal that is not the last one. False: there is none.
+    /// Something on the disk goes wrong, outside the last unit: a bit, a page that is zero, a page that was written
+    /// to another place, an old snapshot in the place of a newer one. False: there is nothing yet.
     pub fn rot(&mut self) -> bool {
-        let is_last = |slot: u32, offset: usize| {
-            let last = self.last.as_ref();
-            last.is_none_or(|last| last.slot == slot && offset as u64 >= last.offset)
-        };
-        let mut files: Vec<(File, usize, usize)> = Vec::new();
+        let places = self.places();
+        if places.is_empty() {
+            return false;
+        }
+        let Stretch { file, at, length } = places[self.chance.usize(..places.len())];
+        let page = at + self.chance.usize(..length.div_ceil(PAGE)) * PAGE;
+        match (self.chance.u32(..4), file) {
+            (1, File::Segment(_)) => self.overwrite(file, page, vec![0; PAGE]),
+            (2, File::Segment(_)) => self.misdirect(file, page),
+            (2.., File::Snapshot(group, index)) => self.replaced.push((group, index)),
+            _ => {
+                let at = at + self.chance.usize(..length);
+                let byte = self.bytes(file)[at] ^ (1 << self.chance.u32(..8));
+                self.overwrite(file, at, vec![byte]);
+            }
+        }
+        true
+    }
+
+    /// What went wrong did no harm, and is as it was.
+    pub fn unrot(&mut self) {
+        self.replaced.clear();
+        while let Some(Wrong { file, at, was }) = self.wrong.pop() {
+            self.bytes(file)[at..at + was.len()].copy_from_slice(&was);
+        }
+    }
+
+    /// Where something is that was synced before the last unit.
+    fn places(&self) -> Vec<Stretch> {
+        let mut places = Vec::new();
         for (slot, segment) in &self.segments {
             for found in inspect(segment) {
                 if let Found::Unit(unit) = found
-                    && !is_last(*slot, unit.offset)
+                    && !self.is_last(*slot, unit.offset)
                 {
-                    files.push((File::Segment(*slot), unit.offset, unit.header.length as usize));
+                    let (file, length) = (File::Segment(*slot), unit.header.length as usize);
+                    places.push(Stretch { file, at: unit.offset, length });
                 }
             }
         }
         let snapshots = self.snapshots.iter();
-        files.extend(snapshots.map(|((g, i), bytes)| (File::Snapshot(*g, *i), 0, bytes.len())));
-        if files.is_empty() {
-            return false;
+        places.extend(snapshots.map(|((group, index), bytes)| Stretch {
+            file: File::Snapshot(*group, *index),
+            at: 0,
+            length: bytes.len(),
+        }));
+        places
+    }
+
+    /// Whether a place in a segment is the last unit's, or behind it.
+    fn is_last(&self, slot: u32, offset: usize) -> bool {
+        let last = self.last.as_ref();
+        last.is_none_or(|last| last.slot == slot && offset as u64 >= last.offset)
+    }
+
+    /// A page was written to another place: there it stands over what was, and where it belongs is what was
+    /// there before it, nothing or some other page.
+    fn misdirect(&mut self, file: File, page: usize) {
+        let written = self.bytes(file)[page..page + PAGE].to_vec();
+        let slots: Vec<u32> = self.segments.keys().copied().collect();
+        let mut elsewhere = || {
+            let slot = slots[self.chance.usize(..slots.len())];
+            (slot, self.chance.usize(..self.segment_bytes / PAGE) * PAGE)
+        };
+        let (victim, before) = (elsewhere(), elsewhere());
+        if self.is_last(victim.0, victim.1) {
+            // Nobody can tell the last unit from a torn one.
+            return self.overwrite(file, page, vec![0; PAGE]);
         }
-        let (file, begin, length) = files[self.chance.usize(..files.len())];
-        let at = begin + self.chance.usize(..length);
-        self.rot = Some(Rot { file, at, bit: 1 << self.chance.u32(..8) });
-        self.flip();
-        true
+        let before = self.segments[&before.0][before.1..before.1 + PAGE].to_vec();
+        self.overwrite(file, page, before);
+        self.overwrite(File::Segment(victim.0), victim.1, written);
     }
 
-    /// What rotted did no harm, and is as it was.
-    pub fn unrot(&mut self) {
-        self.flip();
-        self.rot = None;
+    fn overwrite(&mut self, file: File, at: usize, with: Vec<u8>) {
+        let there = &mut self.bytes(file)[at..at + with.len()];
+        let was = there.to_vec();
+        there.copy_from_slice(&with);
+        self.wrong.push(Wrong { file, at, was });
     }
 
-    fn flip(&mut self) {
-        let Some(Rot { file, at, bit }) = self.rot else { return };
+    fn bytes(&mut self, file: File) -> &mut Vec<u8> {
         let bytes = match file {
             File::Segment(slot) => self.segments.get_mut(&slot),
             File::Snapshot(group, index) => self.snapshots.get_mut(&(group, index)),
         };
-        bytes.expect("what rots is there")[at] ^= bit;
+        bytes.expect("what goes wrong is there")
     }
 
-    /// The power fails.
-    pub fn crash(&mut self) {
+    /// The power fails while these bytes are on their way.
+    pub fn crash(&mut self, bytes: &[u8]) {
         self.saving.clear();
-        let Some((write, bytes)) = self.writing.take() else { return };
+        let Some(write) = self.writing.take() else { return };
         let segment = self.segments.get_mut(&write.slot).expect("the segment was made");
         let at = usize::try_from(write.offset).expect("an offset fits memory");
         for (page, bytes) in bytes.chunks(PAGE).enumerate() {

@@ -2,6 +2,7 @@
 
 use super::{FOUNDERS, Failure, SHARDS, World};
 use engine::ids::{GroupId, NodeId};
+use engine::level::Level;
 use engine::machine::meta::Meta;
 use engine::raft::{Configuration, Standing};
 use engine::shard::Shard;
@@ -25,6 +26,7 @@ impl World {
             && leader.is_some_and(|leader| leader.is_placed())
             && all.iter().all(|member| member.standing == Standing::Voter)
             && replicas.len() == all.len()
+            && replicas.iter().all(|shard| shard.state().level() == Level::NEWEST)
             && replicas.iter().all(|shard| {
                 *shard.raft().configuration() == *members && Some(shard.applied()) == first
             })
@@ -66,7 +68,7 @@ impl World {
             match &node.engine {
                 None => text.push_str(&format!("\n  node {} is down", id + 1)),
                 Some(engine) => {
-                    for group in engine.status(self.now).groups {
+                    for group in engine.status(self.clocks[id].read(self.now)).groups {
                         text.push_str(&format!("\n  node {} {group:?}", id + 1));
                     }
                 }

@@ -1,7 +1,9 @@
 //! What goes wrong, and when.
 
+use super::clients::{Confusion, Load};
 use super::watch::Did;
-use super::{Event, World};
+use super::{Event, Options, Shape, World};
+use engine::ids::GroupId;
 use engine::machine::Slice;
 use engine::time::{Duration, Time};
 
@@ -35,15 +37,57 @@ pub(super) struct Temper {
     pub(super) members_change: bool,
     /// How much of a snapshot is made or restored in a turn.
     pub(super) slice: Slice,
+    /// How busy clients are.
+    pub(super) load: Load,
+    /// How far a node's clock may be off the world's rate, in millionths. Leases bear [`CLOCKS_OFF_BOUND`]; what is
+    /// beyond it nobody promises anything for.
+    pub(super) clocks_off_millionths_max: i32,
 }
+
+/// The most that a clock's rate may be off. A leader's lease ends a tenth before its followers' shortest election
+/// timeout, each by its own clock: `0.9 / (1 - d) <= 1 / (1 + d)` up to d = 1/19.
+pub(super) const CLOCKS_OFF_BOUND: i32 = 50_000;
 
 /// How often a disk is lost where members change, if the cluster bears it just then.
 const LOSSES_TRIED: u32 = 12;
+/// The longest that a node is not scheduled, unless its machine is suspended.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long clients are sent to two leaders at once: longer than the earlier one stays.
+const CONFUSION: Duration = Duration::from_millis(200);
 /// Members change in one seed of so many.
-const MEMBERS_CHANGE_ONE_IN: u64 = 3;
+pub(super) const MEMBERS_CHANGE_ONE_IN: u64 = 3;
 
 impl Temper {
-    pub(super) fn draw(seeds: &mut fastrand::Rng, seed: u64) -> Temper {
+    pub(super) fn new(seeds: &mut fastrand::Rng, options: &Options) -> Temper {
+        let mut drawn = Temper::draw(seeds, options.seed);
+        let off = options.clocks_off_millionths;
+        drawn.clocks_off_millionths_max = off.unwrap_or(drawn.clocks_off_millionths_max);
+        match options.shape {
+            Shape::Drawn => drawn,
+            // So that clients find an able cluster most of the time, and as many calls are made as are promised.
+            Shape::Steady => Temper {
+                sync_micros_max: drawn.sync_micros_max.min(5_000),
+                late_micros_max: drawn.late_micros_max.min(20_000),
+                fault_every_millis_max: 3_000,
+                slow_node: None,
+                aims: false,
+                segment_bytes: 256 << 10,
+                value_bytes_max: 512,
+                slice: Slice { rows: 20, ..Slice::SHORT },
+                members_change: false,
+                load: Load {
+                    clients: 7,
+                    pause_millis_max: 12,
+                    hold_millis_max: 20,
+                    // More are popped, so that what is left to be drained is little.
+                    push_percent: 9,
+                },
+                ..drawn
+            },
+        }
+    }
+
+    fn draw(seeds: &mut fastrand::Rng, seed: u64) -> Temper {
         let mut one_of = |values: [u64; 3]| values[seeds.usize(..3)];
         Temper {
             sync_micros_max: one_of([400, 5_000, 60_000]),
@@ -63,6 +107,9 @@ impl Temper {
             balance_millis: one_of([20, 200, 600]),
             members_change: seed % MEMBERS_CHANGE_ONE_IN == 1,
             slice: Slice { rows: one_of([1, 3, 20]) as usize, ..Slice::SHORT },
+            load: Load { clients: 6, pause_millis_max: 25, hold_millis_max: 400, push_percent: 13 },
+            clocks_off_millionths_max: [0, CLOCKS_OFF_BOUND / 50, CLOCKS_OFF_BOUND]
+                [(seed / 3 % 3) as usize],
         }
     }
 }
@@ -73,7 +120,7 @@ impl World {
         let mut at = Duration::from_millis(self.faults.u64(300..1500));
         while at < end {
             let lasts = Duration::from_millis(self.faults.u64(20..1800));
-            match self.faults.u32(..16) {
+            match self.faults.u32(..18) {
                 0..=3 => {
                     let node = self.faults.u32(..nodes);
                     self.plan(at, Event::Crash { node });
@@ -88,10 +135,20 @@ impl World {
                 }
                 6..=7 => {
                     let node = self.faults.u32(..nodes);
-                    let lasts = lasts.min(Duration::from_secs(1));
+                    // Sometimes the machine is suspended, for longer than sessions live.
+                    let suspended = self.faults.u32(..4) == 0;
+                    let lasts = if suspended { lasts * 3 } else { lasts.min(PAUSE_MAX) };
                     self.plan(at, Event::Pause { node, until: Time(0) + at + lasts });
                 }
                 8..=10 => self.besiege(at),
+                11 => {
+                    let node = self.faults.u32(..nodes);
+                    self.plan(at, Event::SyncFails { node });
+                }
+                12 => {
+                    let node = self.faults.u32(..nodes);
+                    self.plan(at, Event::Full { node, until: Time(0) + at + lasts });
+                }
                 _ => {
                     let blocked = self.cut();
                     self.plan(at, Event::Cut { blocked });
@@ -116,6 +173,9 @@ impl World {
         if !self.temper.aims || !self.is_faulty() {
             return;
         }
+        if let Some(group) = did.elected {
+            self.confuse(group, id);
+        }
         let voted = did.voted && self.aims.u32(..6) == 0;
         let committed = did.committed && self.aims.u32(..150) == 0;
         if voted {
@@ -125,6 +185,17 @@ impl World {
             let spared = self.aims.u32(..2 * nodes);
             self.all().filter(|node| *node != spared).for_each(|node| self.fell(node));
         }
+    }
+
+    /// Somebody was elected, and an earlier leader does not know: idle clients write to the one and read from the other.
+    fn confuse(&mut self, group: GroupId, elected: u32) {
+        let mut others = self.replicas(group).filter(|(id, _)| *id != elected);
+        let Some((deposed, _)) = others.find(|(_, shard)| shard.raft().is_leader()) else { return };
+        let Some(shard) = group.0.checked_sub(1) else { return };
+        drop(others);
+        let until = self.now + CONFUSION;
+        self.clients.confuse(Confusion { shard, deposed, elected, until });
+        self.client_at.iter_mut().for_each(|at| *at = self.now);
     }
 
     fn fell(&mut self, node: u32) {
@@ -137,6 +208,9 @@ impl World {
     /// A node, perhaps the leader, is cut off from one voter and then from the other, which may have been
     /// restarted just before: whoever is elected now must not be elected too early.
     fn besiege(&mut self, at: Duration) {
+        if self.faults.u32(..3) == 0 {
+            return self.isolate(at, self.slowest);
+        }
         let nodes = self.nodes.len() as u32;
         let alone = self.faults.u32(..nodes);
         let first = (alone + self.faults.u32(1..nodes)) % nodes;
@@ -158,6 +232,15 @@ impl World {
         self.plan(then + lasts, Event::Cut { blocked: Vec::new() });
     }
 
+    /// A node, perhaps a leader whose lease seems long to it, hears nobody any more, all at once.
+    fn isolate(&mut self, at: Duration, alone: u32) {
+        let others = self.all().filter(|other| *other != alone);
+        let blocked = others.flat_map(|other| [(alone, other), (other, alone)]).collect();
+        self.plan(at, Event::Cut { blocked });
+        let lasts = Duration::from_millis(self.faults.u64(200..500));
+        self.plan(at + lasts, Event::Cut { blocked: Vec::new() });
+    }
+
     /// Links to cut: both ways or one, around one node or anywhere.
     pub(super) fn cut(&mut self) -> Vec<(u32, u32)> {
         let nodes = self.all();
@@ -175,15 +258,21 @@ impl World {
         self.blocked.clear();
         // Faults that were planned past the end are void, starts are not.
         self.bodies.iter_mut().flatten().for_each(|event| {
-            if let Event::Crash { node } | Event::Lose { node } = event {
+            if let Event::Crash { node } | Event::Lose { node } | Event::SyncFails { node } = event
+            {
                 *event = Event::Start { node: *node };
+            } else if let Event::Full { until, .. } = event {
+                *until = Time(0);
             } else if let Event::Pause { until, .. } = event {
                 *until = Time(0);
             } else if let Event::Cut { blocked } = event {
                 blocked.clear();
             }
         });
-        self.nodes.iter_mut().for_each(|node| node.paused_until = Time(0));
+        for node in &mut self.nodes {
+            (node.paused_until, node.full_until, node.sync_fails) = (Time(0), Time(0), false);
+        }
+        self.finish_upgrade();
         for node in self.all() {
             self.plan(Duration::from_millis(1), Event::Start { node });
         }

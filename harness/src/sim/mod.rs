@@ -12,12 +12,13 @@
 //! each other, while clients work and write down what they saw. Then the faults stop, everybody must
 //! finish, and [`check`] judges the history.
 //!
-//! # Left out
-//!
-//! Misdirected writes, clock drift: they come with the whole simulator.
+//! Each node has a clock of its own ([`clock`]); everything else, the clients' clocks too, goes by the world's.
 
+mod backups;
+mod builds;
 mod check;
 mod clients;
+mod clock;
 mod disk;
 mod end;
 mod faults;
@@ -27,7 +28,10 @@ mod movers;
 mod nodes;
 mod watch;
 
+use backups::Backups;
+use builds::Build;
 use clients::Clients;
+use clock::Clock;
 use disk::Disk;
 use engine::effects::Effects;
 use engine::engine::Engine;
@@ -37,7 +41,6 @@ use engine::time::{Duration, Time};
 use faults::Temper;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use watch::Watch;
 
@@ -59,12 +62,32 @@ pub struct Options {
     pub faulty: Duration,
     /// How long everything may take to come right afterwards.
     pub calm: Duration,
+    /// Which cluster, and how busy.
+    pub shape: Shape,
+    /// How far clocks may be off the world's rate, in millionths; none: as the seed says, within the bound.
+    pub clocks_off_millionths: Option<i32>,
+}
+
+/// Which cluster a run simulates, and how busy it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// Members change in every third seed; six clients with pauses between their calls.
+    Drawn,
+    /// Three nodes whose members stay; clients make about a hundred calls a second: what `--speed` measures.
+    Steady,
 }
 
 impl Options {
     /// The options of `make test`: eight faulty seconds, thirty calm ones at most.
     pub fn small(seed: u64) -> Options {
-        Options { seed, faulty: Duration::from_secs(8), calm: Duration::from_secs(30) }
+        let (faulty, calm) = (Duration::from_secs(8), Duration::from_secs(30));
+        Options { seed, faulty, calm, shape: Shape::Drawn, clocks_off_millionths: None }
+    }
+
+    /// The options of `make sim-speed`: sixty faulty seconds.
+    pub fn steady(seed: u64) -> Options {
+        let faulty = Duration::from_secs(60);
+        Options { faulty, shape: Shape::Steady, ..Options::small(seed) }
     }
 }
 
@@ -79,6 +102,8 @@ pub struct Report {
     pub operations: u64,
     /// Crashes of nodes.
     pub crashes: u64,
+    /// How often a node stopped because a sync failed or its disk was full.
+    pub stopped: u64,
     /// Snapshots made or installed.
     pub snapshots: u64,
     /// How often a node's journal became full.
@@ -91,6 +116,8 @@ pub struct Report {
     pub lost: u64,
     /// Disks that were found damaged, and begun anew.
     pub damaged: u64,
+    /// Groups that were backed up, and made another cluster's.
+    pub backups: u64,
     /// Virtual time that passed.
     pub elapsed: Duration,
 }
@@ -120,8 +147,6 @@ enum Event {
     Segment { node: u32, life: u64, slot: u32 },
     /// A snapshot is on the disk.
     Saved { node: u32, life: u64, group: GroupId, index: Index },
-    /// A node takes its turn.
-    Turn { node: u32, life: u64 },
     /// A node stands still, as if it were not scheduled.
     Pause { node: u32, until: Time },
     /// A node loses its power.
@@ -130,12 +155,18 @@ enum Event {
     Start { node: u32 },
     /// The network is cut, or whole again.
     Cut { blocked: Vec<(u32, u32)> },
-    /// A client looks what it wants to do.
-    Client { client: u32 },
     /// Somebody changes who belongs to some group.
     Move,
     /// A node loses its disk for good.
     Lose { node: u32 },
+    /// The next sync of a node's journal fails: the node stops, and only what was synced before is sure.
+    SyncFails { node: u32 },
+    /// A node's disk is full for a while: the node stops whenever it makes a file.
+    Full { node: u32, until: Time },
+    /// Somebody takes a backup.
+    BackUp,
+    /// A node's answers arrive there.
+    BackedUp { generation: u32, bytes: Vec<u8> },
 }
 
 /// Something in a node's inbox.
@@ -160,16 +191,21 @@ struct Node {
     /// How often it was started: events of an earlier life are void.
     life: u64,
     inbox: Vec<Incoming>,
-    /// When its next turn is, if one is planned.
-    turn_at: Option<Time>,
+    /// When its next turn is.
+    turn_at: Time,
     /// It takes no turn before this moment.
     paused_until: Time,
+    /// Its next sync fails.
+    sync_fails: bool,
+    /// Until when its disk is full.
+    full_until: Time,
     /// The cluster's nodes, as its manifest has them.
     roster: Vec<u8>,
     /// The lives of its replicas, if a bit of its disk is rotten.
     rotten: Option<Vec<Incarnation>>,
     /// Whether its disk is the one with which the cluster was founded.
     founder: bool,
+    build: Build,
 }
 
 /// A simulated cluster.
@@ -182,10 +218,18 @@ pub struct World {
     /// Places in `bodies` that hold nothing.
     vacant: Vec<usize>,
     number: u64,
+    /// What frames came in, to be used again.
+    spare: Vec<Vec<u8>>,
     nodes: Vec<Node>,
+    /// Each node's clock.
+    clocks: Vec<Clock>,
+    /// Whose is the slowest.
+    slowest: u32,
+    /// Decides how clocks run.
+    ticks: fastrand::Rng,
     clients: Clients,
     /// When each client looks again.
-    client_at: Vec<Option<Time>>,
+    client_at: Vec<Time>,
     /// Directed links that let nothing through.
     blocked: BTreeSet<(u32, u32)>,
     faults: fastrand::Rng,
@@ -193,12 +237,16 @@ pub struct World {
     aims: fastrand::Rng,
     /// Decides who joins and who leaves.
     movers: fastrand::Rng,
+    /// Decides who runs which build.
+    builds: fastrand::Rng,
+    backups: Backups,
     watch: Watch,
     network: fastrand::Rng,
     temper: Temper,
-    trace: DefaultHasher,
+    trace: Trace,
     happened: u64,
     crashes: u64,
+    stopped: u64,
     snapshots: u64,
     journals_full: u64,
     changes: u64,
@@ -233,16 +281,18 @@ pub fn run(options: Options) -> Result<Report, Failure> {
     world.compare_states()?;
     world.check_empty()?;
     Ok(Report {
-        trace: world.trace.finish(),
+        trace: world.trace.0,
         events: world.happened,
         operations: world.clients.history.records.len() as u64,
         crashes: world.crashes,
+        stopped: world.stopped,
         snapshots: world.snapshots,
         journals_full: world.journals_full,
         changes: world.changes,
         removed: world.removed,
         lost: world.lost,
         damaged: world.damaged,
+        backups: world.backups.taken,
         elapsed: world.now.since(Time(0)),
     })
 }
@@ -250,7 +300,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
 impl World {
     fn new(options: Options) -> World {
         let mut seeds = fastrand::Rng::with_seed(options.seed);
-        let temper = Temper::draw(&mut seeds, options.seed);
+        let temper = Temper::new(&mut seeds, &options);
         let count = if temper.members_change { NODES_MAX } else { FOUNDERS };
         let nodes = (0..count).map(|id| Node {
             engine: None,
@@ -258,13 +308,19 @@ impl World {
             disk: Disk::new(seeds.u64(..), temper.segment_bytes),
             life: 0,
             inbox: Vec::new(),
-            turn_at: None,
+            turn_at: Time::MAX,
             paused_until: Time(0),
+            sync_fails: false,
+            full_until: Time(0),
             roster: Vec::new(),
             rotten: None,
             founder: id < FOUNDERS,
+            build: Build::first(options.seed),
         });
         let nodes = nodes.collect();
+        let mut ticks = fastrand::Rng::with_seed(options.seed ^ 0x636c_6f63_6b73_0000);
+        let off = temper.clocks_off_millionths_max;
+        let (clocks, slowest) = Clock::draw(&mut ticks, count, off);
         let mut world = World {
             options,
             now: Time(0),
@@ -272,19 +328,26 @@ impl World {
             bodies: Vec::new(),
             vacant: Vec::new(),
             number: 0,
+            spare: Vec::new(),
             nodes,
-            clients: Clients::new(seeds.u64(..), temper.value_bytes_max, count),
-            client_at: vec![Some(Time(0) + FIRST_LOOK); clients::CLIENTS as usize],
+            clocks,
+            slowest,
+            ticks,
+            clients: Clients::new(seeds.u64(..), temper.value_bytes_max, count, temper.load),
+            client_at: vec![Time(0) + FIRST_LOOK; temper.load.clients as usize],
             blocked: BTreeSet::new(),
             temper,
             faults: seeds.fork(),
             aims: seeds.fork(),
             movers: fastrand::Rng::with_seed(options.seed ^ 0x6d65_6d62_6572_7300),
+            builds: fastrand::Rng::with_seed(options.seed ^ 0x6275_696c_6473_0000),
+            backups: Backups::new(options.seed),
             watch: Watch::default(),
             network: seeds.fork(),
-            trace: DefaultHasher::new(),
+            trace: Trace(0),
             happened: 0,
             crashes: 0,
+            stopped: 0,
             snapshots: 0,
             journals_full: 0,
             changes: 0,
@@ -295,11 +358,11 @@ impl World {
             dead: BTreeSet::new(),
         };
         (0..count).for_each(|node| world.plan(Duration::ZERO, Event::Start { node }));
-        for client in 0..world.clients.len() {
-            world.plan(FIRST_LOOK, Event::Client { client });
-        }
         if world.temper.members_change {
             world.plan(Duration::from_millis(500), Event::Move);
+        }
+        if Backups::are_taken(options.seed) {
+            world.plan(Duration::from_millis(500), Event::BackUp);
         }
         world
     }
@@ -319,19 +382,36 @@ impl World {
         self.events.push(Reverse((self.now + after, self.number, place)));
     }
 
-    /// Lets everything happen that happens before `end`.
+    /// Lets everything happen that happens before `end`. At one moment events come first, then nodes, then clients.
     fn until(&mut self, end: Time) -> Result<(), Failure> {
-        while let Some(Reverse((at, number, place))) = self.events.peek().copied() {
+        loop {
+            let event = self.events.peek().map_or(Time::MAX, |Reverse((at, ..))| *at);
+            let (turn, node) = earliest(self.nodes.iter().map(|node| node.turn_at));
+            let (look, client) = earliest(self.client_at.iter().copied());
+            let at = event.min(turn).min(look);
             if at >= end {
                 break;
             }
-            self.events.pop();
             self.now = at;
             self.happened += 1;
-            let event = self.bodies[place].take().expect("every planned event has a body");
-            self.vacant.push(place);
-            (at.0, number, event.kind()).hash(&mut self.trace);
-            self.happen(event)?;
+            if at == event {
+                let Some(Reverse((_, number, place))) = self.events.pop() else {
+                    unreachable!("there was an event")
+                };
+                let event = self.bodies[place].take().expect("every planned event has a body");
+                self.vacant.push(place);
+                let (kind, who, size) = event.kind();
+                self.trace.add(at, number << 8 | u64::from(kind), u64::from(who) << 32 | size);
+                self.happen(event)?;
+            } else if at == turn {
+                self.trace.add(at, TURN, u64::from(node));
+                self.turn(node)?;
+            } else {
+                self.trace.add(at, LOOK, u64::from(client));
+                self.client_at[client as usize] = Time::MAX;
+                self.clients.on_time(self.now, client);
+                self.step_client(client);
+            }
         }
         self.now = end;
         Ok(())
@@ -357,36 +437,39 @@ impl World {
                 self.step_client(client);
             }
             Event::Written { node, life, position } => {
-                if self.nodes[node as usize].life == life {
-                    self.nodes[node as usize].disk.finish_write();
+                let written = &mut self.nodes[node as usize];
+                if written.sync_fails && written.life == life {
+                    self.stop(node);
+                } else if let Some(engine) =
+                    written.engine.as_ref().filter(|_| written.life == life)
+                {
+                    written.disk.finish_write(engine.in_flight());
                     self.deliver(node, Incoming::Synced(position));
                 }
             }
             Event::Segment { node, life, slot } => {
-                if self.nodes[node as usize].life == life {
+                if self.nodes[node as usize].life == life && self.has_space(node) {
                     self.nodes[node as usize].disk.make_segment(slot);
                     self.deliver(node, Incoming::Segment(slot));
                 }
             }
             Event::Saved { node, life, group, index } => {
-                if self.nodes[node as usize].life == life {
+                if self.nodes[node as usize].life == life && self.has_space(node) {
                     self.nodes[node as usize].disk.finish_snapshot(group, index);
                     self.deliver(node, Incoming::Saved(group, index));
                 }
             }
-            Event::Turn { node, life } => self.turn(node, life)?,
             Event::Pause { node, until } => self.nodes[node as usize].paused_until = until,
             Event::Crash { node } => self.crash(node),
             Event::Start { node } => self.start(node)?,
             Event::Cut { blocked } => self.blocked = blocked.into_iter().collect(),
             Event::Move => self.move_one(),
             Event::Lose { node } => self.lose(node),
-            // Another look was planned for earlier, and has planned the next.
-            Event::Client { client } if self.client_at[client as usize] != Some(self.now) => {}
-            Event::Client { client } => {
-                self.client_at[client as usize] = None;
-                self.clients.on_time(self.now, client);
-                self.step_client(client);
+            Event::SyncFails { node } => self.nodes[node as usize].sync_fails = true,
+            Event::Full { node, until } => self.nodes[node as usize].full_until = until,
+            Event::BackUp => self.back_up(),
+            Event::BackedUp { generation, bytes } => {
+                self.on_backup(generation, &bytes).map_err(Failure::Safety)?;
             }
         }
         Ok(())
@@ -412,30 +495,53 @@ impl World {
         }
         let at = self.clients.wake_at(client).max(self.now + Duration::from_micros(1));
         let planned = &mut self.client_at[client as usize];
-        if planned.is_none_or(|planned| at < planned) {
-            *planned = Some(at);
-            self.plan(at.since(self.now), Event::Client { client });
+        *planned = at.min(*planned);
+    }
+}
+
+/// The earliest moment, and whose it is: the first one's of several.
+fn earliest(moments: impl Iterator<Item = Time>) -> (Time, u32) {
+    let none = (Time::MAX, u32::MAX);
+    moments.zip(0..).fold(none, |first, other| if other.0 < first.0 { other } else { first })
+}
+
+/// What is written into the trace for a node's turn, and for a client's look: no event's number and kind.
+const TURN: u64 = 0xfe;
+const LOOK: u64 = 0xff;
+
+/// The hash of all that happened, in order.
+struct Trace(u64);
+
+impl Trace {
+    fn add(&mut self, at: Time, what: u64, of: u64) {
+        for word in [at.0, what, of] {
+            self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            self.0 ^= self.0 >> 32;
         }
     }
 }
 
 impl Event {
-    fn kind(&self) -> (u8, u32, usize) {
+    /// What it is, whom it concerns, and something of what it carries.
+    fn kind(&self) -> (u8, u32, u64) {
+        let size = |bytes: usize| bytes as u64;
         match self {
-            Event::Peer { from, to, frame, .. } => (0, from << 8 | to, frame.len()),
-            Event::Request { to, frame, .. } => (1, *to, frame.len()),
-            Event::Reply { client, bytes, .. } => (2, *client, bytes.len()),
-            Event::Written { node, position, .. } => (3, *node, position.0 as usize),
-            Event::Segment { node, slot, .. } => (4, *node, *slot as usize),
-            Event::Saved { node, index, .. } => (5, *node, index.0 as usize),
-            Event::Turn { node, .. } => (6, *node, 0),
-            Event::Crash { node } => (7, *node, 0),
-            Event::Start { node } => (8, *node, 0),
-            Event::Cut { blocked } => (9, 0, blocked.len()),
-            Event::Client { client } => (10, *client, 0),
-            Event::Pause { node, .. } => (11, *node, 0),
-            Event::Move => (12, 0, 0),
-            Event::Lose { node } => (13, *node, 0),
+            Event::Peer { from, to, frame, .. } => (0, from << 8 | to, size(frame.len())),
+            Event::Request { to, frame, .. } => (1, *to, size(frame.len())),
+            Event::Reply { client, bytes, .. } => (2, *client, size(bytes.len())),
+            Event::Written { node, position, .. } => (3, *node, position.0),
+            Event::Segment { node, slot, .. } => (4, *node, u64::from(*slot)),
+            Event::Saved { node, index, .. } => (5, *node, index.0),
+            Event::Crash { node } => (6, *node, 0),
+            Event::Start { node } => (7, *node, 0),
+            Event::Cut { blocked } => (8, 0, size(blocked.len())),
+            Event::Pause { node, .. } => (9, *node, 0),
+            Event::Move => (10, 0, 0),
+            Event::Lose { node } => (11, *node, 0),
+            Event::SyncFails { node } => (12, *node, 0),
+            Event::Full { node, .. } => (13, *node, 0),
+            Event::BackUp => (14, 0, 0),
+            Event::BackedUp { bytes, .. } => (15, 0, size(bytes.len())),
         }
     }
 }

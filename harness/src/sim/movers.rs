@@ -4,7 +4,7 @@
 //! Whoever meddles asks leaders for changes that nobody wants: the groups have to find back from them. It keeps
 //! to the rules that the engine states for its callers: a life is given to one replica only.
 
-use super::end::{groups, is_member};
+use super::end::groups;
 use super::{FOUNDERS, Incoming, SHARDS, World};
 use crate::sim::Event;
 use engine::engine::{Engine, OpenError};
@@ -123,24 +123,13 @@ impl World {
         self.deliver(leader, Incoming::Change(group, add));
     }
 
-    /// A node's disk is lost for good, or rots, if the cluster bears it: every group has all its voters, and everybody
-    /// knows of them. The node comes back as one that founded nothing.
+    /// A node's disk is lost for good, or rots, if the cluster bears it, also while its groups move. The node comes
+    /// back as one that founded nothing.
     pub(super) fn lose(&mut self, id: u32) {
-        let bears = groups().all(|group| {
-            let Some(members) = self.watch.members(group) else { return false };
-            let agree = self.replicas(group).filter(|(id, shard)| {
-                is_member(members, *id, shard) && shard.raft().configuration() == members
-            });
-            // Nobody is about to be sent away, either.
-            let all = FOUNDERS as usize;
-            members.voters().count() == all
-                && members.members().len() == all
-                && agree.count() == all
-        });
         let is_change = |incoming: &Incoming| matches!(incoming, Incoming::Change(..));
         let asked = self.nodes.iter().any(|node| node.inbox.iter().any(is_change));
         let down = self.nodes.iter().any(|node| node.engine.is_none());
-        if !bears || asked || down || !self.is_faulty() {
+        if asked || down || !self.is_faulty() || !groups().all(|group| self.bears(group, id)) {
             return;
         }
         let lives = groups().flat_map(|group| self.replicas(group));
@@ -162,6 +151,19 @@ impl World {
 }
 
 impl World {
+    /// Whether a group can do without a node's replica: by what is committed and by what any replica has in its log,
+    /// one voter at most is lost with it, and the others are a majority. One only, since a leader may be about to
+    /// remove somebody else before it knows.
+    fn bears(&self, group: GroupId, id: u32) -> bool {
+        let Some(committed) = self.watch.members(group) else { return false };
+        let appended = self.replicas(group).map(|(_, shard)| shard.raft().configuration());
+        appended.chain([committed]).filter(|all| **all != Configuration::UNKNOWN).all(|members| {
+            let is_lost = |m: &&Member| self.dead.contains(&m.incarnation) || m.node.0 == id + 1;
+            let lost = members.voters().filter(is_lost).count();
+            lost <= 1 && members.voters().count() - lost >= members.majority()
+        })
+    }
+
     /// A node gets an empty disk, with which it founded nothing.
     pub(super) fn begin_anew(&mut self, id: u32) {
         self.watch.on_disk_lost(id);

@@ -1,11 +1,19 @@
 //! Nodes: their turns, what they ask of the world, how they start and how they lose their power.
 
+use super::backups::BACKER;
 use super::{Event, FOUNDERS, Failure, Incoming, SHARDS, World};
 use engine::effects::{Effects, Note};
-use engine::engine::{Config, Input, Member, Reads};
+use engine::engine::{Config, Input, Member, OpenError, Reads};
 use engine::ids::{ClusterId, Incarnation, NodeId};
 use engine::time::{Duration, Time};
+use wire::Header;
 use wire::limits::PEER_FRAME_BYTES_MAX;
+use wire::peer::Join;
+
+/// The cluster.
+pub(super) const CLUSTER: ClusterId = ClusterId([7; 16]);
+/// What the cache lines of one shard may take, in bytes.
+pub(super) const CACHE_BYTES_MAX: u64 = 1 << 20;
 
 impl World {
     pub(super) fn deliver(&mut self, to: u32, incoming: Incoming) {
@@ -20,24 +28,16 @@ impl World {
 
     pub(super) fn plan_turn(&mut self, to: u32, at: Time) {
         let node = &mut self.nodes[to as usize];
-        if node.turn_at.is_none_or(|planned| at < planned) {
-            node.turn_at = Some(at);
-            let life = node.life;
-            self.plan(at.since(self.now), Event::Turn { node: to, life });
-        }
+        node.turn_at = node.turn_at.min(at.max(self.now));
     }
 
     /// A node takes in what has arrived, as one turn of the server's loop does.
-    pub(super) fn turn(&mut self, id: u32, life: u64) -> Result<(), Failure> {
-        let now = self.now;
+    pub(super) fn turn(&mut self, id: u32) -> Result<(), Failure> {
+        let now = self.clocks[id as usize].read(self.now);
         let node = &mut self.nodes[id as usize];
-        if node.life != life || node.turn_at.is_none_or(|at| at > now) {
-            return Ok(());
-        }
-        node.turn_at = None;
-        if now < node.paused_until {
-            let at = node.paused_until;
-            self.plan_turn(id, at);
+        node.turn_at = Time::MAX;
+        if self.now < node.paused_until {
+            node.turn_at = node.paused_until;
             return Ok(());
         }
         let Some(engine) = &mut node.engine else { return Ok(()) };
@@ -78,13 +78,21 @@ impl World {
                     engine.on(now, input, effects);
                 }
                 Incoming::Make(group, life) => {
-                    let input = Input::MakeReplica { group: *group, incarnation: *life };
+                    let (mut body, join) = (Vec::new(), Join { term: 0, incarnation: life.0 });
+                    join.encode(&mut body);
+                    let header = Header { shard: group.0, ..Header::new(Join::KIND, 0) };
+                    // Whoever says so, it is a leader's word.
+                    let input =
+                        Input::Peer { peer: NodeId(1 + (id + 1) % FOUNDERS), header, body: &body };
                     engine.on(now, input, effects);
                 }
                 Incoming::Saved(group, index) => {
                     let input = Input::SnapshotSaved { group: *group, index: *index };
                     engine.on(now, input, effects);
                 }
+            }
+            if let Incoming::Peer(_, bytes) | Incoming::Request(_, bytes) = incoming {
+                self.spare.push(bytes);
             }
         }
         if engine.wake_at() <= now {
@@ -94,10 +102,12 @@ impl World {
         if engine.has_work() {
             engine.work(now, self.temper.slice, effects);
         }
-        let wake_at = engine.wake_at().max(now + Duration::from_micros(10));
-        let did = self.watch.on_turn(now, id, engine).map_err(Failure::Safety)?;
+        let wake_at = engine.wake_at();
+        let did = self.watch.on_turn(self.now, &self.clocks, id, engine);
+        let did = did.map_err(Failure::Safety)?;
         self.perform(id)?;
-        self.plan_turn(id, wake_at);
+        let wake_at = self.clocks[id as usize].when(wake_at);
+        self.plan_turn(id, wake_at.max(self.now + Duration::from_micros(10)));
         self.aim(id, did);
         Ok(())
     }
@@ -123,9 +133,15 @@ impl World {
         sent.map_err(Failure::Safety)?;
         effects.clients.drain(|index, bytes| {
             if let Some(generation) = self.clients.connected(index, id) {
-                let bytes = std::mem::take(bytes);
+                let bytes = bytes.clone();
                 let takes = self.delay();
                 self.plan(takes, Event::Reply { client: index, generation, bytes });
+            } else if index == BACKER
+                && let Some(generation) = self.backups.connected(id, life)
+            {
+                let bytes = std::mem::take(bytes);
+                let takes = self.delay();
+                self.plan(takes, Event::BackedUp { generation, bytes });
             }
         });
         for slot in effects.segments.drain(..) {
@@ -159,18 +175,19 @@ impl World {
             }
         }
         effects.notes.clear();
+        let outdated = effects.outdated.take();
         self.nodes[id as usize].effects = effects;
-        Ok(())
+        if outdated.is_some() { self.leave_behind(id) } else { self.check_levels(id) }
     }
 
     /// Sends frames one by one: each is lost, doubled or late by itself.
     fn send_frames(&mut self, from: u32, to: u32, mut bytes: &[u8]) -> Result<(), String> {
         while !bytes.is_empty() {
             let frame = wire::split(bytes, PEER_FRAME_BYTES_MAX);
-            let used = frame.expect("an engine sends frames").expect("whole ones").used;
-            let (frame, rest) = bytes.split_at(used);
+            let frame = frame.expect("an engine sends frames").expect("whole ones");
+            self.watch.on_frame(from, to, &frame)?;
+            let (frame, rest) = bytes.split_at(frame.used);
             bytes = rest;
-            self.watch.on_frame(from, to, frame)?;
             let copies = match self.network.u32(..100) {
                 0 if self.is_faulty() => 0,
                 x if x <= self.temper.double_percent && self.is_faulty() => 2,
@@ -182,7 +199,10 @@ impl World {
                 let later =
                     Duration::from_millis(if copy > 0 { self.network.u64(..800) } else { 0 });
                 let takes = self.delay() + later;
-                let frame = frame.to_vec();
+                let mut copied = self.spare.pop().unwrap_or_default();
+                copied.clear();
+                copied.extend_from_slice(frame);
+                let frame = copied;
                 self.plan(takes, Event::Peer { from, to, life, frame });
             }
         }
@@ -200,25 +220,32 @@ impl World {
     }
 
     pub(super) fn start(&mut self, id: u32) -> Result<(), Failure> {
-        let config = self.config(id);
-        let node = &mut self.nodes[id as usize];
-        if node.engine.is_some() {
+        if self.nodes[id as usize].engine.is_some() {
             return Ok(());
         }
+        self.choose_build(id);
+        let config = self.config(id);
+        let node = &mut self.nodes[id as usize];
         node.life += 1;
         node.inbox.clear();
-        node.turn_at = None;
+        node.turn_at = Time::MAX;
         node.paused_until = Time(0);
         node.effects = Effects::default();
-        let mut opened = node.disk.open(config, self.now, &mut node.effects);
+        self.clocks[id as usize].restart(self.now, &mut self.ticks);
+        let now = self.clocks[id as usize].read(self.now);
+        let mut opened = node.disk.open(config, now, &mut node.effects);
         if self.on_rotten(id, &opened) {
             let config = self.config(id);
             let node = &mut self.nodes[id as usize];
             node.effects = Effects::default();
-            opened = node.disk.open(config, self.now, &mut node.effects);
+            opened = node.disk.open(config, now, &mut node.effects);
+        }
+        if let Err(OpenError::NewerLevel { .. }) = opened {
+            return self.leave_behind(id);
         }
         let engine = opened.map_err(|e| Failure::Safety(format!("node {} : {e}", id + 1)))?;
-        self.watch.on_start(self.now, id, &engine).map_err(Failure::Safety)?;
+        let watched = self.watch.on_start(self.now, &self.clocks, id, &engine);
+        watched.map_err(Failure::Safety)?;
         self.nodes[id as usize].engine = Some(engine);
         // What clients sent to a node that was down went nowhere.
         self.clients.forget_connections(id);
@@ -246,7 +273,7 @@ impl World {
             address: format!("node{}:7400", n + 1),
         };
         Config {
-            cluster: ClusterId([7; 16]),
+            cluster: CLUSTER,
             node: NodeId(id + 1),
             engine: 0,
             engines: 1,
@@ -259,6 +286,7 @@ impl World {
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),
             heartbeat: Duration::from_millis(50),
+            level_max: self.nodes[id as usize].build.level,
             balance_after: Duration::from_millis(self.temper.balance_millis),
             reads: if self.options.seed.is_multiple_of(3) {
                 Reads::ReadIndex
@@ -267,18 +295,36 @@ impl World {
             },
             segment_bytes: self.temper.segment_bytes,
             segments_max: self.temper.segments_max,
-            cache_bytes_max: 1 << 20,
+            cache_bytes_max: CACHE_BYTES_MAX,
         }
+    }
+
+    /// A node stops by itself since its disk is no good: what was on its way is kept by chance, as when the power
+    /// fails. It is started again, and finds out anew.
+    pub(super) fn stop(&mut self, id: u32) {
+        self.nodes[id as usize].sync_fails = false;
+        self.stopped += 1;
+        self.crash(id);
+        let back = Duration::from_millis(self.faults.u64(20..200));
+        self.plan(back, Event::Start { node: id });
+    }
+
+    /// Whether a node can make a file. If not, it stops.
+    pub(super) fn has_space(&mut self, id: u32) -> bool {
+        let has = self.now >= self.nodes[id as usize].full_until;
+        if !has {
+            self.stop(id);
+        }
+        has
     }
 
     /// The power fails: what was not synced is kept by chance, page by page.
     pub(super) fn crash(&mut self, id: u32) {
         let node = &mut self.nodes[id as usize];
-        if node.engine.take().is_none() {
-            return;
-        }
+        let Some(engine) = node.engine.take() else { return };
         node.life += 1;
-        node.disk.crash();
+        node.turn_at = Time::MAX;
+        node.disk.crash(engine.in_flight());
         self.crashes += 1;
         self.watch.on_crash(id);
         self.clients.forget_connections(id);

@@ -9,6 +9,9 @@
 //!
 //! All of it is cheap: only what changed in a turn is looked at.
 
+use super::clock::Clock;
+use super::{NODES_MAX, SHARDS};
+use crc32c::crc32c;
 use engine::engine::Engine;
 use engine::ids::{GroupId, Incarnation, Index, NodeId, Term};
 use engine::raft::Configuration;
@@ -17,8 +20,12 @@ use engine::time::Time;
 use std::collections::BTreeMap;
 use wire::peer::{Vote, VoteReply};
 
-/// States are compared at every so manieth index at which a turn ends.
+/// States are compared at every so manieth index at which a turn ends; at fewer, the more rows there are.
 const STATES_EVERY: u64 = 8;
+/// So many rows halve how often.
+const ROWS_HALVE: u64 = 32;
+/// Groups, the meta group included.
+const GROUPS: usize = SHARDS as usize + 1;
 
 /// What was last seen of a group on a node.
 #[derive(Clone, Copy)]
@@ -29,7 +36,7 @@ struct Seen {
     commit: Index,
     durable: Index,
     applied: Index,
-    /// Until when it may answer by its lease.
+    /// Until when it may answer by its lease, by its own clock.
     lease: Option<Time>,
 }
 
@@ -48,7 +55,8 @@ impl Seen {
 /// What was seen so far.
 #[derive(Default)]
 pub(super) struct Watch {
-    seen: BTreeMap<(u32, GroupId), Seen>,
+    /// By node and group.
+    seen: [[Option<Seen>; GROUPS]; NODES_MAX as usize],
     /// What was seen of replicas whose disks were lost. What they answered before still counts.
     lost: Vec<((u32, GroupId), Seen)>,
     /// By group and term.
@@ -56,11 +64,11 @@ pub(super) struct Watch {
     /// Who got a replica's vote, by group, term and life.
     votes: BTreeMap<(u32, u64, [u8; 16]), u32>,
     /// The checksum of what is committed, by group and index.
-    committed: BTreeMap<(GroupId, Index), u32>,
+    committed: [Vec<Option<u32>>; GROUPS],
     /// The hash of the state, by group and index.
-    states: BTreeMap<(GroupId, Index), u64>,
+    states: BTreeMap<(GroupId, Index), u32>,
     /// Who belongs to each group by what is committed, up to where that is known.
-    members: BTreeMap<GroupId, (Index, Configuration)>,
+    members: [Option<(Index, Configuration)>; GROUPS],
     scratch: Vec<u8>,
 }
 
@@ -71,29 +79,56 @@ pub(super) struct Did {
     pub(super) voted: bool,
     /// A leader committed something.
     pub(super) committed: bool,
+    /// The node was elected in this group.
+    pub(super) elected: Option<GroupId>,
 }
 
 impl Watch {
     /// The node starts: what it knew and was not durable is gone.
-    pub(super) fn on_start(&mut self, at: Time, node: u32, engine: &Engine) -> Result<(), String> {
-        self.seen.retain(|(n, _), _| *n != node);
-        self.on_turn(at, node, engine).map(|_| ())
+    pub(super) fn on_start(
+        &mut self,
+        at: Time,
+        clocks: &[Clock],
+        node: u32,
+        engine: &Engine,
+    ) -> Result<(), String> {
+        for shard in engine.shards() {
+            let group = shard.group();
+            let before = self.seen[node as usize][group.0 as usize];
+            let same_life = before.filter(|seen| seen.life == shard.raft().incarnation());
+            if let Some(seen) = same_life.filter(|seen| shard.raft().last_index() < seen.durable) {
+                let (node, durable) = (node + 1, seen.durable);
+                return Err(format!(
+                    "group {group}: node {node} forgot {durable}, which was durable"
+                ));
+            }
+        }
+        self.seen[node as usize] = [None; GROUPS];
+        self.on_turn(at, clocks, node, engine).map(|_| ())
     }
 
     /// A turn of a node ended.
-    pub(super) fn on_turn(&mut self, at: Time, node: u32, engine: &Engine) -> Result<Did, String> {
+    pub(super) fn on_turn(
+        &mut self,
+        at: Time,
+        clocks: &[Clock],
+        node: u32,
+        engine: &Engine,
+    ) -> Result<Did, String> {
         let (mut did, time) = (Did::default(), at);
-        if self.seen.keys().filter(|(n, _)| *n == node).count() > engine.shards().len() {
-            let kept = |group| engine.shards().iter().any(|shard| shard.group() == group);
-            let gone = self.seen.iter().filter(|((n, group), _)| *n == node && !kept(*group));
-            for ((_, group), seen) in gone {
-                self.on_end(*group, node, seen.life)?;
+        if self.seen[node as usize].iter().flatten().count() > engine.shards().len() {
+            for group in (0..=SHARDS).map(GroupId) {
+                let seen = self.seen[node as usize][group.0 as usize];
+                let kept = engine.shards().iter().any(|shard| shard.group() == group);
+                if let Some(seen) = seen.filter(|_| !kept) {
+                    self.on_end(group, node, seen.life)?;
+                    self.seen[node as usize][group.0 as usize] = None;
+                }
             }
-            self.seen.retain(|(n, group), _| *n != node || kept(*group));
         }
         for shard in engine.shards() {
             let at = shard.group();
-            let before = self.seen.get(&(node, at)).copied().unwrap_or(Seen::NOTHING);
+            let before = self.seen[node as usize][at.0 as usize].unwrap_or(Seen::NOTHING);
             let raft = shard.raft();
             if before.life != raft.incarnation() {
                 self.on_end(at, node, before.life)?;
@@ -107,11 +142,11 @@ impl Watch {
                 commit: raft.commit(),
                 durable: raft.durable(),
                 applied: shard.applied(),
-                lease: raft.lease_until(),
+                lease: engine.lease_until(at),
             };
-            self.seen.insert((node, at), now);
+            self.seen[node as usize][at.0 as usize] = Some(now);
             did.voted |= now.term > before.term;
-            if now.leads {
+            if now.leads && (!before.leads || now.term > before.term) {
                 let leader = *self.leaders.entry((at, now.term)).or_insert(node);
                 if leader != node {
                     let term = now.term;
@@ -119,18 +154,23 @@ impl Watch {
                 }
             }
             if now.leads && !before.leads {
-                self.on_elected(time, at, node, now.term)?;
+                self.on_elected((time, clocks), at, node, now.term)?;
+                did.elected = Some(at);
             }
             if now.commit > before.commit {
                 self.on_commit(at, shard, before, now)?;
                 did.committed |= now.leads;
             }
-            let members = raft.log().configuration_at(now.commit);
-            let known = self.members.get(&at).map_or(Index::ZERO, |(known, _)| *known);
-            if now.commit > known && *members != Configuration::UNKNOWN {
-                self.members.insert(at, (now.commit, members.clone()));
+            let known = &mut self.members[at.0 as usize];
+            if now.commit > known.as_ref().map_or(Index::ZERO, |(known, _)| *known) {
+                let members = raft.log().configuration_at(now.commit);
+                match known {
+                    _ if *members == Configuration::UNKNOWN => {}
+                    Some((commit, known)) if *known == *members => *commit = now.commit,
+                    _ => *known = Some((now.commit, members.clone())),
+                }
             }
-            if now.applied > before.applied && now.applied.0.is_multiple_of(STATES_EVERY) {
+            if now.applied > before.applied && is_compared(shard) {
                 self.on_state(at, shard)?;
             }
         }
@@ -139,13 +179,13 @@ impl Watch {
 
     /// Who belongs to a group by what is committed.
     pub(super) fn members(&self, group: GroupId) -> Option<&Configuration> {
-        self.members.get(&group).map(|(_, members)| members)
+        self.members[group.0 as usize].as_ref().map(|(_, members)| members)
     }
 
     /// A replica ended: it must not be needed any more.
     fn on_end(&self, group: GroupId, node: u32, life: Incarnation) -> Result<(), String> {
-        let members = self.members.get(&group).map(|(_, members)| members);
-        if members.is_some_and(|members| members.is_voter(NodeId(node + 1), life)) {
+        let node_id = NodeId(node + 1);
+        if self.members(group).is_some_and(|members| members.is_voter(node_id, life)) {
             let node = node + 1;
             return Err(format!("group {group}: node {node} ends a replica that votes"));
         }
@@ -154,22 +194,28 @@ impl Watch {
 
     /// A node fell: it answers nobody by any lease.
     pub(super) fn on_crash(&mut self, node: u32) {
-        let of_node = self.seen.iter_mut().filter(|((n, _), _)| *n == node);
-        of_node.for_each(|(_, seen)| seen.lease = None);
+        self.seen[node as usize].iter_mut().flatten().for_each(|seen| seen.lease = None);
     }
 
     /// A node's disk is lost, with all that it promised by it.
     pub(super) fn on_disk_lost(&mut self, node: u32) {
-        let of_node = self.seen.iter().filter(|((n, _), _)| *n == node);
-        self.lost.extend(of_node.map(|(at, seen)| (*at, *seen)));
+        let of_node = self.seen[node as usize].iter().zip(0..);
+        let of_node = of_node.filter_map(|(seen, group)| Some(((node, GroupId(group)), (*seen)?)));
+        self.lost.extend(of_node);
     }
 
     /// Whoever stood still and finds votes of an earlier term leads that one, and nobody follows.
-    fn on_elected(&self, time: Time, at: GroupId, node: u32, term: u64) -> Result<(), String> {
-        let others = self.seen.iter().filter(|((n, group), _)| *n != node && *group == at);
-        for ((other, _), seen) in others {
+    fn on_elected(
+        &self,
+        (time, clocks): (Time, &[Clock]),
+        at: GroupId,
+        node: u32,
+        term: u64,
+    ) -> Result<(), String> {
+        for (other, seen) in self.of_group(at).filter(|(other, _)| *other != node) {
             let older = seen.leads && seen.term < term;
-            if older && seen.lease.is_some_and(|until| until > time) {
+            let shown = clocks[other as usize].read(time);
+            if older && seen.lease.is_some_and(|until| until > shown) {
                 let (a, b) = (node + 1, other + 1);
                 return Err(format!(
                     "group {at}: node {a} is elected while node {b}'s lease lasts"
@@ -177,6 +223,12 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// What was last seen of a group, and on which node.
+    fn of_group(&self, group: GroupId) -> impl Iterator<Item = (u32, &Seen)> {
+        let nodes = self.seen.iter().zip(0..);
+        nodes.filter_map(move |(groups, node)| Some((node, groups[group.0 as usize].as_ref()?)))
     }
 
     fn on_commit(
@@ -190,8 +242,13 @@ impl Watch {
         let first = before.commit.next().max(log.first_index());
         for index in (first.0..=now.commit.0).map(Index) {
             let Some(entry) = log.entry(index) else { continue };
-            let sum = crc(entry.bytes);
-            if *self.committed.entry((at, index)).or_insert(sum) != sum {
+            let sum = crc32c(entry.bytes);
+            let committed = &mut self.committed[at.0 as usize];
+            let place = usize::try_from(index.0).expect("an index fits memory");
+            if committed.len() <= place {
+                committed.resize(place + 1, None);
+            }
+            if *committed[place].get_or_insert(sum) != sum {
                 return Err(format!("group {at}: two entries are committed at {index}"));
             }
         }
@@ -206,7 +263,7 @@ impl Watch {
                 let counts = members.is_voter(NodeId(*n + 1), seen.life);
                 *group == at && counts && seen.durable >= now.commit
             };
-            let seen = self.seen.iter().map(|(at, seen)| (*at, *seen));
+            let seen = self.of_group(at).map(|(node, seen)| ((node, at), *seen));
             seen.chain(self.lost.iter().copied()).filter(holds).count()
         };
         // It may have been counted before a change behind it was appended, in the same turn.
@@ -225,7 +282,7 @@ impl Watch {
         self.scratch.clear();
         shard.raft().log().configuration_at(shard.applied()).encode(&mut self.scratch);
         shard.state().snapshot(&mut self.scratch);
-        let (index, hash) = (shard.applied(), u64::from(crc(&self.scratch)));
+        let (index, hash) = (shard.applied(), crc32c(&self.scratch));
         if *self.states.entry((at, index)).or_insert(hash) != hash {
             return Err(format!("group {at}: two states at {index}"));
         }
@@ -233,10 +290,12 @@ impl Watch {
     }
 
     /// A node's frame leaves it: a vote in it is given, whatever the node remembers later.
-    pub(super) fn on_frame(&mut self, from: u32, to: u32, frame: &[u8]) -> Result<(), String> {
-        let Ok(Some(frame)) = wire::split(frame, wire::limits::PEER_FRAME_BYTES_MAX) else {
-            return Ok(());
-        };
+    pub(super) fn on_frame(
+        &mut self,
+        from: u32,
+        to: u32,
+        frame: &wire::frames::Frame<'_>,
+    ) -> Result<(), String> {
         let (term, candidate, life) = match frame.header.kind {
             Vote::KIND => match Vote::view(frame.body) {
                 Ok(vote) if vote.pre == 0 => (vote.term, from, vote.incarnation),
@@ -259,14 +318,10 @@ impl Watch {
     }
 }
 
-/// A checksum that is good enough to tell what differs by a bug.
-fn crc(bytes: &[u8]) -> u32 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for chunk in bytes.chunks(8) {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3);
-        hash ^= hash >> 29;
-    }
-    (hash ^ (hash >> 32)) as u32
+/// Whether states are compared here. Equal states say the same.
+fn is_compared(shard: &Shard) -> bool {
+    let holds = shard.state().status();
+    let rows = holds.messages_ready + holds.messages_in_flight + holds.messages_delayed;
+    let every = STATES_EVERY * (1 + rows / ROWS_HALVE).next_power_of_two();
+    shard.applied().0.is_multiple_of(every)
 }

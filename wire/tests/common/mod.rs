@@ -226,6 +226,10 @@ fn node_examples() -> Vec<Example> {
         NodeDrain { node: 4 }
         NodeForget { node: 4 }
         LeaderMove { group: 3, node: 2 }
+        BackupBegin { backup: id(0xb0), group: 3 }
+        BackupReady { index: 120_034, term: 5, total: 300_000, cache_bytes_max: 64 << 20 }
+        BackupRead { backup: id(0xb0), group: 3, offset: 262_144 }
+        BackupPiece { offset: 262_144, bytes: b"abc" }
     }
 }
 
@@ -241,6 +245,8 @@ pub fn peer_examples() -> Vec<Example> {
         Birth { cluster: id(0x10), shards: 12, cache_bytes_max: 64 << 20, founders: &[1; 20] }
         Nodes { nodes: b"TCMM" }
         Leads { rows: b"\x03\0\0\0\x05\0\0\0\0\0\0\0\x01\x02\0\0\0" }
+        FeatureLevel { newest: 2 }
+        Pulse { sent_at: 123_456_789, echo: 987_654_321, held: 50_000_000 }
         Vote {
             term: 5, last_index: 100, last_term: 4, incarnation: id(0x80), pre: 1, transfer: 0,
         }

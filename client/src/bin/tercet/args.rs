@@ -3,6 +3,7 @@
 use clap::{Args as Group, Parser, Subcommand};
 use client::{Client, Config};
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const EXIT: &str = "\
@@ -71,7 +72,7 @@ pub enum Command {
     /// Read and write the cache
     #[command(subcommand)]
     Cache(Cache),
-    /// Add, remove and replace nodes, move leaders, and show who keeps what
+    /// Add, remove and replace nodes, move leaders, take backups, and show who keeps what
     ///
     /// Replicas move by themselves, one at a time, while the cluster serves. These commands say what is
     /// wanted and watch until it is so; one that was interrupted is simply run again.
@@ -322,6 +323,23 @@ pub enum Cluster {
         address: String,
         /// How long to wait for the replicas to move, to the new node and again off the old one
         #[arg(long, default_value = "10m", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Back the cluster up into a file, while it serves
+    ///
+    /// All that was acknowledged before the backup began is in it, and each shard is as it was at one moment. FILE is replaced
+    /// only once the backup is whole. `tercetd restore` makes a new cluster of it.
+    #[command(after_help = "Examples:\n  tercet cluster backup /backups/tercet-$(date +%F)\n  \
+        tercet cluster backup --verify /backups/tercet-2026-01-31")]
+    Backup {
+        /// The file to write
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Only check that FILE is a whole backup; no cluster is needed
+        #[arg(long)]
+        verify: bool,
+        /// How long one group may give nothing before the backup is given up
+        #[arg(long, default_value = "2m", value_parser = duration)]
         timeout: Duration,
     },
     /// Have another of its replicas lead a group

@@ -4,6 +4,7 @@
 //! moves its own replicas. The tool says what is wanted, and watches. So whatever is interrupted here goes on,
 //! and running it again watches on.
 
+mod backup;
 mod table;
 mod view;
 
@@ -43,6 +44,10 @@ pub fn cluster(common: &Common, command: &Cluster, output: &Output) -> Done {
             tool.replace(*node, address, *timeout)?
         }
         Cluster::TransferLeader { group, node } => tool.transfer(*group, *node)?,
+        Cluster::Backup { file, verify: true, .. } => backup::verify(file)?,
+        Cluster::Backup { file, timeout, .. } => {
+            backup::take(&common.servers, file, *timeout, output)?
+        }
     };
     output.result(&done.document, &done.text)?;
     Ok(ExitCode::SUCCESS)

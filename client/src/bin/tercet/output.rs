@@ -135,6 +135,14 @@ impl Output {
         put(&mut io::stderr().lock(), &[text.as_bytes(), b"\n"])
     }
 
+    /// Shows a person at a terminal how far something is, in place of what was shown before; nothing clears it.
+    pub fn progress(&self, text: &str) {
+        if !self.json && io::stderr().is_terminal() {
+            // Where it can't be shown it is not missed.
+            let _unseen = put(&mut io::stderr().lock(), &[b"\r\x1b[K", text.as_bytes()]);
+        }
+    }
+
     /// Prints why a command failed, and gives its exit status.
     pub fn failure(&self, failure: &Failure) -> ExitCode {
         let status = failure.status();

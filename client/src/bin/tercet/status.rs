@@ -53,6 +53,7 @@ fn document(
     placement: &[Placement],
     probes: &[Result<Probe, client::Error>],
 ) -> Value {
+    let statuses = statuses(probes);
     let node = |(node, probe): (&Node, &Result<Probe, client::Error>)| {
         let leads: Vec<u32> = led_by(node.id, placement);
         let mut row = json!({
@@ -60,6 +61,7 @@ fn document(
             "address": node.address,
             "engines": node.engines,
             "up": probe.is_ok(),
+            "phi": phi(&statuses, node.id),
             "leads": leads,
         });
         match probe {
@@ -96,7 +98,9 @@ fn table(
         let _ = writeln!(out, "cluster {}, {} shards", hex(&probe.cluster), placement.len());
     }
     let width = nodes.iter().map(|n| n.address.len()).max().unwrap_or(0).max(7);
-    let _ = writeln!(out, "node  {:<width$}  state  round trip  engines  leads shards", "address");
+    let head = "state  phi   round trip  engines  leads shards";
+    let _ = writeln!(out, "node  {:<width$}  {head}", "address");
+    let statuses = statuses(probes);
     for (node, probe) in nodes.iter().zip(probes) {
         let (state, trip) = match probe {
             Ok(probe) => (
@@ -107,8 +111,11 @@ fn table(
         };
         let leads = ranges(&led_by(node.id, placement));
         let (id, address, engines) = (node.id, &node.address, node.engines);
-        let _ =
-            writeln!(out, "{id:<4}  {address:<width$}  {state}  {trip:>10}  {engines:>7}  {leads}");
+        let phi = show_phi(phi(&statuses, id));
+        let _ = writeln!(
+            out,
+            "{id:<4}  {address:<width$}  {state}  {phi:<4}  {trip:>10}  {engines:>7}  {leads}"
+        );
     }
     let headless: Vec<u32> = placement.iter().filter(|p| p.leader == 0).map(|p| p.shard).collect();
     if !headless.is_empty() {
@@ -124,6 +131,24 @@ fn table(
     }
     out.truncate(out.trim_end().len());
     out
+}
+
+/// What each node tells of itself, if it does.
+pub fn statuses(probes: &[Result<Probe, client::Error>]) -> Vec<Option<Value>> {
+    let told = probes.iter().map(|probe| probe.as_ref().ok()?.status.as_ref());
+    told.map(|status| serde_json::from_str(status?).ok()).collect()
+}
+
+/// How surely a node is dead, by the node that says so most: the detector's phi.
+pub fn phi(statuses: &[Option<Value>], node: u32) -> Option<f64> {
+    let twins = statuses.iter().flatten().filter_map(|status| status["twins"].as_array());
+    let of_node = twins.flatten().filter(|twin| twin["node"] == node);
+    of_node.filter_map(|twin| twin["phi"].as_f64()).reduce(f64::max)
+}
+
+/// For a table.
+pub fn show_phi(phi: Option<f64>) -> String {
+    phi.map_or(String::from("-"), |phi| format!("{phi:.1}"))
 }
 
 fn led_by(node: u32, placement: &[Placement]) -> Vec<u32> {

@@ -62,8 +62,16 @@ impl Machine {
         let cache_bytes_asked = self.cache_bytes_asked;
         std::thread::spawn(move || {
             let (listener, stop) = (&*listener, &*stop);
-            let founder =
-                Founder { listener, dir, manifest, peers, advertised, cache_bytes_asked, stop };
+            let founder = Founder {
+                listener,
+                dir,
+                manifest,
+                peers,
+                advertised,
+                cache_bytes_asked,
+                level_max: Level::NEWEST,
+                stop,
+            };
             join_cluster(founder)
         })
     }

@@ -45,6 +45,18 @@ fn an_unknown_key_is_refused_by_name_and_line() {
 }
 
 #[test]
+fn a_restore_takes_its_settings_behind_its_name_and_only_there() {
+    let restore = arguments("tercetd restore a.backup --node 3 --listen 127.0.0.1:9000");
+    let config = Config::load(&restore).unwrap();
+    assert_eq!((config.node, config.listen.port()), (NodeId(3), 9000));
+    let Some(Command::Restore(restore)) = restore.command else { panic!("it is a restore") };
+    assert_eq!(restore.file, PathBuf::from("a.backup"));
+    let before = "tercetd --node 3 restore a.backup".split_whitespace();
+    assert!(Arguments::try_parse_from(before).is_err());
+    assert!(Arguments::try_parse_from(["tercetd", "restore"]).is_err(), "of which file?");
+}
+
+#[test]
 fn what_is_printed_reads_back_as_the_same_configuration() {
     let line = "tercetd --node 2 --peers 1=a:1,2=b:2,3=c:3 --pin 0,2-3 --cores 3 --wal direct";
     let config = Config::load(&arguments(line)).unwrap();

@@ -1,7 +1,7 @@
 //! How a thread carries out what its engines ask for.
 
 use super::{Broken, Core, Op, token};
-use crate::edge::bridge::ToCore;
+use crate::edge::bridge::{Fatal, ToCore};
 use crate::edge::clock;
 use crate::edge::net::Role;
 use crate::effects::Note;
@@ -17,6 +17,9 @@ impl Core {
         for at in 0..self.seats.len() {
             let seat = &mut self.seats[at];
             seat.engine.end_turn(now, &mut seat.effects);
+            if let Some(outdated) = seat.effects.outdated {
+                return Err((seat.index, Fatal::Outdated(outdated)));
+            }
             let token = token(Op::Write, at as u64);
             let started = seat.start_write(now, &mut self.ring, token, &self.counters);
             started.map_err(|fatal| (seat.index, fatal))?;

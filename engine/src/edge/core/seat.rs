@@ -163,9 +163,12 @@ enum Found {
 /// Tells damage from what is whole and not for this version; `loaded` is how the last snapshot was read.
 fn refusal(engine: u32, error: OpenError, loaded: Result<Found, LoadError>) -> StartError {
     match (error, loaded) {
-        (error @ (OpenError::NewerFormat { .. } | OpenError::Contradiction { .. }), _) => {
-            StartError::Open { engine, error }
-        }
+        (
+            error @ (OpenError::NewerFormat { .. }
+            | OpenError::NewerLevel { .. }
+            | OpenError::Contradiction { .. }),
+            _,
+        ) => StartError::Open { engine, error },
         (
             OpenError::Snapshot { group, index },
             Ok(Found::Yes) | Err(LoadError::OtherVersion { .. }),

@@ -2,10 +2,13 @@ use super::*;
 use crate::edge::config::{Config, Settings};
 use crate::edge::counters::Counters;
 use crate::edge::report::{NoteCounts, Phase};
+use crate::engine::Reads;
 use crate::ids::{ClusterId, GroupId, Incarnation, Index, NodeId, Term};
 use crate::machine::meta::{self, Meta};
 use crate::raft::{Member, Standing};
-use crate::status::{EngineStatus, GroupStatus, JournalStatus, MachineStatus, PeerStatus};
+use crate::status::{
+    EngineStatus, GroupStatus, JournalStatus, MachineStatus, PeerStatus, TwinStatus,
+};
 use glommio::{LocalExecutorBuilder, Placement};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -73,6 +76,14 @@ fn gathered(leader: Option<u32>) -> Gathered {
         groups,
         journal: JournalStatus::default(),
         connections: 0,
+        peers: vec![TwinStatus {
+            node: NodeId(2),
+            linked: true,
+            phi: 0.25,
+            round_trip: None,
+            drift_ppm: Some(-3),
+        }],
+        reads: Reads::Lease,
     };
     let counters = Counters::default();
     counters.sync_us.record(100);

@@ -117,9 +117,9 @@ fn every_refusal_is_one_line_with_a_number() {
     let e = dir.read(NodeId(3)).unwrap_err().to_string();
     assert!(e.starts_with("E114 ") && e.contains("node 2") && e.contains("as 3"), "{e}");
 
-    write_text(dir.path(), "format = 3\nshape = \"unknown\"");
+    write_text(dir.path(), "format = 4\nshape = \"unknown\"");
     let e = dir.read(NodeId(2)).unwrap_err().to_string();
-    assert!(e.starts_with("E113 ") && e.contains("format 3") && !e.contains('\n'), "{e}");
+    assert!(e.starts_with("E113 ") && e.contains("format 4") && !e.contains('\n'), "{e}");
 
     write_text(dir.path(), "format = 1\nnode = 2");
     let e = dir.read(NodeId(2)).unwrap_err().to_string();

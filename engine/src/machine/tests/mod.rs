@@ -9,6 +9,7 @@ mod locks;
 mod oracle;
 mod queues;
 mod random;
+mod reborn;
 mod sessions;
 mod slices;
 mod timing;

@@ -8,6 +8,7 @@ use super::words::{Packet, describe_note, describe_persist};
 use crate::engine::Reads;
 use crate::entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
+use crate::level::Level;
 use crate::raft::random::Random;
 use crate::raft::*;
 use crate::time::{Duration, Elapsed, Time};
@@ -306,6 +307,7 @@ impl Cluster {
             preference: if preferred { Preference::Preferred } else { Preference::Ordinary },
             append_bytes_max: usize::MAX,
             uncommitted_bytes_max: usize::MAX,
+            level_max: Level::NEWEST,
             seed,
         };
         let node = self.node(id);
@@ -544,7 +546,10 @@ impl Cluster {
     pub fn read(&mut self, id: NodeId) -> Read {
         let now = self.clock(id);
         let committed = self.witness.commit();
-        let read = self.raft(id).read(now);
+        let read = {
+            let reads = self.world.reads;
+            self.raft(id).read(now, reads)
+        };
         match read {
             Read::Ready => {
                 let there = self.raft(id).commit();

@@ -6,5 +6,6 @@ mod cluster;
 mod disk;
 mod model;
 mod parts;
+mod quiet;
 mod script;
 mod words;

@@ -3,6 +3,7 @@
 use crate::engine::Reads;
 use crate::entry::{self, Entry, EntryHeader};
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
+use crate::level::Level;
 use crate::raft::durability::Durability;
 use crate::raft::random::Random;
 use crate::raft::*;
@@ -270,6 +271,7 @@ fn replica(voters: u32) -> Raft {
         preference: Preference::Ordinary,
         append_bytes_max: usize::MAX,
         uncommitted_bytes_max: usize::MAX,
+        level_max: Level::NEWEST,
         seed: 1,
     };
     Raft::new(config, Restored::default(), Time(1000))

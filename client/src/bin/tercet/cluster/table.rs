@@ -16,6 +16,8 @@ pub fn document(view: &View) -> Value {
             "error": node.error,
             "standing": node.standing,
             "incarnation": node.incarnation,
+            "phi": node.phi,
+            "level_max": node.level_max,
             "replicas": view.groups_of(node.id),
             "learners": view.groups(|g| g.those(Vote::Learners).contains(&node.id)),
             "leads": view.groups(|g| g.leader == Some(node.id)),
@@ -36,6 +38,7 @@ pub fn document(view: &View) -> Value {
     json!({
         "cluster": view.cluster,
         "epoch": view.epoch,
+        "level": view.level,
         "settled": view.groups.iter().all(Group::is_settled),
         "nodes": view.nodes.iter().map(node).collect::<Vec<_>>(),
         "groups": view.groups.iter().map(group).collect::<Vec<_>>(),
@@ -46,10 +49,13 @@ pub fn document(view: &View) -> Value {
 pub fn table(view: &View, output: &Output) -> String {
     let settled = view.groups(Group::is_settled).len();
     let (of, nodes) = (view.groups.len(), view.nodes.len());
-    let mut out =
-        format!("cluster {}: {nodes} nodes, {settled} of {of} groups settled\n\n", view.cluster);
+    let level = view.level.map_or(String::new(), |level| format!(", feature level {level}"));
+    let mut out = format!(
+        "cluster {}: {nodes} nodes, {settled} of {of} groups settled{level}\n\n",
+        view.cluster
+    );
     let width = view.nodes.iter().map(|n| n.address.len()).max().unwrap_or(0).max(7);
-    let head = "state  standing  replicas  learners  leads";
+    let head = "state  phi   standing  replicas  learners  leads";
     let _ = writeln!(out, "node  {:<width$}  {head}", "address");
     for node in &view.nodes {
         let state = match node.error {
@@ -57,12 +63,13 @@ pub fn table(view: &View, output: &Output) -> String {
             Some(_) => output.paint("down ", 31),
         };
         let standing = node.standing.as_deref().unwrap_or("-");
+        let phi = crate::status::show_phi(node.phi);
         let replicas = view.groups_of(node.id).len();
         let learners = view.groups(|g| g.those(Vote::Learners).contains(&node.id)).len();
         let leads = view.groups(|g| g.leader == Some(node.id)).len();
         let _ = writeln!(
             out,
-            "{:<4}  {:<width$}  {state}  {standing:<8}  {replicas:>8}  {learners:>8}  {leads:>5}",
+            "{:<4}  {:<width$}  {state}  {phi:<4}  {standing:<8}  {replicas:>8}  {learners:>8}  {leads:>5}",
             node.id, node.address
         );
     }

@@ -13,6 +13,8 @@ pub struct View {
     pub cluster: String,
     /// Rises whenever the cluster's nodes change.
     pub epoch: u64,
+    /// The feature level, if some node tells it: the highest that one does.
+    pub level: Option<u64>,
     /// The nodes, by id.
     pub nodes: Vec<Node>,
     /// Every group, in order: 0 is the cluster's own, shard `s` is group `s + 1`.
@@ -28,6 +30,10 @@ pub struct Node {
     pub error: Option<String>,
     /// Its data directory's incarnation, if it tells its status.
     pub incarnation: Option<String>,
+    /// The newest feature level that it knows, if its status tells.
+    pub level_max: Option<u64>,
+    /// How surely it is dead, by the node that says so most.
+    pub phi: Option<f64>,
     /// Whether it is to keep replicas ("in" or "drained"), if the status of some node tells.
     pub standing: Option<String>,
     /// The epoch of the topology that it knows, if its status tells.
@@ -60,15 +66,15 @@ pub struct Member {
 impl View {
     /// What `probes` say of the topology's nodes, which they stand in line with.
     pub fn new(topology: &Topology, probes: &[Result<Probe, client::Error>]) -> View {
-        let statuses: Vec<Option<Value>> = (probes.iter())
-            .map(|probe| serde_json::from_str(probe.as_ref().ok()?.status.as_ref()?).ok())
-            .collect();
+        let statuses = crate::status::statuses(probes);
         let nodes = topology.nodes.iter().zip(probes.iter().zip(&statuses));
         let nodes = nodes.map(|(node, (probe, status))| Node {
             id: node.id,
             address: node.address.clone(),
             error: probe.as_ref().err().map(why),
             incarnation: text(status.as_ref(), "incarnation"),
+            phi: crate::status::phi(&statuses, node.id),
+            level_max: status.as_ref().and_then(|status| status["level_max"].as_u64()),
             standing: standing(&statuses, node.id),
             epoch: status.as_ref().and_then(epoch),
             keeps: status.iter().flat_map(groups).filter_map(|g| number(g, "group")).collect(),
@@ -79,6 +85,7 @@ impl View {
         View {
             cluster: hex(&topology.cluster),
             epoch: topology.epoch,
+            level: statuses.iter().flatten().filter_map(|status| status["level"].as_u64()).max(),
             nodes: nodes.collect(),
             groups: (0..=topology.shards).map(|group| Group::new(group, &rows)).collect(),
         }

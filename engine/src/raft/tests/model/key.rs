@@ -48,6 +48,7 @@ pub fn node(node: &Node, to: &Renaming) -> String {
         told: _,
         now: _,
         limits: _,
+        level_max: _,
     } = &node.raft;
     assert!(installing.is_none(), "logs are kept whole");
     let mut key = format!("{} {} {} ", renamed(*id, to), term.0, option(*vote, to));

@@ -9,6 +9,7 @@ use super::{Batch, Disks, Scope};
 use crate::engine::Reads;
 use crate::entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position};
+use crate::level::Level;
 use crate::raft::progress::State;
 use crate::raft::role::Role;
 use crate::raft::{
@@ -244,6 +245,7 @@ fn start(id: NodeId, batch: Batch, restored: Restored) -> Raft {
         preference: Preference::Ordinary,
         append_bytes_max: usize::MAX,
         uncommitted_bytes_max: usize::MAX,
+        level_max: Level::NEWEST,
         seed: 7,
     };
     let mut raft = Raft::new(config, restored, Time::ZERO);
