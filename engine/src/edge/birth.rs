@@ -433,7 +433,8 @@ impl Shared {
     }
 
     /// Asks the `others`, once, to which cluster they belong. The node starts unless more of those that
-    /// answer belong to another cluster than to its own.
+    /// answer belong to another cluster than, with itself, to its own: one stranger, who may be the one that is
+    /// wrong, keeps nobody from starting.
     fn meet(&self, others: &[(NodeId, String)]) {
         let own = self.lock().manifest.cluster;
         let hello = self.hello();
@@ -462,16 +463,16 @@ impl Shared {
                 }
             }
         }
-        if strangers.len() > same {
-            let mut state = self.lock();
+        let mut state = self.lock();
+        let node = state.manifest.node;
+        let removed = state.manifest.known_nodes().is_some_and(|nodes| nodes.node(node).is_none());
+        if strangers.len() > same + usize::from(!removed) {
             let Some(path) = state.dir.as_ref().map(|dir| dir.path().to_owned()) else { return };
-            let (node, why) = (state.manifest.node, strangers.swap_remove(0));
-            let nodes = state.manifest.known_nodes();
-            let error = match nodes {
-                Some(nodes) if nodes.node(node).is_none() => {
-                    DirError::Removed { path, node, cluster: own }
-                }
-                _ => DirError::OtherCluster { path, kept: own, why },
+            let why = strangers.swap_remove(0);
+            let error = if removed {
+                DirError::Removed { path, node, cluster: own }
+            } else {
+                DirError::OtherCluster { path, kept: own, why }
             };
             state.failed = Some(error.into());
         }

@@ -36,24 +36,33 @@ impl Machine {
         self.listener.local_addr().unwrap().to_string()
     }
 
+    /// What stands on a disk that no cluster has taken yet.
+    fn fresh(&self, node: u32) -> Manifest {
+        Manifest {
+            cluster: ClusterId::NONE,
+            node: NodeId(node),
+            incarnation: new_incarnation(),
+            engines: 2,
+            shards: 12,
+            cache_bytes_max: self.cache_bytes_asked.unwrap_or(64 << 20),
+            segment_bytes: 64 << 20,
+            writer: Writer::Mapped,
+            writer_why: String::new(),
+            founders: vec![],
+            nodes: vec![],
+            renewed: vec![],
+        }
+    }
+
+    fn write(&self, manifest: &Manifest) {
+        DataDir::take(self.temp.path()).unwrap().write(manifest).unwrap();
+    }
+
     /// Starts a node here, as `tercetd` does.
     fn start(&self, node: u32, peers: &Peers) -> JoinHandle<Outcome> {
         let dir = Arc::new(DataDir::take(self.temp.path()).unwrap());
         let manifest = dir.read(NodeId(node)).unwrap().unwrap_or_else(|| {
-            let fresh = Manifest {
-                cluster: ClusterId::NONE,
-                node: NodeId(node),
-                incarnation: new_incarnation(),
-                engines: 2,
-                shards: 12,
-                cache_bytes_max: self.cache_bytes_asked.unwrap_or(64 << 20),
-                segment_bytes: 64 << 20,
-                writer: Writer::Mapped,
-                writer_why: String::new(),
-                founders: vec![],
-                nodes: vec![],
-                renewed: vec![],
-            };
+            let fresh = self.fresh(node);
             dir.write(&fresh).unwrap();
             fresh
         });
@@ -92,6 +101,55 @@ fn machines() -> ([Machine; 3], Peers) {
     let machines = [Machine::new(), Machine::new(), Machine::new()];
     let peers = Peers::new((1..).map(NodeId).zip(machines.iter().map(Machine::address)));
     (machines, peers)
+}
+
+/// The manifests of a cluster of these machines, each on its machine's disk.
+fn born_on(machines: &[Machine; 3]) -> [Manifest; 3] {
+    let mut born = [1, 2, 3].map(|node| machines[node as usize - 1].fresh(node));
+    let member = |(manifest, machine): (&Manifest, &Machine)| Member {
+        node: manifest.node,
+        incarnation: manifest.incarnation,
+        address: machine.address(),
+    };
+    let founders: Vec<_> = born.iter().zip(machines).map(member).collect();
+    let cluster = new_cluster();
+    for (manifest, machine) in born.iter_mut().zip(machines) {
+        (manifest.cluster, manifest.founders) = (cluster, founders.clone());
+        machine.write(manifest);
+    }
+    born
+}
+
+/// A node that answers who it is until this ends.
+struct Answering {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Answering {
+    fn new(at: &Machine, manifest: &Manifest) -> Answering {
+        let state =
+            State { dir: None, manifest: manifest.clone(), failed: None, told_left_out: false };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            peers: Peers::default(),
+            advertised: at.address(),
+            cache_bytes_asked: None,
+            level_max: Level::NEWEST,
+            over: AtomicBool::new(false),
+            talks: AtomicUsize::new(0),
+        });
+        let (serving, listener) = (Arc::clone(&shared), Arc::clone(&at.listener));
+        let serve = move || serving.serve(&listener, &AtomicBool::new(false)).unwrap();
+        Answering { shared, thread: Some(std::thread::spawn(serve)) }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Release);
+        self.thread.take().expect("ended once").join().unwrap();
+    }
 }
 
 fn all(nodes: Vec<JoinHandle<Outcome>>) -> Vec<Manifest> {
@@ -144,13 +202,9 @@ fn born_nodes_start_again_one_by_one_and_all_at_once() {
 #[test]
 fn a_founder_that_missed_the_birth_is_told_by_any_node() {
     let (m, peers) = machines();
-    let nodes: Vec<_> = m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect();
-    let born = all(nodes);
+    let born = born_on(&m);
     // As if the birth had not reached node 3: its manifest stands as before.
-    let dir = DataDir::take(m[2].temp.path()).unwrap();
-    let empty = Manifest { cluster: ClusterId::NONE, founders: vec![], ..born[2].clone() };
-    dir.write(&empty).unwrap();
-    drop(dir);
+    m[2].write(&Manifest { cluster: ClusterId::NONE, founders: vec![], ..born[2].clone() });
     let third = m[2].start(3, &peers);
     let rows = write_founders(&born[1].founders);
     let birth = birth_of(&born[1], &rows);
@@ -169,8 +223,7 @@ fn a_founder_that_missed_the_birth_is_told_by_any_node() {
 #[test]
 fn a_wiped_node_waits_and_takes_no_birth_even_with_the_lowest_id() {
     let (m, peers) = machines();
-    let nodes: Vec<_> = m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect();
-    let born = all(nodes);
+    let born = born_on(&m);
     m[0].wipe();
     let wiped = m[0].start(1, &peers);
     let rows = write_founders(&born[1].founders);
@@ -229,8 +282,8 @@ fn tell_whoever_asks(listener: &TcpListener, born: &Manifest, nodes: &[u8]) {
 
 #[test]
 fn a_node_that_was_added_takes_the_birth_from_whom_it_asks_and_starts_again_without_peers() {
-    let (m, peers) = machines();
-    let born = all(m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect());
+    let (m, _) = machines();
+    let born = born_on(&m);
     let fourth = Machine::new();
     let address = fourth.address();
     let to_join = Peers::new([(NodeId(1), m[0].address()), (NodeId(4), address.clone())]);
@@ -255,10 +308,10 @@ fn a_node_that_was_added_takes_the_birth_from_whom_it_asks_and_starts_again_with
 #[test]
 fn a_node_that_was_removed_is_refused_by_that_name() {
     let (m, peers) = machines();
-    let born = all(m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect());
+    let born = born_on(&m);
     let mut left = Manifest { founders: born[2].founders[..2].to_vec(), ..born[2].clone() };
     left.nodes = nodes(&left, &[(4, Incarnation([4; 16]), "127.0.0.1:1".to_owned())]);
-    DataDir::take(m[2].temp.path()).unwrap().write(&left).unwrap();
+    m[2].write(&left);
     let text = b"who?".as_slice();
     let code = Code::WrongCluster.number();
     let error = wire::message::Error { code, retry_ms: 0, node: 0, engine: 0, text };
@@ -278,7 +331,7 @@ fn a_node_that_was_removed_is_refused_by_that_name() {
 #[test]
 fn a_lost_data_directory_is_taken_in_only_once_it_replaces() {
     let (m, peers) = machines();
-    let born = all(m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect());
+    let born = born_on(&m);
     m[0].wipe();
     let wiped = m[0].start(1, &peers);
     let hello = who(&m[0]);
@@ -301,28 +354,30 @@ fn a_lost_data_directory_is_taken_in_only_once_it_replaces() {
     assert_ne!(taken_in.incarnation, born[0].incarnation);
 }
 
+/// Starts node 3 up to so many times, as it does not wait for long, until it is refused.
+fn refused(third: &Machine, peers: &Peers, times: usize) -> Option<String> {
+    (0..times).find_map(|_| Some(third.start(3, peers).join().unwrap().err()?.to_string()))
+}
+
 #[test]
 fn a_data_directory_of_another_cluster_is_refused() {
     let (m, peers) = machines();
-    let nodes: Vec<_> = m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect();
-    let born = all(nodes);
-    let stranger = Machine::new();
-    let dir = DataDir::take(stranger.temp.path()).unwrap();
-    let other = Manifest { cluster: ClusterId([5; 16]), ..born[2].clone() };
-    dir.write(&other).unwrap();
-    drop(dir);
-    // Node 3 comes with the wrong disk while 1 and 2 are there. They start in turn until it met them.
-    let wrong = Machine { listener: Arc::clone(&m[2].listener), ..stranger };
-    let refused = (0..20).find_map(|_| {
-        let others = vec![m[0].start(1, &peers), m[1].start(2, &peers)];
-        let outcome = wrong.start(3, &peers).join().unwrap();
-        for other in others {
-            other.join().unwrap().unwrap();
-        }
-        outcome.err()
-    });
-    let e = refused.expect("it met the others").to_string();
+    let born = born_on(&m);
+    m[2].write(&Manifest { cluster: ClusterId([5; 16]), ..born[2].clone() });
+    let _others = [Answering::new(&m[0], &born[0]), Answering::new(&m[1], &born[1])];
+    let e = refused(&m[2], &peers, 20).expect("it met the others");
     assert!(e.starts_with("E115 ") && e.contains(&born[0].cluster.to_string()), "{e}");
+}
+
+#[test]
+fn one_stranger_keeps_nobody_from_starting() {
+    let (m, peers) = machines();
+    let born = born_on(&m);
+    let _stranger =
+        Answering::new(&m[0], &Manifest { cluster: ClusterId([5; 16]), ..born[0].clone() });
+    assert_eq!(refused(&m[2], &peers, 3), None, "nobody else is there");
+    let _second = Answering::new(&m[1], &born[1]);
+    assert_eq!(refused(&m[2], &peers, 3), None, "the second is of the same cluster");
 }
 
 #[test]
