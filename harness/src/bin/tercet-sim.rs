@@ -5,6 +5,10 @@ use harness::sim::{self, Failure, Options};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+/// The same as `tercetd`'s.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs whole clusters in one thread on virtual time, each decided by its seed alone.
 ///
 /// One seed replays everything: the same seed prints the same trace hash. Exit codes: 0 all seeds

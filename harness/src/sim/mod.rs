@@ -186,7 +186,8 @@ enum Incoming {
 
 struct Node {
     engine: Option<Engine>,
-    effects: Effects,
+    /// In a box: it is taken out and put back in every turn.
+    effects: Option<Box<Effects>>,
     disk: Disk,
     /// How often it was started: events of an earlier life are void.
     life: u64,
@@ -304,7 +305,7 @@ impl World {
         let count = if temper.members_change { NODES_MAX } else { FOUNDERS };
         let nodes = (0..count).map(|id| Node {
             engine: None,
-            effects: Effects::default(),
+            effects: Some(Box::default()),
             disk: Disk::new(seeds.u64(..), temper.segment_bytes),
             life: 0,
             inbox: Vec::new(),

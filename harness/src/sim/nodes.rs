@@ -41,7 +41,7 @@ impl World {
             return Ok(());
         }
         let Some(engine) = &mut node.engine else { return Ok(()) };
-        let effects = &mut node.effects;
+        let effects = node.effects.as_deref_mut().expect("it is there between turns");
         for incoming in node.inbox.drain(..) {
             match &incoming {
                 Incoming::Request(conn, bytes) => {
@@ -114,7 +114,8 @@ impl World {
 
     /// Carries out what the engine of a node asks for.
     pub(super) fn perform(&mut self, id: u32) -> Result<(), Failure> {
-        let mut effects = std::mem::take(&mut self.nodes[id as usize].effects);
+        let effects = self.nodes[id as usize].effects.take();
+        let mut effects = effects.expect("it is there between turns");
         let life = self.nodes[id as usize].life;
         if let Some(write) = effects.write.take() {
             let node = &mut self.nodes[id as usize];
@@ -176,7 +177,7 @@ impl World {
         }
         effects.notes.clear();
         let outdated = effects.outdated.take();
-        self.nodes[id as usize].effects = effects;
+        self.nodes[id as usize].effects = Some(effects);
         if outdated.is_some() { self.leave_behind(id) } else { self.check_levels(id) }
     }
 
@@ -230,16 +231,17 @@ impl World {
         node.inbox.clear();
         node.turn_at = Time::MAX;
         node.paused_until = Time(0);
-        node.effects = Effects::default();
+        let mut effects = Box::<Effects>::default();
         self.clocks[id as usize].restart(self.now, &mut self.ticks);
         let now = self.clocks[id as usize].read(self.now);
-        let mut opened = node.disk.open(config, now, &mut node.effects);
+        let mut opened = node.disk.open(config, now, &mut effects);
         if self.on_rotten(id, &opened) {
             let config = self.config(id);
             let node = &mut self.nodes[id as usize];
-            node.effects = Effects::default();
-            opened = node.disk.open(config, now, &mut node.effects);
+            effects = Box::default();
+            opened = node.disk.open(config, now, &mut effects);
         }
+        self.nodes[id as usize].effects = Some(effects);
         if let Err(OpenError::NewerLevel { .. }) = opened {
             return self.leave_behind(id);
         }
