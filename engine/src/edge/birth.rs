@@ -296,7 +296,9 @@ impl Shared {
         let born =
             Manifest { cluster, shards, cache_bytes_max, founders, nodes, ..manifest.clone() };
         // Refused before anything is kept: the birth comes again once the configuration is corrected.
-        let fits = check_cache_size(dir.path(), cache_bytes_max, self.cache_bytes_asked);
+        let path = dir.path();
+        let fits = check_cache_size(path, cache_bytes_max, self.cache_bytes_asked)
+            .and_then(|()| check_engines(path, cluster, manifest.engines, shards));
         match fits.and_then(|()| dir.write(&born)) {
             Ok(()) => {
                 info!(%cluster, "this node belongs to the cluster");
@@ -531,6 +533,20 @@ fn check_cache_size(dir: &Path, kept: u64, asked: Option<u64>) -> Result<(), Dir
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses more engines than there are shards: each keeps at least one.
+fn check_engines(
+    dir: &Path,
+    cluster: ClusterId,
+    engines: u32,
+    shards: u32,
+) -> Result<(), DirError> {
+    if engines > shards {
+        let path = dir.to_owned();
+        return Err(DirError::IdleEngines { path, cluster, engines, shards });
+    }
+    Ok(())
 }
 
 /// The news of a birth; `rows` are the founders.

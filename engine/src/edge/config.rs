@@ -33,8 +33,9 @@ pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 pub const CACHE_BYTES_MIN: u64 = 1 << 20;
 /// The most of that.
 pub const CACHE_BYTES_MAX: u64 = 1 << 40;
-/// Shards of a cluster, if nothing else is said at its birth.
-pub const SHARDS_DEFAULT: u32 = 12;
+/// Shards of a cluster for each of a node's engines, if nothing else is said at its birth and not more nodes found
+/// it: each engine of three nodes leads one. Twelve cost a fifth more CPU time an operation (ARCHITECTURE.md).
+pub const SHARDS_PER_ENGINE: u32 = 3;
 /// Replicas of a group, or as many as there are nodes. No setting: all nodes must agree on it.
 pub const REPLICATION: usize = 3;
 /// Shards of a cluster, at most.
@@ -172,10 +173,11 @@ settings! {
     #[arg(long, env = "TERCET_DATA_DIR", value_name = "DIR", help_heading = "Identity")]
     data_dir: PathBuf,
     /// Engines of the node, each with a journal of its own. Counts only when the data directory
-    /// is made, and must be the same on all nodes [default: as many as --cores]
+    /// is made, and must be the same on all nodes [default: as many as --cores, or --shards if fewer]
     #[arg(long, env = "TERCET_ENGINES", value_name = "N", help_heading = "Identity")]
     engines: u32,
-    /// Shards of the cluster. Counts only at its birth [default: 12]
+    /// Shards of the cluster. Counts only at its birth: to grow to more nodes it needs at least as many as they will
+    /// have engines together [default: 3 for each of a node's engines, or as many as founders if more]
     #[arg(long, env = "TERCET_SHARDS", value_name = "N", help_heading = "Identity")]
     shards: u32,
     /// Where clients and nodes connect [default: 0.0.0.0:7400]
@@ -335,15 +337,20 @@ impl Config {
     /// [`ConfigError::Invalid`], naming the setting.
     pub fn resolve(s: Settings) -> Result<Config, ConfigError> {
         let cores = s.cores.unwrap_or_else(cpus);
+        // Each engine keeps at least one shard.
+        let engines = s.engines.unwrap_or(cores.min(s.shards.unwrap_or(cores)));
+        let peers = s.peers.unwrap_or_default();
+        let founders = u32::try_from(peers.len()).unwrap_or(u32::MAX);
+        let shards = || engines.saturating_mul(SHARDS_PER_ENGINE.max(founders)).min(SHARDS_MAX);
         let ms = |set: Option<u32>, default: u32| {
             Duration::from_millis(u64::from(set.unwrap_or(default)))
         };
         let config = Config {
             node: NodeId(s.node.unwrap_or(1)),
-            peers: s.peers.unwrap_or_default(),
+            peers,
             data_dir: s.data_dir.unwrap_or_else(|| PathBuf::from("tercet-data")),
-            engines: s.engines.unwrap_or(cores),
-            shards: s.shards.unwrap_or(SHARDS_DEFAULT),
+            engines,
+            shards: s.shards.unwrap_or_else(shards),
             listen: s.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7400))),
             advertise: s.advertise,
             http: s.http.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7480))),
@@ -418,6 +425,12 @@ impl Config {
         within("engines", u64::from(self.engines), 1, u64::from(ENGINES_MAX))?;
         within("cores", u64::from(self.cores), 1, u64::from(ENGINES_MAX))?;
         within("shards", u64::from(self.shards), 1, u64::from(SHARDS_MAX))?;
+        if self.engines > self.shards {
+            return Err(ConfigError::Invalid(format!(
+                "engines is {}, but shards {}, and each engine keeps at least one",
+                self.engines, self.shards
+            )));
+        }
         within("segment-size", self.segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)?;
         within("segments-max", u64::from(self.segments_max), u64::from(SEGMENTS_MIN), 4096)?;
         let cache_bytes = self.cache_bytes_max.unwrap_or(CACHE_BYTES_DEFAULT);

@@ -216,6 +216,20 @@ pub enum DirError {
         /// The cluster.
         cluster: ClusterId,
     },
+    /// It has more engines than the cluster has shards.
+    #[error(
+        "E128 the data directory {path:?} was made for {engines} engines, but cluster {cluster} has {shards} shards, and each engine keeps at least one. Give an empty --data-dir and --engines {shards} or fewer"
+    )]
+    IdleEngines {
+        /// The data directory.
+        path: PathBuf,
+        /// The cluster.
+        cluster: ClusterId,
+        /// Engines of the directory.
+        engines: u32,
+        /// Shards of the cluster.
+        shards: u32,
+    },
     /// The configuration asks for another budget of the cache than the cluster was born with.
     #[error(
         "E120 --cache-size is {asked}, but the cluster of the data directory {path:?} was born with {kept}, and all its nodes must keep to that. Give {kept}, or leave --cache-size out"

@@ -5,7 +5,7 @@
 //! rounded up (Mirrokni, Thorup and Zadimoghaddam, Consistent Hashing with Bounded Loads, 2016).
 //! The same members give the same placement everywhere, in whatever order they are listed.
 
-use crate::ids::NodeId;
+use crate::ids::{GroupId, NodeId};
 use alloc::vec::Vec;
 
 /// Points of the ring for each node.
@@ -20,7 +20,7 @@ pub struct Replicas {
     pub preferred: NodeId,
 }
 
-/// Places `groups` groups on `nodes`, each on `replication` of them (or all, when there are fewer).
+/// Places `groups` groups, the meta group first, on `nodes`, each on `replication` of them (or all, when there are fewer).
 pub fn place(groups: u32, nodes: &[NodeId], replication: usize) -> Vec<Replicas> {
     assert!(!nodes.is_empty(), "a cluster has at least one node");
     assert!(replication > 0, "a group has at least one replica");
@@ -52,7 +52,8 @@ pub fn place(groups: u32, nodes: &[NodeId], replication: usize) -> Vec<Replicas>
         chosen.iter().for_each(|node| load[*node] += 1);
         let preferred = chosen.iter().copied().min_by_key(|node| leads[*node]);
         let preferred = preferred.expect("a group has at least one replica");
-        leads[preferred] += 1;
+        // The meta group has next to nothing to do.
+        leads[preferred] += usize::from(group != GroupId::META.0);
         let replicas = chosen.iter().map(|node| nodes[*node]).collect();
         placed.push(Replicas { nodes: replicas, preferred: nodes[preferred] });
     }
@@ -91,11 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn three_nodes_keep_every_group_and_lead_evenly() {
-        let placed = place(12, &nodes(3), 3);
-        assert!(placed.iter().all(|r| r.nodes.len() == 3));
-        for node in nodes(3) {
-            assert_eq!(placed.iter().filter(|r| r.preferred == node).count(), 4);
+    fn three_nodes_keep_every_group_and_lead_evenly_beside_the_meta_group() {
+        for shards in [3, 12, 48] {
+            let placed = place(1 + shards, &nodes(3), 3);
+            assert!(placed.iter().all(|r| r.nodes.len() == 3));
+            for node in nodes(3) {
+                let leads = placed.iter().skip(1).filter(|r| r.preferred == node).count();
+                assert_eq!(leads, shards as usize / 3, "of {shards}");
+            }
         }
     }
 

@@ -221,6 +221,22 @@ fn a_founder_that_missed_the_birth_is_told_by_any_node() {
 }
 
 #[test]
+fn a_node_with_more_engines_than_the_cluster_has_shards_is_refused() {
+    let (m, peers) = machines();
+    let born = born_on(&m);
+    m[2].write(&Manifest { cluster: ClusterId::NONE, founders: vec![], ..born[2].clone() });
+    let third = m[2].start(3, &peers);
+    let rows = write_founders(&born[0].founders);
+    let birth = Birth { shards: 1, ..birth_of(&born[0], &rows) };
+    let hello = PeerHello { cluster: birth.cluster, ..PeerHello::decode(&[0; 45]).unwrap() };
+    let _ = talk::tell(&m[2].address(), &hello, &birth);
+    let refused = third.join().unwrap().unwrap_err().to_string();
+    assert!(refused.starts_with("E128 ") && refused.contains("for 2 engines"), "{refused}");
+    let kept = DataDir::take(m[2].temp.path()).unwrap().read(NodeId(3)).unwrap().unwrap();
+    assert!(!kept.is_born(), "nothing was kept");
+}
+
+#[test]
 fn a_wiped_node_waits_and_takes_no_birth_even_with_the_lowest_id() {
     let (m, peers) = machines();
     let born = born_on(&m);

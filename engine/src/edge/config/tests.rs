@@ -20,6 +20,24 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
 }
 
 #[test]
+fn a_cluster_is_born_with_three_shards_for_each_engine_of_a_node_and_more_if_more_found_it() {
+    let five = "--peers 1=a:1,2=b:1,3=c:1,4=d:1,5=e:1";
+    for (flags, shards) in [
+        ("--cores 1", 3),
+        ("--cores 8", 24),
+        ("--cores 8 --engines 2", 6),
+        (&format!("--cores 2 {five}"), 10),
+        ("--cores 2 --shards 7", 7),
+        ("--cores 8 --shards 4", 4),
+    ] {
+        let settings = arguments(&format!("tercetd {flags}")).settings;
+        let config = Config::resolve(settings).unwrap();
+        assert_eq!(config.shards, shards, "{flags}");
+        assert!(config.engines <= shards, "{flags}: an engine would keep nothing");
+    }
+}
+
+#[test]
 fn the_environment_goes_between_flags_and_file() {
     use clap::CommandFactory;
     let names: Vec<String> = Arguments::command()
@@ -75,6 +93,7 @@ fn contradictions_are_refused_in_one_line() {
         ("--segment-size 33554433", "multiple of 4096"),
         ("--listen 127.0.0.1:7480", "both 127.0.0.1:7480"),
         ("--cores 2 --engines 2 --pin 0", "name one for each"),
+        ("--engines 20 --shards 4", "engines is 20"),
         ("--advertise nowhere", "HOST:PORT"),
         ("--config /does/not/exist", "E140"),
     ] {
