@@ -106,19 +106,19 @@ impl Seat {
 
     /// Moves the tenure on: the shard's leader confirmed a sign of life that was sent at `sent`.
     /// `false` when it had run out already.
-    pub fn renew(&mut self, now: Moment, sent: Moment, ttl: Duration) -> bool {
+    pub fn renew(&mut self, now: Moment, sent: Moment, tenure: Duration) -> bool {
         if now >= self.tenure.until() {
             return false;
         }
-        self.tenure.until.fetch_max((sent + ttl).0, Ordering::AcqRel);
+        self.tenure.until.fetch_max((sent + tenure).0, Ordering::AcqRel);
         true
     }
 
     /// The shard confirmed the opening that was sent at `sent`.
-    pub fn confirm(&mut self, sent: Moment, ttl: Duration) {
+    pub fn confirm(&mut self, sent: Moment, tenure: Duration) {
         self.opening = Opening::Confirmed;
-        self.tenure.until.store((sent + ttl).0, Ordering::Release);
-        self.beat_at = sent + ttl / HEARTBEATS_PER_TTL;
+        self.tenure.until.store((sent + tenure).0, Ordering::Release);
+        self.beat_at = sent + tenure / HEARTBEATS_PER_TTL;
     }
 }
 
@@ -144,7 +144,7 @@ impl Session {
     }
 
     /// The session's seat in a shard.
-    pub fn seat(&mut self, shard: u32, now: Moment, ttl: Duration) -> &mut Seat {
+    pub fn seat(&mut self, shard: u32, now: Moment, tenure: Duration) -> &mut Seat {
         let (life, resumed) = (&self.life, self.resumed_at);
         self.seats.entry(shard).or_insert_with(|| Seat {
             opening: match resumed {
@@ -154,7 +154,7 @@ impl Session {
             tenure: Arc::new(Tenure {
                 life: Arc::clone(life),
                 until: AtomicU64::new(match resumed {
-                    Some(_) => (now + ttl).0,
+                    Some(_) => (now + tenure).0,
                     None => Moment::MAX.0,
                 }),
             }),
@@ -167,21 +167,23 @@ impl Session {
     }
 
     /// A shard in which the session has run out: nothing confirmed it for its time to live.
-    pub fn run_out(&self, now: Moment, ttl: Duration) -> Option<u32> {
+    pub fn run_out(&self, now: Moment, tenure: Duration) -> Option<u32> {
         let out = |seat: &Seat| match seat.opening {
             Opening::Confirmed => now >= seat.tenure.until(),
             // An opening that was sent that long ago may have been applied and have run out.
-            Opening::Due { since: Some(since) } | Opening::Sent { since, .. } => now >= since + ttl,
+            Opening::Due { since: Some(since) } | Opening::Sent { since, .. } => {
+                now >= since + tenure
+            }
             Opening::Due { since: None } => false,
         };
         self.seats.iter().find(|(_, seat)| out(seat)).map(|(shard, _)| *shard)
     }
 
     /// When something is due: a heartbeat, or the session's end.
-    pub fn wake_at(&self, ttl: Duration) -> Moment {
+    pub fn wake_at(&self, tenure: Duration) -> Moment {
         let of = |seat: &Seat| match seat.opening {
             Opening::Confirmed => seat.beat_at.min(seat.tenure.until()),
-            Opening::Due { since: Some(since) } | Opening::Sent { since, .. } => since + ttl,
+            Opening::Due { since: Some(since) } | Opening::Sent { since, .. } => since + tenure,
             Opening::Due { since: None } => Moment::MAX,
         };
         self.seats.values().map(of).min().unwrap_or(Moment::MAX)

@@ -25,7 +25,7 @@ impl State {
             self.finish(now, id, Err(error));
             return false;
         }
-        let seat = self.session.seat(call.shard, now, self.config.session_ttl);
+        let seat = self.session.seat(call.shard, now, self.config.tenure());
         let sequence = if seat.waiting.is_empty() { seat.reserve(id) } else { None };
         if let Some(sequence) = sequence {
             call.stamp = Some(Stamp { session, sequence });
@@ -86,10 +86,10 @@ impl State {
 
     /// Opens the session in a shard ahead of a call on a connection, unless that is done.
     pub(super) fn open_ahead(&mut self, now: Moment, link_id: LinkId, shard: u32) {
-        let ttl = self.config.session_ttl;
+        let tenure = self.config.tenure();
         let request = self.fresh_id();
         let session = self.session.life.id;
-        let seat = self.session.seat(shard, now, ttl);
+        let seat = self.session.seat(shard, now, tenure);
         let since = match seat.opening {
             Opening::Confirmed => return,
             Opening::Sent { on, .. } if on == link_id => return,
@@ -100,22 +100,22 @@ impl State {
         let header = Header { shard, ..Header::new(SessionOpen::KIND, request) };
         let link = self.links.get_mut(&link_id).expect("the caller sends on it");
         link.send(header, What::Open { shard, session }, Sent::prompt(now), |out| {
-            SessionOpen { session, ttl_ms: millis(ttl) }.encode(out);
+            SessionOpen { session, ttl_ms: millis(self.config.session_ttl) }.encode(out);
         });
-        self.due(since + ttl);
+        self.due(since + tenure);
     }
 
     /// A shard answered the opening.
     pub(super) fn on_opened(&mut self, now: Moment, link: LinkId, shard: u32, of: SessionId) {
-        let ttl = self.config.session_ttl;
+        let tenure = self.config.tenure();
         if of != self.session.life.id {
             return;
         }
-        let seat = self.session.seat(shard, now, ttl);
+        let seat = self.session.seat(shard, now, tenure);
         if let Opening::Sent { since, on } = seat.opening
             && on == link
         {
-            seat.confirm(since, ttl);
+            seat.confirm(since, tenure);
             let at = seat.beat_at;
             self.due(at);
         }
@@ -148,20 +148,23 @@ impl State {
 
     /// Heartbeats that are due, and the session's end if none was confirmed in time.
     pub(super) fn tick_session(&mut self, now: Moment) {
-        let ttl = self.config.session_ttl;
+        let tenure = self.config.tenure();
         if self.phase != Phase::Running {
             return;
         }
-        if let Some(shard) = self.session.run_out(now, ttl) {
-            self.end_session(now, &format!("shard {shard} confirmed no sign of life for {ttl:?}"));
+        if let Some(shard) = self.session.run_out(now, tenure) {
+            self.end_session(
+                now,
+                &format!("shard {shard} confirmed no sign of life for {tenure:?}"),
+            );
         }
         self.beat(now);
-        self.due(self.session.wake_at(ttl));
+        self.due(self.session.wake_at(tenure));
     }
 
     /// Sends the heartbeats that are due, one to each engine that leads a shard of the session.
     pub(crate) fn beat(&mut self, now: Moment) {
-        let ttl = self.config.session_ttl;
+        let tenure = self.config.tenure();
         let due = |(shard, seat): (&u32, &crate::session::Seat)| {
             (seat.opening == Opening::Confirmed && seat.beat_at <= now).then_some(*shard)
         };
@@ -170,15 +173,15 @@ impl State {
         for shard in due {
             let link = match self.route(now, shard) {
                 Ok(key) => self.link_to(now, &key),
-                Err(_) => Err(now + ttl / 20),
+                Err(_) => Err(now + tenure / 20),
             };
             let again = match link {
                 Ok(link) if self.links[&link].up => {
                     by_link.entry(link).or_default().push(shard);
-                    now + ttl / HEARTBEATS_PER_TTL
+                    now + tenure / HEARTBEATS_PER_TTL
                 }
                 // `on_link_up` beats at once.
-                Ok(_) => now + ttl / 20,
+                Ok(_) => now + tenure / 20,
                 Err(at) => {
                     self.want_map(now);
                     at.max(now + Duration::from_millis(10))
@@ -209,7 +212,7 @@ impl State {
         expected: &[u32],
         alive: &[u32],
     ) {
-        let ttl = self.config.session_ttl;
+        let tenure = self.config.tenure();
         if of != self.session.life.id {
             return;
         }
@@ -219,27 +222,30 @@ impl State {
             if seat.opening != Opening::Confirmed {
                 continue;
             }
-            if seat.renew(now, sent, ttl) {
-                seat.beat_at = seat.beat_at.max(sent + ttl / HEARTBEATS_PER_TTL);
+            if seat.renew(now, sent, tenure) {
+                seat.beat_at = seat.beat_at.max(sent + tenure / HEARTBEATS_PER_TTL);
             } else {
                 late = Some(*shard);
             }
         }
         for shard in expected.iter().filter(|s| !alive.contains(s)) {
             if let Some(seat) = self.session.seats.get_mut(shard) {
-                seat.beat_at = seat.beat_at.min(now + ttl / 20);
+                seat.beat_at = seat.beat_at.min(now + tenure / 20);
             }
             self.want_map(now);
         }
         if let Some(shard) = late {
-            self.end_session(now, &format!("shard {shard} confirmed no sign of life for {ttl:?}"));
+            self.end_session(
+                now,
+                &format!("shard {shard} confirmed no sign of life for {tenure:?}"),
+            );
         }
-        self.due(self.session.wake_at(ttl));
+        self.due(self.session.wake_at(tenure));
     }
 
     /// Whether every shard of the session confirmed a sign of life that was sent after `since`.
     pub fn is_beaten_since(&self, since: Moment) -> bool {
-        let until = since + self.config.session_ttl;
+        let until = since + self.config.tenure();
         self.session.seats.values().all(|s| s.tenure.until() >= until)
     }
 

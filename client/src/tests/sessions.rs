@@ -23,14 +23,15 @@ fn heartbeats_keep_a_guard_valid() {
 }
 
 #[test]
-fn a_guard_is_lost_within_the_ttl_when_packets_vanish() {
+fn a_guard_is_lost_a_twentieth_before_the_ttl_when_packets_vanish() {
     let fake = Fake::new(1, 1);
     let client = config(&fake).session_ttl(TTL).connect().unwrap();
     let guard = client.lock("l").acquire().wait().unwrap();
     fake.rule(|_| Act::Swallow);
     let begun = Instant::now();
     eventually("the guard is lost", || !guard.is_valid());
-    assert!(begun.elapsed() <= TTL + ms(20), "{:?}", begun.elapsed());
+    // 950 ms after the last sign of life at the latest, and some for this thread to see it.
+    assert!(begun.elapsed() <= TTL - ms(15), "{:?}", begun.elapsed());
     fake.rule(|_| Act::Serve);
     std::thread::sleep(ms(400));
     assert!(!guard.is_valid(), "what was lost is never found again");
