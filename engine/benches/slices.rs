@@ -8,10 +8,11 @@
 //! as many messages, or `locks`: sessions that hold locks. Each is filled into a shard's machine, of which a
 //! snapshot is made, restored beside it, put in its place, and freed: in a process of its own, several times.
 //!
-//! Every time is CPU time of the one thread. That holds what interrupts it, and what the hypervisor does to give
-//! it memory. The runs are equal, slice by slice; so what a slice itself takes is at most its shortest time of
-//! all runs, and the table has both. `nothing` is a loop that touches no memory: what is long there was not its
-//! own. The page faults are those of one run.
+//! Every time is CPU time of the one thread. That holds what interrupts it, and what the kernel and the
+//! hypervisor do to give it memory. So the table has the longest of all steps of all runs; then, since the runs
+//! are equal step by step, the longest of the least that each step took in any run; and, as its own, the same
+//! among those runs in which it had no page fault. `nothing` is a loop that touches no memory: what is long there
+//! was not its own. The page faults are those of one run.
 
 use engine::edge::clock::thread_cpu;
 use engine::edge::memory;
@@ -312,8 +313,18 @@ fn compare(mib: &str, state: &str) {
         }
     }
     println!(
-        "  {:<18} {:>7} {:>9} | {:>9} {:>7} | {:>9} {:>7} | {:>9} {:>9}",
-        "step", "steps", "mean us", "longest", ">1 ms", "shortest", ">1 ms", "faults", "most"
+        "  {:<18} {:>7} {:>7} | {:>7} {:>5} | {:>9} {:>5} | {:>9} {:>5} | {:>7} {:>5}",
+        "us of CPU",
+        "steps",
+        "mean",
+        "longest",
+        ">1ms",
+        "of least",
+        ">1ms",
+        "own",
+        ">1ms",
+        "faults",
+        "most"
     );
     for (what, runs) in &all {
         let raw = Laps(runs.iter().flatten().map(|(took, _)| *took).collect());
@@ -321,14 +332,21 @@ fn compare(mib: &str, state: &str) {
         let equal = runs.iter().all(|run| run.len() == steps);
         let least = |at: usize| runs.iter().map(|run| run[at].0).min().expect("there are runs");
         let least = Laps((0..steps).map(least).collect());
+        let own = |at: usize| {
+            let unfaulted = runs.iter().map(|run| run[at]).filter(|(_, faults)| *faults == 0);
+            unfaulted.map(|(took, _)| took).min()
+        };
+        let own = Laps((0..steps).filter_map(own).collect());
         let faults = runs[0].iter().map(|(_, faults)| *faults);
         println!(
-            "  {what:<18} {steps:>7} {:>9.1} | {:>9.0} {:>7} | {:>9.0} {:>7} | {:>9} {:>9}{}",
+            "  {what:<18} {steps:>7} {:>7.1} | {:>7.0} {:>5} | {:>9.0} {:>5} | {:>9.0} {:>5} | {:>7} {:>5}{}",
             us(raw.0.iter().sum()) / raw.0.len().max(1) as f64,
             us(raw.longest()),
             raw.long(),
             us(least.longest()),
             least.long(),
+            us(own.longest()),
+            own.long(),
             faults.clone().sum::<u64>(),
             faults.max().unwrap_or(0),
             if equal { "" } else { ", and the runs differ" },
