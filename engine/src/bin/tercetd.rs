@@ -15,7 +15,7 @@ use engine::edge::report::Facts;
 use engine::edge::restore::{Backup, RestoreError};
 use engine::edge::ring::RingError;
 use engine::edge::wal::{Writer, segments, trial};
-use engine::edge::{environment, logs, snapshots};
+use engine::edge::{environment, logs, memory, snapshots};
 use engine::engine::Config as EngineConfig;
 use engine::ids::{ClusterId, GroupId, Index};
 use engine::shard::balance::BALANCE_AFTER;
@@ -119,6 +119,7 @@ fn run(arguments: &Arguments, started: Instant) -> Result<(), Failure> {
     }
     logs::start(&config)?;
     environment::check()?;
+    memory::start().map_err(|e| Failure::System(format!("no thread can be started: {e}")))?;
     if let Some(Command::Restore(arguments)) = &arguments.command {
         return restore(&config, &arguments.file);
     }

@@ -40,6 +40,7 @@ pub mod environment;
 pub mod http;
 pub mod logs;
 pub mod manifest;
+pub mod memory;
 pub mod metrics;
 pub mod repair;
 pub mod report;

@@ -112,8 +112,20 @@ pub struct Restore {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Next {
     Opening,
-    Head { version: u32 },
+    Head {
+        version: u32,
+    },
+    /// The head's ended ids, which are so many bytes more.
+    Ended {
+        bytes: usize,
+    },
     Rows(Section),
+    /// A lock's grants, so many more, which are so many bytes.
+    Grants {
+        lock: u32,
+        count: u32,
+        bytes: usize,
+    },
     Waiters,
     Order,
     End,
@@ -177,23 +189,33 @@ impl Machine {
     }
 
     /// Frees some of what the machine holds, which is of no use afterwards. A large one takes long to free.
-    pub fn shed(&mut self, slice: Slice) -> Progress {
-        let timers = (0..slice.rows).all(|_| self.timers.take_due(Elapsed::MAX).is_some());
-        let more = timers
-            || self.lines.shed(slice.rows, |_, _| true)
-            || self.messages.shed(slice.rows, |_, _| true)
-            || self.sessions.table.shed(slice.rows, |row, count| shed_map(&mut row.owned, count))
-            || self.locks.shed(slice.rows, |_, _| true)
-            || self.queues.shed(slice.rows, |row, count| shed_map(&mut row.ready, count))
-            || self.grants.shed(slice.rows, |_, _| true)
-            || self.waiters.shed(slice.rows, |_, _| true);
-        if more { Progress::More } else { Progress::Done }
+    pub fn shed(&mut self, mut slice: Slice) -> Progress {
+        let slice = &mut slice;
+        let empty = self.timers.shed(slice)
+            && self.lines.shed(slice, |row, slice| shed_bytes(row.cost(), slice))
+            && self.messages.shed(slice, |row, slice| shed_bytes(row.cost(), slice))
+            && self.sessions.table.shed(slice, |row, slice| shed_map(&mut row.owned, slice))
+            && self.locks.shed(slice, |_, _| true)
+            && self.queues.shed(slice, |row, slice| shed_map(&mut row.ready, slice))
+            && self.grants.shed(slice, |_, _| true)
+            && self.waiters.shed(slice, |_, _| true);
+        if empty { Progress::Done } else { Progress::More }
     }
 }
 
+/// A row with so many bytes may be freed.
+fn shed_bytes(bytes: u64, slice: &mut Slice) -> bool {
+    slice.spend_freed(usize::try_from(bytes).unwrap_or(usize::MAX));
+    true
+}
+
 /// Frees some of a tree. True: it is empty.
-fn shed_map<K: Ord, V>(map: &mut BTreeMap<K, V>, count: usize) -> bool {
-    (0..count).for_each(|_| drop(map.pop_first()));
+fn shed_map<K: Ord, V>(map: &mut BTreeMap<K, V>, slice: &mut Slice) -> bool {
+    while map.pop_first().is_some() {
+        if !slice.spend(1, 0) {
+            break;
+        }
+    }
     map.is_empty()
 }
 
@@ -238,12 +260,17 @@ impl Restore {
                     self.next = Next::Rows(section.next());
                     0
                 }
+                Next::Ended { bytes: 0 } => {
+                    self.next = Next::Rows(Section::Sessions);
+                    0
+                }
+                Next::Ended { bytes } => self.read_ended(bytes)?,
                 Next::Rows(section) => {
                     let Some(row) = self.whole_row() else { return Ok(Restored::Hungry) };
                     self.left[section as usize] -= 1;
-                    self.read_row(section, row.clone())?;
-                    row.len()
+                    self.read_row(section, row)?
                 }
+                Next::Grants { lock, count, bytes } => self.read_grant(lock, count, bytes)?,
                 Next::Waiters => {
                     match self.waits.pop_first() {
                         Some((ticket, wait)) => self.link_wait(ticket, wait)?,
@@ -323,14 +350,48 @@ impl Restore {
         for left in &mut self.left {
             *left = from.u32()?;
         }
-        while !from.bytes.is_empty() {
-            machine.sessions.remember_ended(from.session()?);
-        }
-        self.next = Next::Rows(Section::Sessions);
-        Ok(Some(row.len()))
+        let bytes = from.bytes.len();
+        self.at -= bytes;
+        self.next = Next::Ended { bytes };
+        Ok(Some(row.len() - bytes))
     }
 
-    fn read_row(&mut self, section: Section, row: core::ops::Range<usize>) -> Result<(), Corrupt> {
+    /// Reads an ended id, of so many bytes of them. Says how many it took.
+    fn read_ended(&mut self, bytes: usize) -> Result<usize, Corrupt> {
+        let mut from = Reader { bytes: &self.fed[self.at..self.at + bytes] };
+        self.machine.sessions.remember_ended(from.session()?);
+        let left = from.bytes.len();
+        self.at += bytes - left;
+        self.next = Next::Ended { bytes: left };
+        Ok(bytes - left)
+    }
+
+    /// Reads a lock's next grant, of so many that are so many bytes. Says how many it took.
+    fn read_grant(&mut self, lock: u32, count: u32, bytes: usize) -> Result<usize, Corrupt> {
+        let mut from = Reader { bytes: &self.fed[self.at..self.at + bytes] };
+        let Some(count) = count.checked_sub(1) else {
+            self.next = Next::Rows(Section::Locks);
+            return if bytes == 0 { Ok(0) } else { Err(Corrupt::Malformed) };
+        };
+        let session = self.find_session(from.session()?)?;
+        let (fence, held, deadline) = (from.u64()?, from.u32()?, Elapsed(from.u64()?));
+        let left = from.bytes.len();
+        let links = Links::NONE;
+        let grant = Grant { lock, session, fence, count: held, deadline, links };
+        let slot = self.machine.grants.insert(grant);
+        self.machine.link_grant(slot);
+        self.at += bytes - left;
+        self.next = Next::Grants { lock, count, bytes: left };
+        Ok(bytes - left)
+    }
+
+    /// Reads a row, and says how many bytes of it.
+    fn read_row(
+        &mut self,
+        section: Section,
+        row: core::ops::Range<usize>,
+    ) -> Result<usize, Corrupt> {
+        let length = row.len();
         let fed = core::mem::take(&mut self.fed);
         let mut from = Reader { bytes: &fed[row] };
         let read = match section {
@@ -346,7 +407,16 @@ impl Restore {
         };
         let left = from.bytes.len();
         self.fed = fed;
-        read.and(if left == 0 { Ok(()) } else { Err(Corrupt::Malformed) })
+        read?;
+        match &mut self.next {
+            Next::Grants { bytes, .. } => {
+                *bytes = left;
+                self.at -= left;
+            }
+            _ if left > 0 => return Err(Corrupt::Malformed),
+            _ => {}
+        }
+        Ok(length - left)
     }
 
     fn read_session(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
@@ -373,16 +443,11 @@ impl Restore {
         Ok(())
     }
 
+    /// Reads a lock but for its grants, which follow one by one: there may be as many as sessions.
     fn read_lock(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
-        let (name, mode) = (from.bytes()?, from.mode()?);
+        let (name, mode, count) = (from.bytes()?, from.mode()?, from.u32()?);
         let lock = self.machine.locks.insert(Lock::new(name, mode));
-        for _ in 0..from.u32()? {
-            let session = self.find_session(from.session()?)?;
-            let (fence, count, deadline) = (from.u64()?, from.u32()?, Elapsed(from.u64()?));
-            let grant = Grant { lock, session, fence, count, deadline, links: Links::NONE };
-            let slot = self.machine.grants.insert(grant);
-            self.machine.link_grant(slot);
-        }
+        self.next = Next::Grants { lock, count, bytes: 0 };
         Ok(())
     }
 

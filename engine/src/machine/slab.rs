@@ -5,6 +5,7 @@
 //! removal anywhere. Slots depend on the history of insertions: nothing that a replica answers,
 //! orders or writes into a snapshot may depend on one.
 
+use super::snapshot::Slice;
 use alloc::vec::Vec;
 use core::ops::{Index, IndexMut};
 
@@ -42,18 +43,24 @@ impl<T> Slab<T> {
         self.chunks.len().saturating_sub(1) * CHUNK_ROWS as usize + last
     }
 
-    /// Frees the last rows, so many at most, once `empty` has emptied each of what it holds itself. The slab
-    /// is of no use afterwards. False: there were none.
-    pub(super) fn shed(&mut self, rows: usize, empty: fn(&mut T, usize) -> bool) -> bool {
-        for _ in 0..rows {
-            let Some(chunk) = self.chunks.last_mut() else { return false };
+    /// Frees the last rows, each once `empty` has emptied it of what it holds itself and spent what that
+    /// costs. The slab is of no use afterwards. True: no row is left.
+    pub(super) fn shed(
+        &mut self,
+        slice: &mut Slice,
+        empty: fn(&mut T, &mut Slice) -> bool,
+    ) -> bool {
+        while let Some(chunk) = self.chunks.last_mut() {
             if let Some(Cell::Row(row)) = chunk.last_mut()
-                && !empty(row, rows)
+                && !empty(row, slice)
             {
-                return true;
+                return false;
             }
             if chunk.pop().is_none() {
                 self.chunks.pop();
+            }
+            if !slice.spend(1, 0) {
+                return false;
             }
         }
         true
@@ -132,6 +139,11 @@ pub(super) struct Links {
 impl Links {
     /// In no list.
     pub(super) const NONE: Links = Links { prev: NIL, next: NIL };
+
+    /// The next one's slot.
+    pub(super) fn next(&self) -> Option<u32> {
+        (self.next != NIL).then_some(self.next)
+    }
 
     /// The neighbours' slots.
     pub(super) fn around(&self) -> impl Iterator<Item = u32> {

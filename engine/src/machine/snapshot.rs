@@ -42,7 +42,8 @@
 //! - To begin: the ended ids. While it lasts: a bit for each slot, and what is kept, which is at most the
 //!   snapshot itself.
 //! - A slice ends with the first row that exceeds its budget, or the list of a bucket: about one row in
-//!   1,024. A lock is one row, with all its grants.
+//!   1,024. A lock's grants, of which there may be as many as sessions, are written one by one, and what is left
+//!   of them is kept when one is about to change.
 //! - One snapshot at a time: whoever wants a second one waits for the end of the first.
 
 use super::queue::Place;
@@ -65,10 +66,14 @@ pub(super) const VERSION: u32 = 3;
 pub const TAIL_BYTES: usize = 4;
 /// Size of what says how long a row is.
 pub(super) const LENGTH_BYTES: usize = 4;
+/// Size of a grant in a lock's row.
+const GRANT_BYTES: usize = 16 + 8 + 4 + 8;
 /// Where a message's row names its queue.
 const MESSAGE_QUEUE_AT: usize = 8;
 /// Places of a bucket that are listed at the cost of one row.
 const PLACES_A_ROW: usize = 16;
+/// Bytes that are freed at the cost of one that is copied: their pages go back to the system.
+const FREED_A_BYTE: usize = 16;
 
 /// How much one slice may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +89,11 @@ impl Slice {
     pub const SHORT: Slice = Slice { rows: SLICE_ROWS_MAX, bytes: SLICE_BYTES_MAX };
     /// All at once.
     pub const WHOLE: Slice = Slice { rows: usize::MAX, bytes: usize::MAX };
+
+    /// Spends what it costs to free so many bytes of one row.
+    pub(super) fn spend_freed(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes / FREED_A_BYTE);
+    }
 
     /// Spends some of it. False: nothing is left.
     pub(super) fn spend(&mut self, rows: usize, bytes: usize) -> bool {
@@ -131,6 +141,17 @@ pub(super) struct Making {
     /// The checksum of what was given out.
     sum: u32,
     queues: Places,
+    open: Option<Open>,
+}
+
+/// A lock's row of which only some was written.
+struct Open {
+    lock: u32,
+    /// The next grant, of those that are still as they were.
+    next: Option<u32>,
+    /// The row's last bytes as they were, and how many of these were written.
+    kept: Box<[u8]>,
+    at: usize,
 }
 
 impl Making {
@@ -215,7 +236,8 @@ impl Machine {
         self.messages.begin_walk();
         self.lines.begin_walk();
         let (sum, queues) = (crc32c::crc32c(&out[start..]), Places::default());
-        self.making = Some(Box::new(Making { section: Section::Sessions, sum, queues }));
+        let (section, open) = (Section::Sessions, None);
+        self.making = Some(Box::new(Making { section, sum, queues, open }));
     }
 
     /// Appends the snapshot's next bytes: those that [`Machine::snapshot`] would have given when it began.
@@ -274,10 +296,17 @@ impl Machine {
         out: &mut Vec<u8>,
     ) -> Progress {
         loop {
+            if self.go_on_lock(making, slice, out) == Progress::More {
+                return Progress::More;
+            }
             let before = out.len();
             let rows = match table(self).walk_on() {
                 Next::End => return Progress::Done,
                 Next::Bucket(places) => places / PLACES_A_ROW,
+                Next::Row(owed) if making.section == Section::Locks => {
+                    self.open_lock(owed, making, out);
+                    1
+                }
                 Next::Row(owed) => {
                     self.put_owed(&owed, write, making, out);
                     making.note(owed.slot);
@@ -302,6 +331,71 @@ impl Machine {
                 return Progress::More;
             }
         }
+    }
+
+    /// Begins a lock's row: its length and what comes before its grants.
+    fn open_lock(&mut self, owed: Owed, making: &mut Making, out: &mut Vec<u8>) {
+        let (lock, kept) = (owed.slot, owed.kept.unwrap_or_default());
+        let mut next = None;
+        if kept.is_empty() {
+            let row = begin_row(out);
+            self.write_lock_head(lock, out);
+            let grants = self.locks[lock].grants;
+            next = grants.first();
+            end_row_after(out, row, grants.len() * GRANT_BYTES);
+            self.locks.set_open(Some(lock));
+        } else {
+            put_count(out, kept.len());
+        }
+        making.open = Some(Open { lock, next, kept, at: 0 });
+    }
+
+    /// Goes on with a lock's row, if one was begun.
+    fn go_on_lock(
+        &mut self,
+        making: &mut Making,
+        slice: &mut Slice,
+        out: &mut Vec<u8>,
+    ) -> Progress {
+        let Some(open) = &mut making.open else { return Progress::Done };
+        while let Some(grant) = open.next {
+            self.write_grant(grant, out);
+            open.next = self.grants[grant].links.next();
+            if !slice.spend(1, GRANT_BYTES) {
+                return Progress::More;
+            }
+        }
+        let rest = &open.kept[open.at..];
+        let bytes = rest.len().min(slice.bytes);
+        out.extend_from_slice(&rest[..bytes]);
+        open.at += bytes;
+        if bytes < rest.len() {
+            return Progress::More;
+        }
+        making.open = None;
+        self.locks.set_open(None);
+        if slice.spend(0, bytes) { Progress::Done } else { Progress::More }
+    }
+
+    /// Keeps the rest of a lock's row if some of it was written. False: none was.
+    #[cold]
+    fn close_lock(&mut self, slot: u32) -> bool {
+        let Some(mut making) = self.making.take() else { return false };
+        let open = making.open.as_mut().filter(|open| open.lock == slot);
+        let was_open = open.is_some();
+        if let Some(open) = open {
+            let mut rest = Vec::new();
+            while let Some(grant) = open.next {
+                self.write_grant(grant, &mut rest);
+                open.next = self.grants[grant].links.next();
+            }
+            if !rest.is_empty() {
+                open.kept = rest.into_boxed_slice();
+            }
+            self.locks.set_open(None);
+        }
+        self.making = Some(making);
+        was_open
     }
 
     /// Writes a row that is owed, as it was.
@@ -337,7 +431,7 @@ impl Machine {
     /// A lock, or a grant of it, is about to change.
     #[inline]
     pub(super) fn keep_lock(&mut self, slot: u32) {
-        if self.locks.owes(slot) {
+        if self.locks.owes(slot) && !self.close_lock(slot) {
             let bytes = self.kept(slot, Machine::write_lock);
             self.locks.keep(slot, bytes);
         }
@@ -449,17 +543,24 @@ impl Machine {
     }
 
     fn write_lock(&self, slot: u32, out: &mut Vec<u8>) {
+        self.write_lock_head(slot, out);
+        let grants = self.locks[slot].grants;
+        grants.iter(&self.grants).for_each(|grant| self.write_grant(grant, out));
+    }
+
+    fn write_lock_head(&self, slot: u32, out: &mut Vec<u8>) {
         let lock = &self.locks[slot];
         put_bytes(out, &lock.name);
         out.push(lock.mode as u8);
         put_count(out, lock.grants.len());
-        for grant in lock.grants.iter(&self.grants) {
-            let grant = &self.grants[grant];
-            self.put_session(out, grant.session);
-            put_u64(out, grant.fence);
-            put_u32(out, grant.count);
-            put_u64(out, grant.deadline.0);
-        }
+    }
+
+    fn write_grant(&self, slot: u32, out: &mut Vec<u8>) {
+        let grant = &self.grants[slot];
+        self.put_session(out, grant.session);
+        put_u64(out, grant.fence);
+        put_u32(out, grant.count);
+        put_u64(out, grant.deadline.0);
     }
 
     fn write_queue(&self, slot: u32, out: &mut Vec<u8>) {
@@ -509,7 +610,12 @@ fn begin_row(out: &mut Vec<u8>) -> usize {
 
 /// Says how long the row is that begins at `at`.
 fn end_row(out: &mut [u8], at: usize) {
-    let length = u32::try_from(out.len() - at).expect("a row is far below 4 GiB");
+    end_row_after(out, at, 0);
+}
+
+/// Says how long the row is that begins at `at` and ends so many bytes after what is there.
+fn end_row_after(out: &mut [u8], at: usize, more: usize) {
+    let length = u32::try_from(out.len() + more - at).expect("a row is far below 4 GiB");
     out[at - LENGTH_BYTES..at].copy_from_slice(&length.to_le_bytes());
 }
 

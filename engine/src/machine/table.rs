@@ -14,6 +14,7 @@
 //! - A bucket keeps 32 bits of each row's hash, so that neither a miss nor growth reads a row.
 
 use super::slab::Slab;
+use super::snapshot::Slice;
 use super::walk::{Next, Walk};
 use crate::ids::SessionId;
 use crate::mutant::{self, Mutant};
@@ -26,8 +27,6 @@ use xxhash_rust::xxh64::xxh64;
 /// Buckets of a table. A power of two; a million rows give buckets of about a thousand.
 const BUCKETS: usize = 1 << BUCKETS_BITS;
 const BUCKETS_BITS: u32 = 10;
-/// Buckets of a table that is of no use any more that are freed at a time.
-const BUCKETS_SHED: usize = 32;
 /// Spreads the 32 bits that a bucket keeps over the 64 that hashbrown looks at (2^64 / phi).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -244,6 +243,12 @@ impl<R: Row> Table<R> {
         walk.keep(bucket, Place { slot, ..place }, bytes);
     }
 
+    /// Only some of the row at `slot`, which was handed out, was written: the rest is owed. `None`: no such row.
+    pub(super) fn set_open(&mut self, slot: Option<u32>) {
+        let walk = self.walk.as_mut().expect("a row is handed out by a walk");
+        walk.open = slot;
+    }
+
     /// What the walk comes to next. It is over after [`Next::End`].
     pub(super) fn walk_on(&mut self) -> Next {
         let Some(walk) = &self.walk else { return Next::End };
@@ -264,15 +269,25 @@ impl<R: Row> Table<R> {
         }
     }
 
-    /// Frees some of what the table holds ([`Slab::shed`]). False: nothing is left.
-    pub(super) fn shed(&mut self, rows: usize, empty: fn(&mut R, usize) -> bool) -> bool {
-        if self.walk.as_mut().is_some_and(|walk| walk.shed(rows)) || self.rows.shed(rows, empty) {
-            return true;
+    /// Frees some of what the table holds ([`Slab::shed`]). True: nothing is left.
+    pub(super) fn shed(
+        &mut self,
+        slice: &mut Slice,
+        empty: fn(&mut R, &mut Slice) -> bool,
+    ) -> bool {
+        let kept = self.walk.as_mut().is_some_and(|walk| !walk.shed(slice));
+        if kept || !self.rows.shed(slice, empty) {
+            return false;
         }
         let mut buckets = core::mem::take(&mut self.buckets).into_vec();
-        buckets.truncate(buckets.len().saturating_sub(BUCKETS_SHED));
+        while let Some(bucket) = buckets.pop() {
+            slice.spend_freed(bucket.allocation_size());
+            if !slice.spend(1, 0) {
+                break;
+            }
+        }
         self.buckets = buckets.into_boxed_slice();
-        !self.buckets.is_empty()
+        self.buckets.is_empty()
     }
 
     /// The bucket of a key, and its place there with the slot still unknown.

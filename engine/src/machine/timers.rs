@@ -6,6 +6,7 @@
 //! things. Sessions have an order of their own, so that a leader can look through those that
 //! are due for a renewal without passing the others' timers.
 
+use super::snapshot::Slice;
 use crate::time::Elapsed;
 use alloc::collections::BTreeMap;
 
@@ -73,6 +74,16 @@ impl Timers {
         } else {
             self.others.pop_first().map(|(_, timer)| timer)
         }
+    }
+
+    /// Frees some of them. True: none is left.
+    pub(super) fn shed(&mut self, slice: &mut Slice) -> bool {
+        while self.take_due(Elapsed::MAX).is_some() {
+            if !slice.spend(1, 0) {
+                return false;
+            }
+        }
+        true
     }
 
     /// The earliest deadline.

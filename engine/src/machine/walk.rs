@@ -11,6 +11,7 @@
 //! - Rows come by bucket and, inside, by the part of their hash that the bucket keeps: an order that
 //!   depends on the rows alone. Several rows with one hash come together, for the caller to sort.
 
+use super::snapshot::Slice;
 use super::table::Place;
 use crate::mutant::{self, Mutant};
 use alloc::boxed::Box;
@@ -36,6 +37,8 @@ pub(super) struct Walk {
     bucket: usize,
     /// The places of the bucket before it that were not handed out yet, last first.
     listed: Vec<Place>,
+    /// The row that was handed out last, as long as only some of it was written.
+    pub(super) open: Option<u32>,
 }
 
 /// A row that a walk hands out.
@@ -60,17 +63,18 @@ impl Walk {
     /// A walk over a table that has used so many slots.
     pub(super) fn new(slots: usize) -> Walk {
         let settled = (0..slots.div_ceil(PAGE_SLOTS)).map(|_| None).collect();
-        Walk { slots, settled, kept: BTreeMap::new(), bucket: 0, listed: Vec::new() }
+        Walk { slots, settled, kept: BTreeMap::new(), bucket: 0, listed: Vec::new(), open: None }
     }
 
-    /// Whether the row at `slot` is owed as it is now.
+    /// Whether the row at `slot`, or the rest of it, is owed as it is now.
     #[cold]
     pub(super) fn owes(&self, slot: u32) -> bool {
         let at = slot as usize;
-        at < self.slots
+        let owed = at < self.slots
             && self.settled[at / PAGE_SLOTS]
                 .as_ref()
-                .is_none_or(|page| page[at % PAGE_SLOTS / 64] & (1 << (at % 64)) == 0)
+                .is_none_or(|page| page[at % PAGE_SLOTS / 64] & (1 << (at % 64)) == 0);
+        owed || self.open == Some(slot)
     }
 
     /// The row at `slot` is not owed, or not any more.
@@ -140,8 +144,14 @@ impl Walk {
         Owed { slot: place.slot, kept }
     }
 
-    /// Frees some of what is kept. False: nothing is left.
-    pub(super) fn shed(&mut self, rows: usize) -> bool {
-        (0..rows).all(|_| self.kept.pop_first().is_some())
+    /// Frees some of what is kept. True: nothing is left.
+    pub(super) fn shed(&mut self, slice: &mut Slice) -> bool {
+        while let Some((_, bytes)) = self.kept.pop_first() {
+            slice.spend_freed(bytes.len());
+            if !slice.spend(1, 0) {
+                return false;
+            }
+        }
+        true
     }
 }

@@ -8,8 +8,8 @@
 //!
 //! - A snapshot is begun at whatever is applied then, and handed to the disk piece by piece while it is
 //!   made; one for followers stays in memory until nobody needs it.
-//! - The leader's is restored beside the state that it replaces, saved, and only then put in its place.
-//!   What was replaced is freed in slices too.
+//! - The leader's is restored beside the state that it replaces, handed to the disk piece by piece, and put in
+//!   its place once it is there. What was replaced is freed in slices too.
 //!
 //! One is made at a time: followers' waits for the disk's, a backup's ([`super::backup`]) for both, the disk's is asked
 //! for again. At most one is on its way to the disk.
@@ -80,6 +80,9 @@ struct Making {
 
 struct Saving {
     point: Point,
+    /// Pieces that were not handed to the disk yet, and where the first of them lies.
+    unsent: VecDeque<Vec<u8>>,
+    offset: u64,
     /// A snapshot of the leader's: what takes the place of this state once it is on the disk.
     installs: Option<(Configuration, State)>,
 }
@@ -148,8 +151,9 @@ impl Snapshots {
     /// Whether there is something to do in slices.
     pub fn has_work(&self) -> bool {
         let (making, installing) = (self.making.is_some(), self.installing.is_some());
+        let unsent = self.saving.as_ref().is_some_and(|saving| !saving.unsent.is_empty());
         let spent = !self.replaced.is_empty() || !self.spent.is_empty();
-        making || self.wanted || installing || spent
+        making || self.wanted || installing || unsent || spent
     }
 
     /// Forgets the snapshot that followers got: nobody needs it any more.
@@ -269,7 +273,7 @@ impl Shard {
             self.snapshots.make(Goal::Backup);
         } else if self.snapshots.installing.is_some() {
             self.go_on_restoring(step, slice);
-        } else {
+        } else if !self.go_on_saving(step) {
             self.snapshots.free(slice);
         }
     }
@@ -320,7 +324,8 @@ impl Shard {
     fn made(&mut self, step: &mut Step<'_>, point: Point, bytes: u64) {
         let (index, term) = point;
         step.effects.notes.push(Note::SnapshotMade { group: self.group, index, bytes });
-        self.snapshots.saving = Some(Saving { point, installs: None });
+        let unsent = VecDeque::new();
+        self.snapshots.saving = Some(Saving { point, unsent, offset: 0, installs: None });
         if mutant::on(Mutant::SnapshotRecordedEarly) {
             step.journal.append(Record::Snapshot { group: self.group, index, term });
         }
@@ -499,8 +504,9 @@ impl Shard {
                 Ok(state) if state.level() <= self.raft.level_max() => {
                     self.restored(step, point, (configuration, state), read)
                 }
-                _ => {
+                unfit => {
                     self.snapshots.spent.extend(read);
+                    self.snapshots.replaced.extend(unfit);
                     self.raft.on_snapshot_refused(); // Of no version or level that is known here.
                 }
             }
@@ -515,15 +521,21 @@ impl Shard {
         installs: (Configuration, State),
         pieces: Vec<Vec<u8>>,
     ) {
-        let (count, mut offset) = (pieces.len(), 0);
-        for (at, piece) in pieces.into_iter().enumerate() {
-            let bytes = piece.len() as u64;
-            self.save(step, point, offset, piece, at + 1 == count);
-            offset += bytes;
-        }
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
         let (group, index) = (self.group, point.0);
-        step.effects.notes.push(Note::SnapshotInstalled { group, index, bytes: offset });
-        self.snapshots.saving = Some(Saving { point, installs: Some(installs) });
+        step.effects.notes.push(Note::SnapshotInstalled { group, index, bytes });
+        let (unsent, installs) = (pieces.into(), Some(installs));
+        self.snapshots.saving = Some(Saving { point, unsent, offset: 0, installs });
+    }
+
+    /// Hands the next piece of the leader's snapshot to the disk. False: there is none.
+    fn go_on_saving(&mut self, step: &mut Step<'_>) -> bool {
+        let Some(saving) = &mut self.snapshots.saving else { return false };
+        let Some(piece) = saving.unsent.pop_front() else { return false };
+        let (point, offset, last) = (saving.point, saving.offset, saving.unsent.is_empty());
+        saving.offset += piece.len() as u64;
+        self.save(step, point, offset, piece, last);
+        true
     }
 
     /// A peer message's frame, its bulk straight from the log or the snapshot.

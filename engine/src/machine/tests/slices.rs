@@ -198,3 +198,93 @@ fn a_machine_is_restored_in_slices_from_pieces_of_any_size() {
     assert_eq!(short.finish().err(), Some(Corrupt::Malformed));
     assert!(Machine::restore(config, &bytes).is_ok());
 }
+
+/// Twelve sessions, five of them ended; the others hold ten locks each, share one, and have popped five messages
+/// each from a queue. And a hundred lines.
+fn crowd() -> Kit {
+    let mut kit = Kit::open_to(12);
+    for n in 1..=7 {
+        (0..10).for_each(|at| _ = kit.acquire(n, &format!("lock-{n}-{at}"), EXCLUSIVE, 0, 60_000));
+        kit.acquire(n, "shared", SHARED, 0, 60_000);
+        for _ in 0..5 {
+            kit.push(n, "queue", 1, &[7; 1_000]);
+            kit.pop(n, "queue", 0, 60_000);
+        }
+    }
+    (8..=12).for_each(|n| _ = kit.close(n));
+    (0..100).for_each(|n| _ = kit.put(1, &format!("key-{n}"), &[7; 1_000]));
+    kit.machine.verify();
+    kit
+}
+
+#[test]
+fn a_slice_writes_no_more_of_a_lock_than_it_may_and_the_rest_as_it_was_whatever_becomes_of_it() {
+    for change in 0..5 {
+        let mut kit = Kit::open_to(100);
+        (1..=99).for_each(|n| _ = kit.acquire(n, "shared", SHARED, 0, 60_000 + u32::from(n)));
+        let (whole, mut bytes) = (kit.snapshot(), Vec::new());
+        kit.machine.snapshot_begin(&mut bytes);
+        let (mut slices, mut before) = (0, bytes.len());
+        while kit.machine.snapshot_slice(Slice { rows: 3, bytes: 200 }, &mut bytes)
+            == Progress::More
+        {
+            slices += 1;
+            assert!(
+                bytes.len() - before < 3 * 80,
+                "three rows or grants, of 80 bytes at most, or 200 bytes"
+            );
+            before = bytes.len();
+            let in_the_middle = bytes.len() > whole.len() - 1_000;
+            match change {
+                1 if in_the_middle => _ = kit.acquire(100, "shared", SHARED, 0, 0),
+                2 if in_the_middle => _ = kit.acquire(50, "shared", SHARED, 0, 90_000),
+                3 if in_the_middle => _ = kit.close(99),
+                4 => _ = (1..=99).map(|n| kit.close(n)).count(),
+                _ => {}
+            }
+        }
+        assert!(slices >= 100 / 3 + 99 * 36 / 200, "{slices} slices");
+        assert!(bytes == whole, "change {change}");
+        kit.machine.verify();
+    }
+}
+
+#[test]
+fn a_slice_of_a_restore_reads_no_more_rows_grants_and_ended_ids_than_it_may() {
+    let kit = crowd();
+    let bytes = kit.snapshot();
+    let mut restore = Restore::new(CONFIG);
+    restore.feed(&bytes);
+    let mut slices = 1;
+    while restore.slice(Slice { rows: 2, ..Slice::WHOLE }) == Ok(Restored::More) {
+        slices += 1;
+    }
+    // Sessions and ended ids; locks and grants; the queue and its messages; lines, and their order.
+    let rows = (7 + 5) + (71 + 77) + (1 + 35) + (100 + 100);
+    assert!(slices >= rows / 2, "{slices} slices for {rows} rows, two at a time");
+    let machine = restore.finish().expect("all of it came");
+    machine.verify();
+    let mut again = Vec::new();
+    machine.snapshot(&mut again);
+    assert!(again == bytes);
+}
+
+#[test]
+fn a_slice_of_freeing_frees_no_more_rows_than_it_may_nor_what_a_row_owns() {
+    let mut machine = crowd().machine;
+    machine.snapshot_begin(&mut Vec::new());
+    let slice = Slice { rows: 2, ..Slice::WHOLE };
+    let slices = 1 + (0..1_000_000).take_while(|_| machine.shed(slice) == Progress::More).count();
+    // Timers of sessions, grants and messages; rows, and what sessions own.
+    let rows = (7 + 77 + 35) + (100 + 35 + 7 + 71 + 1 + 77) + (77 + 35);
+    assert!(slices >= rows / 2, "{slices} slices for {rows} rows, two at a time");
+}
+
+#[test]
+fn a_slice_of_freeing_gives_back_no_more_than_sixteen_times_its_bytes_and_a_row() {
+    let mut machine = crowd().machine;
+    let slice = Slice { bytes: 500, ..Slice::WHOLE };
+    let slices = 1 + (0..1_000_000).take_while(|_| machine.shed(slice) == Progress::More).count();
+    let bytes = (100 + 35) * 1_000;
+    assert!(slices >= bytes / (16 * 500 + 1_100), "{slices} slices for {bytes} bytes");
+}
