@@ -126,7 +126,8 @@ impl Engine {
 
     /// The link is gone, and with it what is known of the groups that only its node led.
     pub(super) fn part(&mut self, peer: NodeId) {
-        self.peers.unlink(peer);
+        let is_node = self.nodes.node(peer).is_some();
+        self.peers.unlink(peer, is_node);
         for (group, known) in (0..).zip(&mut self.known) {
             if known.leader == Some(peer) && self.shards.place_of(GroupId(group)).is_none() {
                 known.leader = None;

@@ -70,17 +70,18 @@ impl Peers {
         twin.suspicion.begin(now);
     }
 
-    /// The link is gone.
-    pub fn unlink(&mut self, node: NodeId) {
+    /// The link is gone. One that is a node of the cluster is missed.
+    pub fn unlink(&mut self, node: NodeId, is_node: bool) {
         self.linked.remove(&node);
-        if let Some(twin) = self.twins.get_mut(&node) {
-            (twin.level, twin.heard) = (None, None);
+        match self.twins.get_mut(&node) {
+            Some(twin) if is_node => (twin.level, twin.heard) = (None, None),
+            _ => _ = self.twins.remove(&node),
         }
     }
 
-    /// These are the cluster's nodes now.
+    /// These are the cluster's nodes now. A link may stand before its node is one of them.
     pub fn retain(&mut self, is_node: impl Fn(NodeId) -> bool) {
-        self.twins.retain(|node, _| is_node(*node));
+        self.twins.retain(|node, _| is_node(*node) || self.linked.contains(node));
         self.suspected.retain(|node| is_node(*node));
     }
 
@@ -156,5 +157,34 @@ impl Peers {
             round_trip: twin.round_trip,
             drift_ppm: twin.drift.ppm(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_linked_twin_says_counts_even_if_it_becomes_a_node_only_later() {
+        let (mut peers, newcomer) = (Peers::default(), NodeId(4));
+        peers.link(Time(1), newcomer);
+        peers.retain(|node| node != newcomer);
+        peers.on_level(newcomer, Level::NEWEST);
+        peers.retain(|_| true);
+        assert_eq!(peers.level(newcomer), Level::NEWEST);
+        assert!(peers.wake_at() < Time::MAX, "it is told something");
+    }
+
+    #[test]
+    fn a_twin_is_forgotten_once_it_is_neither_a_node_nor_linked() {
+        let (mut peers, stranger) = (Peers::default(), NodeId(4));
+        peers.link(Time(1), stranger);
+        peers.unlink(stranger, true);
+        assert_eq!(peers.status(Time(1)).count(), 1, "a node is missed");
+        peers.retain(|node| node != stranger);
+        assert_eq!(peers.status(Time(1)).count(), 0);
+        peers.link(Time(1), stranger);
+        peers.unlink(stranger, false);
+        assert_eq!(peers.status(Time(1)).count(), 0);
     }
 }

@@ -68,6 +68,17 @@ impl World {
             match &node.engine {
                 None => text.push_str(&format!("\n  node {} is down", id + 1)),
                 Some(engine) => {
+                    let (nodes, build) = (engine.nodes(), node.build.level);
+                    text.push_str(&format!(
+                        "\n  node {}: build of level {build}, nodes of epoch {} at level {}",
+                        id + 1,
+                        nodes.epoch(),
+                        nodes.level()
+                    ));
+                    for shard in engine.shards() {
+                        let (group, level) = (shard.group(), shard.state().level());
+                        text.push_str(&format!(", group {group} at {level}"));
+                    }
                     for group in engine.status(self.clocks[id].read(self.now)).groups {
                         text.push_str(&format!("\n  node {} {group:?}", id + 1));
                     }
