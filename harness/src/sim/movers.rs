@@ -5,7 +5,7 @@
 //! to the rules that the engine states for its callers: a life is given to one replica only.
 
 use super::end::groups;
-use super::{FOUNDERS, Incoming, SHARDS, World};
+use super::{FOUNDERS, Failure, Incoming, SHARDS, World};
 use crate::sim::Event;
 use engine::engine::{Engine, OpenError};
 use engine::ids::{ConnId, GroupId, Incarnation, NodeId};
@@ -173,18 +173,24 @@ impl World {
         node.founder = false;
     }
 
-    /// A node whose disk rots has read it. If it found damage it begins anew, as the server does; else
-    /// nothing has happened.
-    pub(super) fn on_rotten(&mut self, id: u32, opened: &Result<Engine, OpenError>) -> bool {
-        let Some(lives) = self.nodes[id as usize].rotten.take() else { return false };
-        if opened.is_ok() {
+    /// A node whose disk rots has read it, and reads it again. If it found damage it begins anew, as the server does;
+    /// else it knows all that was durable, and what was wrong is as it was. Says whether the disk rotted.
+    pub(super) fn on_rotten(
+        &mut self,
+        id: u32,
+        opened: &Result<Engine, OpenError>,
+    ) -> Result<bool, Failure> {
+        let Some(lives) = self.nodes[id as usize].rotten.take() else { return Ok(false) };
+        if let Ok(engine) = opened {
+            let watched = self.watch.on_start(self.now, &self.clocks, id, engine);
+            watched.map_err(Failure::Safety)?;
             self.nodes[id as usize].disk.unrot();
             self.dead.retain(|life| !lives.contains(life));
-            return false;
+        } else {
+            self.damaged += 1;
+            self.begin_anew(id);
         }
-        self.damaged += 1;
-        self.begin_anew(id);
-        true
+        Ok(true)
     }
 }
 

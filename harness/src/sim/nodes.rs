@@ -235,7 +235,7 @@ impl World {
         self.clocks[id as usize].restart(self.now, &mut self.ticks);
         let now = self.clocks[id as usize].read(self.now);
         let mut opened = node.disk.open(config, now, &mut effects);
-        if self.on_rotten(id, &opened) {
+        if self.on_rotten(id, &opened)? {
             let config = self.config(id);
             let node = &mut self.nodes[id as usize];
             effects = Box::default();
