@@ -14,6 +14,7 @@
 //! |---|---|
 //! | 1 | all that was there before levels |
 //! | 2 | levels themselves: their entry, snapshots of version 3, manifests of format 3 |
+//! | 3 | entries whose work is bounded, ended sessions remembered by time, a secret seed, more voters for the meta group |
 //!
 //! There is no way back: a build that does not know the cluster's level is refused. Who wants to keep the way back
 //! open holds the level with `--level-max` until the new build has proved itself.
@@ -33,7 +34,7 @@ impl Level {
     /// Every build knows it, and whoever says nothing knows no other.
     pub const OLDEST: Level = Level(1);
     /// The newest that this build knows.
-    pub const NEWEST: Level = Level(2);
+    pub const NEWEST: Level = Level(3);
     /// Before it neither snapshots nor manifests say their level.
     pub(crate) const SAID: Level = Level(2);
 
