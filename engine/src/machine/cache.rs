@@ -19,6 +19,7 @@ use super::slab::{Linked, Links};
 use super::table::{Row, Table};
 use super::timers::Timer;
 use super::{Get, Machine, Outcome};
+use crate::mutant::{self, Mutant};
 use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -120,7 +121,13 @@ impl Machine {
             return Outcome::Refused(code);
         }
         let version = self.issue();
-        let deadline = if ttl_ms == 0 { Elapsed::MAX } else { now + millis(ttl_ms) };
+        let ttl_ms = if mutant::on(Mutant::LineShort) { ttl_ms / 2 } else { ttl_ms };
+        let lasts = ttl_ms == 0 || mutant::on(Mutant::LineForEver);
+        let deadline = match found {
+            Some(slot) if lasts && mutant::on(Mutant::LineTimeKept) => self.lines[slot].deadline,
+            _ if lasts => Elapsed::MAX,
+            _ => now + millis(ttl_ms),
+        };
         match found {
             Some(slot) => {
                 self.keep_line(slot);
@@ -175,6 +182,8 @@ impl Machine {
     fn meets(&self, found: Option<u32>, expect: Expect) -> Result<(), Code> {
         match (expect, found.map(|slot| self.lines[slot].version)) {
             (Expect::Any, _) | (Expect::Absent, None) => Ok(()),
+            (Expect::Absent, Some(_)) if mutant::on(Mutant::ExpectAbsentIgnored) => Ok(()),
+            (Expect::Version(_), Some(_)) if mutant::on(Mutant::ExpectVersionIgnored) => Ok(()),
             (Expect::Absent, Some(_)) => Err(Code::VersionMismatch),
             (Expect::Version(_), None) => Err(Code::KeyUnknown),
             (Expect::Version(wanted), Some(version)) if wanted == version => Ok(()),

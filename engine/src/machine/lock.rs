@@ -83,7 +83,8 @@ impl Lock {
 
     /// Whether the holders let somebody in with `mode`.
     fn admits(&self, mode: Mode) -> bool {
-        let all = mutant::on(Mutant::LockAdmitsAll);
+        let all = mutant::on(Mutant::LockAdmitsAll)
+            || (mutant::on(Mutant::SharersUnseen) && self.mode == Mode::Shared);
         all || self.grants.is_empty() || (self.mode == Mode::Shared && mode == Mode::Shared)
     }
 }
@@ -117,7 +118,8 @@ impl Machine {
             return Verdict::Now(self.grant_again(grant, mode, lease_ms, turn));
         }
         let row = &self.locks[lock];
-        if row.waiters.is_empty() && row.admits(mode) {
+        let barges = mutant::on(Mutant::Barging);
+        if (row.waiters.is_empty() || barges) && row.admits(mode) {
             return Verdict::Now(self.grant(lock, session, mode, lease_ms, turn));
         }
         if wait_ms == 0 {
@@ -143,10 +145,10 @@ impl Machine {
             return Outcome::Refused(Code::NotHolder);
         };
         let Grant { lock, fence: right, count, .. } = self.grants[slot];
-        if right != fence {
+        if right != fence && !mutant::on(Mutant::AnyFenceReleases) {
             return Outcome::Refused(Code::StaleFence);
         }
-        if count > 1 {
+        if count > 1 && !mutant::on(Mutant::ReleaseFreesAtOnce) {
             self.keep_lock(lock);
             self.grants[slot].count -= 1;
         } else {
@@ -203,7 +205,8 @@ impl Machine {
         let grant = &mut self.grants[slot];
         grant.count += 1;
         let (fence, before) = (grant.fence, grant.deadline);
-        let deadline = lease_deadline(lease_ms, turn.now).max(before);
+        let anew = lease_deadline(lease_ms, turn.now);
+        let deadline = if mutant::on(Mutant::LockLeaseReplaced) { anew } else { anew.max(before) };
         if deadline != before {
             grant.deadline = deadline;
             self.timers.disarm(before, fence);
@@ -324,5 +327,7 @@ impl Machine {
 }
 
 fn lease_deadline(lease_ms: u32, now: Elapsed) -> Elapsed {
-    if lease_ms == 0 { Elapsed::MAX } else { now + millis(lease_ms) }
+    let lease_ms = if mutant::on(Mutant::LockLeaseShort) { lease_ms / 2 } else { lease_ms };
+    let lasts = lease_ms == 0 || mutant::on(Mutant::LockLeaseForEver);
+    if lasts { Elapsed::MAX } else { now + millis(lease_ms) }
 }

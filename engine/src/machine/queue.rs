@@ -195,6 +195,7 @@ impl Machine {
             Ok(message) => message,
             Err(code) => return Outcome::Refused(code),
         };
+        let delay_ms = if mutant::on(Mutant::NackDelayIgnored) { 0 } else { delay_ms };
         if mutant::on(Mutant::NackLosesMessage) {
             return self.ack(name, id, delivery, turn);
         }
@@ -236,7 +237,12 @@ impl Machine {
 
     /// Serves the queue's waiters with what is ready; forgets the queue when nothing is left of it.
     pub(super) fn advance_queue(&mut self, queue: u32, turn: &mut Turn<'_>) {
-        while let Some(waiter) = self.queues[queue].waiters.first() {
+        let lifo = mutant::on(Mutant::PopsLifo);
+        let next = |m: &Machine| match lifo {
+            true => m.queues[queue].waiters.iter(&m.waiters).last(),
+            false => m.queues[queue].waiters.first(),
+        };
+        while let Some(waiter) = next(self) {
             if self.queues[queue].ready.is_empty() {
                 break;
             }
@@ -257,7 +263,14 @@ impl Machine {
     /// Makes a message that is hidden or delayed ready and names its queue, which the caller advances.
     pub(super) fn make_ready(&mut self, message: u32) -> u32 {
         self.unhide(message);
-        self.messages.row_mut(message).place = Place::Ready;
+        let row = self.messages.row_mut(message);
+        row.place = Place::Ready;
+        if mutant::on(Mutant::LastPriority) {
+            row.priority = u8::MAX;
+        }
+        if mutant::on(Mutant::DeliveriesForgotten) {
+            row.delivery = 0;
+        }
         self.place_message(message);
         self.messages[message].queue
     }
@@ -272,7 +285,12 @@ impl Machine {
         self.keep_message(slot);
         let message = self.messages.row_mut(slot);
         message.delivery = message.delivery.saturating_add(1);
-        message.place = Place::InFlight { session, deadline: now + millis(visibility_ms) };
+        let deadline = match () {
+            () if mutant::on(Mutant::VisibilityForEver) => Elapsed::MAX,
+            () if mutant::on(Mutant::VisibilityShort) => now + millis(visibility_ms / 2),
+            () => now + millis(visibility_ms),
+        };
+        message.place = Place::InFlight { session, deadline };
         let (id, delivery) = (message.id, message.delivery);
         self.place_message(slot);
         Outcome::Delivered { id, delivery }
@@ -303,7 +321,7 @@ impl Machine {
             self.expire_session(session, turn);
             return Err(Code::StaleDelivery);
         }
-        if self.messages[slot].delivery != delivery {
+        if self.messages[slot].delivery != delivery && !mutant::on(Mutant::StaleAckTaken) {
             return Err(Code::StaleDelivery);
         }
         Ok(slot)
@@ -324,7 +342,8 @@ impl Machine {
         match message.place {
             Place::Ready => {
                 self.counts.messages_ready += 1;
-                let key = (message.priority, id);
+                let flat = mutant::on(Mutant::PriorityIgnored);
+                let key = (if flat { 0 } else { message.priority }, id);
                 let ready = &mut self.queues.rows_mut()[message.queue].ready;
                 let before = ready.insert(key, slot);
                 assert!(before.is_none(), "a message is ready once");

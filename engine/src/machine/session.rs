@@ -195,7 +195,7 @@ impl Machine {
                 false => Outcome::Refused(Code::SessionUnknown),
             };
         }
-        if self.sessions.ended_set.contains(&id) {
+        if self.sessions.ended_set.contains(&id) && !mutant::on(Mutant::EndedIsOpened) {
             return Outcome::Refused(Code::SessionUnknown);
         }
         if self.sessions.table.len() >= SESSIONS_MAX {
@@ -299,6 +299,9 @@ impl Machine {
         let mut left = Vec::new();
         while let Some(what) = self.sessions.table.row_mut(slot).window.take_answered() {
             if let Remembered::Waiting(waiter) = what {
+                if mutant::on(Mutant::CancelLeavesWaiter) {
+                    continue;
+                }
                 left.push(Left::by(self.waiters[waiter].ask));
                 self.end_wait(waiter, Outcome::Refused(Code::SequenceStale), turn);
             }
@@ -309,6 +312,12 @@ impl Machine {
     /// Ends a session whose time ran out.
     pub(super) fn expire_session(&mut self, slot: u32, turn: &mut Turn<'_>) {
         assert!(self.sessions.table[slot].deadline <= turn.now, "a session never ends early");
+        if mutant::on(Mutant::WaitersKeepSession) && self.sessions.table[slot].waits > 0 {
+            let (number, later) = (self.sessions.table[slot].number, turn.now + millis(100));
+            self.sessions.table.row_mut(slot).deadline = later;
+            self.timers.arm(later, number, Timer::SessionEnd(slot));
+            return;
+        }
         self.counts.sessions_expired += 1;
         self.end_session(slot, turn);
     }
@@ -387,6 +396,13 @@ impl Machine {
         ask: Ask,
     ) -> u32 {
         let ticket = self.issue();
+        let deadline = match () {
+            () if mutant::on(Mutant::WaitForEver) => Elapsed::MAX,
+            () if mutant::on(Mutant::WaitShort) => {
+                Elapsed(self.clock.0 + (deadline.0 - self.clock.0) / 2)
+            }
+            () => deadline,
+        };
         let links = Links::NONE;
         let slot = self.waiters.insert(Waiter { ticket, session, sequence, deadline, ask, links });
         self.link_waiter(slot);
@@ -455,5 +471,6 @@ impl Machine {
 
 /// How long a session lives after a renewal: its TTL, and the quarter by which renewals may lag.
 fn session_time(ttl_ms: u32) -> Duration {
-    millis(ttl_ms) + millis(ttl_ms) / 4
+    let late = if mutant::on(Mutant::SessionLate) { millis(ttl_ms) } else { Duration::ZERO };
+    millis(ttl_ms) + millis(ttl_ms) / 4 + late
 }

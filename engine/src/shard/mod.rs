@@ -508,7 +508,7 @@ impl Shard {
         }
         let time = self.clock.read(step.now);
         let due = self.due.is_some_and(|due| due <= time);
-        if due && step.now >= self.tick_after {
+        if due && step.now >= self.tick_after && !mutant::on(Mutant::TicksIdle) {
             self.propose_tick(step);
         }
         if self.raft.last_index() == self.applied {
