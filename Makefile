@@ -27,8 +27,8 @@ T     ?= 60
 SCOPE ?=
 STATES ?=
 IMAGE ?= tercet:latest
-# The last version that knows no feature levels.
-OLDER ?= 2833f9a
+# The last version of feature level 2.
+OLDER ?= 78570f8
 
 .PHONY: help
 help: ## List every recipe

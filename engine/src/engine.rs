@@ -13,7 +13,7 @@ mod tests;
 use crate::effects::{Effects, Note};
 use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::journal::{Journal, Pin};
-use crate::level::Level;
+use crate::level::{Kinds, Level};
 use crate::machine::meta::Meta;
 use crate::machine::{Slice, Wake};
 use crate::open::{self, Places};
@@ -71,6 +71,8 @@ pub struct Config {
     pub balance_after: Duration,
     /// The newest feature level that this node takes part in: what its build knows, or less.
     pub level_max: Level,
+    /// What the build knows.
+    pub kinds: Kinds,
     /// How reads are made linearizable.
     pub reads: Reads,
     /// The journal's segment, in bytes.
@@ -362,6 +364,7 @@ macro_rules! step {
             linked: &$engine.peers.linked,
             suspected: &$engine.peers.suspected,
             reads: $engine.peers.reads($now, $engine.config.reads),
+            kinds: $engine.config.kinds,
             may_add: &mut $engine.may_add,
         }
     };

@@ -19,12 +19,25 @@
 //! There is no way back: a build that does not know the cluster's level is refused. Who wants to keep the way back
 //! open holds the level with `--level-max` until the new build has proved itself.
 //!
+//! Each kind of request and of entry names the level from which it exists ([`Kinds`]), and so does each new meaning of
+//! a field of one (`machine/request.rs`). A leader proposes it once its own state is at that level, and tells who asks
+//! before that how to raise it ([`Code::LevelTooLow`](wire::Code::LevelTooLow)). So a build that does not know a kind
+//! never meets it in its log, where it would refuse what the others do.
+//!
 //! # Invariants
 //!
+//! - Nothing stands in a log before the entry that raised its group to the level from which it exists.
 //! - Nobody appends an entry that raises the level past what it knows ([`Raft`](crate::raft::Raft) vets it).
 //! - A level never falls.
 
+use crate::entry::kind;
 use core::fmt;
+use wire::Kind;
+use wire::message::{
+    BackupBegin, BackupRead, CacheDelete, CacheGet, CachePut, Heartbeat, Hello, LeaderMove,
+    LockAcquire, LockRelease, NodeAdd, NodeDrain, NodeForget, QueueAck, QueueNack, QueuePop,
+    QueuePush, SessionClose, SessionOpen, Status, Topology,
+};
 
 /// A feature level.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -58,5 +71,108 @@ impl Default for Level {
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// From which level on each kind of request and of entry exists: what a build knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kinds {
+    /// The newest level that the build knows.
+    build: Level,
+    /// A kind that came with a later level than it really did.
+    late: Option<(Kind, Level)>,
+}
+
+impl Kinds {
+    /// Those of this build.
+    pub const REAL: Kinds = Kinds { build: Level::NEWEST, late: None };
+
+    /// Those of a build that knows no level past `build`, as if `kind` had come with `since`: so the simulator has an
+    /// older build which really does not know something that a newer one does.
+    pub const fn of_build(build: Level, kind: Kind, since: Level) -> Kinds {
+        Kinds { build, late: Some((kind, since)) }
+    }
+
+    /// From which level on a kind exists. `None`: this build does not know it.
+    pub fn since(self, kind: Kind) -> Option<Level> {
+        let since = match self.late {
+            Some((late, since)) if late == kind => since,
+            _ => since(kind)?,
+        };
+        (since <= self.build).then_some(since)
+    }
+
+    /// The kind as this build reads it: one that it does not know is as good as any other that nobody knows.
+    pub(crate) fn read(self, kind: Kind) -> Kind {
+        match self.late {
+            Some((late, since)) if late == kind && since > self.build => NOBODYS,
+            _ => kind,
+        }
+    }
+}
+
+/// A kind that no build knows.
+const NOBODYS: Kind = Kind(0x7fff);
+
+/// The table. A kind that does not stand here is refused like one that does not exist.
+fn since(kind: Kind) -> Option<Level> {
+    Some(match kind {
+        // What clients ask.
+        Hello::KIND | SessionOpen::KIND | Heartbeat::KIND | SessionClose::KIND => Level::OLDEST,
+        Topology::KIND | Status::KIND => Level::OLDEST,
+        LockAcquire::KIND | LockRelease::KIND => Level::OLDEST,
+        QueuePush::KIND | QueuePop::KIND | QueueAck::KIND | QueueNack::KIND => Level::OLDEST,
+        CacheGet::KIND | CachePut::KIND | CacheDelete::KIND => Level::OLDEST,
+        NodeAdd::KIND | NodeDrain::KIND | NodeForget::KIND | LeaderMove::KIND => Level::OLDEST,
+        BackupBegin::KIND | BackupRead::KIND => Level::OLDEST,
+        // What leaders propose.
+        kind::NOOP | kind::TICK | kind::RENEW | kind::MEMBERS => Level::OLDEST,
+        kind::META_NODE | kind::META_BIRTH => Level::OLDEST,
+        // It has a rule of its own: nobody appends one that raises the level past what it knows.
+        kind::LEVEL => Level::OLDEST,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    /// The kinds that a source declares: `marker`, then the number in hex.
+    fn declared(source: &str, marker: &str) -> Vec<Kind> {
+        let numbers = source.lines().filter_map(|line| line.trim().split_once(marker));
+        let numbers = numbers.filter(|(before, _)| !before.starts_with("//"));
+        let hex = |text: &str| text.chars().take_while(char::is_ascii_hexdigit).collect::<Vec<_>>();
+        let number = |text: &str| {
+            let digits: alloc::string::String = hex(text).into_iter().collect();
+            u16::from_str_radix(&digits, 16).map(Kind)
+        };
+        numbers.filter_map(|(_, after)| number(after).ok()).collect()
+    }
+
+    #[test]
+    fn every_request_and_every_entry_names_its_level() {
+        let messages = declared(include_str!("../../wire/src/message.rs"), "0x");
+        let requests: Vec<Kind> = messages.into_iter().filter(|kind| kind.0 < 0x80).collect();
+        let entries = declared(include_str!("entry.rs"), "Kind = Kind(0x");
+        assert!(requests.len() >= 21 && entries.len() >= 7, "{requests:?} {entries:?}");
+        for kind in requests.into_iter().chain(entries) {
+            let journals = kind.0 >= crate::entry::kind::JOURNAL_FIRST.0;
+            assert_eq!(Kinds::REAL.since(kind).is_some(), !journals, "{kind:x?} in level.rs");
+        }
+    }
+
+    #[test]
+    fn a_build_does_not_know_what_came_after_it() {
+        let older = Kinds::of_build(Level(1), CacheDelete::KIND, Level(3));
+        assert_eq!(older.since(CacheDelete::KIND), None);
+        assert_eq!(older.read(CacheDelete::KIND), NOBODYS);
+        assert_eq!(older.since(CachePut::KIND), Some(Level::OLDEST));
+        assert_eq!(older.read(CachePut::KIND), CachePut::KIND);
+        let newer = Kinds::of_build(Level(3), CacheDelete::KIND, Level(3));
+        assert_eq!(newer.since(CacheDelete::KIND), Some(Level(3)));
+        assert_eq!(newer.read(CacheDelete::KIND), CacheDelete::KIND);
+        assert_eq!(Kinds::REAL.since(NOBODYS), None);
     }
 }

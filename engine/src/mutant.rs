@@ -46,6 +46,7 @@ mutants! {
     LeaveBeforeCommit "A replica is told to leave before its removal is committed.",
     LivesAreReused "A replica that is added again has the life of the one before.",
     LevelUnasked "The cluster's feature level is raised to what the leader knows, whatever the others know.",
+    ProposeAboveLevel "A leader proposes what its group's level does not allow yet.",
     AnyIncarnationVotes "A vote counts whatever life of the voter gives it.",
     CutComesBack "Recovery does not replay cuts.",
     DamageIsTorn "Recovery takes any unit that it can't read for the torn end of the journal.",

@@ -65,6 +65,8 @@ codes! {
     14 SequenceStale "sequence-stale" "the call was already answered and its reply forgotten. Use a new sequence",
     /// The node is not part of a cluster yet.
     15 NotReady "not-ready" "the node belongs to no cluster yet. Start the other founders, or add it to the cluster",
+    /// The group's feature level is below the one from which the request exists.
+    16 LevelTooLow "level-too-low" "the cluster is at a lower feature level than the request needs, and nothing was done. Upgrade every node, and start none with a lower --level-max: the cluster then goes up by itself",
     /// The lock is held by somebody else (a try).
     20 LockHeld "lock-held" "somebody else holds the lock. Wait for it with a wait time, or try later",
     /// The wait ran out.

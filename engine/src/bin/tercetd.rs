@@ -18,6 +18,7 @@ use engine::edge::wal::{Writer, segments, trial};
 use engine::edge::{environment, logs, memory, snapshots};
 use engine::engine::Config as EngineConfig;
 use engine::ids::{ClusterId, GroupId, Index};
+use engine::level::Kinds;
 use engine::shard::balance::BALANCE_AFTER;
 use std::collections::BTreeSet;
 use std::io;
@@ -402,6 +403,7 @@ fn make_config(config: &Config, manifest: &Manifest) -> Box<data::MakeConfig> {
         election_timeout_max: config.election_timeout_max,
         heartbeat: config.heartbeat,
         level_max: config.level_max,
+        kinds: Kinds::REAL,
         balance_after: BALANCE_AFTER,
         reads: config.reads,
         segment_bytes: manifest.segment_bytes,

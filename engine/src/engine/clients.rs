@@ -3,6 +3,7 @@
 use super::{Engine, step};
 use crate::effects::{Effects, ReportWanted};
 use crate::ids::{ConnId, GroupId, NodeId, SessionId};
+use crate::level::Level;
 use crate::limits::{BACKUPS_MAX, CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::machine::{Access, Machine};
 use crate::shard::calls::{CallId, Caller};
@@ -57,11 +58,14 @@ impl Engine {
         if !admitted {
             return replies.error(caller, Code::Busy, Hint::retry(1));
         }
+        let Some(from_level) = self.config.kinds.since(header.kind) else {
+            return replies.error(caller, Code::UnknownKind, Hint::NONE);
+        };
         match header.kind {
             Topology::KIND => return self.on_topology(caller, effects),
             Status::KIND => return self.on_status(caller, body, effects),
             NodeAdd::KIND | NodeDrain::KIND | NodeForget::KIND => {
-                return self.on_node_call(now, caller, header.kind, body, effects);
+                return self.on_node_call(now, caller, (header.kind, from_level), body, effects);
             }
             LeaderMove::KIND => return self.on_leader_move(now, caller, body, effects),
             BackupBegin::KIND => return self.on_backup_begin(now, caller, body, effects),
@@ -90,14 +94,15 @@ impl Engine {
         }
         let shard = self.shards.touch(at);
         let step = step!(self, now, effects);
+        let level = from_level.max(vetted.level);
         match vetted.access {
             Access::Read => {
-                shard.on_read(step, caller, vetted.name.unwrap_or_default(), deadline);
+                shard.on_read(step, caller, level, vetted.name.unwrap_or_default(), deadline);
             }
             Access::Write => {
                 let session = vetted.session.expect("what writes names its session");
                 let call = CallId { session, sequence: vetted.sequence };
-                shard.on_write(step, Request { caller, kind: header.kind, call, body });
+                shard.on_write(step, Request { caller, kind: header.kind, level, call, body });
             }
         }
     }
@@ -183,7 +188,7 @@ impl Engine {
         &mut self,
         now: Time,
         caller: Caller,
-        kind: Kind,
+        (kind, level): (Kind, Level),
         body: &[u8],
         effects: &mut Effects,
     ) {
@@ -203,7 +208,7 @@ impl Engine {
         let call = CallId { session: SessionId([0; 16]), sequence: 0 };
         self.shards
             .touch(at)
-            .on_write(step!(self, now, effects), Request { caller, kind, call, body });
+            .on_write(step!(self, now, effects), Request { caller, kind, level, call, body });
     }
 
     fn on_leader_move(&mut self, now: Time, caller: Caller, body: &[u8], effects: &mut Effects) {

@@ -1,6 +1,7 @@
 //! One node's engine by hand: what the protocol promises of credit, deadlines and status.
 
 mod backup;
+mod levels;
 
 use super::*;
 use crate::effects::ReportWanted;
@@ -164,6 +165,7 @@ fn config() -> Config {
         election_timeout_max: Duration::from_millis(300),
         heartbeat: Duration::from_millis(50),
         level_max: Level::NEWEST,
+        kinds: Kinds::REAL,
         balance_after: Duration::from_secs(5),
         reads: Reads::Lease,
         segment_bytes: SEGMENT,

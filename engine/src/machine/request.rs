@@ -5,6 +5,7 @@
 //! range into the machine.
 
 use crate::ids::SessionId;
+use crate::level::Level;
 use wire::limits::{
     LEASE_MS_MAX, LINE_TTL_MS_MAX, NAME_BYTES_MAX, SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN,
     VALUE_BYTES_MAX, WAIT_MS_MAX, WINDOW_REPLIES_MAX,
@@ -26,6 +27,8 @@ pub struct Vetted<'a> {
     pub sequence: u64,
     /// Whether it must go through the log.
     pub access: Access,
+    /// From which level on all that its fields say has that meaning.
+    pub level: Level,
 }
 
 /// Whether a request changes anything.
@@ -109,6 +112,31 @@ impl<'a> Op<'a> {
             Op::Put { key, .. } | Op::Delete { key, .. } => key,
         }
     }
+
+    fn level(&self) -> Level {
+        match *self {
+            Op::Acquire {
+                name: _,
+                wait_ms: _,
+                lease_ms: _,
+                mode: Mode::Shared | Mode::Exclusive,
+            } => Level::OLDEST,
+            Op::Release { name: _, fence: _ } => Level::OLDEST,
+            Op::Push { name: _, priority: _, payload: _ } => Level::OLDEST,
+            Op::Pop { name: _, wait_ms: _, visibility_ms: _ } => Level::OLDEST,
+            Op::Ack { name: _, id: _, delivery: _ } => Level::OLDEST,
+            Op::Nack { name: _, id: _, delivery: _, delay_ms: _ } => Level::OLDEST,
+            Op::Put {
+                key: _,
+                value: _,
+                ttl_ms: _,
+                expect: Expect::Any | Expect::Absent | Expect::Version(_),
+            } => Level::OLDEST,
+            Op::Delete { key: _, expect: Expect::Any | Expect::Absent | Expect::Version(_) } => {
+                Level::OLDEST
+            }
+        }
+    }
 }
 
 impl<'a> Request<'a> {
@@ -123,7 +151,19 @@ impl<'a> Request<'a> {
                 (Some(op.name()), Some(call.session), call.sequence, Access::Write)
             }
         };
-        Vetted { name, session, sequence, access }
+        Vetted { name, session, sequence, access, level: self.level() }
+    }
+
+    /// From which level on all that its fields say has that meaning; its kind has one of its own
+    /// ([`Kinds`](crate::level::Kinds)). Every field stands here: one that is new, or has a new value, can't be
+    /// forgotten.
+    fn level(&self) -> Level {
+        match *self {
+            Request::Open { session: _, ttl_ms: _ } => Level::OLDEST,
+            Request::Close { session: _ } => Level::OLDEST,
+            Request::Get { key: _ } => Level::OLDEST,
+            Request::Call(Call { session: _, sequence: _, answered_below: _ }, op) => op.level(),
+        }
     }
 
     /// Reads and vets a body.

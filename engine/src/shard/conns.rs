@@ -3,10 +3,12 @@
 use super::calls::Caller;
 use crate::effects::Outbox;
 use crate::ids::{ConnId, Index, NodeId};
+use crate::level::Level;
 use crate::limits::{CREDIT_BYTES, CREDIT_BYTES_RESERVED, CREDIT_FRAMES, CREDIT_FRAMES_RESERVED};
 use crate::machine::DeliveryView;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
+use wire::limits::ERROR_TEXT_BYTES_MAX;
 use wire::message::{
     Alive, Delivery, Done, Error, LockRelease, QueueAck, QueueNack, SessionClose, Value,
 };
@@ -173,6 +175,17 @@ impl Replies<'_> {
             engine: hint.engine,
             text: code.advice().as_bytes(),
         };
+        self.reply(to, Error::KIND, |b| error.encode(b));
+    }
+
+    /// The request exists from a level on that is above the group's.
+    pub fn level_too_low(&mut self, to: Caller, needs: Level, group: Level) {
+        let text = alloc::format!(
+            "the request needs feature level {needs}, and this shard is at level {group}; nothing was done. Upgrade every node, and start none with --level-max below {needs}: the cluster then goes up by itself (tercet cluster status shows how far it is)"
+        );
+        assert!(text.len() <= ERROR_TEXT_BYTES_MAX, "an error's text is short");
+        let code = Code::LevelTooLow.number();
+        let error = Error { code, retry_ms: 0, node: 0, engine: 0, text: text.as_bytes() };
         self.reply(to, Error::KIND, |b| error.encode(b));
     }
 

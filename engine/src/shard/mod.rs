@@ -31,6 +31,7 @@ pub mod clock;
 pub mod codec;
 pub mod conns;
 pub mod held;
+mod levels;
 pub mod liveness;
 pub mod moves;
 pub mod placement;
@@ -40,10 +41,10 @@ pub mod state;
 
 use crate::effects::{Effects, Note};
 use crate::engine::Reads as ReadMode;
-use crate::entry::kind;
+use crate::entry::{Entry, EntryHeader, kind};
 use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
-use crate::level::Level;
+use crate::level::{Kinds, Level};
 use crate::machine::{self, Applied, Outcome, WARM_MAX, Wake};
 use crate::mutant::{self, Mutant};
 use crate::raft::Standing;
@@ -110,6 +111,8 @@ pub struct Step<'a> {
     pub suspected: &'a BTreeSet<NodeId>,
     /// How reads are made linearizable just now.
     pub reads: ReadMode,
+    /// What the build knows.
+    pub kinds: Kinds,
     /// Whether a learner may be added.
     pub may_add: &'a mut bool,
 }
@@ -136,6 +139,8 @@ pub struct Request<'a> {
     pub caller: Caller,
     /// What.
     pub kind: Kind,
+    /// From which level on it exists as it is.
+    pub level: Level,
     /// The call's name.
     pub call: CallId,
     /// The client's bytes.
@@ -249,6 +254,9 @@ impl Shard {
         self.note_leader(step);
         if !self.raft.is_leader() {
             return self.refuse(step, request.caller);
+        }
+        if !self.is_at(request.level) {
+            return self.refuse_above(step, request.caller, request.level);
         }
         if !step.has_room(request.body.len()) {
             return step.replies().error(request.caller, Code::Busy, Hint::retry(5));
@@ -513,6 +521,7 @@ impl Shard {
         }
         if self.raft.last_index() == self.applied {
             for (kind, payload) in self.state.founding() {
+                assert!(step.kinds.since(*kind) == Some(Level::OLDEST), "a group begins at that");
                 self.raft.propose(*kind, 0, time, payload).ok();
             }
         }
@@ -540,19 +549,13 @@ impl Shard {
         }
     }
 
-    /// Proposes that the group be at a higher feature level, unless that was done already. If it is refused, it is
-    /// tried again.
-    pub fn raise_level(&mut self, step: &mut Step<'_>, level: Level) {
-        if self.raised <= self.applied
-            && let Some(index) = self.propose_own(step, kind::LEVEL, &level.encode())
-        {
-            self.raised = index;
-        }
-    }
-
     /// Proposes an entry of the leader's own. It may be refused: it is tried again.
     fn propose_own(&mut self, step: &mut Step<'_>, kind: Kind, payload: &[u8]) -> Option<Index> {
         if !step.journal.has_own_room(*step.proposed + payload.len() + ENTRY_ROOM_BYTES) {
+            return None;
+        }
+        let since = step.kinds.since(kind).expect("a build knows what it proposes by itself");
+        if !self.is_at(since) {
             return None;
         }
         let time = self.clock.read(step.now);
@@ -595,6 +598,8 @@ impl Shard {
             let entry = entry.expect("a committed entry stays in memory until it is applied");
             assert_eq!(entry.header.index, index, "entries are applied in order");
             self.clock.hear(step.now, entry.header.time);
+            let kind = step.kinds.read(entry.header.kind);
+            let entry = Entry { header: EntryHeader { kind, ..entry.header }, ..entry };
             let applied = self.state.apply(&entry, step.wakes);
             self.applied = index;
             let caller = self.calls.take(index);

@@ -5,6 +5,7 @@ use super::calls::Caller;
 use super::conns::Hint;
 use super::{Shard, Step};
 use crate::ids::Index;
+use crate::level::Level;
 use crate::machine::{Get, WARM_MAX};
 use crate::raft::Read;
 use crate::time::Time;
@@ -100,9 +101,17 @@ impl Reads {
 
 impl Shard {
     /// Reads a cache line, linearizably: at the turn's end at the earliest.
-    pub fn on_read(&mut self, step: &mut Step<'_>, caller: Caller, key: &[u8], deadline: Time) {
+    pub fn on_read(
+        &mut self,
+        step: &mut Step<'_>,
+        caller: Caller,
+        level: Level,
+        key: &[u8],
+        deadline: Time,
+    ) {
         let until = match self.raft.read(step.now, step.reads) {
             Read::NotLeader => return self.refuse(step, caller),
+            _ if !self.is_at(level) => return self.refuse_above(step, caller, level),
             Read::After(time) => Until::Confirmed(time),
             Read::Ready => Until::Applied(self.raft.commit()),
         };

@@ -3,13 +3,17 @@
 //! In some seeds the nodes begin with a build that knows the oldest feature level alone. Whenever one starts it may
 //! have been given the newer build, or the older one back.
 //!
+//! The older build really does not know something: as if deletes of lines had come with the newest level. It refuses
+//! one, as a client's request and as an entry of the log, while the newer one does it once its group is at the level.
+//!
 //! A node that is told that the cluster has left its build behind must have run the newer one before: the cluster
 //! goes to a level only once every node said that it knows it.
 
 use super::{Failure, World};
 use crate::sim::Event;
-use engine::level::Level;
+use engine::level::{Kinds, Level};
 use engine::time::Duration;
+use wire::message::CacheDelete;
 
 /// A cluster of one seed in so many is upgraded.
 const UPGRADED_ONE_IN: u64 = 4;
@@ -52,6 +56,14 @@ impl World {
             3 => build.level = Level::OLDEST,
             _ => {}
         }
+    }
+
+    /// What a node's build knows of requests and entries.
+    pub(super) fn kinds(&self, id: u32) -> Kinds {
+        if !is_upgraded(self.options.seed) {
+            return Kinds::REAL;
+        }
+        Kinds::of_build(self.nodes[id as usize].build.level, CacheDelete::KIND, Level::NEWEST)
     }
 
     /// The cluster has left the build of a node behind: the node stops, and gets the newer one.

@@ -107,6 +107,8 @@ pub struct Hold {
 pub struct History {
     pub records: Vec<Record>,
     pub holds: Vec<Hold>,
+    /// Calls that were refused since the build, or the group's level, is too old for them.
+    pub too_new: u64,
     /// The highest index of each shard that was seen to be applied, and the highest token that it gave out.
     pub applied: [u64; SHARDS as usize],
     pub tokens: [u64; SHARDS as usize],
@@ -419,6 +421,13 @@ impl Clients {
                 }
                 client.end_hold(now, &mut self.history);
                 client.renew_session();
+            }
+            // While the cluster is upgraded. Nothing was done: there is nothing to write down.
+            Saw::Refused(Code::UnknownKind | Code::LevelTooLow) => {
+                self.history.too_new += 1;
+                client.open = None;
+                client.finish(now, &open, saw);
+                return Ok(());
             }
             _ if open.opening => {
                 client.shards[open.shard as usize].opened = true;

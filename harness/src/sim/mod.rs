@@ -116,6 +116,8 @@ pub struct Report {
     pub lost: u64,
     /// Disks that were found damaged, and begun anew.
     pub damaged: u64,
+    /// Calls that were refused since a build, or a group's level, was too old for them.
+    pub too_new: u64,
     /// Groups that were backed up, and made another cluster's.
     pub backups: u64,
     /// Virtual time that passed.
@@ -293,6 +295,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         removed: world.removed,
         lost: world.lost,
         damaged: world.damaged,
+        too_new: world.clients.history.too_new,
         backups: world.backups.taken,
         elapsed: world.now.since(Time(0)),
     })

@@ -289,6 +289,7 @@ impl World {
             election_timeout_max: Duration::from_millis(300),
             heartbeat: Duration::from_millis(50),
             level_max: self.nodes[id as usize].build.level,
+            kinds: self.kinds(id),
             balance_after: Duration::from_millis(self.temper.balance_millis),
             reads: if self.options.seed.is_multiple_of(3) {
                 Reads::ReadIndex

@@ -6,7 +6,7 @@ use crate::edge::testing::TempDir;
 use crate::edge::wal::segments;
 use crate::engine::{Member, Reads};
 use crate::ids::{ClusterId, Incarnation};
-use crate::level::Level;
+use crate::level::{Kinds, Level};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
@@ -85,6 +85,7 @@ impl Place {
             election_timeout_max: Duration::from_millis(300),
             heartbeat: Duration::from_millis(30),
             level_max: Level::NEWEST,
+            kinds: Kinds::REAL,
             balance_after: Duration::from_secs(5),
             reads: Reads::Lease,
             segment_bytes: SEGMENT,

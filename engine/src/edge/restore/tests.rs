@@ -4,7 +4,7 @@ use crate::edge::testing::TempDir;
 use crate::edge::wal::Writer;
 use crate::engine::{Config, Disk, Engine, Reads};
 use crate::ids::NodeId;
-use crate::level::Level;
+use crate::level::{Kinds, Level};
 use crate::machine::meta::Meta;
 use crate::machine::{self, Machine};
 use crate::open::machine_config;
@@ -98,6 +98,7 @@ fn open(manifest: &Manifest, data_dir: &Path, engine: u32) -> Engine {
         election_timeout_max: Duration::from_millis(300),
         heartbeat: Duration::from_millis(50),
         level_max: Level::NEWEST,
+        kinds: Kinds::REAL,
         balance_after: Duration::from_secs(5),
         reads: Reads::Lease,
         segment_bytes: SEGMENT,
