@@ -257,12 +257,16 @@ struct Partial {
 
 impl Partial {
     fn create(last: &Path) -> Result<Partial, Failure> {
+        // A name of its own: another backup to the same file, at once or one that was killed, has another one.
+        let mut id = [0; 8];
+        getrandom::fill(&mut id)
+            .map_err(|e| Error::Machine { what: format!("randomness: {e}") })?;
         let mut name = OsString::from(last);
-        name.push(".tmp");
+        name.push(format!(".{:016x}.tmp", u64::from_le_bytes(id)));
         let new = PathBuf::from(name);
         let mut options = OpenOptions::new();
         // What is in it is whatever the cluster was given to keep.
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create_new(true).mode(0o600);
         let file = options.open(&new).map_err(|why| Failure::File { file: new.clone(), why })?;
         Ok(Partial { last: last.to_owned(), new, file: Some(file), unsynced: 0 })
     }

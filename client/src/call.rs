@@ -108,6 +108,19 @@ impl Op {
         matches!(self, Op::Acquire { .. } | Op::Pop { .. })
     }
 
+    /// Whether it gives something back. It is not forgotten before it was answered, or the session ended.
+    pub fn is_give_back(&self) -> bool {
+        matches!(
+            self,
+            Op::Release { .. } | Op::Ack { .. } | Op::Nack { .. } | Op::CloseSession { .. }
+        )
+    }
+
+    /// Whether it outlives its caller and its deadline.
+    pub fn is_owed(&self) -> bool {
+        self.is_give_back() && self.is_stamped()
+    }
+
     /// Bytes that it brings along.
     pub fn bytes(&self) -> usize {
         let payload = match self {

@@ -102,7 +102,7 @@ impl Config {
     /// How long what the session holds is held for sure after a sign of life was sent, by the client's clock: a
     /// twentieth less than the session lives by a server's, which may run that much faster.
     pub(crate) fn tenure(&self) -> Duration {
-        self.session_ttl - self.session_ttl / 20
+        crate::lock::surely(self.session_ttl)
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -179,10 +179,10 @@ impl Handle {
         Pending::new(Arc::clone(self), slot, call, finish)
     }
 
-    /// Makes a call whose outcome nobody waits for.
+    /// Gives something back, and goes on trying until that is done or the session has ended.
     pub fn send_off(&self, op: Op, bound: SessionId) {
         self.shared.with(|state, now| {
-            let limit = state.config.session_ttl;
+            let limit = Duration::MAX;
             state.submit(now, Request { op, slot: None, limit, bound: Some(bound) });
         });
     }

@@ -38,13 +38,18 @@
 //!   not older than the session's time to live.
 //! - A call that is given up (its [`Pending`] dropped, its deadline passed) leaves nothing held: a
 //!   lock or a message that it still brings is given back.
+//! - What gives something back (a release, an acknowledgement, a dropped guard) is tried until it is answered
+//!   or the session ends, whatever became of its caller. A place in the window and on the connection is kept for it.
 //! - Nothing grows without bound, and closing or dropping the client at any point ends its
 //!   threads: `limits` names every limit.
 //!
 //! # Left out
 //! - A waiting acquire keeps a place in its shard's window of 256 calls, which can't run ahead of it
-//!   by more: a client that waits for long on one lock and calls much in the same shard should
-//!   do the waiting with a client of its own. (A waiting pop gives its place away and pops anew.)
+//!   by more, 64 of them for what gives something back: a client that waits for long on one lock and
+//!   calls much in the same shard should do the waiting with a client of its own. (A waiting pop gives its place away
+//!   and pops anew.)
+//! - A lease is counted from when it was asked for, since no answer says how old a grant is: one that had
+//!   to be waited for as long as its lease comes with a guard that is not valid.
 //! - A waiting acquire or pop that is given up keeps its turn until it is served or its wait runs
 //!   out; what it brings is given back at once. Cancelling it (the protocol would, by
 //!   `answered_below`) would leave open whether it had been served a moment before.

@@ -25,6 +25,19 @@ pub const REDIRECTS_AT_ONCE: u32 = 3;
 pub const DROP_LINGER: Duration = Duration::from_millis(200);
 /// How long closing waits for the threads to end, once their sockets are shut.
 pub const THREADS_END_MAX: Duration = Duration::from_secs(3);
+/// Places in a shard's window that only what gives something back may take: as many as a server keeps frames for it
+/// past a connection's credit.
+pub const SEATS_RESERVED: u64 = 64;
+/// Frames past a connection's credit that the client sends of what gives something back. A server takes
+/// 64 of them, of 64 KiB in all.
+pub const CREDIT_GIVE_BACK: usize = 48;
+/// Calls of it that may be open beyond [`CALLS_MAX`].
+pub const GIVE_BACKS_MAX: usize = CALLS_MAX;
+/// The shortest pause between two askings for the topology. It doubles up to [`FETCH_PAUSE_MAX`] while they
+/// tell nothing new.
+pub const FETCH_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest pause between two askings for the topology.
+pub const FETCH_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Frames of a connection's credit that calls leave to heartbeats and openings.
 pub const CREDIT_RESERVED: usize = 16;
 /// Bytes of it that calls leave to them: each is far below this many.
@@ -46,5 +59,10 @@ pub const CONNECTIONS_MAX: u32 = 64;
 const _: () = assert!(HEARTBEATS_PER_TTL > 4);
 const _: () = assert!(wire::HEADER_BYTES + wire::message::CachePut::FIXED <= CALL_FRAME_BYTES_MAX);
 const _: () = assert!(wire::HEADER_BYTES + wire::message::QueuePush::FIXED <= CALL_FRAME_BYTES_MAX);
+const _: () = assert!(SEATS_RESERVED < wire::limits::WINDOW_REPLIES_MAX);
+// The largest of them, a release, an acknowledgement or a negative one with the longest name, fits 64 KiB.
+const _: () =
+    assert!(CREDIT_GIVE_BACK * (CALL_FRAME_BYTES_MAX + wire::limits::NAME_BYTES_MAX) <= 64 << 10);
+const _: () = assert!(FETCH_PAUSE_MIN.as_nanos() < FETCH_PAUSE_MAX.as_nanos());
 const _: () = assert!(BACKOFF_MIN.as_nanos() < BACKOFF_MAX.as_nanos());
 const _: () = assert!(CALL_BYTES_MAX > 2 * wire::limits::FRAME_BYTES_MAX);

@@ -54,6 +54,9 @@ impl Lock {
     }
 
     /// To be held for at most this long, up to 12 hours, however long the session lives.
+    ///
+    /// The guard counts it from when it asked, since the answer does not say when the lock was granted: a
+    /// lease has to be longer than the wait for the guard to be valid whenever it comes.
     pub fn lease(mut self, lease: Duration) -> Lock {
         self.lease = Some(lease);
         self
@@ -82,10 +85,16 @@ impl Lock {
                 unreachable!("an acquire is answered with a token")
             };
             let tenure = answer.tenure.expect("an acquire is stamped");
-            let until = lease.map_or(Moment::MAX, |lease| answer.granted_at + lease);
+            let until = lease.map_or(Moment::MAX, |lease| answer.granted_at + surely(lease));
             Ok(LockGuard { handle, name, fence, tenure, until, held: Held::Yes })
         })
     }
+}
+
+/// How long what is held for `time` by a server's clock is held for sure by the client's: a twentieth less, by which
+/// the server's may be faster.
+pub(crate) fn surely(time: Duration) -> Duration {
+    time - time / 20
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,6 +163,9 @@ impl LockGuard {
 
     /// Releases the lock, and says whether it was held to the end: otherwise
     /// [`Error::SessionLost`], or [`Error::Refused`] with `NotHolder` or `StaleFence`.
+    ///
+    /// After [`Error::OutcomeUnknown`], and when the pending call is dropped, the client goes on trying for as
+    /// long as its session lives.
     pub fn release(mut self) -> Pending<()> {
         self.held = Held::LetGo;
         let op = Op::Release { name: self.name.clone(), fence: self.fence };

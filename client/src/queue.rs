@@ -81,6 +81,9 @@ impl Queue {
     }
 
     /// Acknowledges a delivery by its numbers: the message is gone for good.
+    ///
+    /// After [`Error::OutcomeUnknown`], and when the pending call is dropped, the client goes on trying for as
+    /// long as its session lives. So it does with [`Queue::nack`].
     pub fn ack(&self, id: u64, delivery: u32) -> Pending<()> {
         let op = Op::Ack { name: self.name.clone(), id, delivery };
         self.handle.call(op, Duration::ZERO, None, |_, outcome| outcome.map(|_| ()))

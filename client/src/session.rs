@@ -7,9 +7,9 @@
 //! - A tenure only moves on by a heartbeat that the shard's confirmed leader answered, counted from
 //!   the moment when that heartbeat was sent, and never once it ran out.
 
-use crate::call::{CallId, LinkId, SessionId};
+use crate::call::{CallId, LinkId, Op, SessionId};
 use crate::clock::Moment;
-use crate::limits::HEARTBEATS_PER_TTL;
+use crate::limits::{HEARTBEATS_PER_TTL, SEATS_RESERVED};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -58,7 +58,18 @@ pub(crate) enum Opening {
         since: Moment,
         on: LinkId,
     },
+    /// Another process opened it: it is used at once, and believed in once a heartbeat was confirmed.
+    Resumed {
+        since: Moment,
+    },
     Confirmed,
+}
+
+impl Opening {
+    /// Whether the shard knows the session, by all that was heard.
+    pub fn is_known(self) -> bool {
+        matches!(self, Opening::Confirmed | Opening::Resumed { .. })
+    }
 }
 
 /// The session in one shard.
@@ -74,6 +85,23 @@ pub(crate) struct Seat {
     open: BTreeMap<u64, CallId>,
     /// Calls that wait for room in the window, in their order.
     pub waiting: VecDeque<CallId>,
+    /// Those of them that give something back: they go first, and have places of their own.
+    pub owed: VecDeque<CallId>,
+}
+
+/// Who asks for a place in the window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asks {
+    /// Any call.
+    Call,
+    /// One that gives something back.
+    GiveBack,
+}
+
+impl Asks {
+    pub fn of(op: &Op) -> Asks {
+        if op.is_give_back() { Asks::GiveBack } else { Asks::Call }
+    }
 }
 
 impl Seat {
@@ -87,9 +115,21 @@ impl Seat {
         self.open.first_key_value().map(|(sequence, call)| (*sequence, *call))
     }
 
-    /// The next sequence, for `call`, if the window has room.
-    pub fn reserve(&mut self, call: CallId) -> Option<u64> {
-        if self.next >= self.answered_below() + WINDOW_REPLIES_MAX {
+    /// The calls of a kind that wait for room.
+    pub fn line(&mut self, asks: Asks) -> &mut VecDeque<CallId> {
+        match asks {
+            Asks::Call => &mut self.waiting,
+            Asks::GiveBack => &mut self.owed,
+        }
+    }
+
+    /// The next sequence, for `call`, if the window has room for it.
+    pub fn reserve(&mut self, call: CallId, asks: Asks) -> Option<u64> {
+        let room = match asks {
+            Asks::Call => WINDOW_REPLIES_MAX - SEATS_RESERVED,
+            Asks::GiveBack => WINDOW_REPLIES_MAX,
+        };
+        if self.next >= self.answered_below() + room {
             return None;
         }
         let sequence = self.next;
@@ -107,6 +147,9 @@ impl Seat {
     /// Moves the tenure on: the shard's leader confirmed a sign of life that was sent at `sent`.
     /// `false` when it had run out already.
     pub fn renew(&mut self, now: Moment, sent: Moment, tenure: Duration) -> bool {
+        if let Opening::Resumed { .. } = self.opening {
+            self.confirm(sent, tenure);
+        }
         if now >= self.tenure.until() {
             return false;
         }
@@ -144,17 +187,18 @@ impl Session {
     }
 
     /// The session's seat in a shard.
-    pub fn seat(&mut self, shard: u32, now: Moment, tenure: Duration) -> &mut Seat {
+    pub fn seat(&mut self, shard: u32, now: Moment) -> &mut Seat {
         let (life, resumed) = (&self.life, self.resumed_at);
         self.seats.entry(shard).or_insert_with(|| Seat {
             opening: match resumed {
-                Some(_) => Opening::Confirmed,
+                Some(_) => Opening::Resumed { since: now },
                 None => Opening::Due { since: None },
             },
             tenure: Arc::new(Tenure {
                 life: Arc::clone(life),
+                // What it holds is held while it is being opened; who knows how long an old one lives.
                 until: AtomicU64::new(match resumed {
-                    Some(_) => (now + tenure).0,
+                    Some(_) => 0,
                     None => Moment::MAX.0,
                 }),
             }),
@@ -163,6 +207,7 @@ impl Session {
             next: resumed.unwrap_or(1),
             open: BTreeMap::new(),
             waiting: VecDeque::new(),
+            owed: VecDeque::new(),
         })
     }
 
@@ -171,9 +216,9 @@ impl Session {
         let out = |seat: &Seat| match seat.opening {
             Opening::Confirmed => now >= seat.tenure.until(),
             // An opening that was sent that long ago may have been applied and have run out.
-            Opening::Due { since: Some(since) } | Opening::Sent { since, .. } => {
-                now >= since + tenure
-            }
+            Opening::Due { since: Some(since) }
+            | Opening::Sent { since, .. }
+            | Opening::Resumed { since } => now >= since + tenure,
             Opening::Due { since: None } => false,
         };
         self.seats.iter().find(|(_, seat)| out(seat)).map(|(shard, _)| *shard)
@@ -183,6 +228,7 @@ impl Session {
     pub fn wake_at(&self, tenure: Duration) -> Moment {
         let of = |seat: &Seat| match seat.opening {
             Opening::Confirmed => seat.beat_at.min(seat.tenure.until()),
+            Opening::Resumed { since } => seat.beat_at.min(since + tenure),
             Opening::Due { since: Some(since) } | Opening::Sent { since, .. } => since + tenure,
             Opening::Due { since: None } => Moment::MAX,
         };

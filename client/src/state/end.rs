@@ -50,6 +50,7 @@ impl State {
         let open: Vec<CallId> = self.calls.keys().copied().collect();
         for seat in self.session.seats.values_mut() {
             seat.waiting.clear();
+            seat.owed.clear();
         }
         for id in open {
             let call = &self.calls[&id];

@@ -1,12 +1,14 @@
 //! Connections as the state sees them: credit, what is unanswered, and silence.
 
 use super::{Phase, State};
-use crate::call::{CallId, LinkId, Place, SessionId, Stamp};
+use crate::call::{CallId, LinkId, Op, Place, SessionId, Stamp};
 use crate::clock::{Moment, millis};
 use crate::connection::Outbox;
 use crate::limits::{
-    CALL_FRAME_BYTES_MAX, CREDIT_RESERVED, CREDIT_RESERVED_BYTES, REST_MAX, SILENCE_MAX,
+    CALL_FRAME_BYTES_MAX, CREDIT_GIVE_BACK, CREDIT_RESERVED, CREDIT_RESERVED_BYTES, REST_MAX,
+    SILENCE_MAX,
 };
+use crate::session::Asks;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +57,8 @@ pub(crate) struct Link {
     pub up: bool,
     /// Calls that wait for credit.
     pub queue: VecDeque<CallId>,
+    /// Those of them that give something back: they go first, past the credit.
+    pub owed: VecDeque<CallId>,
     pub unanswered: BTreeMap<u64, Sent>,
     /// When anything was heard on it last.
     pub heard: Moment,
@@ -66,10 +70,21 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    fn has_credit(&self, bytes: usize) -> bool {
+    fn has_credit(&self, op: &Op) -> bool {
+        if op.is_give_back() {
+            return self.unanswered.len() < self.credit_frames + CREDIT_GIVE_BACK;
+        }
+        let bytes = self.bytes + op.bytes() + CALL_FRAME_BYTES_MAX;
         self.unanswered.is_empty()
-            || (self.unanswered.len() < self.credit_frames
-                && self.bytes + bytes <= self.credit_bytes)
+            || (self.unanswered.len() < self.credit_frames && bytes <= self.credit_bytes)
+    }
+
+    /// The line of calls in which one waits for credit.
+    pub fn line(&mut self, asks: Asks) -> &mut VecDeque<CallId> {
+        match asks {
+            Asks::Call => &mut self.queue,
+            Asks::GiveBack => &mut self.owed,
+        }
     }
 
     /// Sends a frame. `sent`: when, and whether its answer is due at once.
@@ -131,6 +146,7 @@ impl State {
             outbox: Arc::clone(&outbox),
             up: false,
             queue: VecDeque::new(),
+            owed: VecDeque::new(),
             unanswered: BTreeMap::new(),
             heard: now,
             complaint: None,
@@ -194,7 +210,7 @@ impl State {
                 What::Beat { .. } | What::Map => {}
             }
         }
-        for call in link.queue {
+        for call in link.owed.into_iter().chain(link.queue) {
             if self.calls.get(&call).is_some_and(|c| c.place == Place::Queued(id)) {
                 let pause = self.pause(call);
                 self.retry(now, call, pause, why.clone());
@@ -217,16 +233,20 @@ impl State {
 
     /// Sends what waits on a connection, as far as its credit goes.
     pub(crate) fn pump(&mut self, now: Moment, id: LinkId) {
+        for asks in [Asks::GiveBack, Asks::Call] {
+            self.pump_line(now, id, asks);
+        }
+    }
+
+    fn pump_line(&mut self, now: Moment, id: LinkId, asks: Asks) {
         loop {
             let Some(link) = self.links.get_mut(&id).filter(|l| l.up) else { return };
-            let Some(next) = link.queue.front().copied() else { return };
+            let Some(next) = link.line(asks).front().copied() else { return };
             let call = self.calls.get(&next).filter(|c| c.place == Place::Queued(id));
-            if let Some(call) = call
-                && !link.has_credit(call.op.bytes() + CALL_FRAME_BYTES_MAX)
-            {
+            if call.is_some_and(|call| !link.has_credit(&call.op)) {
                 return;
             }
-            link.queue.pop_front();
+            link.line(asks).pop_front();
             if call.is_some() {
                 self.send_call(now, id, next);
             }

@@ -13,6 +13,8 @@
 //! - A call is finished once, and its place in the window is free from then on.
 //! - A call that may bring a lock or a message is not forgotten before it was answered, even if its
 //!   caller has given it up: what it brings is given back.
+//! - Nor is a call that gives something back, before the session ended: it has places of its own in the
+//!   window and in a connection's credit.
 
 mod end;
 mod links;
@@ -29,9 +31,9 @@ use crate::clock::Moment;
 use crate::config::Config;
 use crate::connection::Outbox;
 use crate::error::Error;
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, CALL_BYTES_MAX, CALLS_MAX};
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, CALL_BYTES_MAX, CALLS_MAX, GIVE_BACKS_MAX};
 use crate::pending::{Outcome, Slot};
-use crate::session::Session;
+use crate::session::{Asks, Session};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,11 +133,16 @@ impl State {
         let Request { op, slot, limit, bound } = request;
         let id = self.fresh_id();
         let bytes = op.bytes();
-        // The client's own calls give things back, and are few: one for each that was granted.
-        let over = slot.is_some() && self.calls.len() >= CALLS_MAX;
-        let heavy = slot.is_some() && self.call_bytes + bytes > CALL_BYTES_MAX;
+        // The client's own calls give things back, and are few: one for each that was granted. Those that a caller
+        // waits for find room when nothing else does.
+        let (calls_max, light) = match op.is_give_back() {
+            true => (CALLS_MAX + GIVE_BACKS_MAX, true),
+            false => (CALLS_MAX, self.call_bytes + bytes <= CALL_BYTES_MAX),
+        };
+        let over = slot.is_some() && self.calls.len() >= calls_max;
+        let heavy = slot.is_some() && !light;
         let refused = match self.phase {
-            Phase::Running if over => Some(format!("{CALLS_MAX} calls")),
+            Phase::Running if over => Some(format!("{calls_max} calls")),
             Phase::Running if heavy => Some(format!("calls of {CALL_BYTES_MAX} bytes")),
             Phase::Running => None,
             Phase::Leaving if matches!(op, Op::CloseSession { .. }) => None,
@@ -199,8 +206,8 @@ impl State {
             Ok(key) => match self.link_to(now, &key) {
                 Ok(link) => {
                     self.place(id, Place::Queued(link));
-                    let queue = &mut self.links.get_mut(&link).expect("just found").queue;
-                    queue.push_back(id);
+                    let asks = Asks::of(&self.calls[&id].op);
+                    self.links.get_mut(&link).expect("just found").line(asks).push_back(id);
                     self.pump(now, link);
                 }
                 Err(rests_until) => {
@@ -306,6 +313,10 @@ impl State {
             self.undo(now, answer);
         }
         let Some(call) = self.calls.get_mut(&id) else { return };
+        if call.op.is_owed() {
+            self.orphan(id);
+            return;
+        }
         if !call.may_be_applied() {
             let subject = call.op.to_string();
             call.slot = None;
@@ -316,7 +327,8 @@ impl State {
         }
     }
 
-    /// Keeps a call until it is answered, for nobody: what it brings must be given back.
+    /// Keeps a call until it is answered, for nobody: what it brings must be given back, or it gives something back
+    /// itself.
     pub(crate) fn orphan(&mut self, id: CallId) -> Option<Arc<Slot>> {
         let call = self.calls.get_mut(&id)?;
         call.deadline = Moment::MAX;
@@ -363,6 +375,13 @@ impl State {
         }
         let subject = call.op.to_string();
         let why = format!("no answer within {:?}; last: {}", now.since(call.begun), call.last);
+        if call.op.is_owed() {
+            let why = format!("{why}; the client goes on trying until its session ends");
+            let unknown = Error::OutcomeUnknown { subject, why };
+            let slot = self.orphan(id);
+            self.out.done.extend(slot.map(|slot| (slot, Err(unknown))));
+            return;
+        }
         if !call.may_be_applied() {
             let (waited, last) = (now.since(call.begun), std::mem::take(&mut call.last));
             return self.finish(now, id, Err(Error::Deadline { subject, waited, last }));

@@ -20,7 +20,7 @@ impl State {
         body: &[u8],
     ) -> Result<(), String> {
         let Some(link) = self.links.get_mut(&link_id) else { return Ok(()) };
-        let heard_before = std::mem::replace(&mut link.heard, now);
+        link.heard = now;
         let refusal = (header.kind == Refusal::KIND).then(|| Refusal::decode(body));
         let refusal = refusal.transpose().map_err(|e| e.to_string())?;
         let Some(sent) = link.answered(header.request) else {
@@ -39,7 +39,7 @@ impl State {
                 match refusal {
                     _ if !mine => {}
                     Some(refusal) => self.on_refusal(now, link_id, id, &refusal),
-                    None => self.on_answer(now, id, &header, body, heard_before)?,
+                    None => self.on_answer(now, id, &header, body)?,
                 }
             }
             (What::Open { shard, session }, Some(refusal)) => {
@@ -75,7 +75,6 @@ impl State {
         id: CallId,
         header: &Header,
         body: &[u8],
-        heard_before: Moment,
     ) -> Result<(), String> {
         let call = &self.calls[&id];
         let Some(reply) = call.op.answer(header.kind, body) else {
@@ -87,12 +86,9 @@ impl State {
             }
             None => None,
         };
-        // A grant that had to be waited for was made after what was heard before it, but for the
-        // time that it took to replicate it; one that was asked for again may be as old as the call.
-        let granted_at = match call.attempts {
-            1 if call.op.is_waiting() => call.last_sent.max(heard_before),
-            _ => call.first_sent.unwrap_or(call.begun),
-        };
+        // When it was granted the answer does not say, and when it is read says nothing: the client may have
+        // stood still since it came. Only what the client did itself bounds it.
+        let granted_at = call.first_sent.unwrap_or(call.begun);
         let undo = match (&call.op, &reply) {
             (Op::Acquire { name, .. }, Reply::Token(fence)) => {
                 Some(Op::Release { name: name.clone(), fence: *fence })
@@ -138,6 +134,11 @@ impl State {
                 self.retry(now, id, pause, why);
             }
             Code::SessionUnknown if call.stamp.is_some() => self.on_session_unknown(now, id, why),
+            // Whatever it says of this try, what is owed is not given up.
+            Code::DeadlineExceeded | Code::OutcomeUnknown if call.op.is_owed() => {
+                let pause = self.pause(id);
+                self.retry(now, id, pause, why);
+            }
             Code::DeadlineExceeded if !call.ambiguous => {
                 let (subject, waited) = (call.op.to_string(), now.since(call.begun));
                 self.finish(now, id, Err(Error::Deadline { subject, waited, last: why }));

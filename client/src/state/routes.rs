@@ -4,15 +4,11 @@ use super::{LinkKey, State};
 use crate::call::{Answer, LinkId, Reply};
 use crate::clock::Moment;
 use crate::error::Error;
-use crate::limits::TOPOLOGY_MAX;
+use crate::limits::{FETCH_PAUSE_MAX, FETCH_PAUSE_MIN, TOPOLOGY_MAX};
 use std::collections::BTreeMap;
-use std::time::Duration;
 use wire::WireError;
 use wire::message::TopologyReply;
 use wire::topology::{Node, Placement, engine_of_group, read_nodes, read_placement};
-
-/// The shortest time between two askings for the topology.
-const FETCH_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where everything is, as some node told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,7 +44,16 @@ pub(crate) struct Fetch {
     /// Whom it was asked of, and when.
     asked: Option<(LinkId, Moment)>,
     not_before: Option<Moment>,
+    /// How many askings in a row told nothing new.
+    vain: u32,
     cursor: usize,
+}
+
+/// What an asking told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    News,
+    Nothing,
 }
 
 impl Fetch {
@@ -123,12 +128,23 @@ impl State {
                     self.send_fetch(now, link);
                 }
             }
-            None => {
-                let at = now + FETCH_PAUSE;
-                self.fetch.not_before = Some(at);
-                self.due(at);
-            }
+            None => self.rest_fetch(now, Told::Nothing),
         }
+    }
+
+    /// The next asking waits: the longer, the more of them in a row told nothing new.
+    fn rest_fetch(&mut self, now: Moment, told: Told) {
+        // What was in vain long ago says nothing of now.
+        let calm = self.fetch.not_before.is_none_or(|at| now > at + FETCH_PAUSE_MAX);
+        self.fetch.vain = match told {
+            Told::News => 0,
+            Told::Nothing if calm => 1,
+            Told::Nothing => self.fetch.vain + 1,
+        };
+        let full = (FETCH_PAUSE_MIN * (1 << self.fetch.vain.min(8))).min(FETCH_PAUSE_MAX);
+        let at = now + self.chance(full);
+        self.fetch.not_before = Some(at);
+        self.due(at);
     }
 
     fn ask_any(&mut self, now: Moment, turn: usize) -> Option<LinkId> {
@@ -161,8 +177,7 @@ impl State {
         }
         if self.fetch.is_from(link) {
             self.fetch.asked = None;
-            self.fetch.not_before = Some(now + FETCH_PAUSE);
-            self.due(now + FETCH_PAUSE);
+            self.rest_fetch(now, Told::Nothing);
         }
     }
 
@@ -183,7 +198,8 @@ impl State {
         }
         self.fetch.asked = None;
         self.fetch.wanted = false;
-        self.fetch.not_before = Some(now + FETCH_PAUSE);
+        let old = self.map.as_ref().filter(|old| **old == map);
+        self.rest_fetch(now, if old.is_some() { Told::Nothing } else { Told::News });
         if self.map.as_ref().is_none_or(|old| old.epoch <= map.epoch) {
             self.map = Some(map);
         }

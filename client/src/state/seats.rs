@@ -5,14 +5,15 @@ use crate::call::{Answer, CallId, LinkId, Op, Place, SessionId, Stamp};
 use crate::clock::{Moment, millis};
 use crate::error::Error;
 use crate::limits::HEARTBEATS_PER_TTL;
-use crate::session::{Opening, Session};
+use crate::session::{Asks, Opening, Session};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::Header;
+use wire::limits::WINDOW_REPLIES_MAX;
 use wire::message::{Heartbeat, SessionOpen};
 
-/// How long the client goes on trying to give something back, or to close an ended session.
-const UNDO_MAX: Duration = Duration::from_secs(10);
+/// How long the client goes on trying to close an ended session, which then ends by itself.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 impl State {
     /// Gives a call its sequence; `false` when it has to wait for room, or is finished.
@@ -25,15 +26,16 @@ impl State {
             self.finish(now, id, Err(error));
             return false;
         }
-        let seat = self.session.seat(call.shard, now, self.config.tenure());
-        let sequence = if seat.waiting.is_empty() { seat.reserve(id) } else { None };
+        let seat = self.session.seat(call.shard, now);
+        let asks = Asks::of(&call.op);
+        let sequence = if seat.line(asks).is_empty() { seat.reserve(id, asks) } else { None };
         if let Some(sequence) = sequence {
             call.stamp = Some(Stamp { session, sequence });
             return true;
         }
-        call.last = String::from("256 calls of this client are open in the shard");
+        call.last = format!("{WINDOW_REPLIES_MAX} calls of this client are open in the shard");
         let shard = call.shard;
-        seat.waiting.push_back(id);
+        seat.line(asks).push_back(id);
         self.place(id, Place::Window);
         self.move_aside(shard);
         self.fill_window(now, shard);
@@ -69,16 +71,22 @@ impl State {
 
     /// Gives the window's room to the calls that wait for it.
     fn fill_window(&mut self, now: Moment, shard: u32) {
+        for asks in [Asks::GiveBack, Asks::Call] {
+            self.fill_window_with(now, shard, asks);
+        }
+    }
+
+    fn fill_window_with(&mut self, now: Moment, shard: u32, asks: Asks) {
         let session = self.session.life.id;
         while let Some(seat) = self.session.seats.get_mut(&shard)
-            && let Some(id) = seat.waiting.front().copied()
+            && let Some(id) = seat.line(asks).front().copied()
         {
             let Some(call) = self.calls.get_mut(&id).filter(|c| c.stamp.is_none()) else {
-                seat.waiting.pop_front();
+                seat.line(asks).pop_front();
                 continue;
             };
-            let Some(sequence) = seat.reserve(id) else { return };
-            seat.waiting.pop_front();
+            let Some(sequence) = seat.reserve(id, asks) else { return };
+            seat.line(asks).pop_front();
             call.stamp = Some(Stamp { session, sequence });
             self.dispatch(now, id);
         }
@@ -89,9 +97,9 @@ impl State {
         let tenure = self.config.tenure();
         let request = self.fresh_id();
         let session = self.session.life.id;
-        let seat = self.session.seat(shard, now, tenure);
+        let seat = self.session.seat(shard, now);
         let since = match seat.opening {
-            Opening::Confirmed => return,
+            Opening::Confirmed | Opening::Resumed { .. } => return,
             Opening::Sent { on, .. } if on == link_id => return,
             Opening::Due { since } => since.unwrap_or(now),
             Opening::Sent { since, .. } => since,
@@ -111,7 +119,7 @@ impl State {
         if of != self.session.life.id {
             return;
         }
-        let seat = self.session.seat(shard, now, tenure);
+        let seat = self.session.seat(shard, now);
         if let Opening::Sent { since, on } = seat.opening
             && on == link
         {
@@ -136,7 +144,7 @@ impl State {
 
     /// Whether the shard has confirmed the session.
     pub(super) fn is_open_in(&self, shard: u32) -> bool {
-        self.session.seats.get(&shard).is_some_and(|s| s.opening == Opening::Confirmed)
+        self.session.seats.get(&shard).is_some_and(|s| s.opening.is_known())
     }
 
     /// The shards in which the session is open, or may be.
@@ -166,7 +174,7 @@ impl State {
     pub(crate) fn beat(&mut self, now: Moment) {
         let tenure = self.config.tenure();
         let due = |(shard, seat): (&u32, &crate::session::Seat)| {
-            (seat.opening == Opening::Confirmed && seat.beat_at <= now).then_some(*shard)
+            (seat.opening.is_known() && seat.beat_at <= now).then_some(*shard)
         };
         let due: Vec<u32> = self.session.seats.iter().filter_map(due).collect();
         let mut by_link = BTreeMap::<LinkId, Vec<u32>>::new();
@@ -219,7 +227,7 @@ impl State {
         let mut late = None;
         for shard in alive {
             let Some(seat) = self.session.seats.get_mut(shard) else { continue };
-            if seat.opening != Opening::Confirmed {
+            if !seat.opening.is_known() {
                 continue;
             }
             if seat.renew(now, sent, tenure) {
@@ -252,7 +260,7 @@ impl State {
     /// All heartbeats go out again at `at`.
     pub(crate) fn beat_soon(&mut self, at: Moment) {
         for seat in self.session.seats.values_mut() {
-            if seat.opening == Opening::Confirmed {
+            if seat.opening.is_known() {
                 seat.beat_at = seat.beat_at.min(at);
             }
         }
@@ -285,7 +293,7 @@ impl State {
             self.submit_to_shard(
                 now,
                 shard,
-                Request { op, slot: None, limit: UNDO_MAX, bound: None },
+                Request { op, slot: None, limit: CLOSE_MAX, bound: None },
             );
         }
     }
@@ -301,8 +309,7 @@ impl State {
         let (Some(op), Some(tenure)) = (answer.undo, answer.tenure) else { return };
         if self.phase == Phase::Running && tenure.life.ended.get().is_none() {
             let bound = Some(tenure.life.id);
-            let limit = self.config.session_ttl.max(UNDO_MAX);
-            self.submit(now, Request { op, slot: None, limit, bound });
+            self.submit(now, Request { op, slot: None, limit: Duration::MAX, bound });
         }
     }
 }

@@ -145,3 +145,43 @@ fn a_cluster_that_is_too_old_for_backups_is_told_at_once() {
     let Failure::Cluster(error) = failed else { panic!("{failed}") };
     assert_eq!(error.code(), Some(Code::UnknownKind));
 }
+
+#[test]
+fn two_backups_to_one_file_at_once_are_never_mixed() {
+    let (fake, temp) = (three_nodes(), Temp::new());
+    // The first one stands still in the middle while the second one is taken.
+    let mut left = 1;
+    fake.rule(move |seen| {
+        if seen.kind == BackupRead::KIND && left > 0 {
+            left -= 1;
+            return Act::Late(Duration::from_millis(400));
+        }
+        Act::Serve
+    });
+    let addresses = fake.addresses();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| take(&addresses, &temp.0, PATIENCE, &mut |_| ()));
+        while fake.seen(BackupRead::KIND).is_empty() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        take(&addresses, &temp.0, PATIENCE, &mut |_| ()).unwrap();
+        let second = std::fs::read(&temp.0).unwrap();
+        first.join().unwrap().unwrap();
+        assert_eq!(temp.beside(), ["backup"], "nothing is left beside it");
+        verify(&temp.0).unwrap();
+        drop(second);
+    });
+    assert_eq!(groups(&temp.0).len(), 3);
+}
+
+#[test]
+fn what_another_backup_left_behind_is_not_written_to() {
+    let (fake, temp) = (three_nodes(), Temp::new());
+    let (mut left, mut beside) = (temp.0.clone().into_os_string(), temp.0.clone());
+    left.push(".tmp");
+    beside.set_file_name("of somebody else");
+    std::fs::write(&beside, "kept").unwrap();
+    std::os::unix::fs::symlink(&beside, &left).unwrap();
+    take(&fake.addresses(), &temp.0, PATIENCE, &mut |_| ()).unwrap();
+    assert_eq!(std::fs::read(&beside).unwrap(), b"kept");
+}

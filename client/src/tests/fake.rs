@@ -68,6 +68,7 @@ pub struct Memory {
     pub queues: HashMap<Vec<u8>, VecDeque<(u64, Vec<u8>)>>,
     pub released: Vec<u64>,
     pub nacked: Vec<u64>,
+    pub acked: Vec<u64>,
     pub nodes: Nodes,
     pub backups: Kept,
     token: u64,
@@ -290,6 +291,11 @@ impl Fake {
 }
 
 impl Memory {
+    /// How much was released, acknowledged and given back.
+    pub fn given_back(&self) -> usize {
+        self.released.len() + self.acked.len() + self.nacked.len()
+    }
+
     fn apply(&mut self, shard: u32, kind: Kind, body: &[u8]) -> (Kind, Vec<u8>) {
         match kind {
             SessionOpen::KIND => {
@@ -357,6 +363,10 @@ impl Memory {
             }
             QueueNack::KIND => {
                 self.nacked.push(QueueNack::decode(body).unwrap().id);
+                done(0)
+            }
+            QueueAck::KIND => {
+                self.acked.push(QueueAck::decode(body).unwrap().id);
                 done(0)
             }
             CachePut::KIND => {

@@ -4,6 +4,9 @@ mod admin;
 mod backup;
 mod calls;
 mod fake;
+mod give_backs;
+mod leases;
+mod routes;
 mod sessions;
 
 use crate::{Client, Config};
