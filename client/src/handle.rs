@@ -190,6 +190,11 @@ impl Handle {
     /// Closes the session, then ends everything.
     pub fn close(&self) {
         let limit = self.shared.with(|state, _| state.config.deadline);
+        self.close_within(limit);
+    }
+
+    /// As [`Handle::close`], within `limit`.
+    pub fn close_within(&self, limit: Duration) {
         self.shared.end(limit);
     }
 

@@ -157,6 +157,12 @@ impl Client {
         self.handle.close();
     }
 
+    /// As [`Client::close`], but waits for at most `limit`. What the session holds is free after its time to live,
+    /// if it could not be closed within that.
+    pub fn close_within(self, limit: Duration) {
+        self.handle.close_within(limit);
+    }
+
     /// Ends the client but not its session, after a last sign of life: what the session holds stays
     /// held for its time to live. For processes that end between acquire and release; see
     /// [`Config::resume`].

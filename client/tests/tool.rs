@@ -6,13 +6,15 @@
 mod fake;
 
 use fake::{Act, Fake, refuse};
+use rustix::process::Signal;
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use wire::Code;
 use wire::message::{
     CachePut, Heartbeat, LockAcquire, LockRelease, NodeAdd, NodeDrain, NodeForget, QueueAck,
-    SessionClose, SessionOpen,
+    QueuePop, SessionClose, SessionOpen,
 };
 
 fn tercet(fake: &Fake, args: &[&str]) -> Command {
@@ -93,6 +95,108 @@ fn a_popped_message_outlives_the_process_unless_it_is_acknowledged() {
     assert_eq!(code(&run(&fake, &["queue", "ack", "q", "1", "--delivery", "1"])), 0);
     assert_eq!(code(&run(&fake, &["queue", "nack", "q", "1", "--delivery", "1"])), 0);
     assert_eq!(code(&run(&fake, &["queue", "pop", "q", "--visibility", "1h"])), 2);
+}
+
+#[test]
+fn a_message_whose_reader_has_gone_is_not_acknowledged() {
+    let fake = Fake::new(1, 4);
+    for json in [&["--json"][..], &[]] {
+        assert_eq!(code(&run(&fake, &["queue", "push", "q", "one"])), 0);
+        let closed = fake.seen(SessionClose::KIND).len();
+        let mut pop = tercet(&fake, &["queue", "pop", "q", "--ack", "--visibility", "1h"]);
+        let popped = pop.args(json).stdout(closed_pipe()).output().unwrap();
+        assert_eq!(code(&popped), 7, "{popped:?}");
+        assert!(fake.seen(QueueAck::KIND).is_empty());
+        assert_eq!(fake.seen(SessionClose::KIND).len(), closed + 1, "it went back");
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        assert_eq!(code(&run(&fake, &["queue", "push", "q", "two"])), 0);
+        let mut pop = tercet(&fake, &["queue", "pop", "q", "--ack"]);
+        assert_eq!(code(&pop.args(json).stdout(full).output().unwrap()), 7);
+        assert!(fake.seen(QueueAck::KIND).is_empty());
+    }
+    // Without --ack its numbers are lost with it: it goes back, too.
+    assert_eq!(code(&run(&fake, &["queue", "push", "q", "three"])), 0);
+    let closed = fake.seen(SessionClose::KIND).len();
+    let popped = tercet(&fake, &["queue", "pop", "q"]).stdout(closed_pipe()).output().unwrap();
+    assert_eq!(code(&popped), 7, "{popped:?}");
+    assert_eq!(fake.seen(SessionClose::KIND).len(), closed + 1);
+}
+
+#[test]
+fn a_result_that_nobody_could_read_is_no_success() {
+    let fake = Fake::new(1, 1);
+    assert_eq!(code(&run(&fake, &["cache", "put", "k", "v"])), 0);
+    for unread in [
+        &["cache", "get", "k"][..],
+        &["cache", "get", "k", "--json"],
+        &["cache", "put", "k", "w"],
+        &["queue", "push", "q", "x"],
+        &["status"],
+        &["cluster", "status", "--json"],
+    ] {
+        let ended = tercet(&fake, unread).stdout(closed_pipe()).output().unwrap();
+        assert_eq!(code(&ended), 7, "{unread:?}: {ended:?}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("could not be printed"));
+    }
+    let closed = fake.seen(SessionClose::KIND).len();
+    let acquire = ["lock", "acquire", "l", "--ttl", "10m"];
+    assert_eq!(code(&tercet(&fake, &acquire).stdout(closed_pipe()).output().unwrap()), 7);
+    assert_eq!(
+        fake.seen(SessionClose::KIND).len(),
+        closed + 1,
+        "a lock nobody was told of is free"
+    );
+}
+
+#[test]
+fn a_signal_takes_a_waiting_call_out_of_its_line() {
+    let waits: [(&[&str], _); 2] = [
+        (&["lock", "acquire", "l", "--wait", "10m", "--ttl", "10m"], LockAcquire::KIND),
+        (&["queue", "pop", "q", "--wait", "10m"], QueuePop::KIND),
+    ];
+    for (wait_for, kind) in waits {
+        for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+            let fake = Fake::new(1, 1);
+            fake.rule(move |s| if s.kind == kind { Act::Swallow } else { Act::Serve });
+            let mut child = tercet(&fake, wait_for).stderr(Stdio::null()).spawn().unwrap();
+            eventually("it waits", || !fake.seen(kind).is_empty());
+            send(&child, signal);
+            assert_eq!(ended_by(&mut child), Some(signal.as_raw()), "{wait_for:?}");
+            assert_eq!(fake.seen(SessionClose::KIND).len(), 1, "{wait_for:?} {signal:?}");
+        }
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_a_cluster_that_is_silent() {
+    let fake = Fake::new(1, 1);
+    fake.rule(|s| if s.kind == LockAcquire::KIND { Act::Swallow } else { Act::Serve });
+    let acquire = ["lock", "acquire", "l", "--wait", "10m"];
+    let mut child = tercet(&fake, &acquire).stderr(Stdio::null()).spawn().unwrap();
+    eventually("it waits", || !fake.seen(LockAcquire::KIND).is_empty());
+    fake.rule(|_| Act::Swallow);
+    let begun = Instant::now();
+    send(&child, Signal::TERM);
+    eventually("it gives its place up", || !fake.seen(SessionClose::KIND).is_empty());
+    send(&child, Signal::TERM);
+    assert_eq!(ended_by(&mut child), Some(Signal::TERM.as_raw()));
+    assert!(begun.elapsed() < Duration::from_millis(1_900), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn what_is_told_to_ignore_the_end_of_a_terminal_ignores_it() {
+    let fake = Fake::new(1, 1);
+    fake.rule(|s| if s.kind == LockAcquire::KIND { Act::Swallow } else { Act::Serve });
+    let mut command = Command::new("nohup");
+    command.arg(env!("CARGO_BIN_EXE_tercet")).args(["lock", "acquire", "l", "--wait", "10m"]);
+    command.env("TERCET_SERVERS", fake.addresses().join(","));
+    let nowhere = || Stdio::null();
+    let mut child = command.stdin(nowhere()).stdout(nowhere()).stderr(nowhere()).spawn().unwrap();
+    eventually("it waits", || !fake.seen(LockAcquire::KIND).is_empty());
+    send(&child, Signal::HUP);
+    // The next signal ends it, so the first did not.
+    send(&child, Signal::TERM);
+    assert_eq!(ended_by(&mut child), Some(Signal::TERM.as_raw()));
 }
 
 #[test]
@@ -347,6 +451,29 @@ fn help_is_there_for_every_command() {
 
 /// Sends SIGTERM to a process that this test started.
 fn terminate(child: &Child) {
-    let pid = rustix::process::Pid::from_child(child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    send(child, Signal::TERM);
+}
+
+/// Sends a signal to a process that this test started.
+fn send(child: &Child, signal: Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+}
+
+/// A pipe whose reader has gone.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+/// The signal that ended a process.
+fn ended_by(child: &mut Child) -> Option<i32> {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.signal();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(15), "the tool does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

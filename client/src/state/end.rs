@@ -12,8 +12,9 @@ impl State {
     /// Takes nothing new, gives every open call up, and closes the session wherever it is open.
     /// The slots are done when that is done.
     pub fn leave(&mut self, now: Moment, limit: Duration) -> Vec<Arc<Slot>> {
+        // Whoever comes second waits for the same.
         if self.phase != Phase::Running {
-            return Vec::new();
+            return self.closing.clone();
         }
         self.stop_calls(now);
         self.phase = Phase::Leaving;
@@ -28,6 +29,7 @@ impl State {
             self.submit_to_shard(now, shard, request);
             slots.push(slot);
         }
+        self.closing.clone_from(&slots);
         slots
     }
 
@@ -35,6 +37,7 @@ impl State {
     pub fn vanish(&mut self, now: Moment) {
         self.stop_calls(now);
         self.phase = Phase::Gone;
+        self.closing.clear();
         self.end_life("the client was closed");
         if let Some((slot, ..)) = self.ready.take() {
             self.out.done.push((slot, Err(Error::Closed { subject: String::from("connect") })));

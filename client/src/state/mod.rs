@@ -84,6 +84,8 @@ pub(crate) struct State {
     pub due_at: Moment,
     /// Who waits for the first topology, and until when.
     ready: Option<(Arc<Slot>, Moment, Moment)>,
+    /// Told when the session is closed in a shard, once the client leaves.
+    closing: Vec<Arc<Slot>>,
     call_bytes: usize,
     timers: BTreeSet<(Moment, CallId)>,
     /// Calls without a route, to be tried again as soon as the topology is known.
@@ -112,6 +114,7 @@ impl State {
             driver_sleeps_until: Moment(0),
             due_at: Moment::MAX,
             ready: Some((ready, now, until)),
+            closing: Vec::new(),
             call_bytes: 0,
             timers: BTreeSet::new(),
             parked: BTreeSet::new(),

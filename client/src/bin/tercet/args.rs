@@ -15,7 +15,9 @@ Exit status:
   4    the cluster can't be reached or has no leader; nothing was done
   5    it is not known whether it was done: look before you do it again
   6    `cluster`: it is under way, but not finished in the time given: run it again to go on
-  124  `lock run`: the lock was lost, and the command was stopped
+  7    what came of it could not be printed (a closed pipe, a full disk): what was to be changed is changed; a lock
+       or a message that was taken went back
+  124  `lock run`: the lock was lost or about to be, and the command was stopped
   126  `lock run`: the command can't be run (127: not found)
 `lock run` otherwise ends with the status of its command, 128 + N if signal N ended it.
 
@@ -134,9 +136,17 @@ pub enum Lock {
     /// Run a command while holding a lock
     ///
     /// The command sees TERCET_LOCK_NAME and TERCET_LOCK_FENCE; give the fence to what the lock
-    /// protects. Signals are passed on to it. If the lock is lost, because no node could be
-    /// reached for the time to live, the command gets SIGTERM, SIGKILL after the grace time, and the
-    /// exit status is 124.
+    /// protects. A signal that a process sends to this one is passed on: one that ends processes to the command and
+    /// all that it began, any other to the command. Ctrl-C reaches it by the terminal.
+    ///
+    /// Nothing of the command runs when the lock can be granted to others. If no node confirms the lock, or this process
+    /// is stopped or killed, the command and all that it began gets SIGTERM the grace time before the time to
+    /// live is over, and SIGKILL when it is; the exit status is 124. What the command leaves running when it
+    /// ends is ended in the same way, before the lock is released. (What another service runs for it, such as a container
+    /// or a cron job, is out of sight.)
+    ///
+    /// With --json a document on the standard error says how it went: lock, fence, exit, the command's status or
+    /// signal, lost, and why.
     #[command(after_help = "Examples:\n  tercet lock run nightly -- ./backup.sh\n  \
         tercet lock run reports --shared --wait 1m -- sh -c 'echo fence $TERCET_LOCK_FENCE'")]
     Run {
@@ -151,11 +161,25 @@ pub enum Lock {
         /// How long the lock outlives this process if it dies, 1s to 10m
         #[arg(long, default_value = "10s", value_parser = duration)]
         ttl: Duration,
-        /// How long the command may take to end once the lock is lost
+        /// How long the command may take to end before it is killed, at most a third of the time to live
         #[arg(long, default_value = "5s", value_parser = duration)]
         grace: Duration,
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// What `tercet lock run` starts to run the command
+    #[command(hide = true)]
+    Keep {
+        #[arg(long)]
+        process: u32,
+        #[arg(long)]
+        orders: i32,
+        #[arg(long)]
+        report: i32,
+        #[arg(long)]
+        grace_ms: u64,
+        #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
 }

@@ -2,8 +2,8 @@
 
 use crate::args::{Common, Lock, Session};
 use crate::output::{Failure, Output, hex, name};
-use crate::{Done, run};
-use client::Error;
+use crate::{Done, keep, run, signals};
+use client::{Client, Error};
 use serde_json::json;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -19,6 +19,10 @@ pub fn lock(common: &Common, command: Lock, output: &Output) -> Done {
         Lock::Run { name, wait, shared, ttl, grace, command } => {
             let under = run::Under { name, wait, share: Share::of(shared), ttl, grace };
             run::run(common, &under, &command, output)
+        }
+        Lock::Keep { process, orders, report, grace_ms, command } => {
+            let pipes = keep::Pipes { process, orders, report };
+            keep::keep(pipes, Duration::from_millis(grace_ms), &command)
         }
     }
 }
@@ -55,11 +59,27 @@ fn acquire(
     output: &Output,
 ) -> Done {
     let client = common.config(ttl).connect()?;
+    signals::close_client(&client)?;
+    let done = take_and_tell(&client, lock, (ttl, wait), share, output);
+    signals::let_end();
+    match done {
+        Ok(()) => client.detach(),
+        // A lock whose fence nobody was told can't be released: the end of its session releases it.
+        Err(_) => client.close(),
+    }
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+fn take_and_tell(
+    client: &Client,
+    lock: &OsStr,
+    (ttl, wait): (Duration, Duration),
+    share: Share,
+    output: &Output,
+) -> Result<(), Failure> {
     let asked = share.apply(client.lock(lock.as_bytes())).wait(wait).lease(ttl);
     let guard = asked.acquire().wait()?;
     let (fence, session) = (guard.fence(), hex(&guard.session()));
-    guard.leave();
-    client.detach();
     let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
     let document = json!({
         "lock": name(lock.as_bytes()),
@@ -74,7 +94,8 @@ fn acquire(
          release it with: tercet lock release {shown} --session {session} --fence {fence}"
     );
     output.result(&document, &text)?;
-    Ok(ExitCode::SUCCESS)
+    guard.leave();
+    Ok(())
 }
 
 fn release(common: &Common, lock: &OsStr, session: Session, fence: u64, output: &Output) -> Done {

@@ -6,11 +6,14 @@
 mod args;
 mod cache;
 mod cluster;
+mod keep;
 mod lock;
 mod output;
 mod queue;
 mod run;
+mod signals;
 mod status;
+mod tree;
 
 use args::{Args, Command};
 use clap::Parser;

@@ -5,7 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use client::{Code, Error};
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
@@ -23,6 +25,8 @@ pub mod exit {
     pub const UNKNOWN: u8 = 5;
     /// It is under way, but did not end in the time given.
     pub const UNFINISHED: u8 = 6;
+    /// What came of it could not be printed.
+    pub const UNPRINTED: u8 = 7;
     /// The lock was lost while a command ran under it.
     pub const LOST: u8 = 124;
     /// The command can't be run.
@@ -110,7 +114,8 @@ impl Output {
     /// Prints a result: `document` for scripts, `text` for people.
     pub fn result(&self, document: &Value, text: &str) -> Result<(), Failure> {
         let text = if self.json { document.to_string() } else { String::from(text) };
-        put(&mut io::stdout().lock(), &[text.as_bytes(), b"\n"])
+        put(&mut io::stdout().lock(), &[text.as_bytes(), b"\n"])?;
+        Ok(())
     }
 
     /// Prints bytes: `document` for scripts; else as they are, and `note` to the standard error.
@@ -124,15 +129,31 @@ impl Output {
         let mut out = io::stdout().lock();
         // A prompt should not stand behind the value. A pipe gets what was stored and nothing else.
         let ends = bytes.ends_with(b"\n") || !io::stdout().is_terminal();
-        put(&mut out, &[bytes, if ends { b"" } else { b"\n" }])
+        put(&mut out, &[bytes, if ends { b"" } else { b"\n" }])?;
+        Ok(())
+    }
+
+    /// Waits until what was printed is on the disk, if it goes to a file: before that it has not arrived.
+    pub fn settle(&self) -> Result<(), Failure> {
+        let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        if out.metadata()?.is_file() {
+            out.sync_all().map_err(Unprinted)?;
+        }
+        Ok(())
     }
 
     /// Says something to people only.
     pub fn note(&self, text: &str) -> Result<(), Failure> {
-        if self.json {
-            return Ok(());
+        if !self.json {
+            put(&mut io::stderr().lock(), &[text.as_bytes(), b"\n"])?;
         }
-        put(&mut io::stderr().lock(), &[text.as_bytes(), b"\n"])
+        Ok(())
+    }
+
+    /// Tells scripts how something went whose output is a command's own: on the standard error.
+    pub fn report(&self, document: &Value) {
+        // Where even this can't be written, the exit status remains.
+        let _unread = put(&mut io::stderr().lock(), &[document.to_string().as_bytes(), b"\n"]);
     }
 
     /// Shows a person at a terminal how far something is, in place of what was shown before; nothing clears it.
@@ -167,14 +188,19 @@ impl Output {
     }
 }
 
-/// Writes pieces and flushes. A reader that has gone wants no more, which is no failure.
-fn put(out: &mut impl Write, pieces: &[&[u8]]) -> Result<(), Failure> {
-    let written =
-        pieces.iter().try_for_each(|piece| out.write_all(piece)).and_then(|()| out.flush());
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => Ok(done?),
+/// What was to be printed was not.
+struct Unprinted(io::Error);
+
+impl From<Unprinted> for Failure {
+    fn from(Unprinted(why): Unprinted) -> Failure {
+        Failure::Other(exit::UNPRINTED, format!("the result could not be printed: {why}"))
     }
+}
+
+/// Writes pieces and flushes. A reader that has gone did not get them: that is a failure like any other.
+fn put(out: &mut impl Write, pieces: &[&[u8]]) -> Result<(), Unprinted> {
+    let written = pieces.iter().try_for_each(|piece| out.write_all(piece));
+    written.and_then(|()| out.flush()).map_err(Unprinted)
 }
 
 /// A name as JSON: text, or the base64 of what is none.

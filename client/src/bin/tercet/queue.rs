@@ -3,6 +3,8 @@
 use crate::Done;
 use crate::args::{Common, Queue};
 use crate::output::{Failure, Output, add_bytes, argument, exit, name};
+use crate::signals;
+use client::Client;
 use serde_json::{Map, json};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -78,9 +80,27 @@ fn pop(
         After::Leave => (visibility + SLACK).max(Duration::from_secs(10)),
     };
     let client = common.config(ttl).connect()?;
+    signals::close_client(&client)?;
+    let done = hand_over(&client, queue, (visibility, wait), after, output);
+    signals::let_end();
+    match (&done, after) {
+        // The end of the session gives back what did not arrive.
+        (Err(_), _) | (Ok(()), After::Ack) => client.close(),
+        (Ok(()), After::Leave) => client.detach(),
+    }
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Pops a message and prints it, and acknowledges it once it was printed.
+fn hand_over(
+    client: &Client,
+    queue: &OsStr,
+    (visibility, wait): (Duration, Duration),
+    after: After,
+    output: &Output,
+) -> Result<(), Failure> {
     let popped = client.queue(queue.as_bytes()).pop(visibility, wait).wait()?;
     let Some(message) = popped else {
-        client.close();
         let what = format!("queue \"{}\" has no message that is ready", queue.to_string_lossy());
         return Err(Failure::Other(exit::NOT_THERE, what));
     };
@@ -94,15 +114,9 @@ fn pop(
         format!("id {} delivery {} priority {}", message.id, message.delivery, message.priority);
     // Printed before it is acknowledged: at least once, never lost in between.
     output.bytes(&document.into(), &message.payload, &note)?;
-    match after {
-        After::Ack => {
-            message.ack().wait()?;
-            client.close();
-        }
-        After::Leave => {
-            drop(message);
-            client.detach();
-        }
+    if after == After::Ack {
+        output.settle()?;
+        message.ack().wait()?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
