@@ -18,7 +18,7 @@ pub struct Effects {
     /// `Input::Synced`. At most one is under way: none is asked for before the last was reported.
     pub write: Option<Write>,
     /// Bytes for peers, by node id.
-    pub peers: Outbox,
+    pub peers: PeerOutbox,
     /// Bytes for clients, by the index of their connection.
     pub clients: Outbox,
     /// Connections to close, once their bytes are sent.
@@ -198,6 +198,46 @@ pub enum Note {
     },
 }
 
+/// Bytes for peers, by node id. Ids are any number, so they are looked up and index nothing.
+#[derive(Default)]
+pub struct PeerOutbox {
+    /// Every peer that there were bytes for, by id.
+    peers: Vec<u32>,
+    outbox: Outbox,
+    /// In the same order: each one's place in the outbox.
+    places: Vec<u32>,
+    /// By that place: whose it is.
+    met: Vec<u32>,
+}
+
+impl PeerOutbox {
+    /// The buffer of `node`, to append frames to.
+    pub fn to(&mut self, node: u32) -> &mut Vec<u8> {
+        let at = match self.peers.binary_search(&node) {
+            Ok(at) => at,
+            Err(at) => {
+                let place = u32::try_from(self.met.len()).expect("nodes are few");
+                self.met.push(node);
+                self.peers.insert(at, node);
+                self.places.insert(at, place);
+                at
+            }
+        };
+        self.outbox.to(self.places[at])
+    }
+
+    /// Whether nothing waits for anybody.
+    pub fn is_empty(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// As [`Outbox::drain`].
+    pub fn drain(&mut self, mut each: impl FnMut(u32, &mut Vec<u8>)) {
+        let met = &self.met;
+        self.outbox.drain(|place, bytes| each(met[place as usize], bytes));
+    }
+}
+
 /// Bytes by destination. A destination's buffer is taken whole and given back empty, so that the
 /// steady state allocates nothing.
 #[derive(Default)]
@@ -248,6 +288,21 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_of_any_id_takes_no_more_than_another() {
+        let mut outbox = PeerOutbox::default();
+        for node in [3, u32::MAX, 1, 100_000_000] {
+            outbox.to(node).push(1);
+            outbox.to(node).push(2);
+        }
+        outbox.to(1).push(3);
+        let mut seen = Vec::new();
+        outbox.drain(|node, bytes| seen.push((node, bytes.len())));
+        assert_eq!(seen, [(3, 2), (u32::MAX, 2), (1, 3), (100_000_000, 2)]);
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.outbox.buffers.len(), 4, "there are as many buffers as peers");
+    }
 
     #[test]
     fn an_outbox_hands_each_destination_over_once() {

@@ -3,7 +3,7 @@
 //! A turn costs what it touches, not what there is: a shard to which nothing happened, and for which nothing is due,
 //! is not looked at. Whoever changes a shard gets it from here, which marks it.
 
-use crate::effects::Outbox;
+use crate::effects::PeerOutbox;
 use crate::ids::{self, GroupId, NodeId};
 use crate::raft::{Message, Quiet};
 use crate::shard::Shard;
@@ -182,7 +182,7 @@ impl Shards {
         now: Time,
         from: NodeId,
         message: &Message<'_>,
-        out: &mut Outbox,
+        out: &mut PeerOutbox,
     ) -> bool {
         match (&mut self.plans[at].quiet, message) {
             (Some(Quiet::Follows(quiet)), Message::Append(append)) => {
@@ -222,7 +222,7 @@ impl Shards {
     }
 
     /// Sends the heartbeats of those that are left alone and lead.
-    pub fn beat_quietly(&mut self, now: Time, out: &mut Outbox) {
+    pub fn beat_quietly(&mut self, now: Time, out: &mut PeerOutbox) {
         for plan in &mut self.plans {
             let Some(Quiet::Leads(quiet)) = &mut plan.quiet else { continue };
             if quiet.beat_at() > now {

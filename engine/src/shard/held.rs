@@ -1,7 +1,7 @@
 //! Messages that may leave only after a sync: votes, above all. Nothing marked so can leave early,
 //! because it is in here and not in the effects.
 
-use crate::effects::Outbox;
+use crate::effects::PeerOutbox;
 use crate::ids::{NodeId, Position};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -22,7 +22,7 @@ impl Held {
     }
 
     /// Lets go what waited for `synced` or less.
-    pub fn release(&mut self, synced: Position, peers: &mut Outbox) {
+    pub fn release(&mut self, synced: Position, peers: &mut PeerOutbox) {
         while let Some((after, to, frame)) = self.frames.pop_front() {
             if after > synced {
                 self.frames.push_front((after, to, frame));
