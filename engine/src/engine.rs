@@ -138,6 +138,20 @@ pub enum Input<'a> {
         /// The connection.
         conn: ConnId,
     },
+    /// So much waits for a client that it gets nothing large any more, until [`Input::Drained`].
+    Filled {
+        /// Its connection.
+        conn: ConnId,
+    },
+    /// It has read half of that.
+    Drained {
+        /// Its connection.
+        conn: ConnId,
+    },
+    /// So much waits for all clients together that nobody gets anything large any more, until [`Input::Eased`].
+    Crowded,
+    /// Less waits for them.
+    Eased,
     /// A client's frame, checked by [`wire::split`].
     Frame {
         /// The connection.
@@ -424,7 +438,11 @@ impl Engine {
     pub fn on(&mut self, now: Time, input: Input<'_>, effects: &mut Effects) {
         match input {
             Input::Opened { conn, request } => self.on_opened(conn, request, effects),
-            Input::Closed { conn } => self.conns.close(conn),
+            Input::Closed { conn } => self.on_closed(conn),
+            Input::Filled { conn } => self.conns.fill(conn),
+            Input::Drained { conn } => self.on_drained(conn),
+            Input::Crowded => self.conns.crowd(true),
+            Input::Eased => self.on_eased(now, effects),
             Input::Frame { conn, header, body } => {
                 self.on_frame(now, now, conn, &header, body, effects);
             }
@@ -490,6 +508,7 @@ impl Engine {
             }
         }
         self.proposed = 0;
+        self.conns.end_turn();
         self.shards.beat_quietly(now, &mut effects.peers);
         self.learn_nodes(effects);
         self.tell_leads(now, effects);

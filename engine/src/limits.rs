@@ -49,7 +49,17 @@ pub const REPORT_ASKERS_MAX: usize = 64;
 pub const CREDIT_FRAMES_RESERVED: u32 = 64;
 /// The same in bytes.
 pub const CREDIT_BYTES_RESERVED: u32 = 64 << 10;
-/// Bytes that wait for a client that reads too slowly, before it is disconnected.
+/// An answer that is given whatever waits for its client, in bytes of its value: such answers are bounded by the credit.
+pub const ANSWER_SMALL_BYTES_MAX: usize = 4 << 10;
+/// Answers to one client in one turn, in bytes; what is larger than small comes in a later turn.
+pub const ANSWERS_CLIENT_BYTES_MAX: usize = 1 << 20;
+/// Answers larger than small to all clients of an engine in one turn, in bytes, but for the last.
+pub const ANSWERS_TURN_BYTES_MAX: usize = 4 << 20;
+/// Bytes that wait for one client, past which it gets no answer larger than small until it has read half of them.
+pub const CLIENT_FULL_BYTES: usize = 4 << 20;
+/// The same while much waits for all clients together.
+pub const CLIENT_FULL_BYTES_CROWDED: usize = 256 << 10;
+/// Bytes that wait for a client, past which it is disconnected: it sends past its credit and does not read.
 pub const CLIENT_OUTBOX_BYTES_MAX: usize = 16 << 20;
 /// Bytes that wait for a peer; past it messages to it are dropped, as a network would.
 pub const PEER_OUTBOX_BYTES_MAX: usize = 32 << 20;
@@ -74,6 +84,15 @@ pub const QUEUE_MESSAGES_MAX: usize = 10_000_000;
 /// Session ids in one renewal entry.
 pub const RENEWALS_PER_ENTRY_MAX: usize = 4096;
 
+// Whoever keeps to its credit is never disconnected, however much it asks for at once.
+const _: () = assert!(
+    CLIENT_FULL_BYTES
+        + ANSWERS_CLIENT_BYTES_MAX
+        + wire::limits::FRAME_BYTES_MAX
+        + (CREDIT_FRAMES + CREDIT_FRAMES_RESERVED) as usize * (ANSWER_SMALL_BYTES_MAX + 256)
+        <= CLIENT_OUTBOX_BYTES_MAX
+);
+const _: () = assert!(CLIENT_FULL_BYTES_CROWDED < CLIENT_FULL_BYTES);
 const _: () = assert!(APPEND_BYTES_MAX > ENTRY_HEADER_BYTES + 64);
 const _: () = assert!(LOG_KEPT_BYTES_MAX <= LOG_PINNED_BYTES_MAX);
 const _: () = assert!(VOTERS_MAX < MEMBERS_MAX);

@@ -4,6 +4,7 @@ use super::{Engine, step};
 use crate::effects::{Effects, ReportWanted};
 use crate::ids::{ConnId, GroupId, NodeId, SessionId};
 use crate::level::Level;
+use crate::limits::SNAPSHOT_PIECE_BYTES_MAX;
 use crate::limits::{BACKUPS_MAX, CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::machine::{Access, Machine};
 use crate::shard::calls::{CallId, Caller};
@@ -16,6 +17,9 @@ use wire::message::{BackupBegin, BackupRead, Heartbeat, LeaderMove, NodeAdd, Nod
 use wire::message::{NodeForget, Status, StatusReply, Topology, TopologyReply, Welcome};
 use wire::topology::{self, engine_of_group};
 use wire::{Code, HEADER_BYTES, Header, Kind};
+
+/// What a topology or a status says of a shard, about, in bytes.
+const ROW_BYTES: usize = 64;
 
 impl Engine {
     pub(super) fn on_opened(&mut self, conn: ConnId, request: u64, effects: &mut Effects) {
@@ -35,6 +39,35 @@ impl Engine {
         self.conns.admit(caller, Welcome::KIND);
         let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
         replies.reply(caller, Welcome::KIND, |b| welcome.encode(b));
+    }
+
+    /// A client is gone.
+    pub(super) fn on_closed(&mut self, conn: ConnId) {
+        self.conns.close(conn);
+        for at in 0..self.shards.len() {
+            if self.shards[at].has_aside() {
+                self.shards.touch(at).on_closed(conn);
+            }
+        }
+    }
+
+    /// A client has read, and gets what waited for that.
+    pub(super) fn on_drained(&mut self, conn: ConnId) {
+        if !self.conns.drain(conn) {
+            return;
+        }
+        for at in 0..self.shards.len() {
+            if self.shards[at].has_aside() {
+                self.shards.touch(at).on_drained(conn);
+            }
+        }
+    }
+
+    /// Less waits for all clients together.
+    pub(super) fn on_eased(&mut self, now: Time, effects: &mut Effects) {
+        self.conns.crowd(false);
+        let step = step!(self, now, effects);
+        self.shards.touch_all().for_each(|shard| shard.on_eased(step));
     }
 
     pub(super) fn on_frame(
@@ -62,6 +95,14 @@ impl Engine {
             return replies.error(caller, Code::UnknownKind, Hint::NONE);
         };
         match header.kind {
+            BackupRead::KIND if !replies.takes(caller, SNAPSHOT_PIECE_BYTES_MAX) => {
+                return replies.error(caller, Code::Busy, Hint::retry(20));
+            }
+            Topology::KIND | Status::KIND
+                if !replies.takes(caller, self.config.shards as usize * ROW_BYTES) =>
+            {
+                return replies.error(caller, Code::Busy, Hint::retry(20));
+            }
             Topology::KIND => return self.on_topology(caller, effects),
             Status::KIND => return self.on_status(caller, body, effects),
             NodeAdd::KIND | NodeDrain::KIND | NodeForget::KIND => {

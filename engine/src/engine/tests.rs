@@ -1,5 +1,6 @@
 //! One node's engine by hand: what the protocol promises of credit, deadlines and status.
 
+mod answers;
 mod backup;
 mod levels;
 

@@ -4,6 +4,7 @@ use super::calls::Caller;
 use crate::effects::Outbox;
 use crate::ids::{ConnId, Index, NodeId};
 use crate::level::Level;
+use crate::limits::{ANSWER_SMALL_BYTES_MAX, ANSWERS_CLIENT_BYTES_MAX, ANSWERS_TURN_BYTES_MAX};
 use crate::limits::{CREDIT_BYTES, CREDIT_BYTES_RESERVED, CREDIT_FRAMES, CREDIT_FRAMES_RESERVED};
 use crate::machine::DeliveryView;
 use crate::time::{Duration, Time};
@@ -49,6 +50,8 @@ struct Conn {
     unanswered_bytes: u64,
     /// When its requests last counted as a sign of life.
     touched: Time,
+    /// Whether it has to read before it gets more that is large.
+    filled: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,10 @@ enum Open {
 pub struct Conns {
     conns: Vec<Conn>,
     open: u32,
+    /// Whether too much waits for all clients together.
+    crowded: bool,
+    /// What was answered in this turn that is larger than small, in bytes.
+    answered: usize,
 }
 
 impl Conns {
@@ -73,6 +80,7 @@ impl Conns {
             unanswered: 0,
             unanswered_bytes: 0,
             touched: Time::ZERO,
+            filled: false,
         };
         let at = id.index as usize;
         if at >= self.conns.len() {
@@ -128,6 +136,50 @@ impl Conns {
         true
     }
 
+    /// Much waits for a connection: it has to read first.
+    pub fn fill(&mut self, id: ConnId) {
+        if let Some(conn) = self.get(id) {
+            conn.filled = true;
+        }
+    }
+
+    /// It has read. False: it is gone.
+    pub fn drain(&mut self, id: ConnId) -> bool {
+        self.get(id).map(|conn| conn.filled = false).is_some()
+    }
+
+    /// Too much waits for all clients together, or no longer does.
+    pub fn crowd(&mut self, crowded: bool) {
+        self.crowded = crowded;
+    }
+
+    /// A turn ended.
+    pub fn end_turn(&mut self) {
+        self.answered = 0;
+    }
+
+    /// Whether a connection may be given more in a later turn, without anything else happening.
+    pub fn is_open_to(&mut self, id: ConnId) -> bool {
+        let crowded = self.crowded;
+        self.get(id).is_some_and(|conn| !conn.filled && !crowded)
+    }
+
+    /// Whether an answer with a value of so many bytes may be given now to a connection for which `waiting` bytes of
+    /// this turn wait. If so it counts.
+    pub fn takes(&mut self, to: ConnId, waiting: usize, bytes: usize) -> bool {
+        if bytes <= ANSWER_SMALL_BYTES_MAX {
+            return true;
+        }
+        if waiting >= ANSWERS_CLIENT_BYTES_MAX
+            || self.answered >= ANSWERS_TURN_BYTES_MAX
+            || !self.is_open_to(to)
+        {
+            return false;
+        }
+        self.answered += bytes;
+        true
+    }
+
     /// Whether a request on this connection is to count as a sign of life: now and then.
     pub fn touches(&mut self, id: ConnId, now: Time) -> bool {
         let Some(conn) = self.get(id) else { return false };
@@ -153,6 +205,11 @@ pub struct Replies<'a> {
 }
 
 impl Replies<'_> {
+    /// Whether an answer with a value of so many bytes may be given now; if not, when its reader has read.
+    pub fn takes(&mut self, to: Caller, bytes: usize) -> bool {
+        self.conns.takes(to.conn, self.outbox.waiting(to.conn.index), bytes)
+    }
+
     /// Answers with a frame of `kind`.
     pub fn reply(&mut self, to: Caller, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) {
         if !self.conns.settle(to) {

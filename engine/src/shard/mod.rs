@@ -24,6 +24,7 @@
 //!
 //! Sharers of cache lines and recency, which come with the coherent cache.
 
+mod aside;
 mod backup;
 pub mod balance;
 pub mod calls;
@@ -54,6 +55,7 @@ use crate::status::{GroupStatus, PeerStatus};
 use crate::time::{Duration, Elapsed, Time};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use aside::{Aside, Item};
 use backup::Backup;
 use balance::Balance;
 use calls::{CallId, Caller, Calls};
@@ -63,7 +65,7 @@ use held::Held;
 use liveness::Liveness;
 use moves::Moves;
 use placement::Replicas;
-use reads::Reads;
+use reads::{Reads, Served};
 use snapshots::Snapshots;
 use state::State;
 use wire::message::CachePut;
@@ -163,6 +165,7 @@ pub struct Shard {
     followed: (Index, Term),
     calls: Calls,
     reads: Reads,
+    aside: Aside,
     liveness: Liveness,
     balance: Balance,
     moves: Moves,
@@ -209,6 +212,7 @@ impl Shard {
             followed,
             calls: Calls::default(),
             reads: Reads::default(),
+            aside: Aside::default(),
             liveness: Liveness::default(),
             balance,
             moves,
@@ -443,6 +447,7 @@ impl Shard {
         self.settle(step);
         // Before anything is applied: an index that was proposed here may hold another's entry by now.
         self.note_leader(step);
+        self.serve_aside(step);
         self.apply(step);
         self.serve_reads(step);
         self.keep_backup(step.now);
@@ -457,7 +462,7 @@ impl Shard {
         // Who is to hand over looks for the moment.
         let hands_over = self.raft.is_leader() && self.preferred() != self.node;
         // So does who waits for leadership to be confirmed.
-        let asks = !self.reads.is_empty() || self.is_backup_asked();
+        let asks = !self.reads.is_empty() || self.is_backup_asked() || self.has_aside();
         if hands_over || asks { None } else { self.raft.quiet() }
     }
 
@@ -482,6 +487,9 @@ impl Shard {
             at = at.min(read.deadline);
         }
         at = at.min(self.backup_ends_at());
+        if self.aside.is_ready() {
+            at = Time::ZERO;
+        }
         if self.raft.is_leader()
             && self.ticked <= self.applied
             && let Some(due) = self.due
@@ -644,11 +652,11 @@ impl Shard {
         match outcome {
             Outcome::Done { token } => replies.done(caller, token, self.applied),
             Outcome::Refused(code) => replies.error(caller, code, Hint::NONE),
-            Outcome::Delivered { .. } => match self.state.delivery(outcome) {
-                Some(delivery) => replies.delivery(caller, &delivery),
-                // Remembered, but the message is gone since: it was acknowledged.
-                None => replies.error(caller, Code::MessageUnknown, Hint::NONE),
-            },
+            Outcome::Delivered { .. } => {
+                if self.deliver(step, caller, outcome) == Served::Later {
+                    self.aside.put(Item::Delivery { caller, outcome }, step.conns);
+                }
+            }
         }
     }
 
@@ -675,6 +683,7 @@ impl Shard {
         while let Some(read) = self.reads.take() {
             step.replies().error(read.caller, Code::Unavailable, hint);
         }
+        self.send_aside_away(step, hint);
         self.refuse_backup(step);
     }
 

@@ -1,8 +1,11 @@
 //! Reads until the turn's end, or longer: the lease ran out, every read asks a majority, or the line has
 //! expired and its expiry is not applied yet. Their keys lie in one buffer that is used again.
 
+use super::aside::Item;
 use super::calls::Caller;
+use super::clock::Clock;
 use super::conns::Hint;
+use super::state::State;
 use super::{Shard, Step};
 use crate::ids::Index;
 use crate::level::Level;
@@ -140,15 +143,12 @@ impl Shard {
     /// Answers the first read from the applied state, since leadership was confirmed for it.
     fn serve_read(&mut self, step: &mut Step<'_>, caller: Caller, deadline: Time) {
         let Some((_, key)) = self.reads.first() else { return };
-        let now = step.now;
-        let mut replies = step.replies();
-        if now >= deadline {
-            replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
-        } else {
-            match self.state.get(key, self.clock.read(now)) {
-                Get::Found { version, value } => replies.value(caller, version, value),
-                Get::Missing => replies.error(caller, Code::KeyUnknown, Hint::NONE),
-                Get::Due => return self.end_line_first(step, caller, deadline),
+        match read_line(&self.state, &self.clock, step, caller, key, deadline) {
+            Served::Yes => {}
+            Served::Due => return self.end_line_first(step, caller, deadline),
+            Served::Later => {
+                let item = Item::Read { caller, deadline, key: key.into() };
+                self.aside.put(item, step.conns);
             }
         }
         self.reads.take();
@@ -164,6 +164,41 @@ impl Shard {
         self.reads.take();
         self.reads.hold(caller, step.scratch, Until::Applied(self.ticked), deadline);
     }
+}
+
+/// What came of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Served {
+    /// It is given.
+    Yes,
+    /// It is large, and enough is on its way: it is to wait.
+    Later,
+    /// The line has expired, but no entry has ended it.
+    Due,
+}
+
+/// Answers a read for which leadership was confirmed from the applied state.
+pub(super) fn read_line(
+    state: &State,
+    clock: &Clock,
+    step: &mut Step<'_>,
+    caller: Caller,
+    key: &[u8],
+    deadline: Time,
+) -> Served {
+    let now = step.now;
+    let mut replies = step.replies();
+    if now >= deadline {
+        replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
+        return Served::Yes;
+    }
+    match state.get(key, clock.read(now)) {
+        Get::Found { value, .. } if !replies.takes(caller, value.len()) => return Served::Later,
+        Get::Found { version, value } => replies.value(caller, version, value),
+        Get::Missing => replies.error(caller, Code::KeyUnknown, Hint::NONE),
+        Get::Due => return Served::Due,
+    }
+    Served::Yes
 }
 
 #[cfg(test)]
