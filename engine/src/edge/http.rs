@@ -35,17 +35,19 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Connections that are served at a time; one more is closed.
+/// Connections that are served at a time; one more waits until one that asks nothing has made room.
 pub const CONNECTIONS_MAX: usize = 64;
 /// How long a connection may take until its next request is there, and its answer taken.
 pub const REQUEST_WITHIN: Duration = Duration::from_secs(20);
+/// The same while all connections are taken: probes must come through.
+pub const REQUEST_WITHIN_FULL: Duration = Duration::from_secs(1);
 /// How long what was gathered answers further requests.
 pub const GATHERED_FOR: Duration = Duration::from_millis(20);
 /// A request's head, at most, in bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// How often a connection's time is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The rest after an accept that failed: most likely no descriptor is free.
+/// The rest after an accept that failed, most likely for want of a descriptor, and while all connections are taken.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Asks the engines for their state.
@@ -67,16 +69,18 @@ pub async fn serve(listener: std::net::TcpListener, site: Rc<Site>) {
     let open = Rc::new(Cell::new(0));
     loop {
         match listener.accept().await {
-            Ok(stream) if open.get() < CONNECTIONS_MAX => {
+            Ok(stream) => {
+                while open.get() >= CONNECTIONS_MAX {
+                    glommio::timer::sleep(ACCEPT_REST).await;
+                }
                 open.set(open.get() + 1);
                 let (site, open) = (Rc::clone(&site), Rc::clone(&open));
                 let task = glommio::spawn_local(async move {
-                    converse(stream, site).await;
+                    converse(stream, site, &open).await;
                     open.set(open.get() - 1);
                 });
                 task.detach();
             }
-            Ok(stream) => drop(stream),
             Err(e) => {
                 tracing::warn!("accepting an HTTP connection failed: {e}");
                 glommio::timer::sleep(ACCEPT_REST).await;
@@ -86,7 +90,7 @@ pub async fn serve(listener: std::net::TcpListener, site: Rc<Site>) {
 }
 
 /// Serves one connection until it ends or takes too long.
-async fn converse(stream: TcpStream, site: Rc<Site>) {
+async fn converse(stream: TcpStream, site: Rc<Site>, open: &Cell<usize>) {
     // Without it an answer may wait for a delayed acknowledgement; no more depends on it.
     let _ = stream.set_nodelay(true);
     let heard = Rc::new(Cell::new(Instant::now()));
@@ -105,7 +109,12 @@ async fn converse(stream: TcpStream, site: Rc<Site>) {
         }
     };
     let too_long = async {
-        while heard.get().elapsed() < REQUEST_WITHIN {
+        loop {
+            let full = open.get() >= CONNECTIONS_MAX;
+            let within = if full { REQUEST_WITHIN_FULL } else { REQUEST_WITHIN };
+            if heard.get().elapsed() >= within {
+                return;
+            }
             glommio::timer::sleep(LOOK_EVERY).await;
         }
     };
