@@ -170,10 +170,10 @@ impl Conns {
         if bytes <= ANSWER_SMALL_BYTES_MAX {
             return true;
         }
-        if waiting >= ANSWERS_CLIENT_BYTES_MAX
-            || self.answered >= ANSWERS_TURN_BYTES_MAX
-            || !self.is_open_to(to)
-        {
+        let enough = self.crowded || self.answered >= ANSWERS_TURN_BYTES_MAX;
+        // One that is gone takes anything: nobody waits for it.
+        let Some(conn) = self.get(to) else { return true };
+        if enough || conn.filled || waiting >= ANSWERS_CLIENT_BYTES_MAX {
             return false;
         }
         self.answered += bytes;

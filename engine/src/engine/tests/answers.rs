@@ -136,6 +136,13 @@ fn what_waits_for_a_client_that_is_gone_is_forgotten() {
     assert!(node.engine.shards.iter().any(|shard| shard.has_aside()));
     node.on(Input::Closed { conn: CONN });
     assert!(!node.engine.shards.iter().any(|shard| shard.has_aside()));
+    // Nor does a read wait that was to be answered when it went.
+    node.on(Input::Opened { conn: other(1), request: 1 });
+    node.on(Input::Filled { conn: other(1) });
+    node.get(other(1));
+    node.on(Input::Closed { conn: other(1) });
+    node.one_turn();
+    assert!(!node.engine.shards.iter().any(|shard| shard.has_aside()));
     // The next one at its place is not served in its stead.
     let next = ConnId { generation: CONN.generation + 1, ..CONN };
     node.on(Input::Opened { conn: next, request: 1 });
