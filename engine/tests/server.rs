@@ -252,3 +252,70 @@ fn a_start_that_can_not_be_is_refused_in_one_line() {
         assert_eq!(exit, Some(code), "{arguments:?}");
     }
 }
+
+/// A node that may open so many files.
+fn start_with_files(files: u32, data_dir: &Path, listen: SocketAddr, http: SocketAddr) -> Command {
+    let (listen, http) = (listen.to_string(), http.to_string());
+    let mut command = Command::new("bash");
+    let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_tercetd")]);
+    command.args(["--data-dir", data_dir.to_str().unwrap(), "--listen", &listen, "--http", &http]);
+    command.args(["--pin", "none", "--segment-size", "20MiB", "--cores", "1", "--engines", "1"]);
+    command.stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a_node_that_may_open_few_files_refuses_clients_and_not_its_own_work() {
+    let place = Place::new("files");
+    let [listen, http] = free();
+    let dir = place.0.join("data");
+    let mut command = start_with_files(400, &dir, listen, http);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut node = Node { child, http };
+    node.wait_for("/readyz");
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", node.child.id())).unwrap().count();
+    let quiet = open();
+    let hello = wire::message::Hello {
+        cluster: [0; 16],
+        client: [0; 16],
+        engine: 0,
+        version_min: 1,
+        version_max: 1,
+        name: b"",
+        credentials: b"",
+    };
+    let mut frame = Vec::new();
+    let header = wire::Header::new(wire::message::Hello::KIND, 1);
+    wire::frame(&mut frame, &header, |b| hello.encode(b));
+    let mut clients = Vec::new();
+    let mut refused = 0;
+    for _ in 0..500 {
+        let mut stream = TcpStream::connect_timeout(&listen, Duration::from_secs(2)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&frame).unwrap();
+        let mut answer = [0; wire::HEADER_BYTES];
+        stream.read_exact(&mut answer).unwrap();
+        let (header, _) = wire::Header::parse(&answer).unwrap();
+        refused += u32::from(header.kind == wire::message::Error::KIND);
+        clients.push(stream);
+    }
+    assert!(refused > 200, "{refused} of 500 were refused");
+    assert!(open() < 400 - 64, "{} files are open, {quiet} without clients", open());
+    node.wait_for("/readyz");
+    node.wait_for("/status");
+    drop(clients);
+    assert_eq!(node.stop(), Some(0));
+}
+
+#[test]
+fn a_node_that_may_open_hardly_any_files_says_so_and_does_not_start() {
+    let place = Place::new("no-files");
+    let [listen, http] = free();
+    let mut command = start_with_files(140, &place.0.join("data"), listen, http);
+    let Output { status, stderr, .. } = command.stdout(Stdio::piped()).output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    let line = text.lines().find(|line| line.starts_with("tercetd: ")).unwrap_or_default();
+    assert!(line.contains("E308 ") && line.contains("ulimit -n"), "{text}");
+    assert_eq!(status.code(), Some(71));
+}

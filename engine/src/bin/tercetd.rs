@@ -10,6 +10,7 @@ use engine::edge::config::{
 use engine::edge::control::{self, Setup, Stop};
 use engine::edge::data::{self, DataPlane, Plan, StartError};
 use engine::edge::manifest::{DataDir, DirError, Manifest, new_incarnation};
+use engine::edge::net::Seats;
 use engine::edge::repair::Repair;
 use engine::edge::report::Facts;
 use engine::edge::restore::{Backup, RestoreError};
@@ -53,6 +54,8 @@ enum Failure {
     #[error(transparent)]
     Machine(#[from] RingError),
     #[error(transparent)]
+    Files(#[from] environment::TooFewFiles),
+    #[error(transparent)]
     Dir(#[from] DirError),
     #[error(
         "E130 {what} can't listen on {address}: {why}. Stop what uses it, or give another --{flag}"
@@ -74,7 +77,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Failure::Bind { .. } | Failure::Birth(BirthError::Listen(_)) => 69,
-            Failure::Machine(_) | Failure::System(_) => 71,
+            Failure::Machine(_) | Failure::Files(_) | Failure::System(_) => 71,
             Failure::Start(StartError::Ring(_) | StartError::Executor(_)) => 71,
             Failure::Start(StartError::Io { error, .. }) if is_disk_full(error) => EXIT_DISK_FULL,
             Failure::Restore(RestoreError::Write { why, .. }) if is_disk_full(why) => {
@@ -211,6 +214,7 @@ fn serve(node: Node) -> Result<(), Failure> {
     let make_config = make_config(&node.config, &node.manifest);
     let nodes = make_config(0).known_nodes();
     let Manifest { writer, segment_bytes, .. } = node.manifest;
+    let seats = seats(&node.config, &node.manifest, threads, nodes.nodes().count())?;
     let repair = Arc::new(Repair::new(Arc::clone(&node.dir), node.manifest));
     let plan = Plan {
         listener: node.listener,
@@ -223,6 +227,7 @@ fn serve(node: Node) -> Result<(), Failure> {
         make_config,
         peers: node.config.peers.iter().map(|(peer, at)| (peer, at.to_owned())).collect(),
         to_control: node.post.clone(),
+        seats,
         load_snapshot: load_snapshot(&data_dir, Arc::clone(&named)),
         repair: Some(Arc::clone(&repair)),
     };
@@ -384,6 +389,35 @@ fn place(pin: &Pin, threads: u32) -> Option<Vec<usize>> {
             Some(usable.into_iter().take(threads).collect())
         }
     }
+}
+
+/// How many connections each thread has seats for: what the files leave that this process may open.
+fn seats(
+    config: &Config,
+    manifest: &Manifest,
+    threads: u32,
+    nodes: usize,
+) -> Result<Seats, Failure> {
+    let needs = environment::Needs {
+        engines: manifest.engines,
+        threads,
+        segments_max: config.segments_max,
+        peers: nodes.saturating_sub(1),
+    };
+    let files = environment::files_max();
+    let seats = environment::seats(files, needs)?;
+    let (clients, newcomers) = (seats.clients, seats.newcomers);
+    if seats == Seats::MOST {
+        info!(files, clients, newcomers, "seats for connections, of each thread");
+    } else {
+        warn!(
+            files,
+            clients,
+            newcomers,
+            "seats for connections, of each thread: fewer than there could be, since the process may open no more files. Raise it: ulimit -n, or LimitNOFILE= in a unit"
+        );
+    }
+    Ok(seats)
 }
 
 fn make_config(config: &Config, manifest: &Manifest) -> Box<data::MakeConfig> {

@@ -24,11 +24,12 @@ use super::clock;
 use super::counters::Counters;
 use super::data::{Common, StartError, thread_of};
 use super::links::{Identity, Links};
-use super::net::{Group, Net};
+use super::net::{Group, Net, Overdue};
 use super::ring::{CORE_SIZES, Completion, Park, Ring};
 use super::wal::Writer;
 use crate::effects::Note;
 use crate::engine::Input;
+use crate::ids::ConnId;
 use crate::time::{Duration, Time};
 use io_uring::{opcode, types::Fd};
 use seat::{Control, Seat};
@@ -132,6 +133,9 @@ pub(super) struct Core {
     frames: u64,
     /// Used again and again: connections to be closed, leaders to be passed on.
     indices: Vec<u32>,
+    overdue: Vec<(ConnId, Overdue)>,
+    /// When it was logged last that an accept failed.
+    complained_at: Option<Time>,
     learned: Vec<Note>,
     /// By thread: nodes of which it was not told yet.
     untold: Vec<Option<Arc<[u8]>>>,
@@ -159,7 +163,8 @@ impl Core {
             // A sync's worker on another CPU than its loop costs a third of the throughput.
             ring.keep_workers_on(cpus[thread]).map_err(ring_failed)?;
         }
-        let net = Net::new(&mut ring, plan.listener.as_raw_fd()).map_err(ring_failed)?;
+        let net =
+            Net::new(&mut ring, plan.listener.as_raw_fd(), plan.seats).map_err(ring_failed)?;
         let mut core = Core {
             ring,
             thread,
@@ -177,6 +182,8 @@ impl Core {
             halted: false,
             frames: 0,
             indices: Vec::new(),
+            overdue: Vec::new(),
+            complained_at: None,
             learned: Vec::new(),
             untold: vec![None; common.posts.len()],
             stop_by: None,
@@ -216,7 +223,7 @@ impl Core {
         if self.rung {
             self.take_mail(now)?;
         }
-        self.tick(now);
+        self.tick(now)?;
         self.sweep(now)?;
         self.dial(now).map_err(|error| self.ring_failed(error))?;
         self.end_turn(now)?;
@@ -247,7 +254,8 @@ impl Core {
             Op::Receive => self.on_receive(now, completion, index, Group::Clients),
             Op::ReceivePeer => self.on_receive(now, completion, index, Group::Peers),
             Op::Send => {
-                let sent = self.net.on_send(completion, index);
+                let sent = self.net.on_send(now, completion, index);
+                self.on_room(now, index);
                 self.net.release_if_done(index);
                 self.after(now, index, sent)
             }
@@ -297,12 +305,14 @@ impl Core {
         Ok(())
     }
 
-    fn tick(&mut self, now: Time) {
+    fn tick(&mut self, now: Time) -> Result<(), Broken> {
         for seat in &mut self.seats {
             if seat.engine.wake_at() <= now {
                 seat.on(now, Input::Tick);
             }
+            seat.open_later(now).map_err(|fatal| (seat.index, fatal))?;
         }
+        Ok(())
     }
 
     /// How long the thread may sleep.
@@ -310,7 +320,7 @@ impl Core {
         if std::mem::take(&mut self.again) {
             return Duration::ZERO;
         }
-        let engines = self.seats.iter().map(|seat| seat.engine.wake_at());
+        let engines = self.seats.iter().map(Seat::wake_at);
         let others = [self.net.wake_at(), self.links.wake_at(), self.stop_by.unwrap_or(Time::MAX)];
         let wake_at = engines.chain(others).min().unwrap_or(Time::MAX);
         let untold = self.untold.iter().any(Option::is_some);

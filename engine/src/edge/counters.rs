@@ -91,6 +91,12 @@ pub struct Counters {
     pub connections_opened: Count,
     /// Connections that were refused because too many were open.
     pub connections_refused: Count,
+    /// Accepts that failed: out of descriptors, most likely.
+    pub accepts_failed: Count,
+    /// Clients that were disconnected because they were silent for too long.
+    pub connections_idle: Count,
+    /// Links that were made anew because they were silent.
+    pub links_silent: Count,
     /// Connections that were closed because of what they sent.
     pub connections_bad: Count,
     /// Connections that were closed because they read too slowly.

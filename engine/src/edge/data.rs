@@ -13,6 +13,7 @@ use super::bridge::{CORE_MAILBOX_MAX, Fatal, Latch, Post, ToControl, ToCore, mai
 use super::core::{Core, Outfit, Pause};
 use super::counters::Counters;
 use super::links::{AddressBook, Identity};
+use super::net::Seats;
 use super::repair::{DAMAGED_MAX, Repair};
 use super::ring::{RingError, require_memlock};
 use super::snapshots::LoadError;
@@ -66,6 +67,8 @@ pub struct Plan {
     pub peers: Vec<(NodeId, String)>,
     /// Where the engines' messages for the control plane go.
     pub to_control: Post<ToControl>,
+    /// How many connections each thread has seats for.
+    pub seats: Seats,
     /// Reads a snapshot file.
     pub load_snapshot: Box<LoadSnapshot>,
     /// What begins a damaged engine anew; without it damage is refused.

@@ -1,6 +1,7 @@
 //! What the machine must have: a kernel, io_uring, and memory that may be locked. Each that is missing is
 //! one line that says what to do.
 
+use super::net::{CLIENTS_MAX, NEWCOMERS_MAX, Seats};
 use super::ring::{Ring, RingError, SMALL_SIZES};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -8,6 +9,67 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const KERNEL_MIN: (u32, u32) = (6, 1);
 /// What glommio asks for, in bytes.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
+
+/// Descriptors that a node needs whatever it serves: its logs, its lock, its listeners, HTTP.
+const FILES_OF_NODE: u64 = 32 + super::http::CONNECTIONS_MAX as u64;
+/// Descriptors that a thread needs: its rings and doorbells.
+const FILES_OF_THREAD: u64 = 24;
+/// Descriptors that an engine needs beside its segments: snapshots, directories, and links that are being made.
+const FILES_OF_ENGINE: u64 = 16;
+/// Links that an engine has at least descriptors for.
+const LINKS_MIN: u64 = 8;
+/// Clients of a thread, below which a node does not start.
+const CLIENTS_MIN: u64 = 8;
+
+/// Too few descriptors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "E308 this process may open {may} files, and with these settings it needs {needs} before the first client. Raise it: ulimit -n, or LimitNOFILE= in a unit"
+)]
+pub struct TooFewFiles {
+    /// How many it may open.
+    may: u64,
+    /// How many it needs.
+    needs: u64,
+}
+
+/// What descriptors are needed for.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// Engines.
+    pub engines: u32,
+    /// Threads.
+    pub threads: u32,
+    /// Segments of each engine.
+    pub segments_max: u32,
+    /// The cluster's other nodes.
+    pub peers: usize,
+}
+
+/// How many files this process may open.
+pub fn files_max() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// How many connections each thread has seats for, when the process may open `files` and `needs` is kept back.
+///
+/// # Errors
+/// [`TooFewFiles`] when hardly any would be left.
+pub fn seats(files: u64, needs: Needs) -> Result<Seats, TooFewFiles> {
+    let (engines, threads) = (u64::from(needs.engines), u64::from(needs.threads));
+    let links = LINKS_MIN.max(2 * needs.peers as u64);
+    let of_engine = FILES_OF_ENGINE + u64::from(needs.segments_max) + links;
+    let kept = FILES_OF_NODE + threads * FILES_OF_THREAD + engines * of_engine;
+    let of_thread = files.saturating_sub(kept) / threads;
+    // A quarter for those who have not said who they are: a peer may be among them.
+    let newcomers = (of_thread / 4).min(NEWCOMERS_MAX as u64);
+    let clients = (of_thread - newcomers).min(CLIENTS_MAX as u64);
+    if clients < CLIENTS_MIN {
+        return Err(TooFewFiles { may: files, needs: kept + threads * CLIENTS_MIN * 4 / 3 });
+    }
+    let count = |seats: u64| usize::try_from(seats).expect("seats are few");
+    Ok(Seats { clients: count(clients), newcomers: count(newcomers) })
+}
 
 /// Checks the machine, and raises this process's own limits as far as it may.
 ///
@@ -55,6 +117,20 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_get_what_files_leave_and_peers_their_share_first() {
+        let needs = Needs { engines: 2, threads: 2, segments_max: 12, peers: 2 };
+        assert_eq!(seats(1 << 20, needs), Ok(Seats::MOST));
+        for files in [300, 400, 1024, 4096, 20_000] {
+            let seats = seats(files, needs).unwrap();
+            let taken = 2 * (seats.clients + seats.newcomers) as u64;
+            assert!(taken + 96 + 2 * 24 + 2 * 36 <= files, "{files} files, {taken} taken");
+            assert!(seats.newcomers > 0 && seats.clients > 2 * seats.newcomers);
+        }
+        let refused = seats(128, needs).unwrap_err().to_string();
+        assert!(refused.contains("E308 ") && refused.contains("ulimit -n"), "{refused}");
+    }
 
     #[test]
     fn a_kernel_is_known_by_its_release() {

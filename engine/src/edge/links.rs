@@ -4,7 +4,9 @@
 //!
 //! There is one TCP connection for each pair of nodes and engine. The node with the higher id connects,
 //! so that two never cross; it tries again after a pause that grows from [`BACKOFF_MIN`] to
-//! [`BACKOFF_MAX`]. Both sides say [`PeerHello`] first and check each other's: the cluster, the node,
+//! [`BACKOFF_MAX`], less up to half of it by chance. An attempt is given up after
+//! [`DIAL_MAX`](super::net::DIAL_MAX), and a link that is silent is made anew: so a network that comes back is used
+//! within two seconds, however long it was gone. Both sides say [`PeerHello`] first and check each other's: the cluster, the node,
 //! its incarnation, the engine. A node whose disk was wiped comes back as another incarnation, and is
 //! refused: it does not remember how it voted. A newer connection of a peer replaces the older: the
 //! peer has started again, or has given the old one up before we noticed.
@@ -29,6 +31,7 @@ mod tests;
 pub use addresses::AddressBook;
 
 use super::birth::write_founders;
+use super::environment::random_seed;
 use crate::engine::{Config, Member};
 use crate::ids::{ClusterId, ConnId, Incarnation, NodeId};
 use crate::machine::meta::Meta;
@@ -245,6 +248,8 @@ pub struct Links {
     /// By seat.
     engines: Vec<u32>,
     links: Vec<Link>,
+    /// What is drawn by chance next.
+    chance: u64,
     /// Addresses of links that are gone, one for each whose place is used again.
     #[expect(clippy::vec_box, reason = "the kernel may still read them where they are")]
     retired: Vec<Box<Address>>,
@@ -258,7 +263,8 @@ impl Links {
         peers: impl Iterator<Item = (NodeId, Incarnation)>,
     ) -> Links {
         let engines = engines.to_vec();
-        let mut links = Links { node, engines, links: Vec::new(), retired: Vec::new() };
+        let (links, retired) = (Vec::new(), Vec::new());
+        let mut links = Links { node, engines, links, chance: 0, retired };
         let gone = links.follow(peers);
         assert_eq!(gone, [], "nothing was there");
         links
@@ -333,9 +339,9 @@ impl Links {
     }
 
     /// The connection over which a seat reaches a peer now.
-    pub fn route(&self, seat: usize, peer: NodeId) -> Option<u32> {
+    pub fn route(&self, seat: usize, peer: NodeId) -> Option<ConnId> {
         let link = self.live().find(|link| link.seat == seat && link.peer == peer)?;
-        link.conn.filter(|_| link.is_up).map(|conn| conn.index)
+        link.conn.filter(|_| link.is_up)
     }
 
     /// How many links stand.
@@ -378,9 +384,23 @@ impl Links {
 
     /// The link could not even be begun: try again later.
     pub fn on_failed(&mut self, now: Time, link: usize) {
+        let half = self.links[link].backoff / 2;
+        let pause = half + half * self.draw() / 256;
         let link = &mut self.links[link];
-        link.retry_at = now + link.backoff;
+        link.retry_at = now + pause;
         link.backoff = (link.backoff * 2).min(BACKOFF_MAX);
+    }
+
+    /// Up to 256, by chance: nodes that lost a peer together do not come back to it together.
+    fn draw(&mut self) -> u32 {
+        if self.chance == 0 {
+            self.chance = random_seed() | 1;
+        }
+        // xorshift64: it never becomes zero.
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 7;
+        self.chance ^= self.chance << 17;
+        (self.chance & 0xff) as u32 + 1
     }
 
     /// The link stands. Gives the connection that it replaces.

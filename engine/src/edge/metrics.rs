@@ -112,7 +112,7 @@ impl Families<'_> {
 
 type CoreCount = (&'static str, &'static str, fn(&Counters) -> &Count);
 
-const CORE_COUNTERS: [CoreCount; 13] = [
+const CORE_COUNTERS: [CoreCount; 16] = [
     ("core_turns", "Turns of the loop", |c| &c.turns),
     ("core_completions", "Completions of the ring", |c| &c.completions),
     ("core_enters", "System calls of the ring", |c| &c.enters),
@@ -123,6 +123,11 @@ const CORE_COUNTERS: [CoreCount; 13] = [
     ("core_buffers_exhausted", "Times that no receive buffer was free", |c| &c.buffers_exhausted),
     ("core_connections_opened", "Client connections that were opened", |c| &c.connections_opened),
     ("core_connections_refused", "Connections refused at the limit", |c| &c.connections_refused),
+    ("core_accepts_failed", "Connections not accepted for want of descriptors", |c| {
+        &c.accepts_failed
+    }),
+    ("core_connections_idle", "Clients disconnected after a long silence", |c| &c.connections_idle),
+    ("core_links_silent", "Links made anew because they were silent", |c| &c.links_silent),
     ("core_connections_bad", "Connections closed for what they sent", |c| &c.connections_bad),
     ("core_connections_slow", "Connections closed as too slow", |c| &c.connections_slow),
     ("core_notes_dropped", "Notes for the log that were dropped", |c| &c.notes_dropped),

@@ -37,6 +37,7 @@ pub mod birth;
 pub mod config;
 pub mod control;
 pub mod environment;
+pub mod files;
 pub mod http;
 pub mod logs;
 pub mod manifest;

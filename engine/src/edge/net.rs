@@ -12,20 +12,30 @@
 //! and lets the other side read that for a moment: closing a socket with unread bytes would reset it,
 //! and the error frame would be lost. [`Net::close`] is at once.
 //!
+//! **Seats**: who has not said hello, or has been refused, is a newcomer. Newcomers have seats of their own, and the
+//! oldest makes room for the next. So however many clients there are, a peer gets in far enough to say who it is.
+//!
+//! **Looks**: now and then all connections are looked at ([`Net::look`]): who is silent, who does not finish a frame,
+//! who does not read.
+//!
 //! # Invariants
 //!
+//! - A connection is named by index and generation wherever the name is kept longer than a call.
 //! - A slot is used again only after every submission on its descriptor has completed, and not in the turn
 //!   in which it was freed: an engine's last words to the old connection never reach a new one.
 //! - A buffer that is being sent is not touched.
-//! - Connections, and the bytes that wait for each, are bounded by named limits.
+//! - Connections, the bytes that wait for each, and those that wait for all are bounded by named limits.
 
 mod conn;
+mod look;
 mod out;
+mod sockets;
 pub mod splitter;
 #[cfg(test)]
 mod tests;
 
 pub use conn::Role;
+pub use look::{Crowd, Overdue};
 pub use out::{Overflow, code_of, write_error};
 
 use super::core::{Op, token};
@@ -35,23 +45,46 @@ use crate::time::{Duration, Time};
 use conn::Conn;
 use io_uring::{opcode, types::Fd};
 use splitter::Whole;
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use wire::WireError;
 use wire::frames::Frame;
+use wire::limits::WAIT_MS_MAX;
 
-/// Connections of one thread, those that have not said hello included.
-pub const CONNECTIONS_MAX: usize = 10_000;
+/// Clients of one thread, if there are descriptors for so many.
+pub const CLIENTS_MAX: usize = 10_000;
+/// Connections of one thread that have not said hello, or were refused and have a moment to read why.
+pub const NEWCOMERS_MAX: usize = 1024;
 /// How long a connection has for its hello.
 pub const HELLO_MAX: Duration = Duration::from_secs(5);
+/// How long an attempt to connect to a peer may take. The kernel's own pauses between attempts grow to a minute.
+pub const DIAL_MAX: Duration = Duration::from_secs(1);
+/// How long a peer that we connected to has for its hello.
+pub const PEER_HELLO_MAX: Duration = Duration::from_secs(2);
 /// The longest first frame, header included, in bytes.
 pub const HELLO_BYTES_MAX: usize = 8 << 10;
+/// How long a client may be silent. Longer than any wait, so that who waits is not idle.
+pub const CLIENT_IDLE_MAX: Duration = Duration::from_secs(15 * 60);
+/// How long a peer that told something before may be silent: it tells something ten times a second.
+pub const PEER_SILENT_MAX: Duration = Duration::from_secs(2);
+/// How long a client's frame may take to arrive, from its first byte to its last.
+pub const FRAME_MAX: Duration = Duration::from_secs(20);
+/// What unfinished frames of one thread may take together, in bytes; past it those that began first are given up.
+pub const UNFINISHED_BYTES_MAX: usize = 128 << 20;
+/// Answers that wait for the clients of one thread, in bytes; past it what is large is not answered yet, and past
+/// half of it nobody for whom more than a little waits gets more.
+pub const OUTBOXES_BYTES_MAX: usize = 256 << 20;
+/// How long a client may read nothing while the answers of its thread are past that.
+pub const STUCK_MAX: Duration = Duration::from_secs(5);
 /// How long the other side has to read the last frame of a connection.
 const PARTING_MAX: Duration = Duration::from_millis(500);
 /// How often connections that are passing are looked at.
 const SWEEP: Duration = Duration::from_millis(100);
 /// How long to wait after an accept failed: out of descriptors, most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+const _: () = assert!(CLIENT_IDLE_MAX.as_millis() > WAIT_MS_MAX as u128);
 
 /// Buffers for what clients send.
 const CLIENT_BUFFERS: (u16, usize) = (1024, 4 << 10);
@@ -84,12 +117,31 @@ pub enum Group {
     Peers,
 }
 
+/// How many connections a thread has seats for. Peers always have one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seats {
+    /// For clients.
+    pub clients: usize,
+    /// For those that have not said hello.
+    pub newcomers: usize,
+}
+
+impl Seats {
+    /// As many as there may be.
+    pub const MOST: Seats = Seats { clients: CLIENTS_MAX, newcomers: NEWCOMERS_MAX };
+}
+
 /// The connections of one thread.
 pub struct Net {
     client_buffers: BufferRing,
     peer_buffers: BufferRing,
     listener: RawFd,
     accept_at: Time,
+    seats: Seats,
+    clients: usize,
+    newcomers: usize,
+    /// Newcomers in the order in which they became that, and some that are none any more.
+    arrivals: VecDeque<ConnId>,
     conns: Vec<Conn>,
     free: Vec<u32>,
     /// Freed in this turn.
@@ -99,7 +151,15 @@ pub struct Net {
     sends_under_way: u32,
     passing: usize,
     sweep_at: Time,
+    look_at: Time,
+    looked_at: Time,
     bytes_out: u64,
+    /// What unfinished frames take.
+    carried: usize,
+    /// What waits for clients.
+    owed: usize,
+    /// Whether the engines were told that too much waits.
+    crowded: bool,
 }
 
 impl Net {
@@ -107,7 +167,7 @@ impl Net {
     ///
     /// # Errors
     /// When there is no memory for the buffers, or the ring is broken.
-    pub fn new(ring: &mut Ring, listener: RawFd) -> io::Result<Net> {
+    pub fn new(ring: &mut Ring, listener: RawFd, seats: Seats) -> io::Result<Net> {
         let (count, size) = CLIENT_BUFFERS;
         let client_buffers = BufferRing::new(ring, 0, count, size)?;
         let (count, size) = PEER_BUFFERS;
@@ -118,6 +178,10 @@ impl Net {
             peer_buffers,
             listener,
             accept_at: Time::MAX,
+            seats,
+            clients: 0,
+            newcomers: 0,
+            arrivals: VecDeque::new(),
             conns: Vec::new(),
             free: Vec::new(),
             released: Vec::new(),
@@ -126,7 +190,12 @@ impl Net {
             sends_under_way: 0,
             passing: 0,
             sweep_at: Time::MAX,
+            look_at: Time::MAX,
+            looked_at: Time::ZERO,
             bytes_out: 0,
+            carried: 0,
+            owed: 0,
+            crowded: false,
         })
     }
 
@@ -149,6 +218,11 @@ impl Net {
     /// How many connections there are.
     pub fn count(&self) -> usize {
         self.conns.len() - self.free.len() - self.released.len()
+    }
+
+    /// Whether one more client has no seat.
+    pub fn is_full(&self) -> bool {
+        self.clients >= self.seats.clients
     }
 
     /// Bytes that went out so far.
@@ -177,44 +251,79 @@ impl Net {
         Ok((completion.result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(completion.result) }))
     }
 
-    /// Takes a socket in. It is refused, and so closed, when there are too many.
-    pub fn insert(&mut self, now: Time, fd: OwnedFd, role: Role) -> Option<u32> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None if self.conns.len() < CONNECTIONS_MAX => {
-                self.conns.push(Conn::free());
-                u32::try_from(self.conns.len() - 1).expect("the limit is small")
+    /// The newcomer that has to make room for another, if all their seats are taken: the oldest. A peer says hello
+    /// at once.
+    pub fn displaced(&mut self) -> Option<u32> {
+        if self.newcomers < self.seats.newcomers {
+            return None;
+        }
+        self.forget_arrived();
+        self.arrivals.pop_front().map(|oldest| oldest.index)
+    }
+
+    /// Forgets those that are newcomers no more, up to the first that is one.
+    fn forget_arrived(&mut self) {
+        while let Some(first) = self.arrivals.front() {
+            let conn = &self.conns[first.index as usize];
+            if conn.generation == first.generation && conn.is_newcomer() {
+                return;
             }
-            None => return None,
-        };
-        set_nodelay(&fd);
+            self.arrivals.pop_front();
+        }
+    }
+
+    /// Takes a socket in. Who is greeted needs a seat: see [`Net::displaced`].
+    pub fn insert(&mut self, now: Time, fd: OwnedFd, role: Role) -> u32 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.conns.push(Conn::free());
+            u32::try_from(self.conns.len() - 1).expect("descriptors are 31 bits")
+        });
+        sockets::tune(&fd, sockets::Manners::CLIENT);
         let conn = &mut self.conns[index as usize];
         assert_eq!(conn.role, Role::Free, "only a free slot is given away");
         conn.fd = Some(fd);
+        (conn.heard, conn.moved) = (now, now);
         self.set_role(now, index, role);
         if role == Role::Greeting {
             self.to_arm.push(index);
         }
-        Some(index)
+        if self.look_at == Time::MAX {
+            (self.look_at, self.looked_at) = (now + look::LOOK_EVERY, now);
+        }
+        index
     }
 
     /// Says what a connection is for from now on.
     pub fn set_role(&mut self, now: Time, index: u32, role: Role) {
         let conn = &mut self.conns[index as usize];
         self.passing -= usize::from(conn.is_passing());
+        self.newcomers -= usize::from(conn.is_newcomer());
+        self.clients -= usize::from(conn.is_client());
         conn.role = role;
         self.passing += usize::from(conn.is_passing());
+        self.newcomers += usize::from(conn.is_newcomer());
+        self.clients += usize::from(conn.is_client());
         conn.deadline = match role {
-            Role::Greeting | Role::Dialing { .. } | Role::Dialed { .. } => now + HELLO_MAX,
+            Role::Greeting => now + HELLO_MAX,
+            Role::Dialing { .. } => now + DIAL_MAX,
+            Role::Dialed { .. } => now + PEER_HELLO_MAX,
             Role::Parting => now + PARTING_MAX,
             _ => Time::MAX,
         };
         if conn.is_passing() {
             self.sweep_at = self.sweep_at.min(now + SWEEP);
         }
+        if let (Role::Peer { .. }, Some(fd)) = (role, &conn.fd) {
+            sockets::tune(fd, sockets::Manners::PEER);
+        }
         if !matches!(role, Role::Greeting | Role::Dialing { .. } | Role::Closing) && !conn.receiving
         {
             self.to_arm.push(index);
+        }
+        if conn.is_newcomer() {
+            let arrived = ConnId { index, generation: conn.generation };
+            self.forget_arrived();
+            self.arrivals.push_back(arrived);
         }
     }
 
@@ -228,6 +337,7 @@ impl Net {
         each: impl FnMut(Whole<'_>),
     ) -> Received {
         let conn = &mut self.conns[index as usize];
+        conn.heard = now;
         if !completion.more() {
             conn.ops -= 1;
             conn.receiving = false;
@@ -252,6 +362,7 @@ impl Net {
             },
         };
         buffers.give_back(completion);
+        self.count_carried(index);
         received
     }
 
@@ -273,7 +384,9 @@ impl Net {
     ) -> Received {
         let conn = &mut self.conns[index as usize];
         let held = conn.splitter.take();
-        conn.split(now, &held[used..], each)
+        let received = conn.split(now, &held[used..], each);
+        self.count_carried(index);
+        received
     }
 
     /// Takes a connection that has not been greeted out, with the bytes that it sent, for another
@@ -321,24 +434,6 @@ impl Net {
         Ok(())
     }
 
-    /// Names every connection whose time is up.
-    pub fn sweep(&mut self, now: Time, overdue: &mut Vec<u32>) {
-        if now < self.sweep_at {
-            return;
-        }
-        for (index, conn) in self.conns.iter().enumerate() {
-            if conn.is_passing() && conn.deadline <= now {
-                overdue.push(u32::try_from(index).expect("the limit is small"));
-            }
-        }
-        self.sweep_at = if self.passing > 0 { now + SWEEP } else { Time::MAX };
-    }
-
-    /// When this wants to be looked at again.
-    pub fn wake_at(&self) -> Time {
-        self.sweep_at.min(self.accept_at)
-    }
-
     /// Whether nothing is on its way out.
     pub fn is_quiet(&self) -> bool {
         self.sends_under_way == 0 && self.to_send.is_empty()
@@ -376,22 +471,10 @@ impl Net {
     }
 
     fn release(&mut self, index: u32) {
-        self.conns[index as usize].release();
+        let conn = &mut self.conns[index as usize];
+        self.owed -= conn.owed;
+        self.carried -= conn.carried;
+        conn.release();
         self.released.push(index);
-    }
-}
-
-fn set_nodelay(fd: &OwnedFd) {
-    let one: libc::c_int = 1;
-    // SAFETY: `one` is a c_int that lives for the length of the call. A socket that can't (a Unix one)
-    // needs none.
-    unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_NODELAY,
-            (&raw const one).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        );
     }
 }

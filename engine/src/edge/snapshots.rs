@@ -266,7 +266,8 @@ impl Writing {
         self.file.write(&self.first, 0).await?;
         self.file.finish(HEADER_BYTES as u64 + self.length).await?;
         glommio::io::rename(&self.new, &self.last).await?;
-        let dir = Directory::open(&self.dir).await?;
+        let open = || async { Ok(Directory::open(&self.dir).await?) };
+        let dir = super::files::patiently_there("a snapshot's directory", open).await?;
         dir.sync().await?;
         Ok(dir.close().await?)
     }

@@ -1,6 +1,7 @@
 //! What is written to the disk beside the cores: segments, snapshots and the manifest.
 
 use super::super::bridge::{Fatal, ToCore};
+use super::super::files;
 use super::super::manifest::{DataDir, Manifest};
 use super::super::snapshots::{self, Writing};
 use super::super::wal::segments::Pace;
@@ -61,8 +62,9 @@ impl Works {
     fn make_segments(&self, wanted: &Receiver<Slot>, cores: &Cores) {
         for (engine, slot) in wanted {
             let path = segments::path(&segments::engine_dir(&self.data_dir, engine), slot);
-            if let Err(e) = segments::prepare(&path, self.segment_bytes, self.writer, Pace::Gently)
-            {
+            let prepare =
+                || segments::prepare(&path, self.segment_bytes, self.writer, Pace::Gently);
+            if let Err(e) = files::patiently("a segment", prepare) {
                 // Its engine would wait for ever.
                 cores.fail(engine, wal::fatal(&path, &e));
                 return;
@@ -125,7 +127,7 @@ pub fn start_manifest(
     let keep = move || {
         for nodes in receiver {
             manifest.nodes = nodes.to_vec();
-            if let Err(e) = dir.replace(&manifest) {
+            if let Err(e) = files::patiently("the MANIFEST", || dir.replace(&manifest)) {
                 cores.fail(0, cannot_keep(dir.path(), &e));
                 return;
             }
@@ -144,7 +146,8 @@ async fn write_part(
 ) -> io::Result<()> {
     let key = (engine, part.group);
     if part.offset == 0 {
-        let begun = Writing::begin(engine_dir, part.group, part.index, part.term).await?;
+        let begin = || Writing::begin(engine_dir, part.group, part.index, part.term);
+        let begun = files::patiently_there("a snapshot", begin).await?;
         files.insert(key, begun);
     }
     let file = files.get_mut(&key).expect("a snapshot's first part comes first");

@@ -1,9 +1,10 @@
 //! How a thread carries out what its engines ask for.
 
+use super::seat::Seat;
 use super::{Broken, Core, Op, token};
 use crate::edge::bridge::{Fatal, ToCore};
 use crate::edge::clock;
-use crate::edge::net::Role;
+use crate::edge::net::{Crowd, Role};
 use crate::effects::Note;
 use crate::engine::Input;
 use crate::ids::NodeId;
@@ -23,11 +24,12 @@ impl Core {
             let token = token(Op::Write, at as u64);
             let started = seat.start_write(now, &mut self.ring, token, &self.counters);
             started.map_err(|fatal| (seat.index, fatal))?;
-            self.queue_peers(at);
+            self.queue_peers(now, at);
             self.queue_clients(now, at).map_err(|error| self.ring_failed(error))?;
             self.part_closed(now, at);
             self.hand_over(now, at).map_err(|error| self.ring_failed(error))?;
         }
+        self.tell_crowd(now);
         Ok(())
     }
 
@@ -55,12 +57,26 @@ impl Core {
         }
     }
 
-    fn queue_peers(&mut self, at: usize) {
+    /// Tells the engines when more waits for all clients together than may, and when that is over.
+    fn tell_crowd(&mut self, now: Time) {
+        let Some(crowd) = self.net.crowd() else { return };
+        for seat in &mut self.seats {
+            match crowd {
+                Crowd::Begins => seat.on(now, Input::Crowded),
+                Crowd::Ends => seat.on(now, Input::Eased),
+            }
+        }
+        self.again = true;
+    }
+
+    fn queue_peers(&mut self, now: Time, at: usize) {
         let (net, links, counters) = (&mut self.net, &self.links, &self.counters);
         self.seats[at].effects.peers.drain(|node, bytes| {
             let queued = match links.route(at, NodeId(node)) {
-                Some(index) => net.queue(index, bytes, PEER_OUTBOX_BYTES_MAX).is_ok(),
-                None => false,
+                Some(conn) if net.is(conn) => {
+                    net.queue(now, conn.index, bytes, PEER_OUTBOX_BYTES_MAX).is_ok()
+                }
+                _ => false,
             };
             if !queued {
                 counters.peer_bytes_dropped.add(bytes.len() as u64);
@@ -71,14 +87,20 @@ impl Core {
     fn queue_clients(&mut self, now: Time, at: usize) -> std::io::Result<()> {
         let mut slow = std::mem::take(&mut self.indices);
         let net = &mut self.net;
-        self.seats[at].effects.clients.drain(|index, bytes| {
-            let role = net.role(index);
-            if role == (Role::Client { seat: at })
-                && net.queue(index, bytes, CLIENT_OUTBOX_BYTES_MAX).is_err()
-            {
+        let Seat { engine, effects, .. } = &mut self.seats[at];
+        let mut clients = std::mem::take(&mut effects.clients);
+        clients.drain(|index, bytes| {
+            if net.role(index) != (Role::Client { seat: at }) {
+                return;
+            }
+            if net.queue(now, index, bytes, CLIENT_OUTBOX_BYTES_MAX).is_err() {
                 slow.push(index);
+            } else if net.is_filled(index) {
+                engine.on(now, Input::Filled { conn: net.id(index) }, effects);
             }
         });
+        assert!(effects.clients.is_empty(), "nobody is answered because much waits");
+        effects.clients = clients;
         for index in slow.drain(..) {
             self.counters.connections_slow.add(1);
             tracing::info!("closing a connection that reads too slowly");

@@ -43,7 +43,7 @@ impl Core {
         }
         // SAFETY: the kernel just made this descriptor for us.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let Some(index) = self.net.insert(now, fd, Role::Dialing { link }) else { return Ok(None) };
+        let index = self.net.insert(now, fd, Role::Dialing { link });
         let (address, length) = self.links.on_dial(link, self.net.id(index), to);
         // SAFETY: the address is the link's own, in a box, and is written again only by the next attempt,
         // which comes after this one's completion or cancelation.
@@ -62,12 +62,12 @@ impl Core {
         }
         self.net.set_role(now, index, Role::Dialed { link });
         let engine = self.links.get(link).engine;
-        self.say(index, |identity, out| identity.write_hello(engine, out));
+        self.say(now, index, |identity, out| identity.write_hello(engine, out));
         Ok(())
     }
 
     /// The peer was not met where it was looked for.
-    fn miss(&self, link: usize) {
+    pub(super) fn miss(&self, link: usize) {
         if let Some((peer, tried)) = self.links.tried(link) {
             self.common.addresses.mark_stale(peer, tried);
         }
@@ -105,7 +105,7 @@ impl Core {
                     return self.lose(now, index);
                 }
                 if !dialed {
-                    self.say(index, |identity, out| identity.write_hello(hello.engine, out));
+                    self.say(now, index, |identity, out| identity.write_hello(hello.engine, out));
                 }
                 self.link_up(now, index, link)?;
                 self.resume(now, index, used)
@@ -120,9 +120,9 @@ impl Core {
                     tracing::info!(%node, "telling a node that it belongs to the cluster");
                 }
                 if !dialed {
-                    self.say(index, |identity, out| identity.write_hello(hello.engine, out));
+                    self.say(now, index, |identity, out| identity.write_hello(hello.engine, out));
                 }
-                self.say(index, |identity, out| identity.write_birth(out));
+                self.say(now, index, |identity, out| identity.write_birth(out));
                 self.leave(now, index);
                 self.net.part(now, index);
                 Ok(())
@@ -150,7 +150,9 @@ impl Core {
         let conn = self.net.id(index);
         if let Some(old) = self.links.on_up(link, conn) {
             self.seats[seat].on(now, Input::PeerDown { peer });
-            self.net.close(now, &mut self.ring, old.index)?;
+            if self.net.is(old) {
+                self.net.close(now, &mut self.ring, old.index)?;
+            }
         }
         self.net.set_role(now, index, Role::Peer { link, seat, peer });
         tracing::info!(node = %peer, engine, "link up");
@@ -195,6 +197,9 @@ impl Core {
                 tracing::info!(node = %gone.peer, "link ended: this node or its data directory is none of the cluster's any more");
                 self.seats[gone.seat].on(now, Input::PeerDown { peer: gone.peer });
             }
+            if !self.net.is(gone.conn) {
+                continue;
+            }
             // What was queued, the news among it, still goes out.
             match self.net.role(gone.conn.index) {
                 Role::Dialing { .. } => self.net.close(now, &mut self.ring, gone.conn.index)?,
@@ -224,10 +229,10 @@ impl Core {
     }
 
     /// Queues what `write` writes.
-    fn say(&mut self, index: u32, write: impl FnOnce(&Identity, &mut Vec<u8>)) {
+    fn say(&mut self, now: Time, index: u32, write: impl FnOnce(&Identity, &mut Vec<u8>)) {
         let mut frames = Vec::new();
         write(&self.identity, &mut frames);
-        let queued = self.net.queue(index, &mut frames, PEER_OUTBOX_BYTES_MAX);
+        let queued = self.net.queue(now, index, &mut frames, PEER_OUTBOX_BYTES_MAX);
         assert!(queued.is_ok(), "nothing waits on a connection that is being greeted");
     }
 }

@@ -4,6 +4,7 @@ use crate::edge::bridge::{Fatal, Post, ToControl};
 use crate::edge::clock;
 use crate::edge::counters::Counters;
 use crate::edge::data::{Plan, StartError};
+use crate::edge::files;
 use crate::edge::ring::Ring;
 use crate::edge::snapshots::LoadError;
 use crate::edge::wal::{self, Wal, segments};
@@ -26,6 +27,8 @@ pub(super) struct Seat {
     pub effects: Effects,
     pub wal: Wal,
     write_began: Time,
+    /// Segments that could not be opened for want of a descriptor, and when to try again.
+    unopened: Vec<(u32, Time)>,
 }
 
 impl Seat {
@@ -79,7 +82,7 @@ impl Seat {
         drop(slices);
         drop(maps);
         let wal = Wal::open(&dir, writer, bytes).map_err(failed("opening segments"))?;
-        Ok(Seat { index, engine, effects, wal, write_began: Time::ZERO })
+        Ok(Seat { index, engine, effects, wal, write_began: Time::ZERO, unopened: Vec::new() })
     }
 
     /// Feeds one input.
@@ -113,13 +116,34 @@ impl Seat {
         Ok(())
     }
 
-    /// A segment was made: open it, and tell the engine.
+    /// A segment was made: open it, and tell the engine. For want of a descriptor it is opened later.
     pub fn on_segment(&mut self, now: Time, slot: u32) -> Result<(), Fatal> {
-        self.wal.reopen(slot).map_err(|error| {
-            wal::fatal(Path::new(&format!("segment {slot} of engine {}", self.index)), &error)
-        })?;
-        self.on(now, Input::SegmentReady { slot });
+        match self.wal.reopen(slot) {
+            Ok(()) => self.on(now, Input::SegmentReady { slot }),
+            Err(error) if files::is_scarce(&error) => {
+                tracing::warn!(slot, engine = self.index, "a segment waits for a free descriptor");
+                self.unopened.push((slot, now + files::SCARCE_REST));
+            }
+            Err(error) => {
+                let what = format!("segment {slot} of engine {}", self.index);
+                return Err(wal::fatal(Path::new(&what), &error));
+            }
+        }
         Ok(())
+    }
+
+    /// Tries again to open what could not be opened.
+    pub fn open_later(&mut self, now: Time) -> Result<(), Fatal> {
+        while let Some((slot, _)) = self.unopened.pop_if(|(_, at)| *at <= now) {
+            self.on_segment(now, slot)?;
+        }
+        Ok(())
+    }
+
+    /// When the engine or its files want to be looked at again.
+    pub fn wake_at(&self) -> Time {
+        let unopened = self.unopened.iter().map(|(_, at)| *at);
+        unopened.chain([self.engine.wake_at()]).min().unwrap_or(Time::MAX)
     }
 
     /// Hands what the control plane has to do over to it, and gives every leader that was learned of to

@@ -6,19 +6,29 @@ use crate::edge::bridge::ToCore;
 use crate::edge::counters::family;
 use crate::edge::data::thread_of;
 use crate::edge::net::splitter::Whole;
-use crate::edge::net::{self, Group, Received, Role};
+use crate::edge::net::{self, Group, Overdue, Received, Role};
 use crate::edge::ring::Completion;
 use crate::engine::Input;
 use crate::ids::{ClusterId, ConnId};
-use crate::time::Time;
+use crate::time::{Duration, Time};
 use std::io;
 use std::os::fd::OwnedFd;
 use wire::message::Hello;
-use wire::peer::PeerHello;
+use wire::peer::{PeerHello, Pulse};
 use wire::{Code, Header, WireError};
 
 /// The protocol version that is spoken with clients.
 const VERSION: u8 = 1;
+/// How often a failing accept is logged.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+/// Why a client is refused that has no seat.
+const FULL: &str =
+    "this node has as many clients as it takes. Try another node, or this one in a second";
+/// Why a client is disconnected that does not finish a frame.
+const UNFINISHED: &str =
+    "a frame did not arrive within 20 s of its first byte; nothing of it was done";
+/// Why a client is disconnected whose unfinished frame takes too much.
+const CROWDING: &str = "the unfinished frames of this node's clients take too much memory; nothing of this one was done";
 
 /// What a connection's first frame says.
 enum Greeting {
@@ -35,11 +45,16 @@ enum Greeting {
 impl Core {
     pub(super) fn on_accept(&mut self, now: Time, completion: &Completion) -> io::Result<()> {
         let Some(fd) = self.net.on_accept(now, &mut self.ring, completion)? else {
-            tracing::warn!(error = %io::Error::from_raw_os_error(-completion.result), "accept");
+            self.counters.accepts_failed.add(1);
+            if self.complained_at.is_none_or(|at| now.since(at) > COMPLAIN_EVERY) {
+                self.complained_at = Some(now);
+                let error = io::Error::from_raw_os_error(-completion.result);
+                tracing::warn!(%error, "a connection was not accepted; tried again");
+            }
             return Ok(());
         };
         if self.stop_by.is_none() {
-            self.take_in(now, fd);
+            self.take_in(now, fd)?;
         }
         Ok(())
     }
@@ -49,18 +64,19 @@ impl Core {
         if self.stop_by.is_some() {
             return Ok(());
         }
-        let Some(index) = self.take_in(now, fd) else { return Ok(()) };
+        let index = self.take_in(now, fd)?;
         self.net.hold(index, read);
         self.on_greeting(now, index)
     }
 
-    fn take_in(&mut self, now: Time, fd: OwnedFd) -> Option<u32> {
-        let index = self.net.insert(now, fd, Role::Greeting);
-        match index {
-            Some(_) => self.counters.connections_opened.add(1),
-            None => self.counters.connections_refused.add(1),
+    /// Gives a newcomer a seat: another one's, when they are all taken.
+    fn take_in(&mut self, now: Time, fd: OwnedFd) -> io::Result<u32> {
+        while let Some(oldest) = self.net.displaced() {
+            self.counters.connections_refused.add(1);
+            self.lose(now, oldest)?;
         }
-        index
+        self.counters.connections_opened.add(1);
+        Ok(self.net.insert(now, fd, Role::Greeting))
     }
 
     pub(super) fn on_receive(
@@ -73,15 +89,20 @@ impl Core {
         let role = self.net.role(index);
         let conn = self.net.id(index);
         let mut frames = 0;
+        let mut pulsed = false;
         let (seats, counters, deaf) = (&mut self.seats, &self.counters, self.stop_by.is_some());
         let received = self.net.on_receive(now, completion, index, group, |frame| {
             frames += 1;
+            pulsed |= frame.header.kind == Pulse::KIND;
             counters.frames_in[family(frame.header.kind)].add(1);
             if !(deaf && matches!(role, Role::Client { .. })) {
                 feed(seats, now, role, conn, frame);
             }
         });
         self.frames += frames;
+        if pulsed {
+            self.net.on_pulse(index);
+        }
         if completion.result > 0 {
             self.counters.bytes_in.add(u64::from(completion.result.unsigned_abs()));
         }
@@ -130,6 +151,11 @@ impl Core {
                     self.give_away(now, index, thread);
                     return Ok(());
                 }
+                if self.net.is_full() {
+                    self.counters.connections_refused.add(1);
+                    self.net.refuse(now, index, Code::Busy, FULL);
+                    return Ok(());
+                }
                 let seat = self.seat_of(engine);
                 self.net.set_role(now, index, Role::Client { seat });
                 let conn = self.net.id(index);
@@ -145,6 +171,11 @@ impl Core {
             }
             Greeting::Refused(code, text) => {
                 self.counters.connections_bad.add(1);
+                if let Role::Dialed { link } = self.net.role(index) {
+                    self.miss(link);
+                    self.note_refusal(link, "what answers at its address is no node");
+                }
+                self.leave(now, index);
                 self.net.refuse(now, index, code, &text);
                 Ok(())
             }
@@ -236,15 +267,57 @@ impl Core {
         }
     }
 
-    /// Closes the connections whose time is up.
+    /// Ends the connections whose time is up.
     pub(super) fn sweep(&mut self, now: Time) -> Result<(), Broken> {
-        let mut overdue = std::mem::take(&mut self.indices);
+        let mut overdue = std::mem::take(&mut self.overdue);
         self.net.sweep(now, &mut overdue);
-        for index in overdue.drain(..) {
-            self.lose(now, index).map_err(|error| self.ring_failed(error))?;
+        for (conn, why) in overdue.drain(..) {
+            if self.net.is(conn) {
+                let ended = self.give_up(now, conn.index, why);
+                ended.map_err(|error| self.ring_failed(error))?;
+            }
         }
-        self.indices = overdue;
+        self.overdue = overdue;
         Ok(())
+    }
+
+    fn give_up(&mut self, now: Time, index: u32, why: Overdue) -> io::Result<()> {
+        match (why, self.net.role(index)) {
+            (Overdue::Passing, Role::Dialing { link }) => self.miss(link),
+            (Overdue::Silent, Role::Peer { peer, .. }) => {
+                self.counters.links_silent.add(1);
+                tracing::info!(node = %peer, "the link is silent: it is made anew");
+            }
+            (Overdue::Idle, _) => {
+                self.counters.connections_idle.add(1);
+                self.leave(now, index);
+                self.net.part(now, index);
+                return Ok(());
+            }
+            (Overdue::Unfinished | Overdue::Crowding, _) => {
+                self.counters.connections_bad.add(1);
+                self.leave(now, index);
+                let (code, text) = match why {
+                    Overdue::Unfinished => (Code::DeadlineExceeded, UNFINISHED),
+                    _ => (Code::Busy, CROWDING),
+                };
+                self.net.refuse(now, index, code, text);
+                return Ok(());
+            }
+            (Overdue::Stuck, _) => self.counters.connections_slow.add(1),
+            _ => {}
+        }
+        self.lose(now, index)
+    }
+
+    /// What was sent to a client may have made room for more.
+    pub(super) fn on_room(&mut self, now: Time, index: u32) {
+        if let Role::Client { seat } = self.net.role(index)
+            && self.net.has_room(index)
+        {
+            let conn = self.net.id(index);
+            self.seats[seat].on(now, Input::Drained { conn });
+        }
     }
 }
 

@@ -28,6 +28,7 @@ struct Place {
     /// How many of them found the cluster.
     founders: usize,
     engines: u32,
+    seats: Seats,
     /// What the nodes that start from now on remember of the cluster's nodes.
     nodes: Vec<u8>,
 }
@@ -42,7 +43,14 @@ impl Place {
     fn new(nodes: usize, engines: u32) -> Place {
         let listen = |_| TcpListener::bind("127.0.0.1:0").unwrap();
         let listeners = (0..nodes).map(listen).collect();
-        Place { dir: TempDir::new(), listeners, founders: nodes, engines, nodes: vec![] }
+        Place {
+            dir: TempDir::new(),
+            listeners,
+            founders: nodes,
+            engines,
+            seats: Seats::MOST,
+            nodes: vec![],
+        }
     }
 
     fn address(&self, node: usize) -> SocketAddr {
@@ -104,6 +112,7 @@ impl Place {
             // The cluster knows where they are.
             peers: vec![],
             to_control,
+            seats: self.seats,
             load_snapshot: Box::new(|_, _, _| Ok(None)),
             repair: None,
         }
@@ -612,5 +621,128 @@ fn a_stranger_is_no_peer_and_a_founder_that_missed_the_birth_is_told() {
     let mut peer = Client::connect(place.address(0));
     peer.send(PeerHello::KIND, 0, |body| hello(CLUSTER, [2; 16]).encode(body));
     assert_eq!(peer.receive().unwrap().0.kind, PeerHello::KIND);
+    node.stop();
+}
+
+/// Waits until a connection is closed by the other side, and says after how long.
+fn closed_after(client: &mut Client) -> Duration {
+    let since = Instant::now();
+    while client.socket.read(&mut [0; 4096]).unwrap_or(0) > 0 {
+        assert!(since.elapsed() < PATIENCE, "the connection is closed");
+    }
+    since.elapsed()
+}
+
+#[test]
+fn a_link_whose_peer_falls_silent_is_ended_and_may_be_made_anew() {
+    let place = Place::new(2, 1);
+    let node = place.start(0, 1);
+    let hello = PeerHello {
+        cluster: CLUSTER,
+        incarnation: [2; 16],
+        node: 2,
+        engine: 0,
+        engines: 1,
+        version: 1,
+    };
+    for round in 1..=2 {
+        let mut peer = Client::connect(place.address(0));
+        peer.send(PeerHello::KIND, 0, |body| hello.encode(body));
+        assert_eq!(peer.receive().unwrap().0.kind, PeerHello::KIND);
+        // It tells something once, and then stands still without a word, as a machine does that is cut off.
+        let pulse = wire::peer::Pulse { sent_at: 1, echo: 0, held: 0 };
+        peer.send(wire::peer::Pulse::KIND, 0, |body| pulse.encode(body));
+        let after = closed_after(&mut peer);
+        assert!(after > Duration::from_secs(1) && after < Duration::from_secs(5), "{after:?}");
+        assert_eq!(node.plane.counters()[0].links_silent.get(), round);
+    }
+    node.stop();
+}
+
+#[test]
+fn a_peer_whose_address_answered_something_odd_once_is_dialed_again() {
+    let place = Place::new(2, 1);
+    let stranger = place.listeners[0].try_clone().unwrap();
+    let two = place.start(1, 1);
+    // Node 1 is down. Something else answers at its address, once, and then hangs up.
+    let (socket, _) = stranger.accept().unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stranger = Client { socket, request: 0 };
+    assert_eq!(stranger.receive().unwrap().0.kind, PeerHello::KIND);
+    stranger.send(Done::KIND, 0, |body| Done { token: 1, index: 1 }.encode(body));
+    assert_eq!(stranger.last_words(), Code::BadMessage);
+    drop(stranger);
+    // Others come and go, and the places of connections are used again.
+    for _ in 0..3 {
+        drop(place.client(1, 0));
+    }
+    let one = place.start(0, 1);
+    let up = |node: &Node| node.plane.counters()[0].links_up.get() == 1;
+    wait_until("the nodes are linked", || up(&one) && up(&two));
+    wait_for_leader(&place, b"key", &[0, 1]);
+    one.stop();
+    wait_until("the link is down", || !up(&two));
+    two.stop();
+}
+
+#[test]
+fn a_peer_finds_its_way_in_however_many_clients_there_are() {
+    let mut place = Place::new(2, 1);
+    place.seats = Seats { clients: 4, newcomers: 4 };
+    let one = place.start(0, 1);
+    let clients: Vec<Client> = (0..4).map(|_| place.client(0, 0)).collect();
+    let mut refused = Client::connect(place.address(0));
+    refused.send_hello(CLUSTER, 0);
+    assert_eq!(refused.last_words(), Code::Busy);
+    // Many more come and say nothing, and others insist.
+    let silent: Vec<Client> = (0..20).map(|_| Client::connect(place.address(0))).collect();
+    let insists = Instant::now();
+    let two = place.start(1, 1);
+    let up = |node: &Node| node.plane.counters()[0].links_up.get() == 1;
+    while !(up(&one) && up(&two)) {
+        assert!(insists.elapsed() < PATIENCE, "the peer is linked");
+        let mut again = Client::connect(place.address(0));
+        again.send_hello(CLUSTER, 0);
+        // It may be displaced before it has read why.
+        let _ = again.receive();
+    }
+    assert!(one.plane.counters()[0].connections.get() >= 4);
+    drop((clients, silent));
+    let seat = |place: &Place| {
+        let mut client = Client::connect(place.address(0));
+        client.send_hello(CLUSTER, 0);
+        client.receive().is_ok_and(|(header, _)| header.kind == Welcome::KIND)
+    };
+    wait_until("a client that goes makes room for another", || seat(&place));
+    one.stop();
+    two.stop();
+}
+
+#[test]
+fn who_asks_for_much_at_once_gets_it_all_and_nobody_else_waits() {
+    const GETS: usize = 200;
+    let place = Place::new(1, 1);
+    let node = place.start(0, 1);
+    let (key, large) = (b"large", vec![7; 1 << 20]);
+    let shard = wire::name::shard(key, SHARDS);
+    let mut other = place.client(0, 0);
+    open_session(&mut other, [1; 16], key);
+    put(&mut other, [1; 16], 1, key, &large);
+    let mut greedy = place.client(0, 0);
+    for _ in 0..GETS {
+        greedy.send(CacheGet::KIND, shard, |body| CacheGet { key }.encode(body));
+    }
+    // It does not read: what waits for it is bounded, and others are served meanwhile.
+    for _ in 0..20 {
+        assert_eq!(get(&mut other, key), large);
+    }
+    let slow = || node.plane.counters()[0].connections_slow.get();
+    assert_eq!(slow(), 0);
+    for _ in 0..GETS {
+        let (header, body) = greedy.receive().unwrap();
+        assert_eq!(header.kind, Value::KIND);
+        assert!(Value::decode(&body).unwrap().value == large);
+    }
+    assert_eq!(slow(), 0);
     node.stop();
 }

@@ -147,7 +147,10 @@ fn links_follow_the_nodes_and_keep_their_places() {
     let one = Gone { conn: conn(8), seat: 0, peer: NodeId(1), was_up: false };
     assert_eq!(gone, [one]);
     assert_eq!(links.find(0, NodeId(1)), None);
-    assert_eq!((links.find(1, NodeId(2)), links.route(1, NodeId(2))), (Some(to_two), Some(7)));
+    assert_eq!(
+        (links.find(1, NodeId(2)), links.route(1, NodeId(2))),
+        (Some(to_two), Some(conn(7)))
+    );
     let new = links.find(0, NodeId(4)).unwrap();
     assert_eq!(new, dialed, "its place is used again");
     assert!(!links.on_down(Time::ZERO, new, conn(8)), "the old connection is not the new link's");
@@ -180,7 +183,9 @@ fn only_the_higher_id_connects_and_waits_longer_each_time() {
         links.on_failed(now, link);
         waits.push(links.get(link).retry_at.since(now).as_millis());
     }
-    assert_eq!(waits, [10, 20, 40, 80, 160, 320, 500, 500]);
+    for (wait, most) in waits.into_iter().zip([10, 20, 40, 80, 160, 320, 500, 500]) {
+        assert!((most / 2..=most).contains(&wait), "{wait} ms of {most} ms");
+    }
     let other = links.due(now).unwrap();
     assert_eq!((links.get(other).peer, links.get(other).engine), (NodeId(1), 1));
     assert_eq!(Links::new(NodeId(1), &[0], peers(&[(2, 2)])).due(now), None);
@@ -193,10 +198,10 @@ fn a_newer_connection_replaces_the_older() {
     let link = links.find(0, NodeId(2)).unwrap();
     assert_eq!(links.route(0, NodeId(2)), None);
     assert_eq!(links.on_up(link, old), None);
-    assert_eq!(links.route(0, NodeId(2)), Some(4));
+    assert_eq!(links.route(0, NodeId(2)), Some(old));
     assert_eq!(links.on_up(link, new), Some(old));
     assert!(!links.on_down(Time::ZERO, link, old), "the old one is not the link any more");
-    assert_eq!((links.route(0, NodeId(2)), links.up()), (Some(5), 1));
+    assert_eq!((links.route(0, NodeId(2)), links.up()), (Some(new), 1));
     assert!(links.on_down(Time::ZERO, link, new));
     assert_eq!((links.route(0, NodeId(2)), links.up()), (None, 0));
 }

@@ -2,7 +2,7 @@
 
 use super::Received;
 use super::splitter::{Splitter, Whole};
-use crate::ids::NodeId;
+use crate::ids::{ConnId, NodeId};
 use crate::time::Time;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -12,6 +12,9 @@ use wire::limits::{FRAME_BYTES_MAX, PEER_FRAME_BYTES_MAX};
 const CLIENT_KEPT_BYTES_MAX: usize = 256 << 10;
 /// The same for a peer, which is sent a lot all the time.
 const PEER_KEPT_BYTES_MAX: usize = 8 << 20;
+
+/// What a client is sent at a time, in bytes.
+const CLIENT_SEND_BYTES_MAX: usize = 256 << 10;
 
 /// What a connection is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +76,18 @@ pub(super) struct Conn {
     pub ops: u32,
     /// When it is closed unless it got on: while greeting, dialing, parting.
     pub deadline: Time,
+    /// When something arrived last.
+    pub heard: Time,
+    /// Whether its silence means something: it is a peer that told something before.
+    pub pulses: bool,
+    /// When something of what waits went out last.
+    pub moved: Time,
+    /// Of what waits: what counts as a client's.
+    pub owed: usize,
+    /// What its unfinished frame was counted as.
+    pub carried: usize,
+    /// Whether its engine was told that much waits.
+    pub full: bool,
 }
 
 impl Conn {
@@ -91,7 +106,18 @@ impl Conn {
             shut: false,
             ops: 0,
             deadline: Time::MAX,
+            heard: Time::ZERO,
+            pulses: false,
+            moved: Time::ZERO,
+            owed: 0,
+            carried: 0,
+            full: false,
         }
+    }
+
+    /// The connection that stands at this index.
+    pub fn id(&self, index: u32) -> ConnId {
+        ConnId { index, generation: self.generation }
     }
 
     pub fn raw(&self) -> RawFd {
@@ -109,6 +135,16 @@ impl Conn {
             self.role,
             Role::Greeting | Role::Dialing { .. } | Role::Dialed { .. } | Role::Parting
         )
+    }
+
+    /// Whether it takes one of the newcomers' seats.
+    pub fn is_newcomer(&self) -> bool {
+        matches!(self.role, Role::Greeting | Role::Parting)
+    }
+
+    /// Whether it takes one of the clients' seats.
+    pub fn is_client(&self) -> bool {
+        matches!(self.role, Role::Client { .. })
     }
 
     /// Whether it is a socket that does not lead anywhere yet.
@@ -155,9 +191,11 @@ impl Conn {
         }
     }
 
-    /// What to send now.
+    /// What to send now. A client is sent a piece at a time, so that a slow reader is seen to read.
     pub fn outgoing(&self) -> &[u8] {
-        &self.in_flight[self.sent..]
+        let rest = &self.in_flight[self.sent..];
+        let peer = matches!(self.role, Role::Peer { .. });
+        if peer { rest } else { &rest[..rest.len().min(CLIENT_SEND_BYTES_MAX)] }
     }
 
     /// `bytes` more are out. Says whether anything is left to send.

@@ -26,6 +26,7 @@ impl Net {
     /// [`Overflow`], which says how much was not queued.
     pub fn queue(
         &mut self,
+        now: Time,
         index: u32,
         bytes: &mut Vec<u8>,
         bytes_max: usize,
@@ -37,6 +38,13 @@ impl Net {
         if conn.waiting() + bytes.len() > bytes_max {
             return Err(Overflow { bytes: bytes.len() });
         }
+        if conn.waiting() == 0 {
+            conn.moved = now;
+        }
+        if !matches!(conn.role, Role::Peer { .. }) {
+            conn.owed += bytes.len();
+            self.owed += bytes.len();
+        }
         conn.queue(bytes);
         list(&mut self.to_send, conn, index);
         Ok(())
@@ -47,7 +55,7 @@ impl Net {
         let mut frame = Vec::new();
         write_error(&mut frame, code, text);
         // A connection that reads nothing gets no explanation either.
-        let _ = self.queue(index, &mut frame, CLIENT_OUTBOX_BYTES_MAX);
+        let _ = self.queue(now, index, &mut frame, CLIENT_OUTBOX_BYTES_MAX);
         self.part(now, index);
     }
 
@@ -59,6 +67,8 @@ impl Net {
         self.set_role(now, index, Role::Parting);
         let conn = &mut self.conns[index as usize];
         conn.splitter = Splitter::default();
+        self.count_carried(index);
+        let conn = &mut self.conns[index as usize];
         if conn.waiting() == 0 {
             conn.shut(Shutdown::Write);
         }
@@ -83,7 +93,7 @@ impl Net {
     }
 
     /// A send completed. Says whether the other side is gone.
-    pub fn on_send(&mut self, completion: &Completion, index: u32) -> Received {
+    pub fn on_send(&mut self, now: Time, completion: &Completion, index: u32) -> Received {
         self.sends_under_way -= 1;
         let conn = &mut self.conns[index as usize];
         conn.ops -= 1;
@@ -93,6 +103,10 @@ impl Net {
         }
         let Ok(sent) = usize::try_from(completion.result) else { return Received::Gone };
         self.bytes_out += sent as u64;
+        let paid = sent.min(conn.owed);
+        conn.owed -= paid;
+        self.owed -= paid;
+        conn.moved = now;
         if conn.on_sent(sent) {
             list(&mut self.to_send, conn, index);
         } else if conn.role == Role::Parting {

@@ -1,6 +1,6 @@
 //! Frames out of a connection's bytes, in place: only a frame that a buffer cuts in two is copied.
 
-use crate::time::Time;
+use crate::time::{Duration, Time};
 use wire::{HEADER_BYTES, Header, WireError};
 
 /// A carry-over that grew past this is given back to the allocator once its frame is done, in bytes.
@@ -57,6 +57,7 @@ impl Splitter {
             // Take only what the frame at the front still lacks: the rest is read in place.
             let lacks = self.lacks();
             let (more, rest) = bytes.split_at(lacks.min(bytes.len()));
+            self.make_room(more.len(), lacks);
             self.carry.extend_from_slice(more);
             bytes = rest;
             if let Some(frame) = wire::split(&self.carry, frame_bytes_max)? {
@@ -81,6 +82,37 @@ impl Splitter {
     /// Takes what is carried over out.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.carry)
+    }
+
+    /// How long ago the first byte of the unfinished frame was seen; zero when there is none.
+    pub fn age(&self, now: Time) -> Duration {
+        if self.carry.is_empty() { Duration::ZERO } else { now.since(self.since) }
+    }
+
+    /// When its first byte was seen.
+    pub fn since(&self) -> Time {
+        self.since
+    }
+
+    /// What it takes in memory, in bytes, or what none takes that is kept for the next.
+    pub fn bytes(&self) -> usize {
+        self.carry.capacity()
+    }
+
+    /// Gives the memory back that no frame is in.
+    pub fn give_back(&mut self) {
+        if self.carry.is_empty() {
+            self.carry = Vec::new();
+        }
+    }
+
+    /// Room for `more` bytes of a frame that lacks `lacks`: doubled as it grows, but never more than the frame takes.
+    fn make_room(&mut self, more: usize, lacks: usize) {
+        let (length, room) = (self.carry.len(), self.carry.capacity());
+        if length + more > room {
+            let wanted = (2 * room).clamp(length + more, (length + lacks).max(length + more));
+            self.carry.reserve_exact(wanted - length);
+        }
     }
 
     fn lacks(&self) -> usize {
