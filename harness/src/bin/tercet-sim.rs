@@ -1,7 +1,7 @@
 //! `tercet-sim`: runs simulated clusters by seed. See `--help`.
 
 use clap::Parser;
-use harness::sim::{self, Failure, Options};
+use harness::sim::{self, Cells, Failure, Options};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,9 @@ struct Args {
     /// that leases bear.
     #[arg(long)]
     clocks_off: Option<i32>,
+    /// Print how often each request was made with each option, and what came of it.
+    #[arg(long)]
+    cells: bool,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -43,6 +46,9 @@ struct Args {
     #[arg(long, conflicts_with_all = ["mutant", "seed"])]
     mutants: bool,
 }
+
+/// After so many seeds, each cell of the table of requests, options and outcomes was reached.
+const CELLS_AFTER: u64 = 200;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -63,6 +69,7 @@ fn main() -> ExitCode {
     };
     let (mut failed, mut worst) = (0, 0);
     let (began, mut simulated, mut operations) = (Instant::now(), Duration::ZERO, 0);
+    let mut cells = Cells::default();
     let options = if args.speed { Options::steady } else { Options::small };
     for seed in seeds {
         println!("seed {seed}");
@@ -70,6 +77,7 @@ fn main() -> ExitCode {
             Ok(report) => {
                 simulated += report.elapsed;
                 operations += report.operations;
+                cells.join(&report.cells);
                 println!(
                     "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} backups, {:?}",
                     report.trace,
@@ -108,6 +116,15 @@ fn main() -> ExitCode {
         simulated / began.elapsed().as_secs_f64(),
         simulated / on_cpu().as_secs_f64()
     );
+    if args.cells {
+        cells.table().iter().for_each(|(cell, times)| println!("{times:>8}  {cell}"));
+    }
+    if args.seed.is_none() && !args.speed && !stops && args.count >= CELLS_AFTER {
+        let missing = cells.missing();
+        missing.iter().for_each(|cell| println!("no client ever saw: {cell}"));
+        failed += missing.len();
+        worst = worst.max(u8::from(!missing.is_empty()));
+    }
     println!("{failed} failed");
     ExitCode::from(worst)
 }

@@ -1,15 +1,16 @@
 //! Judges what clients saw, by oracles that are simpler than what they judge.
 
-use super::clients::{Did, History, Hold, Record, Saw};
+use super::calls::{Did, Hold, Record, Saw};
+use super::clients::History;
 use super::models;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Judges a history.
+/// Judges a history; clocks may be off by so many millionths.
 ///
 /// # Errors
 /// The first thing that must never happen, in words.
-pub fn judge(history: &History) -> Result<(), String> {
-    models::lines(&history.records)?;
+pub fn judge(history: &History, off_millionths: u32) -> Result<(), String> {
+    models::lines(&history.records, off_millionths)?;
     models::locks(&history.records)?;
     holds(&history.holds)?;
     queues(&history.records)?;
@@ -32,10 +33,11 @@ pub fn holds(holds: &[Hold]) -> Result<(), String> {
 /// Every acknowledged push is delivered, under one id; none is delivered after its acknowledgement.
 pub fn queues(records: &[Record]) -> Result<(), String> {
     let mut ids: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut acked: BTreeMap<u64, &Record> = BTreeMap::new();
+    // Ids are a shard's own.
+    let mut acked: BTreeMap<(u8, u64), &Record> = BTreeMap::new();
     for record in records {
-        if let (Did::Ack { id, .. }, Saw::Done { .. }) = (&record.did, record.saw) {
-            acked.insert(*id, record);
+        if let (Did::Ack { queue, id, .. }, Saw::Done { .. }) = (&record.did, record.saw) {
+            acked.insert((*queue, *id), record);
         }
         if let Saw::Message { id, value, .. } = record.saw
             && *ids.entry(value).or_insert(id) != id
@@ -43,28 +45,32 @@ pub fn queues(records: &[Record]) -> Result<(), String> {
             return Err(format!("message {value}: pushed once, there twice\n  {record:?}"));
         }
     }
-    let mut ended: BTreeSet<u64> = BTreeSet::new();
+    let mut ended: BTreeSet<(u8, u64)> = BTreeSet::new();
     for record in records {
-        if let (Did::Ack { id, .. }, Saw::Done { .. } | Saw::Unknown) = (&record.did, record.saw) {
-            ended.insert(*id);
+        if let (Did::Ack { queue, id, .. }, Saw::Done { .. } | Saw::Unknown) =
+            (&record.did, record.saw)
+        {
+            ended.insert((*queue, *id));
         }
     }
     for record in records {
         match (&record.did, record.saw) {
-            (Did::Push { value, .. }, Saw::Done { token, .. }) => match ids.get(value) {
+            (Did::Push { queue, value, .. }, Saw::Done { token, .. }) => match ids.get(value) {
                 None => return Err(format!("message {value}: lost\n  {record:?}")),
                 Some(id) if *id != token => {
                     return Err(format!("message {value}: another id than told\n  {record:?}"));
                 }
-                Some(id) if !ended.contains(id) => {
+                Some(id) if !ended.contains(&(*queue, *id)) => {
                     return Err(format!(
                         "message {value}: lost before its acknowledgement\n  {record:?}"
                     ));
                 }
                 Some(_) => {}
             },
-            (Did::Pop { .. }, Saw::Message { id, .. }) => {
-                if let Some(ack) = acked.get(&id).filter(|ack| ack.replied < record.invoked) {
+            (Did::Pop { queue, .. }, Saw::Message { id, .. }) => {
+                if let Some(ack) =
+                    acked.get(&(*queue, id)).filter(|ack| ack.replied < record.invoked)
+                {
                     let what = "delivered after its acknowledgement";
                     return Err(format!("message {id}: {what}\n  {ack:?}\n  {record:?}"));
                 }
@@ -78,26 +84,27 @@ pub fn queues(records: &[Record]) -> Result<(), String> {
 /// A message that was there before a pop began, and was never delivered before, goes before later ones
 /// of its priority.
 pub fn queue_order(records: &[Record]) -> Result<(), String> {
-    let pushed: BTreeMap<u64, &Record> = records
+    let pushed: BTreeMap<(u8, u64), &Record> = records
         .iter()
         .filter_map(|r| match (&r.did, r.saw) {
-            (Did::Push { .. }, Saw::Done { token, .. }) => Some((token, r)),
+            (Did::Push { queue, .. }, Saw::Done { token, .. }) => Some(((*queue, token), r)),
             _ => None,
         })
         .collect();
     // First deliveries, by queue and priority.
-    let mut firsts: BTreeMap<(u8, u64), Vec<(u64, &Record)>> = BTreeMap::new();
+    let mut firsts: BTreeMap<(u8, u8), Vec<(u64, &Record)>> = BTreeMap::new();
     for record in records {
-        if let (Did::Pop { queue, .. }, Saw::Message { id, delivery: 1, value }) =
+        if let (Did::Pop { queue, .. }, Saw::Message { id, delivery: 1, priority, .. }) =
             (&record.did, record.saw)
         {
-            firsts.entry((*queue, value % 3)).or_default().push((id, record));
+            firsts.entry((*queue, priority)).or_default().push((id, record));
         }
     }
-    for firsts in firsts.values() {
+    for ((queue, _), firsts) in &firsts {
         for (id, pop) in firsts {
             for (earlier, later_pop) in firsts {
-                let waited = || pushed.get(earlier).is_some_and(|p| p.replied < pop.invoked);
+                let waited =
+                    || pushed.get(&(*queue, *earlier)).is_some_and(|p| p.replied < pop.invoked);
                 if earlier < id && pop.replied < later_pop.invoked && waited() {
                     let what = "delivered before an earlier one";
                     return Err(format!("message {id}: {what}\n  {pop:?}\n  {later_pop:?}"));
@@ -117,6 +124,11 @@ mod tests {
         Record { client: 0, did, invoked: Time(invoked), replied: Time(replied), saw }
     }
 
+    fn pop(at: u64, id: u64, value: u64) -> Record {
+        let did = Did::Pop { queue: 0, wait_ms: 0, visibility_ms: 1_000 };
+        record(did, at, at + 1, Saw::Message { id, delivery: 1, priority: 0, value })
+    }
+
     #[test]
     fn a_lock_held_twice_is_caught() {
         let hold = |client, from, to| Hold {
@@ -134,11 +146,7 @@ mod tests {
     #[test]
     fn a_message_delivered_before_an_earlier_one_is_caught() {
         let done = |id| Saw::Done { token: id, index: id };
-        let push = |id, value| record(Did::Push { queue: 0, value }, 0, 1, done(id));
-        let pop = |at, id, value| {
-            let did = Did::Pop { queue: 0, wait_ms: 0 };
-            record(did, at, at + 1, Saw::Message { id, delivery: 1, value })
-        };
+        let push = |id, value| record(Did::Push { queue: 0, value, priority: 0 }, 0, 1, done(id));
         let pushes = [push(5, 3), push(6, 6)];
         let both = |first: Record, then: Record| [&pushes[..], &[first, then]].concat();
         assert_eq!(queue_order(&both(pop(2, 5, 3), pop(4, 6, 6))), Ok(()));
@@ -148,11 +156,8 @@ mod tests {
     #[test]
     fn messages_lost_doubled_or_delivered_after_their_ack_are_caught() {
         let push = |value, id| {
-            record(Did::Push { queue: 0, value }, 0, 1, Saw::Done { token: id, index: id })
-        };
-        let pop = |at, id, value| {
-            let did = Did::Pop { queue: 0, wait_ms: 0 };
-            record(did, at, at + 1, Saw::Message { id, delivery: 1, value })
+            let did = Did::Push { queue: 0, value, priority: 0 };
+            record(did, 0, 1, Saw::Done { token: id, index: id })
         };
         let ack = |at, id| {
             let did = Did::Ack { queue: 0, id, delivery: 1 };

@@ -1,12 +1,17 @@
-//! Seeded clients: each has a session, does one thing after the other, sends it again under the same
-//! sequence until it is answered, and writes down what it saw.
+//! Seeded clients: each has a session and a few calls open at a time, sends each again under the same sequence until it
+//! is answered, and writes down what it saw. What they ask for is in `wants.rs`.
 
+use super::calls::{Did, Hold, Record, Saw, Stamp, payload, read_answer};
+use super::cells::Cells;
+use super::twin::Twin;
+use super::wants::Memory;
+use super::witness::Answered;
 use super::{NODES_MAX, SHARDS};
 use engine::ids::ConnId;
 use engine::time::{Duration, Time};
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::*;
-use wire::{Code, Header, Kind};
+use wire::{Code, Header};
 
 /// How busy clients are.
 #[derive(Clone, Copy)]
@@ -19,88 +24,25 @@ pub struct Load {
     pub hold_millis_max: u64,
     /// So many calls in a hundred push a message; in 25, one pushes or pops.
     pub push_percent: u32,
+    /// The most calls that one has open at a time.
+    pub window_max: usize,
 }
 
-const TTL: Duration = Duration::from_millis(2_000);
 /// The share of the time to live that a client gives away to a leader's clock that is faster: one in so many.
 const GUARD_DRIFT_DIVISOR: u32 = 20;
-const HEARTBEAT: Duration = Duration::from_millis(400);
+/// Heartbeats within a session's time to live.
+const HEARTBEATS_PER_TTL: u32 = 5;
 const PATIENCE: Duration = Duration::from_millis(350);
-const VISIBILITY_MS: u32 = 1_200;
 /// A client that looks what it wants to do falls asleep, one time in so many: it sends nothing for a while.
 const SLEEPS_ONE_IN: u32 = 300;
 /// A call goes to any node and not where the leader is believed to be, one time in so many.
 const STRAYS_ONE_IN: u32 = 4;
+/// A call that waits is given up, one time in so many that its client looks.
+const GIVES_UP_ONE_IN: u32 = 80;
 /// The longest pause between two calls of a client that asks two leaders, in milliseconds.
 const CONFUSED_PAUSE_MILLIS_MAX: u64 = 4;
 const DRAIN_WAIT_MS: u32 = 2_500;
-
-/// What a client did.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Did {
-    /// Wrote a line; the value is unique in the run.
-    Put { key: u8, value: u64 },
-    /// Read a line.
-    Get { key: u8 },
-    /// Deleted a line.
-    Delete { key: u8 },
-    /// Asked for a lock.
-    Acquire { lock: u8, exclusive: bool },
-    /// Gave a lock back.
-    Release { lock: u8, fence: u64 },
-    /// Pushed a message; the value is unique in the run.
-    Push { queue: u8, value: u64 },
-    /// Asked for a message.
-    Pop { queue: u8, wait_ms: u32 },
-    /// Acknowledged a message.
-    Ack { queue: u8, id: u64, delivery: u32 },
-    /// Gave a message back.
-    Nack { queue: u8, id: u64, delivery: u32 },
-}
-
-/// What it was told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Saw {
-    Done {
-        token: u64,
-        index: u64,
-    },
-    Line {
-        version: u64,
-        value: u64,
-    },
-    Message {
-        id: u64,
-        delivery: u32,
-        value: u64,
-    },
-    Refused(Code),
-    /// The session ended before an answer came: it may have happened or not.
-    Unknown,
-}
-
-/// One thing that a client did.
-#[derive(Clone, Debug)]
-pub struct Record {
-    #[expect(dead_code, reason = "it is shown when a check fails")]
-    pub client: u32,
-    pub did: Did,
-    pub invoked: Time,
-    pub replied: Time,
-    pub saw: Saw,
-}
-
-/// A stretch in which a client had reason to believe that it held a lock.
-#[derive(Clone, Debug)]
-pub struct Hold {
-    pub client: u32,
-    pub lock: u8,
-    pub exclusive: bool,
-    #[expect(dead_code, reason = "it is shown when a check fails")]
-    pub fence: u64,
-    pub from: Time,
-    pub to: Time,
-}
+const DRAIN_VISIBILITY_MS: u32 = 1_200;
 
 /// All that clients saw.
 #[derive(Default)]
@@ -112,6 +54,8 @@ pub struct History {
     /// The highest index of each shard that was seen to be applied, and the highest token that it gave out.
     pub applied: [u64; SHARDS as usize],
     pub tokens: [u64; SHARDS as usize],
+    /// What was asked for and answered, by kind.
+    pub cells: Cells,
 }
 
 /// Two nodes believe to lead a shard.
@@ -130,15 +74,17 @@ pub struct Send {
     pub to: u32,
     pub conn: ConnId,
     pub opens: bool,
-    /// A connection that this one replaces.
-    pub closes: Option<(u32, ConnId)>,
     pub frame: Vec<u8>,
+    /// The session for which it is a sign of life; if it is a call, its shard and sequence.
+    pub sign: Option<[u8; 16]>,
+    pub call: Option<(u32, u64)>,
 }
 
 #[derive(Clone)]
 struct Open {
     did: Did,
     shard: u32,
+    session: [u8; 16],
     invoked: Time,
     /// The request whose answer is awaited; of the session's opening or of the call itself.
     request: u64,
@@ -146,6 +92,10 @@ struct Open {
     sequence: u64,
     /// When it is sent again.
     again_at: Time,
+    /// How often the call itself was sent.
+    tries: u32,
+    /// Later calls say that it was answered: it leaves its line.
+    given_up: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -158,31 +108,56 @@ struct InShard {
     guard: Option<Time>,
 }
 
-struct Client {
+/// A lock that is held.
+pub(super) struct Held {
+    pub(super) lock: u8,
+    exclusive: bool,
+    pub(super) fence: u64,
+    from: Time,
+    /// When its lease may end.
+    lease: Time,
+    release_at: Time,
+    /// How many releases give it back.
+    count: u32,
+}
+
+/// A message that was delivered and not given back yet.
+pub(super) struct Kept {
+    pub(super) queue: u8,
+    pub(super) id: u64,
+    pub(super) delivery: u32,
+    until: Time,
+}
+
+pub(super) struct Client {
     id: u32,
-    session: [u8; 16],
+    pub(super) session: [u8; 16],
+    session_ttl_ms: u32,
     shards: Vec<InShard>,
     /// The generation of the connection to each node, while it stands.
     conns: [Option<u32>; NODES_MAX as usize],
     generation: u32,
     requests: u64,
-    open: Option<Open>,
+    open: Vec<Open>,
     next_at: Time,
     heartbeat_at: Time,
     /// When each heartbeat was sent, by request.
     beats: Vec<(u64, Time)>,
-    holding: Option<(u8, bool, u64, Time)>,
-    holding_until: Time,
-    message: Option<(u8, u64, u32)>,
+    pub(super) holding: Vec<Held>,
+    messages: Vec<Kept>,
+    /// It ends its session, and begins anew once that is answered.
+    closing: bool,
+    pub(super) memory: Memory,
     sends: Vec<Send>,
     /// The arrival of the last frame: frames of a connection don't overtake each other.
     last_arrival: Time,
     value_bytes_max: usize,
     /// How many nodes there are.
     nodes: u32,
-    load: Load,
+    pub(super) load: Load,
+    window: usize,
     asleep_until: Time,
-    chance: fastrand::Rng,
+    pub(super) chance: fastrand::Rng,
 }
 
 /// All clients.
@@ -194,6 +169,8 @@ pub struct Clients {
     /// The queue that is drained, and then no more.
     drained: u8,
     confusion: Option<Confusion>,
+    /// Deliveries that anybody may acknowledge.
+    lent: Vec<(u8, u64, u32)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -205,19 +182,7 @@ enum Phase {
     Rest,
 }
 
-fn key_name(key: u8) -> Vec<u8> {
-    format!("cache/k{key}").into_bytes()
-}
-fn lock_name(lock: u8) -> Vec<u8> {
-    format!("locks/l{lock}").into_bytes()
-}
-fn queue_name(queue: u8) -> Vec<u8> {
-    format!("queue/q{queue}").into_bytes()
-}
-
-const KEYS: u8 = 5;
-const LOCKS: u8 = 3;
-const QUEUES: u8 = 2;
+use super::calls::{KEYS, QUEUES, key_name};
 
 impl Clients {
     pub fn new(seed: u64, value_bytes_max: usize, nodes: u32, load: Load) -> Clients {
@@ -225,22 +190,25 @@ impl Clients {
         let clients = (0..load.clients).map(|id| Client {
             id,
             session: chance.u128(..).to_le_bytes(),
+            session_ttl_ms: 2_000,
             shards: vec![InShard::default(); SHARDS as usize],
             conns: [None; NODES_MAX as usize],
             generation: 0,
             requests: 0,
-            open: None,
+            open: Vec::new(),
             next_at: Time(0),
             heartbeat_at: Time(0),
             beats: Vec::new(),
-            holding: None,
-            holding_until: Time(0),
-            message: None,
+            holding: Vec::new(),
+            messages: Vec::new(),
+            closing: false,
+            memory: Memory::default(),
             sends: Vec::new(),
             last_arrival: Time(0),
             value_bytes_max,
             nodes,
             load,
+            window: 1 + id as usize % load.window_max,
             asleep_until: Time(0),
             chance: chance.fork(),
         });
@@ -251,6 +219,7 @@ impl Clients {
             phase: Phase::Work,
             drained: 0,
             confusion: None,
+            lent: Vec::new(),
         }
     }
 
@@ -271,12 +240,12 @@ impl Clients {
     }
 
     fn are_idle(&self) -> bool {
-        let idle = |c: &Client| c.open.is_none() && c.holding.is_none() && c.message.is_none();
-        self.clients.iter().all(idle)
+        let idle = |c: &Client| c.open.is_empty() && c.holding.is_empty() && c.messages.is_empty();
+        self.clients.iter().all(|client| idle(client) && !client.closing)
     }
 
     pub fn unfinished(&self) -> String {
-        let open = self.clients.iter().filter_map(|c| c.open.as_ref().map(|o| (c.id, &o.did)));
+        let open = self.clients.iter().flat_map(|c| c.open.iter().map(|o| (c.id, &o.did)));
         format!("clients wait: {:?}; {} queues drained", open.collect::<Vec<_>>(), self.drained)
     }
 
@@ -302,14 +271,15 @@ impl Clients {
     /// When the client wants to look again.
     pub fn wake_at(&self, client: u32) -> Time {
         let client = &self.clients[client as usize];
-        let next = client.open.as_ref().map_or(client.next_at, |open| open.again_at);
+        let again = client.open.iter().map(|open| open.again_at).min();
         let done = match self.phase {
             Phase::Work | Phase::Finish => false,
             Phase::Drain => client.id != 0,
             Phase::Rest => true,
         };
-        let rests = done && client.open.is_none();
-        let at = if rests { client.heartbeat_at } else { next.min(client.heartbeat_at) };
+        let begins = !done && client.open.len() < client.window;
+        let next = if begins { client.next_at } else { Time::MAX };
+        let at = next.min(again.unwrap_or(Time::MAX)).min(client.heartbeat_at);
         at.max(client.asleep_until)
     }
 
@@ -329,16 +299,18 @@ impl Clients {
             return;
         }
         if now >= client.heartbeat_at {
-            client.heartbeat_at = now + HEARTBEAT;
+            client.heartbeat_at = now + client.session_ttl() / HEARTBEATS_PER_TTL;
             if self.phase != Phase::Rest {
                 client.beat(now);
             }
         }
-        match &client.open {
-            Some(open) if now >= open.again_at => client.send_again(now),
-            Some(_) => {}
-            None if now >= client.next_at => self.begin(now, id),
-            None => {}
+        for at in 0..client.open.len() {
+            if now >= client.open[at].again_at {
+                client.send_again(now, at);
+            }
+        }
+        if client.open.len() < client.window && now >= client.next_at {
+            self.begin(now, id);
         }
     }
 
@@ -347,28 +319,30 @@ impl Clients {
         let phase = self.phase;
         let client = &mut self.clients[id as usize];
         client.next_at = now + client.up_to(client.load.pause_millis_max);
-        let did = if let Some((lock, _, fence, _)) = client.holding {
-            if now < client.holding_until && phase == Phase::Work {
-                return;
+        if client.closing {
+            return;
+        }
+        if phase == Phase::Work {
+            client.give_up();
+        }
+        if let Some(did) = client.give_back(now, phase == Phase::Work, &mut self.history) {
+            return client.call(now, did);
+        }
+        let did = match phase {
+            Phase::Work => match self.confusion.filter(|confusion| now < confusion.until) {
+                Some(confusion) => return client.ask_both(now, confusion, &mut self.values),
+                None => client.choose(&mut self.values, &mut self.lent),
+            },
+            Phase::Drain if id == 0 && self.drained < QUEUES && client.open.is_empty() => {
+                let (wait_ms, visibility_ms) = (DRAIN_WAIT_MS, DRAIN_VISIBILITY_MS);
+                Some(Did::Pop { queue: self.drained, wait_ms, visibility_ms })
             }
-            client.end_hold(now, &mut self.history);
-            Did::Release { lock, fence }
-        } else if let Some((queue, id, delivery)) = client.message.take() {
-            let back = phase == Phase::Work && client.chance.u32(..5) == 0;
-            if back { Did::Nack { queue, id, delivery } } else { Did::Ack { queue, id, delivery } }
-        } else {
-            match phase {
-                Phase::Work => match self.confusion.filter(|confusion| now < confusion.until) {
-                    Some(confusion) => return client.ask_both(now, confusion, &mut self.values),
-                    None => client.choose(&mut self.values),
-                },
-                Phase::Drain if id == 0 && self.drained < QUEUES => {
-                    Did::Pop { queue: self.drained, wait_ms: DRAIN_WAIT_MS }
-                }
-                _ => return,
-            }
+            _ => return,
         };
-        client.call(now, did);
+        match did {
+            Some(did) => client.call(now, did),
+            None => client.close(now, &mut self.history),
+        }
     }
 
     /// Bytes came from a node.
@@ -381,6 +355,7 @@ impl Clients {
         id: u32,
         generation: u32,
         mut bytes: &[u8],
+        twins: &mut [Twin],
     ) -> Result<(), String> {
         let client = &mut self.clients[id as usize];
         if !client.conns.contains(&Some(generation)) {
@@ -395,50 +370,62 @@ impl Clients {
                 let alive = Alive::decode(frame.body).map_err(|e| e.to_string())?;
                 client.on_alive(frame.header.request, alive.shards);
             } else if frame.header.kind != Welcome::KIND {
-                self.on_answer(now, id, frame.header, frame.body)?;
+                self.on_answer(now, id, frame.header, frame.body, twins)?;
             }
         }
         Ok(())
     }
 
-    fn on_answer(&mut self, now: Time, id: u32, header: Header, body: &[u8]) -> Result<(), String> {
+    fn on_answer(
+        &mut self,
+        now: Time,
+        id: u32,
+        header: Header,
+        body: &[u8],
+        twins: &mut [Twin],
+    ) -> Result<(), String> {
         let client = &mut self.clients[id as usize];
-        let Some(open) = client.open.clone() else { return Ok(()) };
-        if open.request != header.request {
-            return Ok(()); // The answer to a try that was given up.
-        }
+        let found = client.open.iter().position(|open| open.request == header.request);
+        // None: the answer to a try that was given up.
+        let Some(at) = found else { return Ok(()) };
         let saw = read_answer(header.kind, body)?;
-        match saw {
-            Saw::Refused(Code::NotLeader | Code::Unavailable | Code::Busy) => {
-                let error = Error::decode(body).map_err(|e| e.to_string())?;
-                client.retarget(now, open.shard, error.node);
-                return Ok(());
-            }
-            Saw::Refused(Code::SessionUnknown) => {
-                let guard = client.shards[open.shard as usize].guard;
-                if guard.is_some_and(|until| now < until) {
-                    return Err(format!("client {id}: its session ended early"));
-                }
-                client.end_hold(now, &mut self.history);
-                client.renew_session();
-            }
-            // While the cluster is upgraded. Nothing was done: there is nothing to write down.
-            Saw::Refused(Code::UnknownKind | Code::LevelTooLow) => {
-                self.history.too_new += 1;
-                client.open = None;
-                client.finish(now, &open, saw);
-                return Ok(());
-            }
-            _ if open.opening => {
-                client.shards[open.shard as usize].opened = true;
-                client.send_again(now);
-                return Ok(());
-            }
-            _ => {}
+        if let Saw::Refused(Code::NotLeader | Code::Unavailable | Code::Busy) = saw {
+            let error = Error::decode(body).map_err(|e| e.to_string())?;
+            client.retarget(now, at, error.node);
+            return Ok(());
         }
-        let saw = if saw == Saw::Refused(Code::SessionUnknown) { Saw::Unknown } else { saw };
-        client.open = None;
-        client.finish(now, &open, saw);
+        // While the cluster is upgraded. Nothing was done: there is nothing to write down.
+        if let Saw::Refused(Code::UnknownKind | Code::LevelTooLow) = saw {
+            self.history.too_new += 1;
+            client.open.remove(at);
+            return Ok(());
+        }
+        let open = &client.open[at];
+        let is_unknown = saw == Saw::Refused(Code::SessionUnknown);
+        if open.opening && !is_unknown {
+            client.shards[open.shard as usize].opened = true;
+            client.send_again(now, at);
+            return Ok(());
+        }
+        let answered = Answered {
+            did: &open.did,
+            session: open.session,
+            sequence: open.sequence,
+            invoked: open.invoked,
+            replied: now,
+            saw,
+        };
+        let explained = twins[open.shard as usize].explain(&answered);
+        explained.map_err(|why| format!("client {id}, shard {}: {why}", open.shard))?;
+        self.history.cells.count(&open.did, saw, open.given_up);
+        let open = client.open.remove(at);
+        if is_unknown && open.did.is_call() && open.session == client.session {
+            client.session_ended(now, open, &mut self.history)?;
+            return Ok(());
+        }
+        let is_cancelled = saw == Saw::Refused(Code::SequenceStale);
+        let saw = if is_cancelled || is_unknown && open.did.is_call() { Saw::Unknown } else { saw };
+        client.finish(now, &open, saw, &mut self.lent);
         if let (Phase::Drain, Did::Pop { .. }, Saw::Refused(_)) = (self.phase, &open.did, saw) {
             self.drained += 1;
         }
@@ -447,32 +434,27 @@ impl Clients {
             history.applied[at] = history.applied[at].max(index);
             history.tokens[at] = history.tokens[at].max(token);
         }
-        let (did, invoked) = (open.did, open.invoked);
-        self.history.records.push(Record { client: id, did, invoked, replied: now, saw });
+        client.record(now, open, saw, &mut self.history);
+        let closes = |open: &Open| matches!(open.did, Did::Close { .. });
+        if client.closing && !client.open.iter().any(closes) {
+            client.renew_session(now, &mut self.history);
+        }
         Ok(())
     }
 }
 
 impl Client {
-    fn up_to(&mut self, millis: u64) -> Duration {
+    pub(super) fn up_to(&mut self, millis: u64) -> Duration {
         Duration::from_millis(self.chance.u64(1..millis))
     }
 
-    fn choose(&mut self, values: &mut u64) -> Did {
-        *values += 1;
-        let (value, key) = (*values, self.chance.u8(..KEYS));
-        let queue = self.chance.u8(..QUEUES);
-        let wait_ms = if self.chance.bool() { 0 } else { 400 };
-        match self.chance.u32(..100) {
-            0..30 => Did::Put { key, value },
-            30..55 => Did::Get { key },
-            55..60 => Did::Delete { key },
-            60..75 => {
-                Did::Acquire { lock: self.chance.u8(..LOCKS), exclusive: self.chance.u32(..4) > 0 }
-            }
-            call if call < 75 + self.load.push_percent => Did::Push { queue, value },
-            _ => Did::Pop { queue, wait_ms },
-        }
+    fn session_ttl(&self) -> Duration {
+        Duration::from_millis(u64::from(self.session_ttl_ms))
+    }
+
+    fn record(&self, now: Time, open: Open, saw: Saw, history: &mut History) {
+        let (did, invoked) = (open.did, open.invoked);
+        history.records.push(Record { client: self.id, did, invoked, replied: now, saw });
     }
 
     /// Reads from who led before, or writes to who leads now.
@@ -483,43 +465,76 @@ impl Client {
         let Some(key) = self.chance.choice(keys) else { return };
         *values += 1;
         let reads = self.chance.bool();
-        let did = if reads { Did::Get { key } } else { Did::Put { key, value: *values } };
+        let did = if reads { Did::Get { key } } else { Did::put(key, *values) };
         let to = if reads { confusion.deposed } else { confusion.elected };
         self.shards[confusion.shard as usize].guess = to;
         self.call(now, did);
     }
 
+    /// A call that waits may be given up: the next one says that it was answered.
+    fn give_up(&mut self) {
+        for at in 0..self.open.len() {
+            if self.open[at].did.waits() && self.chance.u32(..GIVES_UP_ONE_IN) == 0 {
+                self.open[at].given_up = true;
+            }
+        }
+    }
+
+    /// What is to be given back, if there is something.
+    fn give_back(&mut self, now: Time, works: bool, history: &mut History) -> Option<Did> {
+        let due = self.holding.iter().position(|held| now >= held.release_at || !works);
+        if let Some(at) = due {
+            let Held { lock, fence, count, .. } = self.holding[at];
+            match count {
+                1 => self.end_hold(now, at, history),
+                _ => self.holding[at].count -= 1,
+            }
+            return Some(Did::Release { lock, fence });
+        }
+        let due = self.messages.iter().position(|kept| now >= kept.until || !works)?;
+        let Kept { queue, id, delivery, .. } = self.messages.remove(due);
+        let back = works && self.chance.u32(..4) == 0;
+        let delay_ms = if self.chance.u32(..3) == 0 { 0 } else { self.chance.u32(50..700) };
+        Some(match back {
+            true => Did::Nack { queue, id, delivery, delay_ms },
+            false => Did::Ack { queue, id, delivery },
+        })
+    }
+
     fn call(&mut self, now: Time, did: Did) {
-        let name = match &did {
-            Did::Put { key, .. } | Did::Get { key } | Did::Delete { key } => key_name(*key),
-            Did::Acquire { lock, .. } | Did::Release { lock, .. } => lock_name(*lock),
-            Did::Push { queue, .. }
-            | Did::Pop { queue, .. }
-            | Did::Ack { queue, .. }
-            | Did::Nack { queue, .. } => queue_name(*queue),
-        };
-        let shard = wire::name::shard(&name, SHARDS);
+        let shard = did.shard();
         let in_shard = &mut self.shards[shard as usize];
-        let is_read = matches!(did, Did::Get { .. });
-        in_shard.sequence += u64::from(!is_read);
+        in_shard.sequence += u64::from(did.is_call());
         let sequence = in_shard.sequence;
         if self.chance.u32(..STRAYS_ONE_IN) == 0 {
             in_shard.guess = self.chance.u32(..self.nodes);
         }
-        let open =
-            Open { did, shard, invoked: now, request: 0, opening: false, sequence, again_at: now };
-        self.open = Some(open);
-        self.send_again(now);
+        let session = match did {
+            Did::Reopen { session, .. } => session,
+            _ => self.session,
+        };
+        self.open.push(Open {
+            did,
+            shard,
+            session,
+            invoked: now,
+            request: 0,
+            opening: false,
+            sequence,
+            again_at: now,
+            tries: 0,
+            given_up: false,
+        });
+        self.send_again(now, self.open.len() - 1);
     }
 
     /// Sends what is open, under a new request id and the same sequence.
-    fn send_again(&mut self, now: Time) {
-        let Some(mut open) = self.open.take() else { return };
+    fn send_again(&mut self, now: Time, at: usize) {
         self.requests += 1;
+        let mut open = self.open[at].clone();
         open.request = self.requests;
-        let in_shard = self.shards[open.shard as usize];
-        let is_read = matches!(open.did, Did::Get { .. });
-        open.opening = !in_shard.opened && !is_read;
+        open.opening = !self.shards[open.shard as usize].opened && open.did.is_call();
+        open.tries += u32::from(!open.opening);
         let patience = match open.did {
             Did::Acquire { .. } => PATIENCE * 3,
             Did::Pop { wait_ms, .. } => PATIENCE + Duration::from_millis(u64::from(wait_ms)),
@@ -531,131 +546,44 @@ impl Client {
         }
         open.again_at = now + patience;
         let to = self.shards[open.shard as usize].guess;
-        let mut frame = Vec::new();
+        let (mut frame, shard) = (Vec::new(), open.shard);
         if open.opening {
-            let body = SessionOpen { session: self.session, ttl_ms: TTL.as_millis() as u32 };
-            self.frame(SessionOpen::KIND, &open, &mut frame, |b| body.encode(b));
+            let body = SessionOpen { session: self.session, ttl_ms: self.session_ttl_ms };
+            let header = Header { shard, ..Header::new(SessionOpen::KIND, open.request) };
+            wire::frame(&mut frame, &header, |b| body.encode(b));
         } else {
             self.encode(&open, &mut frame);
         }
-        self.open = Some(open);
-        self.send(to, frame);
-    }
-
-    fn frame(&self, kind: Kind, open: &Open, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
-        let header = Header { shard: open.shard, ..Header::new(kind, open.request) };
-        wire::frame(out, &header, body);
+        let is_signed = !matches!(open.did, Did::Get { .. });
+        let sign = is_signed.then_some(open.session);
+        let call = open.did.is_call().then_some((shard, open.sequence));
+        self.open[at] = open;
+        self.send(to, frame, sign, call);
     }
 
     fn encode(&self, open: &Open, out: &mut Vec<u8>) {
-        let session = self.session;
-        let (sequence, answered_below) = (open.sequence, open.sequence);
-        match &open.did {
-            Did::Put { key, value } => {
-                let (key, value) = (key_name(*key), self.payload(*value));
-                let body = CachePut {
-                    session,
-                    sequence,
-                    answered_below,
-                    version: 0,
-                    ttl_ms: 0,
-                    expect: 0,
-                    key: &key,
-                    value: &value,
-                };
-                self.frame(CachePut::KIND, open, out, |b| body.encode(b));
+        let of_shard = self.open.iter().filter(|o| o.shard == open.shard && o.did.is_call());
+        let unanswered = of_shard.filter(|o| !o.given_up && o.session == open.session);
+        let below = unanswered.map(|open| open.sequence).min().unwrap_or(open.sequence);
+        let stamp = Stamp {
+            session: open.session,
+            sequence: open.sequence,
+            answered_below: below.min(open.sequence),
+            session_ttl_ms: self.session_ttl_ms,
+        };
+        let carried = match open.did {
+            Did::Put { value, .. } | Did::Push { value, .. } => {
+                payload(value, self.value_bytes_max)
             }
-            Did::Get { key } => {
-                let key = key_name(*key);
-                self.frame(CacheGet::KIND, open, out, |b| CacheGet { key: &key }.encode(b));
-            }
-            Did::Delete { key } => {
-                let key = key_name(*key);
-                let body = CacheDelete {
-                    session,
-                    sequence,
-                    answered_below,
-                    version: 0,
-                    expect: 0,
-                    key: &key,
-                };
-                self.frame(CacheDelete::KIND, open, out, |b| body.encode(b));
-            }
-            Did::Acquire { lock, exclusive } => {
-                let name = lock_name(*lock);
-                let body = LockAcquire {
-                    session,
-                    sequence,
-                    answered_below,
-                    wait_ms: if open.sequence.is_multiple_of(3) { 0 } else { 700 },
-                    lease_ms: 0,
-                    mode: 1 + u8::from(*exclusive),
-                    name: &name,
-                };
-                self.frame(LockAcquire::KIND, open, out, |b| body.encode(b));
-            }
-            Did::Release { lock, fence } => {
-                let name = lock_name(*lock);
-                let body =
-                    LockRelease { session, sequence, answered_below, fence: *fence, name: &name };
-                self.frame(LockRelease::KIND, open, out, |b| body.encode(b));
-            }
-            Did::Push { queue, value } => {
-                let (name, payload) = (queue_name(*queue), self.payload(*value));
-                let body = QueuePush {
-                    session,
-                    sequence,
-                    answered_below,
-                    priority: (value % 3) as u8,
-                    name: &name,
-                    payload: &payload,
-                };
-                self.frame(QueuePush::KIND, open, out, |b| body.encode(b));
-            }
-            Did::Pop { queue, wait_ms } => {
-                let name = queue_name(*queue);
-                let body = QueuePop {
-                    session,
-                    sequence,
-                    answered_below,
-                    wait_ms: *wait_ms,
-                    visibility_ms: VISIBILITY_MS,
-                    name: &name,
-                };
-                self.frame(QueuePop::KIND, open, out, |b| body.encode(b));
-            }
-            Did::Ack { queue, id, delivery } => {
-                let name = queue_name(*queue);
-                let (id, delivery) = (*id, *delivery);
-                let body =
-                    QueueAck { session, sequence, answered_below, id, delivery, name: &name };
-                self.frame(QueueAck::KIND, open, out, |b| body.encode(b));
-            }
-            Did::Nack { queue, id, delivery } => {
-                let name = queue_name(*queue);
-                let body = QueueNack {
-                    session,
-                    sequence,
-                    answered_below,
-                    id: *id,
-                    delivery: *delivery,
-                    delay_ms: 100,
-                    name: &name,
-                };
-                self.frame(QueueNack::KIND, open, out, |b| body.encode(b));
-            }
-        }
+            _ => Vec::new(),
+        };
+        let mut body = Vec::new();
+        let kind = open.did.encode(stamp, &carried, &mut body);
+        let header = Header { shard: open.shard, ..Header::new(kind, open.request) };
+        wire::frame(out, &header, |b| b.extend_from_slice(&body));
     }
 
-    /// What is written as `value`: its eight bytes, and behind them bytes that follow from it.
-    fn payload(&self, value: u64) -> Vec<u8> {
-        let mut bytes = value.to_le_bytes().to_vec();
-        let mixed = value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        bytes.resize(8.max(mixed as usize % (self.value_bytes_max + 1)), value as u8);
-        bytes
-    }
-
-    fn send(&mut self, to: u32, frame: Vec<u8>) {
+    fn send(&mut self, to: u32, frame: Vec<u8>, sign: Option<[u8; 16]>, call: Option<(u32, u64)>) {
         let opens = self.conns[to as usize].is_none();
         if opens {
             self.generation += 1;
@@ -663,11 +591,12 @@ impl Client {
         }
         let generation = self.conns[to as usize].expect("the connection was just made");
         let conn = ConnId { index: self.id, generation };
-        self.sends.push(Send { to, conn, opens, closes: None, frame });
+        self.sends.push(Send { to, conn, opens, frame, sign, call });
     }
 
     fn beat(&mut self, now: Time) {
-        self.beats.retain(|(_, sent)| now.since(*sent) < TTL);
+        let ttl = self.session_ttl();
+        self.beats.retain(|(_, sent)| now.since(*sent) < ttl);
         for to in 0..self.nodes {
             self.requests += 1;
             self.beats.push((self.requests, now));
@@ -675,7 +604,7 @@ impl Client {
             let body = Heartbeat { session: self.session };
             let header = Header::new(Heartbeat::KIND, self.requests);
             wire::frame(&mut frame, &header, |b| body.encode(b));
-            self.send(to, frame);
+            self.send(to, frame, Some(self.session), None);
         }
     }
 
@@ -683,79 +612,137 @@ impl Client {
         let Some((_, sent)) = self.beats.iter().find(|(r, _)| *r == request).copied() else {
             return;
         };
+        let ttl = self.session_ttl();
         for shard in shards.chunks_exact(4) {
             let shard = u32::from_le_bytes(shard.try_into().expect("a chunk of four bytes"));
             let guard = &mut self.shards[shard as usize].guard;
-            *guard = (*guard).max(Some(sent + (TTL - TTL / GUARD_DRIFT_DIVISOR)));
+            *guard = (*guard).max(Some(sent + (ttl - ttl / GUARD_DRIFT_DIVISOR)));
         }
     }
 
-    fn retarget(&mut self, now: Time, shard: u32, node: u32) {
+    fn retarget(&mut self, now: Time, at: usize, node: u32) {
         let guess = if node > 0 { node - 1 } else { self.chance.u32(..self.nodes) };
-        self.shards[shard as usize].guess = guess;
-        if let Some(open) = &mut self.open {
-            // So soon that it counts as the same try.
-            open.again_at = now + Duration::from_millis(self.chance.u64(1..40));
+        self.shards[self.open[at].shard as usize].guess = guess;
+        // So soon that it counts as the same try.
+        self.open[at].again_at = now + Duration::from_millis(self.chance.u64(1..40));
+    }
+
+    /// A shard says that the session ended, or never was: all calls by it came to nobody knows what.
+    fn session_ended(
+        &mut self,
+        now: Time,
+        told: Open,
+        history: &mut History,
+    ) -> Result<(), String> {
+        let guard = self.shards[told.shard as usize].guard;
+        if guard.is_some_and(|until| now < until) && !self.closing {
+            return Err(format!("client {}: its session ended early", self.id));
+        }
+        self.record(now, told, Saw::Unknown, history);
+        self.renew_session(now, history);
+        Ok(())
+    }
+
+    /// Ends the session, with whatever it has.
+    fn close(&mut self, now: Time, history: &mut History) {
+        while !self.holding.is_empty() {
+            self.end_hold(now, 0, history);
+        }
+        self.closing = true;
+        let opened = (0..SHARDS).filter(|shard| self.shards[*shard as usize].opened);
+        let opened: Vec<u32> = opened.collect();
+        for shard in &opened {
+            self.call(now, Did::Close { shard: *shard });
+        }
+        if opened.is_empty() {
+            self.renew_session(now, history);
         }
     }
 
     /// The session ended: everything that it held is gone, and the next one begins anew.
-    fn renew_session(&mut self) {
+    fn renew_session(&mut self, now: Time, history: &mut History) {
+        while !self.holding.is_empty() {
+            self.end_hold(now, 0, history);
+        }
+        let (of_it, others): (Vec<Open>, Vec<Open>) = std::mem::take(&mut self.open)
+            .into_iter()
+            .partition(|open| open.did.is_call() && open.session == self.session);
+        for open in of_it {
+            self.record(now, open, Saw::Unknown, history);
+        }
+        self.open = others;
+        self.memory.before = Some(self.session);
         self.session = self.chance.u128(..).to_le_bytes();
+        self.session_ttl_ms = [1_000, 2_000, 2_000, 3_000][self.chance.usize(..4)];
         self.shards.iter_mut().for_each(|s| *s = InShard { guess: s.guess, ..Default::default() });
-        self.holding = None;
-        self.message = None;
+        self.messages.clear();
         self.beats.clear();
+        self.closing = false;
     }
 
-    fn end_hold(&mut self, now: Time, history: &mut History) {
-        let Some((lock, exclusive, fence, from)) = self.holding.take() else { return };
-        let shard = wire::name::shard(&lock_name(lock), SHARDS);
+    fn end_hold(&mut self, now: Time, at: usize, history: &mut History) {
+        let Held { lock, exclusive, fence, from, lease, .. } = self.holding.remove(at);
+        let shard = Did::Release { lock, fence }.shard();
         let guard = self.shards[shard as usize].guard.unwrap_or(from);
-        let to = now.min(guard);
+        let to = now.min(guard).min(lease);
         history.holds.push(Hold { client: self.id, lock, exclusive, fence, from, to });
     }
 
+    /// Whether it holds a lock, or may hold it once what it asked for is answered.
+    pub(super) fn may_hold(&self, lock: u8) -> bool {
+        let concerns = |open: &Open| match open.did {
+            Did::Acquire { lock: of, .. } | Did::Release { lock: of, .. } => of == lock,
+            _ => false,
+        };
+        self.holding.iter().any(|held| held.lock == lock) || self.open.iter().any(concerns)
+    }
+
     /// What an answer means for what the client does next.
-    fn finish(&mut self, now: Time, open: &Open, saw: Saw) {
+    fn finish(&mut self, now: Time, open: &Open, saw: Saw, lent: &mut Vec<(u8, u64, u32)>) {
+        self.memory.on_answer(&open.did, saw);
         match (&open.did, saw) {
-            (Did::Acquire { lock, exclusive }, Saw::Done { token, .. }) => {
-                self.holding = Some((*lock, *exclusive, token, now));
-                self.holding_until = now + self.up_to(self.load.hold_millis_max);
+            // Its session ends, and everything that it was given with it.
+            (Did::Acquire { .. }, _) if self.closing => {}
+            (Did::Acquire { lock, exclusive, lease_ms, .. }, Saw::Done { token, .. }) => {
+                let keeps = self.up_to(self.load.hold_millis_max);
+                let release_at = if open.given_up { now } else { now + keeps };
+                // A leader's clock may be faster, and the lease began after it was asked for.
+                let lease_ms = u64::from(*lease_ms);
+                let lasts = Duration::from_micros(lease_ms * 1_000 * 19 / 20);
+                let lease = if lease_ms == 0 { Time::MAX } else { open.invoked + lasts };
+                let held =
+                    self.holding.iter_mut().find(|held| (held.lock, held.fence) == (*lock, token));
+                match held {
+                    Some(held) => {
+                        held.count += 1;
+                        held.lease = held.lease.max(lease);
+                    }
+                    None => self.holding.push(Held {
+                        lock: *lock,
+                        exclusive: *exclusive,
+                        fence: token,
+                        from: now,
+                        lease,
+                        release_at,
+                        count: 1,
+                    }),
+                }
             }
+            (Did::Release { lock, fence }, _) if !self.may_hold(*lock) => {
+                self.memory.on_given_back(*lock, *fence);
+            }
+            // It may have been granted before it was given up, and then it is held.
+            (Did::Acquire { .. }, Saw::Unknown) if open.tries > 1 => self.memory.doubts = true,
             (Did::Pop { queue, .. }, Saw::Message { id, delivery, .. }) => {
-                self.message = Some((*queue, id, delivery));
+                let queue = *queue;
+                if self.chance.u32(..8) == 0 {
+                    return lent.push((queue, id, delivery));
+                }
+                let keeps = self.chance.u32(..4) == 0;
+                let until = if keeps { now + self.up_to(800) } else { now };
+                self.messages.push(Kept { queue, id, delivery, until });
             }
             _ => {}
         }
     }
-}
-
-fn read_answer(kind: Kind, body: &[u8]) -> Result<Saw, String> {
-    let number = |bytes: &[u8]| -> Result<u64, String> {
-        let (value, rest) = bytes.split_first_chunk().ok_or("a value is cut short")?;
-        let whole = rest.iter().all(|byte| *byte == value[0]);
-        if whole { Ok(u64::from_le_bytes(*value)) } else { Err("a value is mangled".into()) }
-    };
-    let malformed = |e: wire::WireError| e.to_string();
-    Ok(match kind {
-        Done::KIND => {
-            let done = Done::decode(body).map_err(malformed)?;
-            Saw::Done { token: done.token, index: done.index }
-        }
-        Value::KIND => {
-            let line = Value::decode(body).map_err(malformed)?;
-            Saw::Line { version: line.version, value: number(line.value)? }
-        }
-        Delivery::KIND => {
-            let message = Delivery::decode(body).map_err(malformed)?;
-            let value = number(message.payload)?;
-            Saw::Message { id: message.id, delivery: message.delivery, value }
-        }
-        Error::KIND => {
-            let error = Error::decode(body).map_err(malformed)?;
-            Saw::Refused(Code::from_number(error.code).ok_or("an unknown error code")?)
-        }
-        other => return Err(format!("an unexpected answer of kind {other:?}")),
-    })
 }

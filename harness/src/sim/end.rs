@@ -1,15 +1,21 @@
 //! The end of a run: whether everything came right.
 
+use super::twin::Twin;
 use super::{FOUNDERS, Failure, SHARDS, World};
 use engine::ids::{GroupId, NodeId};
 use engine::level::Level;
 use engine::machine::meta::Meta;
 use engine::raft::{Configuration, Standing};
 use engine::shard::Shard;
+use engine::time::Duration;
+
+/// How often it is looked at whether anything is late.
+const LOOKS_EVERY: Duration = Duration::from_millis(10);
 
 impl World {
     pub(super) fn is_settled(&self) -> bool {
         self.clients.are_finished()
+            && self.watch.twins.iter().all(Twin::is_at_rest)
             && groups().all(|group| self.is_whole(group) && self.is_balanced(group))
     }
 
@@ -101,6 +107,51 @@ impl World {
         Ok(())
     }
 
+    /// Holds that nothing is there that had to end, now and then.
+    pub(super) fn look_for_late(&mut self) -> Result<(), Failure> {
+        let passed = self.now.since(self.looked_at);
+        if passed < LOOKS_EVERY {
+            return Ok(());
+        }
+        self.looked_at = self.now;
+        for shard in 0..SHARDS {
+            let (at, able) = (shard as usize, self.is_able(GroupId::of_shard(shard)));
+            let was_able = std::mem::replace(&mut self.able[at], able);
+            if !(able && was_able) {
+                self.watch.twins[at].unable += passed;
+            }
+        }
+        self.none_is_late()
+    }
+
+    pub(super) fn none_is_late(&self) -> Result<(), Failure> {
+        for (twin, shard) in self.watch.twins.iter().zip(0..) {
+            let late = twin.none_is_late(self.now);
+            late.map_err(|why| Failure::Safety(format!("shard {shard}, late: {why}")))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a group has a leader that can commit: it opened its term, and a majority hears it and is heard.
+    fn is_able(&self, group: GroupId) -> bool {
+        let Some(members) = self.watch.members(group) else { return false };
+        let runs = |id: u32| self.now >= self.nodes[id as usize].paused_until;
+        let meet =
+            |a: u32, b: u32| !self.blocked.contains(&(a, b)) && !self.blocked.contains(&(b, a));
+        let voters: Vec<u32> = self
+            .replicas(group)
+            .filter(|(id, shard)| runs(*id) && is_voter(members, *id, shard))
+            .map(|(id, _)| id)
+            .collect();
+        let newest = self.replicas(group).map(|(_, shard)| shard.raft().term()).max();
+        self.replicas(group).any(|(id, shard)| {
+            let leads = shard.raft().confirmed_at().is_some();
+            let newest = Some(shard.raft().term()) == newest;
+            let met = voters.iter().filter(|other| **other == id || meet(id, **other)).count();
+            leads && newest && runs(id) && met >= members.majority()
+        })
+    }
+
     /// Equal index, equal bytes.
     pub(super) fn compare_states(&self) -> Result<(), Failure> {
         for group in groups() {
@@ -123,6 +174,10 @@ impl World {
 /// Every group.
 pub(super) fn groups() -> impl Iterator<Item = GroupId> {
     (0..=SHARDS).map(GroupId)
+}
+
+fn is_voter(members: &Configuration, id: u32, shard: &Shard) -> bool {
+    members.is_voter(NodeId(id + 1), shard.raft().incarnation())
 }
 
 /// Whether a replica is the one that belongs to the group.

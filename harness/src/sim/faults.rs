@@ -81,6 +81,7 @@ impl Temper {
                     hold_millis_max: 20,
                     // More are popped, so that what is left to be drained is little.
                     push_percent: 9,
+                    window_max: 1,
                 },
                 ..drawn
             },
@@ -107,7 +108,13 @@ impl Temper {
             balance_millis: one_of([20, 200, 600]),
             members_change: seed % MEMBERS_CHANGE_ONE_IN == 1,
             slice: Slice { rows: one_of([1, 3, 20]) as usize, ..Slice::SHORT },
-            load: Load { clients: 6, pause_millis_max: 25, hold_millis_max: 400, push_percent: 13 },
+            load: Load {
+                clients: 6,
+                pause_millis_max: 25,
+                hold_millis_max: 400,
+                push_percent: 13,
+                window_max: 4,
+            },
             clocks_off_millionths_max: [0, CLOCKS_OFF_BOUND / 50, CLOCKS_OFF_BOUND]
                 [(seed / 3 % 3) as usize],
         }

@@ -16,6 +16,8 @@
 
 mod backups;
 mod builds;
+mod calls;
+mod cells;
 mod check;
 mod clients;
 mod clock;
@@ -26,10 +28,14 @@ mod linear;
 mod models;
 mod movers;
 mod nodes;
+mod twin;
+mod wants;
 mod watch;
+mod witness;
 
 use backups::Backups;
 use builds::Build;
+pub use cells::Cells;
 use clients::Clients;
 use clock::Clock;
 use disk::Disk;
@@ -120,6 +126,8 @@ pub struct Report {
     pub too_new: u64,
     /// Groups that were backed up, and made another cluster's.
     pub backups: u64,
+    /// What clients asked for and were answered.
+    pub cells: Cells,
     /// Virtual time that passed.
     pub elapsed: Duration,
 }
@@ -244,6 +252,9 @@ pub struct World {
     builds: fastrand::Rng,
     backups: Backups,
     watch: Watch,
+    /// When it was last looked at whether groups can commit, and which could.
+    looked_at: Time,
+    able: [bool; SHARDS as usize],
     network: fastrand::Rng,
     temper: Temper,
     trace: Trace,
@@ -279,8 +290,13 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         }
         let next = world.now + Duration::from_millis(50);
         world.until(next)?;
+        world.look_for_late()?;
     }
-    check::judge(&world.clients.history).map_err(Failure::Safety)?;
+    world.none_is_late()?;
+    let off = world.temper.clocks_off_millionths_max.unsigned_abs();
+    check::judge(&world.clients.history, off).map_err(Failure::Safety)?;
+    let mut cells = std::mem::take(&mut world.clients.history.cells);
+    world.watch.twins.iter().flat_map(|twin| &twin.ran_out).for_each(|what| cells.ran_out(what));
     world.compare_states()?;
     world.check_empty()?;
     Ok(Report {
@@ -297,6 +313,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         damaged: world.damaged,
         too_new: world.clients.history.too_new,
         backups: world.backups.taken,
+        cells,
         elapsed: world.now.since(Time(0)),
     })
 }
@@ -346,7 +363,9 @@ impl World {
             movers: fastrand::Rng::with_seed(options.seed ^ 0x6d65_6d62_6572_7300),
             builds: fastrand::Rng::with_seed(options.seed ^ 0x6275_696c_6473_0000),
             backups: Backups::new(options.seed),
-            watch: Watch::default(),
+            watch: Watch::new(off),
+            looked_at: Time(0),
+            able: [false; SHARDS as usize],
             network: seeds.fork(),
             trace: Trace(0),
             happened: 0,
@@ -413,6 +432,7 @@ impl World {
             } else {
                 self.trace.add(at, LOOK, u64::from(client));
                 self.client_at[client as usize] = Time::MAX;
+                self.look_for_late()?;
                 self.clients.on_time(self.now, client);
                 self.step_client(client);
             }
@@ -436,7 +456,8 @@ impl World {
                 }
             }
             Event::Reply { client, generation, bytes } => {
-                let again = self.clients.on_bytes(self.now, client, generation, &bytes);
+                let twins = &mut self.watch.twins;
+                let again = self.clients.on_bytes(self.now, client, generation, &bytes, twins);
                 again.map_err(Failure::Safety)?;
                 self.step_client(client);
             }
@@ -486,14 +507,12 @@ impl World {
         for send in self.clients.take_sends(client) {
             let node = &self.nodes[send.to as usize];
             let life = node.life;
-            if let Some(old) = send.closes {
-                self.deliver(old.0, Incoming::Closed(old.1));
-            }
             if send.opens {
                 self.deliver(send.to, Incoming::Opened(send.conn));
             }
             let delay = self.delay();
             let takes = self.clients.path(client, self.now, delay);
+            self.watch.on_send(self.now, self.now + takes, send.sign, send.call);
             let (to, conn, frame) = (send.to, send.conn, send.frame);
             self.plan(takes, Event::Request { to, conn, life, frame });
         }

@@ -1,40 +1,63 @@
 //! What a cache line and a lock are, as sequential things, and the calls that clients made on each.
 
-use super::clients::{Did, Record, Saw};
+use super::calls::{Did, Expect, Record, Saw};
 use super::linear::{Call, Model, linearize};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use wire::Code;
 
-/// Every line is linearizable, and its versions rise.
+/// Every line is linearizable, with what its writers expected of it, and its versions rise. It may end by itself once
+/// its time has passed, by a clock that is off by so many millionths.
 ///
 /// # Errors
 /// The call that no order explains, in words.
-pub fn lines(records: &[Record]) -> Result<(), String> {
+pub fn lines(records: &[Record], off_millionths: u32) -> Result<(), String> {
     let mut lines: BTreeMap<u8, Vec<Call<OnLine>>> = BTreeMap::new();
     for record in records {
         let (key, what) = match (&record.did, record.saw) {
-            (Did::Put { key, value }, Saw::Done { token, .. }) => {
-                (key, OnLine::Put { value: *value, version: Some(token) })
+            (Did::Put { key, value, expect, .. }, Saw::Done { token, .. }) => {
+                (key, OnLine::Put { value: *value, version: Some(token), expect: *expect })
             }
-            (Did::Put { key, value }, Saw::Unknown) => {
-                (key, OnLine::Put { value: *value, version: None })
+            (Did::Put { key, value, expect, .. }, Saw::Unknown) => {
+                (key, OnLine::Put { value: *value, version: None, expect: *expect })
             }
             (Did::Get { key }, Saw::Line { version, value }) => {
                 (key, OnLine::Saw { version, value })
             }
-            (Did::Delete { key }, Saw::Done { token, .. }) => {
-                (key, OnLine::Delete { version: Some(token) })
+            (Did::Delete { key, expect }, Saw::Done { token, .. }) => {
+                (key, OnLine::Delete { version: Some(token), expect: *expect })
             }
-            (Did::Delete { key }, Saw::Unknown) => (key, OnLine::Delete { version: None }),
-            (Did::Get { key } | Did::Delete { key }, Saw::Refused(Code::KeyUnknown)) => {
-                (key, OnLine::SawNothing)
+            (Did::Delete { key, expect }, Saw::Unknown) => {
+                (key, OnLine::Delete { version: None, expect: *expect })
             }
+            (
+                Did::Get { key } | Did::Put { key, .. } | Did::Delete { key, .. },
+                Saw::Refused(Code::KeyUnknown),
+            ) => (key, OnLine::SawNothing),
+            (
+                Did::Put { key, expect, .. } | Did::Delete { key, expect },
+                Saw::Refused(Code::VersionMismatch),
+            ) => (key, OnLine::SawOther { than: *expect }),
             _ => continue,
         };
+        if let Did::Put { value, ttl_ms: 1.., .. } = record.did
+            && matches!(record.saw, Saw::Done { .. } | Saw::Unknown)
+        {
+            let invoked = ends_from(record, off_millionths);
+            let what = OnLine::Ends { value };
+            lines.entry(*key).or_default().push(Call { invoked, replied: None, what });
+        }
         lines.entry(*key).or_default().push(call(record, what));
     }
     each("line", lines, || Line { value: None, newest: 0 })
+}
+
+/// The first moment at which a line may end by itself.
+fn ends_from(put: &Record, off_millionths: u32) -> u64 {
+    let Did::Put { ttl_ms, .. } = put.did else { unreachable!("only a put gives a line a time") };
+    let shortest =
+        u64::from(ttl_ms) * 1_000_000 * 1_000_000 / u64::from(1_000_000 + off_millionths);
+    put.invoked.0 + shortest
 }
 
 /// Every lock is linearizable: shared or exclusive, and its fences rise.
@@ -42,27 +65,37 @@ pub fn lines(records: &[Record]) -> Result<(), String> {
 /// # Errors
 /// The call that no order explains, in words.
 pub fn locks(records: &[Record]) -> Result<(), String> {
-    let released: BTreeMap<(u8, u64), &Record> = records
-        .iter()
-        .filter_map(|record| match (&record.did, record.saw) {
-            (Did::Release { lock, fence }, Saw::Done { .. }) => Some(((*lock, *fence), record)),
-            _ => None,
-        })
-        .collect();
-    let mut locks: BTreeMap<u8, Vec<Call<OnLock>>> = BTreeMap::new();
+    let mut released: BTreeMap<(u8, u64), &Record> = BTreeMap::new();
+    // A session that asks again is told of the grant that it has, perhaps before the call that got it is answered.
+    let mut granted: BTreeMap<(u8, u64), Grant> = BTreeMap::new();
     for record in records {
-        let (Did::Acquire { lock, exclusive }, Saw::Done { token: fence, .. }) =
-            (&record.did, record.saw)
-        else {
-            continue;
-        };
-        let of_lock = locks.entry(*lock).or_default();
-        of_lock.push(call(record, OnLock::Acquire { exclusive: *exclusive, fence }));
-        let release = OnLock::Release { fence };
-        of_lock.push(match released.get(&(*lock, fence)) {
-            Some(record) => call(record, release),
-            // It ends with its session, nobody knows when.
-            None => Call { invoked: record.invoked.0, replied: None, what: release },
+        match (&record.did, record.saw) {
+            (Did::Release { lock, fence }, Saw::Done { .. }) => {
+                released.insert((*lock, *fence), record);
+            }
+            (Did::Acquire { lock, exclusive, .. }, Saw::Done { token, .. }) => {
+                let (invoked, replied) = (record.invoked.0, record.replied.0);
+                let first = Grant { invoked, replied, exclusive: false, times: 0 };
+                let grant = granted.entry((*lock, token)).or_insert(first);
+                grant.invoked = grant.invoked.min(invoked);
+                grant.replied = grant.replied.min(replied);
+                grant.exclusive |= exclusive;
+                grant.times += 1;
+            }
+            _ => {}
+        }
+    }
+    let mut locks: BTreeMap<u8, Vec<Call<OnLock>>> = BTreeMap::new();
+    for ((lock, fence), grant) in granted {
+        let Grant { invoked, replied, exclusive, times } = grant;
+        let of_lock = locks.entry(lock).or_default();
+        let what = OnLock::Acquire { exclusive, fence };
+        of_lock.push(Call { invoked, replied: Some(replied), what });
+        let what = OnLock::Release { fence };
+        of_lock.push(match released.get(&(lock, fence)) {
+            Some(record) if times == 1 => call(record, what),
+            // It ends with its session or its lease, nobody knows when.
+            _ => Call { invoked, replied: None, what },
         });
     }
     each("lock", locks, || Lock { holders: Vec::new(), newest: 0 })
@@ -95,10 +128,28 @@ struct Line {
 /// A call on a line; a version is none where its caller was not told.
 #[derive(Clone, Copy, Debug)]
 enum OnLine {
-    Put { value: u64, version: Option<u64> },
-    Saw { version: u64, value: u64 },
+    Put {
+        value: u64,
+        version: Option<u64>,
+        expect: Expect,
+    },
+    Saw {
+        version: u64,
+        value: u64,
+    },
     SawNothing,
-    Delete { version: Option<u64> },
+    /// It was there, and not as it was expected to be.
+    SawOther {
+        than: Expect,
+    },
+    Delete {
+        version: Option<u64>,
+        expect: Expect,
+    },
+    /// The line with this value ended by itself.
+    Ends {
+        value: u64,
+    },
 }
 
 impl Line {
@@ -112,18 +163,47 @@ impl Line {
     }
 }
 
+impl Line {
+    /// Whether it may be as it is expected to be.
+    fn may_meet(&self, expect: Expect) -> bool {
+        match expect {
+            Expect::Any => true,
+            Expect::Absent => self.value.is_none(),
+            Expect::Version(version) => self.stands_at(version),
+        }
+    }
+}
+
 impl Model for Line {
     type Call = OnLine;
 
     fn step(&self, call: &OnLine) -> Option<Line> {
         let newest = self.newest;
         match *call {
-            OnLine::Put { value, version: Some(version) } => {
+            OnLine::Put { expect, .. } | OnLine::Delete { expect, .. }
+                if !self.may_meet(expect) =>
+            {
+                None
+            }
+            OnLine::Put { value, version: Some(version), .. } => {
                 let next = Line { value: Some((Some(version), value)), newest: version };
                 (version > newest).then_some(next)
             }
-            OnLine::Put { value, version: None } => {
+            OnLine::Put { value, version: None, .. } => {
                 Some(Line { value: Some((None, value)), newest })
+            }
+            OnLine::Ends { value } => {
+                let stands = self.value.is_some_and(|(_, stands)| stands == value);
+                stands.then_some(Line { value: None, newest })
+            }
+            OnLine::SawOther { than } => {
+                let (version, _) = self.value?;
+                let differs = match than {
+                    Expect::Any => false,
+                    Expect::Absent => true,
+                    Expect::Version(expected) => version != Some(expected),
+                };
+                differs.then(|| self.clone())
             }
             OnLine::Saw { version, value } => {
                 let same = self.value.is_some_and(|(_, stands)| stands == value);
@@ -131,12 +211,20 @@ impl Model for Line {
                 (same && self.stands_at(version)).then_some(next)
             }
             OnLine::SawNothing => self.value.is_none().then(|| self.clone()),
-            OnLine::Delete { version: Some(version) } => {
+            OnLine::Delete { version: Some(version), .. } => {
                 self.stands_at(version).then_some(Line { value: None, newest: version })
             }
-            OnLine::Delete { version: None } => Some(Line { value: None, newest }),
+            OnLine::Delete { version: None, .. } => Some(Line { value: None, newest }),
         }
     }
+}
+
+/// What callers were told of a grant, and how often.
+struct Grant {
+    invoked: u64,
+    replied: u64,
+    exclusive: bool,
+    times: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -182,7 +270,7 @@ mod tests {
     }
 
     fn put(value: u64, invoked: u64, replied: u64, token: u64) -> Record {
-        record(Did::Put { key: 0, value }, invoked, replied, Saw::Done { token, index: token })
+        record(Did::put(0, value), invoked, replied, Saw::Done { token, index: token })
     }
 
     fn get(invoked: u64, replied: u64, version: u64, value: u64) -> Record {
@@ -191,6 +279,33 @@ mod tests {
 
     fn missing(invoked: u64, replied: u64) -> Record {
         record(Did::Get { key: 0 }, invoked, replied, Saw::Refused(Code::KeyUnknown))
+    }
+
+    fn lines(records: &[Record]) -> Result<(), String> {
+        super::lines(records, 0)
+    }
+
+    fn put_for(ms: u32, expect: Expect, invoked: u64, replied: u64, saw: Saw) -> Record {
+        record(Did::Put { key: 0, value: invoked, ttl_ms: ms, expect }, invoked, replied, saw)
+    }
+
+    #[test]
+    fn a_line_that_ends_early_is_caught_and_one_that_ends_late_enough_is_not() {
+        let first = put_for(1, Expect::Any, 0, 10, Saw::Done { token: 5, index: 5 });
+        assert!(lines(&[first.clone(), missing(999_990, 999_999)]).is_err());
+        assert_eq!(lines(&[first, missing(1_000_001, 1_000_002)]), Ok(()));
+    }
+
+    #[test]
+    fn a_write_over_another_version_than_expected_is_caught() {
+        let done = |token| Saw::Done { token, index: token };
+        let over = |expect, saw| [put(1, 0, 10, 5), put_for(0, expect, 20, 30, saw)];
+        assert_eq!(lines(&over(Expect::Version(5), done(6))), Ok(()));
+        assert!(lines(&over(Expect::Version(4), done(6))).is_err());
+        assert!(lines(&over(Expect::Absent, done(6))).is_err());
+        let mismatch = Saw::Refused(Code::VersionMismatch);
+        assert_eq!(lines(&over(Expect::Absent, mismatch)), Ok(()));
+        assert!(lines(&over(Expect::Version(5), mismatch)).is_err());
     }
 
     #[test]
@@ -204,7 +319,8 @@ mod tests {
     #[test]
     fn a_line_lost_is_caught_and_one_deleted_is_not() {
         assert!(lines(&[put(1, 0, 10, 5), missing(40, 50)]).is_err());
-        let delete = |saw| record(Did::Delete { key: 0 }, 20, 30, saw);
+        let did = Did::Delete { key: 0, expect: Expect::Any };
+        let delete = |saw| record(did.clone(), 20, 30, saw);
         let done = delete(Saw::Done { token: 5, index: 9 });
         assert_eq!(lines(&[put(1, 0, 10, 5), done, missing(40, 50)]), Ok(()));
         assert_eq!(lines(&[put(1, 0, 10, 5), delete(Saw::Unknown), missing(40, 50)]), Ok(()));
@@ -212,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_write_that_nobody_confirmed_takes_effect_once_or_never() {
-        let unknown = record(Did::Put { key: 0, value: 2 }, 0, 5, Saw::Unknown);
+        let unknown = record(Did::put(0, 2), 0, 5, Saw::Unknown);
         let seen = [put(1, 0, 10, 5), unknown.clone(), get(20, 30, 6, 2), get(40, 50, 6, 2)];
         assert_eq!(lines(&seen), Ok(()));
         assert_eq!(lines(&[put(1, 0, 10, 5), unknown.clone(), get(20, 30, 5, 1)]), Ok(()));
@@ -227,7 +343,7 @@ mod tests {
     }
 
     fn acquire(invoked: u64, replied: u64, exclusive: bool, token: u64) -> Record {
-        let did = Did::Acquire { lock: 0, exclusive };
+        let did = Did::Acquire { lock: 0, exclusive, wait_ms: 0, lease_ms: 0 };
         record(did, invoked, replied, Saw::Done { token, index: token })
     }
 

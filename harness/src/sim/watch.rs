@@ -5,11 +5,12 @@
 //! - What a leader commits by counting is of its own term, and durable on a majority at that moment.
 //! - Nobody is elected while the lease of an earlier term lasts.
 //! - No replica ends that votes by what is committed.
-//! - Equal states, and equal members, at equal index.
+//! - Equal states, and equal members, at equal index; and what a [`Twin`] of each shard makes of the same entries.
 //!
 //! All of it is cheap: only what changed in a turn is looked at.
 
 use super::clock::Clock;
+use super::twin::{Id, Twin};
 use super::{NODES_MAX, SHARDS};
 use crc32c::crc32c;
 use engine::engine::Engine;
@@ -55,6 +56,8 @@ impl Seen {
 /// What was seen so far.
 #[derive(Default)]
 pub(super) struct Watch {
+    /// What each shard's committed entries mean.
+    pub(super) twins: Vec<Twin>,
     /// By node and group.
     seen: [[Option<Seen>; GROUPS]; NODES_MAX as usize],
     /// What was seen of replicas whose disks were lost. What they answered before still counts.
@@ -84,6 +87,29 @@ pub(super) struct Did {
 }
 
 impl Watch {
+    pub(super) fn new(clocks_off_millionths_max: i32) -> Watch {
+        let off_millionths = u64::from(clocks_off_millionths_max.unsigned_abs());
+        let twins = (0..SHARDS).map(|_| Twin::new(off_millionths));
+        Watch { twins: twins.collect(), ..Watch::default() }
+    }
+
+    /// A client sends a frame: a sign of life for a session, or a call.
+    pub(super) fn on_send(
+        &mut self,
+        now: Time,
+        arrives: Time,
+        sign: Option<Id>,
+        call: Option<(u32, u64)>,
+    ) {
+        let Some(session) = sign else { return };
+        for twin in &mut self.twins {
+            twin.signs.insert(session, (arrives, twin.unable));
+        }
+        if let Some((shard, sequence)) = call {
+            self.twins[shard as usize].sent.entry((session, sequence)).or_insert(now);
+        }
+    }
+
     /// The node starts: what it knew and was not durable is gone.
     pub(super) fn on_start(
         &mut self,
@@ -159,6 +185,7 @@ impl Watch {
             }
             if now.commit > before.commit {
                 self.on_commit(at, shard, before, now)?;
+                self.on_entries(at, shard, time)?;
                 did.committed |= now.leads;
             }
             let known = &mut self.members[at.0 as usize];
@@ -169,6 +196,13 @@ impl Watch {
                     Some((commit, known)) if *known == *members => *commit = now.commit,
                     _ => *known = Some((now.commit, members.clone())),
                 }
+            }
+            if now.applied > before.applied
+                && let Some(twin) = at.shard().map(|shard| &self.twins[shard as usize])
+                && twin.index == now.applied
+            {
+                let compared = twin.compare(&shard.state().status());
+                compared.map_err(|why| format!("group {at}, node {}: {why}", node + 1))?;
             }
             if now.applied > before.applied && is_compared(shard) {
                 self.on_state(at, shard)?;
@@ -274,6 +308,19 @@ impl Watch {
             return Err(format!(
                 "group {at}: {commit} is committed, and durable on {held} node(s)"
             ));
+        }
+        Ok(())
+    }
+
+    /// The twin does what is committed, as soon as anybody knows that it is.
+    fn on_entries(&mut self, at: GroupId, shard: &Shard, time: Time) -> Result<(), String> {
+        let Some(number) = at.shard() else { return Ok(()) };
+        let (log, twin) = (shard.raft().log(), &mut self.twins[number as usize]);
+        while twin.index < shard.raft().commit() {
+            let next = twin.index.next();
+            let entry =
+                log.entry(next).ok_or_else(|| format!("group {at}: {next} is not to be seen"))?;
+            twin.step(time, &entry).map_err(|why| format!("group {at}, {next}: {why}"))?;
         }
         Ok(())
     }

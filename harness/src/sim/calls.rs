@@ -1,0 +1,239 @@
+//! What clients ask for, with every option, and what they are told.
+
+use super::SHARDS;
+use engine::time::Time;
+use wire::message::*;
+use wire::{Code, Kind};
+
+/// Lines, locks and queues that clients use.
+pub const KEYS: u8 = 5;
+pub const LOCKS: u8 = 3;
+pub const QUEUES: u8 = 2;
+
+/// What a write expects of its line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expect {
+    Any,
+    Absent,
+    Version(u64),
+}
+
+/// What a client did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Did {
+    /// Wrote a line; the value is unique in the run.
+    Put { key: u8, value: u64, ttl_ms: u32, expect: Expect },
+    /// Read a line.
+    Get { key: u8 },
+    /// Deleted a line.
+    Delete { key: u8, expect: Expect },
+    /// Asked for a lock.
+    Acquire { lock: u8, exclusive: bool, wait_ms: u32, lease_ms: u32 },
+    /// Gave a lock back.
+    Release { lock: u8, fence: u64 },
+    /// Pushed a message; the value is unique in the run.
+    Push { queue: u8, value: u64, priority: u8 },
+    /// Asked for a message.
+    Pop { queue: u8, wait_ms: u32, visibility_ms: u32 },
+    /// Acknowledged a message.
+    Ack { queue: u8, id: u64, delivery: u32 },
+    /// Gave a message back.
+    Nack { queue: u8, id: u64, delivery: u32, delay_ms: u32 },
+    /// Opened a session that was used before.
+    Reopen { shard: u32, session: [u8; 16] },
+    /// Ended its session.
+    Close { shard: u32 },
+}
+
+/// What it was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Saw {
+    Done {
+        token: u64,
+        index: u64,
+    },
+    Line {
+        version: u64,
+        value: u64,
+    },
+    Message {
+        id: u64,
+        delivery: u32,
+        priority: u8,
+        value: u64,
+    },
+    Refused(Code),
+    /// The session ended, or the call was given up, before an answer came: it may have happened or not.
+    Unknown,
+}
+
+/// One thing that a client did.
+#[derive(Clone, Debug)]
+pub struct Record {
+    #[expect(dead_code, reason = "it is shown when a check fails")]
+    pub client: u32,
+    pub did: Did,
+    pub invoked: Time,
+    pub replied: Time,
+    pub saw: Saw,
+}
+
+/// A stretch in which a client had reason to believe that it held a lock.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    pub client: u32,
+    pub lock: u8,
+    pub exclusive: bool,
+    #[expect(dead_code, reason = "it is shown when a check fails")]
+    pub fence: u64,
+    pub from: Time,
+    pub to: Time,
+}
+
+/// What makes a call exactly-once, and what a session's opening says.
+#[derive(Clone, Copy)]
+pub struct Stamp {
+    pub session: [u8; 16],
+    pub sequence: u64,
+    pub answered_below: u64,
+    pub session_ttl_ms: u32,
+}
+
+pub fn key_name(key: u8) -> Vec<u8> {
+    format!("cache/k{key}").into_bytes()
+}
+pub fn lock_name(lock: u8) -> Vec<u8> {
+    format!("locks/l{lock}").into_bytes()
+}
+pub fn queue_name(queue: u8) -> Vec<u8> {
+    format!("queue/q{queue}").into_bytes()
+}
+
+impl Did {
+    /// What it is about; nothing for a session's own messages.
+    pub fn name(&self) -> Vec<u8> {
+        match self {
+            Did::Put { key, .. } | Did::Get { key } | Did::Delete { key, .. } => key_name(*key),
+            Did::Acquire { lock, .. } | Did::Release { lock, .. } => lock_name(*lock),
+            Did::Push { queue, .. }
+            | Did::Pop { queue, .. }
+            | Did::Ack { queue, .. }
+            | Did::Nack { queue, .. } => queue_name(*queue),
+            Did::Reopen { .. } | Did::Close { .. } => Vec::new(),
+        }
+    }
+
+    /// The shard that it is for.
+    pub fn shard(&self) -> u32 {
+        match self {
+            Did::Reopen { shard, .. } | Did::Close { shard } => *shard,
+            _ => wire::name::shard(&self.name(), SHARDS),
+        }
+    }
+
+    /// Whether it has a sequence.
+    pub fn is_call(&self) -> bool {
+        !matches!(self, Did::Get { .. } | Did::Reopen { .. } | Did::Close { .. })
+    }
+
+    /// Whether it may wait in a line.
+    pub fn waits(&self) -> bool {
+        match self {
+            Did::Acquire { wait_ms, .. } | Did::Pop { wait_ms, .. } => *wait_ms > 0,
+            _ => false,
+        }
+    }
+
+    /// Appends the request's body, and says its kind. `payload` is what a push or a put carries.
+    pub fn encode(&self, stamp: Stamp, payload: &[u8], out: &mut Vec<u8>) -> Kind {
+        let Stamp { session, sequence, answered_below, session_ttl_ms } = stamp;
+        let name = self.name();
+        let expectation = |expect: Expect| match expect {
+            Expect::Any => (0, 0),
+            Expect::Absent => (1, 0),
+            Expect::Version(version) => (2, version),
+        };
+        macro_rules! call {
+            ($kind:ident { $($field:tt)* }) => {{
+                $kind { session, sequence, answered_below, $($field)* }.encode(out);
+                $kind::KIND
+            }};
+        }
+        match *self {
+            Did::Put { ttl_ms, expect, .. } => {
+                let (expect, version) = expectation(expect);
+                call!(CachePut { version, ttl_ms, expect, key: &name, value: payload })
+            }
+            Did::Get { .. } => {
+                CacheGet { key: &name }.encode(out);
+                CacheGet::KIND
+            }
+            Did::Delete { expect, .. } => {
+                let (expect, version) = expectation(expect);
+                call!(CacheDelete { version, expect, key: &name })
+            }
+            Did::Acquire { exclusive, wait_ms, lease_ms, .. } => {
+                let mode = 1 + u8::from(exclusive);
+                call!(LockAcquire { wait_ms, lease_ms, mode, name: &name })
+            }
+            Did::Release { fence, .. } => call!(LockRelease { fence, name: &name }),
+            Did::Push { priority, .. } => call!(QueuePush { priority, name: &name, payload }),
+            Did::Pop { wait_ms, visibility_ms, .. } => {
+                call!(QueuePop { wait_ms, visibility_ms, name: &name })
+            }
+            Did::Ack { id, delivery, .. } => call!(QueueAck { id, delivery, name: &name }),
+            Did::Nack { id, delivery, delay_ms, .. } => {
+                call!(QueueNack { id, delivery, delay_ms, name: &name })
+            }
+            Did::Reopen { session, .. } => {
+                SessionOpen { session, ttl_ms: session_ttl_ms }.encode(out);
+                SessionOpen::KIND
+            }
+            Did::Close { .. } => {
+                SessionClose { session }.encode(out);
+                SessionClose::KIND
+            }
+        }
+    }
+}
+
+/// What is written as `value`: its eight bytes, and behind them bytes that follow from it.
+pub fn payload(value: u64, bytes_max: usize) -> Vec<u8> {
+    let mut bytes = value.to_le_bytes().to_vec();
+    let mixed = value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    bytes.resize(8.max(mixed as usize % (bytes_max + 1)), value as u8);
+    bytes
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_answer(kind: Kind, body: &[u8]) -> Result<Saw, String> {
+    let number = |bytes: &[u8]| -> Result<u64, String> {
+        let (value, rest) = bytes.split_first_chunk().ok_or("a value is cut short")?;
+        let whole = rest.iter().all(|byte| *byte == value[0]);
+        if whole { Ok(u64::from_le_bytes(*value)) } else { Err("a value is mangled".into()) }
+    };
+    let malformed = |e: wire::WireError| e.to_string();
+    Ok(match kind {
+        Done::KIND => {
+            let done = Done::decode(body).map_err(malformed)?;
+            Saw::Done { token: done.token, index: done.index }
+        }
+        Value::KIND => {
+            let line = Value::decode(body).map_err(malformed)?;
+            Saw::Line { version: line.version, value: number(line.value)? }
+        }
+        Delivery::KIND => {
+            let message = Delivery::decode(body).map_err(malformed)?;
+            let Delivery { id, delivery, priority, payload } = message;
+            Saw::Message { id, delivery, priority, value: number(payload)? }
+        }
+        Error::KIND => {
+            let error = Error::decode(body).map_err(malformed)?;
+            Saw::Refused(Code::from_number(error.code).ok_or("an unknown error code")?)
+        }
+        other => return Err(format!("an unexpected answer of kind {other:?}")),
+    })
+}
