@@ -5,6 +5,7 @@
 //! engine itself: nothing in here may leave too early.
 
 use crate::ids::{ConnId, GroupId, Index, NodeId, Position, Term};
+use crate::journal::witness::Witness;
 use crate::level::Level;
 use crate::raft::{Change, ChangeError};
 use alloc::vec::Vec;
@@ -14,8 +15,9 @@ use core::fmt;
 /// done), then `peers`, `clients`, `closes`, and the rest in any order.
 #[derive(Default)]
 pub struct Effects {
-    /// Write [`Engine::in_flight`](crate::engine::Engine::in_flight) and sync it, then report
-    /// `Input::Synced`. At most one is under way: none is asked for before the last was reported.
+    /// Write [`Engine::in_flight`](crate::engine::Engine::in_flight) and sync it, then keep its witness if it
+    /// has one, then report `Input::Synced`. At most one is under way: none is asked for before the last was
+    /// reported.
     pub write: Option<Write>,
     /// Bytes for peers, by node id.
     pub peers: PeerOutbox,
@@ -74,6 +76,9 @@ pub struct Write {
     pub length: usize,
     /// What is durable once the write is synced.
     pub position: Position,
+    /// What is to be written to both copies of the witness once the write is synced: to the second when the
+    /// first is synced, too.
+    pub witness: Option<Witness>,
 }
 
 /// The node's state is wanted, as it is told by `GET /status`.

@@ -12,6 +12,7 @@ mod tests;
 
 use crate::effects::{Effects, Note};
 use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position, Term};
+use crate::journal::witness::{Copies, Witness};
 use crate::journal::{Journal, Pin};
 use crate::level::{Kinds, Level};
 use crate::machine::meta::Meta;
@@ -241,6 +242,8 @@ pub enum Input<'a> {
 pub struct Disk<'a> {
     /// Every segment file: its slot and its bytes. A fresh directory has at least two, all zeros.
     pub segments: &'a [(u32, &'a [u8])],
+    /// The copies of the journal's witness.
+    pub witness: Copies<'a>,
     /// Reads a snapshot that the journal names: the bytes of all parts that `Effects::saves` once gave.
     pub snapshot: &'a mut dyn FnMut(GroupId, Index) -> Option<Vec<u8>>,
 }
@@ -258,6 +261,19 @@ pub enum OpenError {
         /// What is wrong.
         what: &'static str,
     },
+    /// The journal ends before what is known to have been synced.
+    #[error(
+        "E109 the journal ends at unit {found}, but unit {synced} was synced: its newest segment is gone, empty, or older than it was"
+    )]
+    Lost {
+        /// The last unit that was found.
+        found: Position,
+        /// A unit that was synced.
+        synced: Position,
+    },
+    /// Nothing says how far the journal goes.
+    #[error("E133 both copies of the journal's witness are damaged: nothing says how far it went")]
+    Unwitnessed,
     /// A snapshot that the journal names is missing or damaged.
     #[error("E102 the snapshot of group {group} at index {index} is missing or damaged")]
     Snapshot {
@@ -565,6 +581,11 @@ impl Engine {
     /// The cluster's nodes, as far as this engine knows them.
     pub fn nodes(&self) -> &Meta {
         &self.nodes
+    }
+
+    /// What is to be kept beside the journal, in both copies, before the first write is carried out.
+    pub fn witness(&self) -> Witness {
+        self.journal.witness()
     }
 
     /// The engine's state, for people.

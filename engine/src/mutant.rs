@@ -50,6 +50,7 @@ mutants! {
     AnyIncarnationVotes "A vote counts whatever life of the voter gives it.",
     CutComesBack "Recovery does not replay cuts.",
     DamageIsTorn "Recovery takes any unit that it can't read for the torn end of the journal.",
+    FreshTwice "Recovery takes a journal whose newest segment is gone for a shorter or a fresh one.",
     CheckpointForgetsVotes "A segment's checkpoint holds no votes.",
     FreeWithoutCarry "A segment is freed although entries live in it.",
     SnapshotRecordedEarly "The journal names a snapshot before it is on the disk.",

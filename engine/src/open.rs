@@ -3,7 +3,7 @@
 use crate::engine::{Config, Disk, OpenError};
 use crate::entry::kind;
 use crate::ids::{ClusterId, GroupId, Incarnation, Index, Term};
-use crate::journal::{self, Journal, Record, Replay};
+use crate::journal::{self, Journal, Record, Replay, witness};
 use crate::level::Level;
 use crate::machine::{self, meta};
 use crate::mutant::{self, Mutant};
@@ -66,16 +66,18 @@ pub(crate) fn open(
     let mut kept: BTreeMap<GroupId, Kept> = BTreeMap::new();
     let mut wrong: Option<(GroupId, RestoreError)> = None;
     let mut level = Level::OLDEST;
-    let mut journal = Journal::recover(journal, config.seed, disk.segments, &mut |replay| {
-        if let Replay::Entry(entry) = &replay
-            && entry.header.kind == kind::LEVEL
-        {
-            level = level.max(Level::decode(entry.payload).unwrap_or_default());
-        }
-        if let Err(error) = take(&mut kept, replay) {
-            wrong.get_or_insert(error);
-        }
-    })?;
+    let witness = witness::read(disk.witness)?;
+    let mut journal =
+        Journal::recover(journal, config.seed, disk.segments, witness, &mut |replay| {
+            if let Replay::Entry(entry) = &replay
+                && entry.header.kind == kind::LEVEL
+            {
+                level = level.max(Level::decode(entry.payload).unwrap_or_default());
+            }
+            if let Err(error) = take(&mut kept, replay) {
+                wrong.get_or_insert(error);
+            }
+        })?;
     if let Some((group, error)) = wrong {
         return Err(OpenError::Contradiction { group, error });
     }

@@ -24,7 +24,7 @@ fn config() -> Config {
 
 fn recover(disk: &Disk, visit: &mut dyn FnMut(Replay<'_>)) -> Option<Journal> {
     let segments: Vec<(u32, &[u8])> = disk.iter().map(|(slot, it)| (*slot, &it[..])).collect();
-    Journal::recover(config(), 7, &segments, visit).ok()
+    Journal::recover(config(), 7, &segments, None, visit).ok()
 }
 
 /// A journal of two segments with records of every kind.

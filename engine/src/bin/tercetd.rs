@@ -41,6 +41,8 @@ const BIND_WITHIN: Duration = Duration::from_secs(2);
 const BIND_AGAIN: Duration = Duration::from_millis(20);
 /// What a second signal ends with.
 const EXIT_SECOND_SIGNAL: i32 = 130;
+/// Why a journal's writer was taken that the configuration names.
+const CONFIGURED: &str = "configured";
 /// What a node ends with whose disk is full: ENOSPC's own number.
 const EXIT_DISK_FULL: u8 = 28;
 /// What a node that does not stop in time ends with.
@@ -200,7 +202,8 @@ fn join(config: Config, started: Instant) -> Result<Option<Node>, Failure> {
 }
 
 /// Starts both planes and waits until the node is to stop, or can't go on.
-fn serve(node: Node) -> Result<(), Failure> {
+fn serve(mut node: Node) -> Result<(), Failure> {
+    keep_durable(&mut node.manifest, node.dir.path());
     let threads = node.config.cores.min(node.manifest.engines);
     let cpus = place(&node.config.pin, threads);
     let mut facts = facts(&node, threads, cpus.clone());
@@ -303,8 +306,8 @@ fn make(dir: &DataDir, config: &Config) -> Result<Manifest, Failure> {
 /// A manifest of nobody, as the configuration wants it.
 fn blank(dir: &DataDir, config: &Config) -> Result<Manifest, Failure> {
     let (writer, writer_why) = match config.wal {
-        Wal::Mapped => (Writer::Mapped, "configured".to_owned()),
-        Wal::Direct => (Writer::Direct, "configured".to_owned()),
+        Wal::Mapped => (Writer::Mapped, CONFIGURED.to_owned()),
+        Wal::Direct => (Writer::Direct, CONFIGURED.to_owned()),
         Wal::Auto => {
             let (writer, report) = trial::trial(dir.path()).map_err(|e| DirError::Io {
                 path: dir.path().to_owned(),
@@ -327,6 +330,15 @@ fn blank(dir: &DataDir, config: &Config) -> Result<Manifest, Failure> {
         nodes: vec![],
         renewed: vec![],
     })
+}
+
+/// A writer that a trial chose where it is not known to sync gives way.
+fn keep_durable(manifest: &mut Manifest, dir: &Path) {
+    let writer = trial::still(dir, manifest.writer, manifest.writer_why == CONFIGURED);
+    if writer != manifest.writer {
+        manifest.writer = writer;
+        "this file system is not known to sync direct writes".clone_into(&mut manifest.writer_why);
+    }
 }
 
 /// Says which settings count no more, because the data directory was made with others.

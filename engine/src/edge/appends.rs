@@ -45,7 +45,8 @@ pub fn measure(
         if offset + bytes as u64 > SEGMENT_BYTES {
             offset = 0;
         }
-        let write = Write { slot: 0, offset, length: bytes, position: Position(number) };
+        let position = Position(number);
+        let write = Write { slot: 0, offset, length: bytes, position, witness: None };
         let since = Instant::now();
         append(&mut wal, &mut ring, &write, &page)?;
         taken.push(since.elapsed());
@@ -68,7 +69,7 @@ fn append(wal: &mut Wal, ring: &mut Ring, write: &Write, page: &MmapMut) -> io::
         ring.wait(Park::Block, 0, APPEND_MAX)?;
         ring.drain(&mut completions);
     }
-    wal.on_completion(completions[0].result).map_err(io::Error::other)?;
+    wal.on_completion(ring, completions[0].result).map_err(io::Error::other)?;
     Ok(())
 }
 

@@ -247,7 +247,8 @@ impl Core {
             }
             Op::Write => {
                 let seat = &mut self.seats[index as usize];
-                let written = seat.on_written(now, completion.result, &self.counters);
+                let written =
+                    seat.on_written(now, &mut self.ring, completion.result, &self.counters);
                 return written.map_err(|fatal| (seat.index, fatal));
             }
             Op::Accept => self.on_accept(now, completion),

@@ -5,6 +5,8 @@
 //! DIR/MANIFEST      who the node is: TOML, closed by a checksum, replaced whole
 //! DIR/RESTORING     there while a restore makes the directory ([`super::restore`])
 //! DIR/engine-KK/    the journal and snapshots of engine K
+//! DIR/engine-KK.witness
+//!                   how far that journal goes at least ([`super::wal::witness`])
 //! DIR/engine-KK.damaged-N/
 //!                   what they were before engine K was begun anew: not read any more ([`super::repair`])
 //! ```
@@ -176,6 +178,14 @@ pub enum DirError {
         /// The data directory.
         path: PathBuf,
     },
+    /// Journals beside a manifest of before the node belonged to a cluster.
+    #[error(
+        "E134 {path:?} holds an engine's data, but its MANIFEST is of before the node belonged to a cluster: an old one was put there. Put the newest MANIFEST back, or move the directory away and replace the node"
+    )]
+    OldManifest {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// The configuration names a node that the cluster does not have.
     #[error(
         "E118 --peers names node {node}, which is not a node of cluster {cluster}. Correct --peers; to add a node, start it and run `tercet cluster add-node`"
@@ -335,6 +345,10 @@ impl DataDir {
             let path = self.path.clone();
             return Err(DirError::OtherNode { path, kept: manifest.node, asked: node });
         }
+        // Engines come after the birth: this node would belong to a cluster of its own now, with another's data.
+        if !manifest.is_born() && self.holds_engines()? {
+            return Err(DirError::OldManifest { path: self.path.clone() });
+        }
         Ok(Some(manifest))
     }
 
@@ -383,9 +397,9 @@ impl DataDir {
         sync_dir(&self.path).map_err(failed)?;
         for name in left {
             let path = self.path.join(&name);
-            let removed = match name == NAME_NEW {
-                true => std::fs::remove_file(path),
-                false => std::fs::remove_dir_all(path),
+            let removed = match path.is_dir() {
+                true => std::fs::remove_dir_all(path),
+                false => std::fs::remove_file(path),
             };
             removed.map_err(|e| refuse(&self.path, &e, "removing what a restore left"))?;
         }

@@ -9,11 +9,12 @@
 //! # How it works
 //!
 //! 1. The manifest lists the engine as renewed.
-//! 2. Its directory gets another name, `engine-KK.damaged-N`, and stays for whoever wants to look at it.
-//! 3. An empty directory takes its place, and is opened.
+//! 2. The copy of the journal's witness that lies beside the directory is removed ([`witness`]).
+//! 3. The directory gets another name, `engine-KK.damaged-N`, and stays for whoever wants to look at it.
+//! 4. An empty directory takes its place, and is opened.
 //!
-//! A crash after 1 finds the damage, and this, again; if the damage is not seen any more, the engine goes on with
-//! all it promised, since the list only forbids to found. A crash after 2 finds no directory, and goes on with 3.
+//! A crash after 1 or 2 finds the damage, and this, again; if the damage is not seen any more, the engine goes on with
+//! all it promised, since the list only forbids to found. A crash after 3 finds no directory, and goes on with 4.
 //!
 //! # Left out
 //!
@@ -27,6 +28,7 @@ use super::data::StartError;
 use super::manifest::{DataDir, Manifest, sync_dir};
 use super::snapshots;
 use super::wal::segments::engine_dir;
+use super::wal::witness;
 use crate::engine::{Member, OpenError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -86,6 +88,8 @@ impl Repair {
         let free = free.map_err(failed(format!("looking for a name for {}", from.display())))?;
         let Some(to) = free else { return Err(StartError::DamagedAgain { engine, error }) };
         self.list(engine).map_err(failed("writing MANIFEST".to_owned()))?;
+        witness::forget(self.dir.path(), engine)
+            .map_err(failed("removing a witness".to_owned()))?;
         let moved = self.put_aside(&from, &to);
         moved.map_err(failed(format!("moving {} to {}", from.display(), to.display())))?;
         let prepared = snapshots::prepare(&from);
@@ -110,7 +114,7 @@ impl Repair {
         Ok(())
     }
 
-    /// Step 2.
+    /// Step 3.
     fn put_aside(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)?;
         sync_dir(self.dir.path())

@@ -23,10 +23,11 @@
 use super::environment::random_seed;
 use super::manifest::{DataDir, DirError, Manifest, new_cluster, sync_dir};
 use super::snapshots;
-use super::wal::segments;
+use super::wal::{segments, witness};
 use crate::effects::Write;
 use crate::engine::{Member, OpenError};
 use crate::ids::{ClusterId, GroupId, Incarnation, Index, Term};
+use crate::journal::witness::Witness;
 use crate::journal::{self, Journal, Record, SEGMENTS_MIN};
 use crate::machine::meta::{Node, Standing};
 use crate::machine::{Corrupt, Times};
@@ -166,7 +167,8 @@ impl Backup {
             let here =
                 |restored: &&Restored| engine_of_group(restored.group.0, blank.engines) == engine;
             let here: Vec<&Restored> = groups.iter().filter(here).collect();
-            begin_journal(engine_dir, &blank, incarnation, &here).map_err(failed)?;
+            let begun = begin_journal(engine_dir, &blank, incarnation, &here).map_err(failed)?;
+            witness::keep(dir.path(), engine, begun).map_err(failed)?;
         }
         sync_dir(dir.path()).map_err(failed)?;
         let manifest = Manifest {
@@ -280,24 +282,26 @@ fn read(
 }
 
 /// Makes an engine's segments, with a journal that says that these groups have replicas here, whose snapshots are there.
+/// Gives the journal's witness.
 fn begin_journal(
     engine_dir: &Path,
     manifest: &Manifest,
     incarnation: Incarnation,
     groups: &[&Restored],
-) -> io::Result<()> {
+) -> io::Result<Witness> {
     let (segment_bytes, writer) = (manifest.segment_bytes, manifest.writer);
     segments::ensure(engine_dir, segment_bytes, writer)?;
     let mut maps = Vec::new();
     for (slot, path) in segments::list(engine_dir)? {
-        maps.push((slot, segments::map(&path, segment_bytes, writer)?));
+        let map = segments::map(&path, segment_bytes, writer).map_err(io::Error::other)?;
+        maps.push((slot, map));
     }
     let blank: Vec<(u32, &[u8])> = maps.iter().map(|(slot, map)| (*slot, &map[..])).collect();
     let of_engine = groups.iter().map(|restored| restored.group).collect();
     let config = journal::Config { segment_bytes, segments_max: SEGMENTS_MIN, groups: of_engine };
     let not_blank = |_: OpenError| io::Error::other("a segment that was just made is not blank");
     let mut journal =
-        Journal::recover(config, random_seed(), &blank, &mut |_| {}).map_err(not_blank)?;
+        Journal::recover(config, random_seed(), &blank, None, &mut |_| {}).map_err(not_blank)?;
     for Restored { group, index, term } in groups {
         let (group, index, term) = (*group, *index, *term);
         journal.append(Record::Replica { group, replica: Some(incarnation) });
@@ -312,7 +316,7 @@ fn begin_journal(
         journal.on_synced(position);
         journal.mark();
     }
-    Ok(())
+    Ok(journal.witness())
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@
 //! - A file with a final name is whole and was synced.
 //! - A snapshot that no journal named (a crash came between) is removed at the next start.
 
+use super::wal::segments::is_lost;
 use crate::ids::{GroupId, Index, Term};
 use glommio::io::{BufferedFile, Directory, DmaFile, OpenOptions};
 use glommio::{LocalExecutorBuilder, Placement};
@@ -140,6 +141,9 @@ pub fn load(engine_dir: &Path, group: GroupId, index: Index) -> Result<Option<Ve
     let mut bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(why) if is_lost(&why) => {
+            return Err(LoadError::Damaged { path, why: "the disk can't read it" });
+        }
         Err(why) => return Err(LoadError::Io { path, why }),
     };
     match check(&bytes, group, index) {

@@ -3,6 +3,7 @@
 //! ```text
 //!  <data dir>/engine-00/wal/0000.seg   a segment, all zeros when it is new
 //!                           0001.tmp   a segment that is being made, or made anew
+//!                           witness    see [`witness`]
 //! ```
 //!
 //! # How it works
@@ -21,6 +22,13 @@
 //!
 //! [`trial`](trial::trial) takes the faster one for a directory.
 //!
+//! A write that has a witness goes on when it is synced: the witness is written over the first copy and synced, and
+//! then over the second. Only then is the write reported.
+//!
+//! Recovery reads through a map, after all of a segment was read by `pread`: what the disk can't read is damage then
+//! ([`segments::map`]). A mapped writer may still meet it when it stores into a page that left the page cache: that ends
+//! the process, and the next start finds the damage.
+//!
 //! # Invariants
 //!
 //! - What is reported as durable was synced: a short write, an error, a completion that does not match is
@@ -33,11 +41,13 @@ pub mod segments;
 #[cfg(test)]
 mod tests;
 pub mod trial;
+pub mod witness;
 
 use crate::edge::bridge::Fatal;
 use crate::edge::ring::Ring;
 use crate::effects::Write;
 use crate::ids::Position;
+use crate::journal::witness::{WITNESSES, Witness};
 use crate::limits::UNIT_BYTES_MAX;
 use io_uring::{opcode, types::Fd};
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
@@ -45,7 +55,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// What writes are a multiple of, and where they begin, in bytes.
@@ -96,6 +106,11 @@ struct UnderWay {
     position: Position,
     /// What the completion has to say.
     expected: i32,
+    /// What the completions carry.
+    token: u64,
+    witness: Option<Witness>,
+    /// Copies of the witness that were written.
+    copies: usize,
 }
 
 /// One engine's segments, open for writing.
@@ -106,6 +121,8 @@ pub struct Wal {
     /// By slot.
     segments: Vec<Option<Segment>>,
     under_way: Option<UnderWay>,
+    /// The copies of the witness, if there are to be any.
+    witnesses: Option<[File; WITNESSES]>,
     /// For bytes that are not aligned as `O_DIRECT` wants them. Made when first needed.
     staging: Option<MmapMut>,
     failed: Option<Fatal>,
@@ -123,6 +140,7 @@ impl Wal {
             segment_bytes,
             segments: Vec::new(),
             under_way: None,
+            witnesses: None,
             staging: None,
             failed: None,
         };
@@ -162,7 +180,12 @@ impl Wal {
         Ok(())
     }
 
-    /// Puts a write under way. Its completion carries `token`.
+    /// From now on, writes may have a witness: these are its copies.
+    pub fn attest(&mut self, witnesses: [File; WITNESSES]) {
+        self.witnesses = Some(witnesses);
+    }
+
+    /// Puts a write under way. Its completions carry `token`.
     ///
     /// # Errors
     /// [`Fatal`], and from then on always.
@@ -192,21 +215,43 @@ impl Wal {
         let started = unsafe { self.submit(ring, write, bytes, token) };
         match started {
             Ok(expected) => {
-                self.under_way = Some(UnderWay { position: write.position, expected });
+                let (position, witness) = (write.position, write.witness);
+                let under_way = UnderWay { position, expected, token, witness, copies: 0 };
+                self.under_way = Some(under_way);
                 Ok(())
             }
             Err(error) => Err(self.fail(&error)),
         }
     }
 
-    /// Takes the completion of the write under way: what is durable now.
+    /// Takes a completion of the write under way: what is durable now. `None`: its witness is on its way,
+    /// and another completion follows.
     ///
     /// # Errors
     /// [`Fatal`] when the write failed. Nothing of it may be taken for durable.
-    pub fn on_completion(&mut self, result: i32) -> Result<Position, Fatal> {
+    pub fn on_completion(
+        &mut self,
+        ring: &mut Ring,
+        result: i32,
+    ) -> Result<Option<Position>, Fatal> {
         let under_way = self.under_way.take().expect("a completion follows a start");
         if result == under_way.expected && self.failed.is_none() {
-            return Ok(under_way.position);
+            let Some(witness) = under_way.witness.filter(|_| under_way.copies < WITNESSES) else {
+                return Ok(Some(under_way.position));
+            };
+            let files =
+                self.witnesses.as_ref().expect("whoever writes a journal keeps its witness");
+            let file = &files[under_way.copies];
+            // One sync at a time: the other copy is whole while this one may be torn.
+            let kept = file.write_all_at(&witness.to_bytes(), 0);
+            return match kept.and_then(|()| ring.fdatasync(file.as_raw_fd(), under_way.token)) {
+                Ok(()) => {
+                    let copies = under_way.copies + 1;
+                    self.under_way = Some(UnderWay { expected: 0, copies, ..under_way });
+                    Ok(None)
+                }
+                Err(error) => Err(self.fail(&error)),
+            };
         }
         let error = if result < 0 {
             io::Error::from_raw_os_error(-result)

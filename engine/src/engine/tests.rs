@@ -42,7 +42,7 @@ impl Node {
     fn with(config: Config) -> Node {
         let blank = vec![0; usize::try_from(SEGMENT).unwrap()];
         let segments: [(u32, &[u8]); 2] = [(0, &blank), (1, &blank)];
-        let disk = Disk { segments: &segments, snapshot: &mut |_, _| None };
+        let disk = Disk { segments: &segments, witness: [None; 2], snapshot: &mut |_, _| None };
         let (now, mut effects) = (Time(1_000_000_000), Effects::default());
         let engine = Engine::open(config, now, disk, &mut effects).unwrap();
         let mut node = Node { engine, effects, now, request: 0, notes: Vec::new() };

@@ -2,6 +2,7 @@
 
 use super::record::{self, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 use super::unit::{PAGE_BYTES, UNIT_HEADER_BYTES, UnitHeader, pages};
+use super::witness::Witness;
 use super::{Flight, Journal, PENDING, Record, Row, draw, unit};
 use crate::effects::Write;
 use crate::entry;
@@ -106,7 +107,9 @@ pub(super) fn seal(journal: &mut Journal) -> Option<Write> {
     let position = journal.next;
     settle(journal, current.number);
     journal.marked = marked;
-    Some(Write { slot: current.slot, offset, length: padded, position })
+    // The unit that opens a segment: what the segment will hold must not be lost with it unnoticed.
+    let witness = (offset == 0).then_some(Witness { journal: journal.id, position });
+    Some(Write { slot: current.slot, offset, length: padded, position, witness })
 }
 
 /// Hands the pending unit over and begins the next one.

@@ -24,6 +24,8 @@
 //! - Entries follow the last index of their group's log; carried ones are in it, and stay as they
 //!   are.
 //! - A page that was synced is not written again before its segment is freed.
+//! - The witness never says more than what was synced, and a unit that opens a segment is reported only once both of
+//!   its copies say it.
 //! - A segment is freed only when a later unit that says so is synced, hence also every snapshot
 //!   record and carried entry that made it free. The last segment is never freed.
 //! - A unit's number is higher than that of any unit written before, torn ones included, and those
@@ -49,6 +51,33 @@
 //!
 //! What follows the last unit can't vouch for it, which is why an idle engine writes one unit
 //! without records, a *mark*.
+//!
+//! # The witness
+//!
+//! Nothing in the segments vouches for the newest of them: without it the journal looks shorter, or as if it had
+//! never been. So a *witness* lies beside the segments, in two files of their own: "unit P was synced". A unit that
+//! opens a segment carries one ([`Write::witness`]). The world writes it to the first copy, then to the second, and
+//! only then reports the unit as synced.
+//!
+//! 1. Node 1 writes unit 41, which opens its third segment, and syncs it.
+//! 2. It writes "41" over the first copy and syncs that; then over the second.
+//! 3. Unit 41 counts as synced: votes and acknowledgements that wait for it leave. Unit 42 follows in that segment.
+//! 4. The third segment is lost, zeroed, or put back as it was in an earlier use. Node 1 restarts: the journal ends below 41.
+//! 5. The witness says 41: the journal is damaged, and node 1 neither votes nor answers.
+//!
+//! Power may fail anywhere in between:
+//!
+//! - in 1: the witness says less, and the third segment is torn or whole. Nothing of it was acknowledged. What is whole is kept.
+//! - in 2: one copy may be torn. The other one is whole; it says 41 or what was said before, and both are true.
+//! - after 2: unit 41 is there.
+//!
+//! At each start the witness is made anew with the last unit found, before anything is written. So a copy that was
+//! lost is there again, and the journal that founded its groups is fresh once: from its first unit on, no unit at all is
+//! damage. A directory of an older build has no witness. It gets one; what that build writes later only goes farther than
+//! the witness says, so the way back stays open.
+//!
+//! It costs two small syncs for each segment, none for a unit. What it does not see: the newest segment put back as it was
+//! *since* it was opened, or since the last start. Only a second place synced with each unit would.
 //!
 //! The records are then replayed in the order in which they were written, up to where each group's
 //! entries are; only what is alive at the end is handed out, each group's in the order of its log.
@@ -79,6 +108,7 @@ mod room;
 mod segments;
 mod spans;
 pub mod unit;
+pub mod witness;
 
 #[cfg(test)]
 mod tests;
@@ -97,6 +127,7 @@ use room::Room;
 pub use room::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MIN, SEGMENTS_RESERVED};
 use segments::{Segments, count};
 use unit::{PAGE_BYTES, UNIT_HEADER_BYTES};
+use witness::Witness;
 
 /// What a journal is told at its start and never again.
 #[derive(Clone, Debug)]
@@ -276,10 +307,12 @@ struct Flight {
 
 impl Journal {
     /// Reads every segment (slot and bytes), hands what is alive to `visit`, and continues behind it.
-    /// All zeros, or nothing at all, is a fresh journal. `seed` is another one at each start.
+    /// All zeros, or nothing at all, is a fresh journal, if no witness says that there was one. `seed` is
+    /// another one at each start. Whoever calls this keeps [`Journal::witness`] before the first write.
     ///
     /// # Errors
-    /// [`OpenError::Damaged`] and [`OpenError::NewerFormat`]. What was visited is void then.
+    /// [`OpenError::Damaged`], [`OpenError::Lost`] and [`OpenError::NewerFormat`]. What was visited is void
+    /// then.
     ///
     /// # Panics
     /// When the configuration is out of its limits.
@@ -287,9 +320,15 @@ impl Journal {
         config: Config,
         seed: u64,
         segments: &[(u32, &[u8])],
+        witness: Option<Witness>,
         visit: &mut dyn FnMut(Replay<'_>),
     ) -> Result<Journal, OpenError> {
-        recover::recover(config, seed, segments, visit)
+        recover::recover(config, seed, (segments, witness), visit)
+    }
+
+    /// What is to be kept beside the segments, in both copies, before the journal is written to.
+    pub fn witness(&self) -> Witness {
+        Witness { journal: self.id, position: self.synced }
     }
 
     /// Appends a record to the pending unit: one copy. Gives the position that must be synced for

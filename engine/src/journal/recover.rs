@@ -6,9 +6,11 @@ use super::replay::Replayed;
 use super::room::{Room, SEGMENTS_MIN};
 use super::segments::{Live, Segments};
 use super::unit::{self, PAGE_BYTES, Unit, UnitError};
+use super::witness::Witness;
 use super::{Config, Journal, Replay, draw};
 use crate::engine::OpenError;
 use crate::ids::Position;
+use crate::mutant::{self, Mutant};
 use alloc::vec::Vec;
 use rkyv::util::AlignedVec;
 
@@ -37,7 +39,7 @@ impl Head<'_> {
 pub(super) fn recover(
     config: Config,
     seed: u64,
-    segments: &[(u32, &[u8])],
+    (segments, witness): (&[(u32, &[u8])], Option<Witness>),
     visit: &mut dyn FnMut(Replay<'_>),
 ) -> Result<Journal, OpenError> {
     assert!(config.segments_max >= SEGMENTS_MIN, "a journal needs a few segments");
@@ -53,6 +55,7 @@ pub(super) fn recover(
         None => draw(&mut chance),
     };
     check_others(segments, &live, id, replayed.last)?;
+    check_witness(witness, &live, replayed.last)?;
     replayed.visit(&live, visit)?;
     let slots = place_slots(&config, segments, &live, &replayed);
     let groups = replayed.groups_by_segment(&live);
@@ -194,6 +197,27 @@ fn check_others(
                 return Err(OpenError::Damaged { slot, offset: 0, what });
             }
         }
+    }
+    Ok(())
+}
+
+/// The journal goes as far as its witness says.
+fn check_witness(
+    witness: Option<Witness>,
+    live: &[Head<'_>],
+    found: Position,
+) -> Result<(), OpenError> {
+    let Some(witness) = witness.filter(|witness| witness.position > Position::ZERO) else {
+        return Ok(());
+    };
+    if mutant::on(Mutant::FreshTwice) {
+        return Ok(());
+    }
+    if let Some(newest) = live.last().filter(|h| h.unit.header.journal != witness.journal) {
+        return Err(newest.damaged(0, "the segment is of another journal"));
+    }
+    if found < witness.position {
+        return Err(OpenError::Lost { found, synced: witness.position });
     }
     Ok(())
 }

@@ -1,17 +1,20 @@
 //! A simulated disk: what is durable, and what is on its way. A crash keeps any subset of the 4 KiB
-//! pages of the write under way, and any prefix of nothing else.
+//! pages of the write under way, or any part of the copy of the witness under way, and any prefix of nothing else.
 
 use crc32c::crc32c;
 use engine::effects::{Effects, SnapshotPart, Write};
 use engine::engine::{Config, Disk as EngineDisk, Engine, OpenError};
 use engine::ids::{GroupId, Index};
-use engine::journal::{Found, inspect};
+use engine::journal::witness::{WITNESS_BYTES, WITNESSES, Witness};
+use engine::journal::{Found, inspect, unit};
 use engine::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE: usize = 4096;
 /// Segments that a fresh data directory has.
 const SEGMENTS_FIRST: u32 = 2;
+/// An older copy of a segment is kept once in so many writes.
+const COPIED_ONE_IN: u32 = 40;
 
 /// Bytes that are not what was written, and what was.
 struct Wrong {
@@ -34,19 +37,44 @@ struct Stretch {
     length: usize,
 }
 
+/// How far a write has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// A copy of its witness is still to be written.
+    Witness,
+    /// All of it is on the disk.
+    Done,
+}
+
+/// A witness that is being written: the first copies are.
+#[derive(Clone, Copy)]
+struct Attesting {
+    witness: Witness,
+    copies: usize,
+}
+
 /// The disk of one node.
 pub struct Disk {
     segments: BTreeMap<u32, Vec<u8>>,
     snapshots: BTreeMap<(GroupId, Index), Vec<u8>>,
     /// The checksum in each snapshot's header.
     sums: BTreeMap<(GroupId, Index), u32>,
+    /// The copies of the journal's witness.
+    witnesses: [Option<Vec<u8>>; WITNESSES],
     /// The write under way. Its bytes are the engine's until it ends.
     writing: Option<Write>,
+    attesting: Option<Attesting>,
     saving: BTreeMap<(GroupId, Index), Vec<u8>>,
     /// The last write that was synced.
     last: Option<Write>,
     /// What is wrong on the disk, in the order in which it came to be.
     wrong: Vec<Wrong>,
+    /// Segments whose files are gone.
+    gone: BTreeSet<u32>,
+    /// A segment as it was once.
+    older: Option<(u32, Vec<u8>)>,
+    /// A copy of the witness as it was once.
+    older_witness: Option<Vec<u8>>,
     /// Snapshots in whose place an older one stands. Its own header says so, and to the engine it is missing.
     replaced: Vec<(GroupId, Index)>,
     segment_bytes: usize,
@@ -62,33 +90,51 @@ impl Disk {
             segments: (0..SEGMENTS_FIRST).map(fresh).collect(),
             snapshots: BTreeMap::new(),
             sums: BTreeMap::new(),
+            witnesses: [None, None],
             writing: None,
+            attesting: None,
             saving: BTreeMap::new(),
             last: None,
             wrong: Vec::new(),
+            gone: BTreeSet::new(),
+            older: None,
+            older_witness: None,
             replaced: Vec::new(),
             segment_bytes,
             chance: fastrand::Rng::with_seed(seed),
         }
     }
 
-    /// Opens an engine on what is durable.
+    /// Opens an engine on what is durable, and keeps how far its journal goes, as the server does.
     pub fn open(
-        &self,
+        &mut self,
         config: Config,
         now: Time,
         effects: &mut Effects,
     ) -> Result<Engine, OpenError> {
-        let segments: Vec<(u32, &[u8])> =
-            self.segments.iter().map(|(slot, bytes)| (*slot, bytes.as_slice())).collect();
+        let blank = vec![0; if self.gone.is_empty() { 0 } else { self.segment_bytes }];
+        let few = self.segments.len() - self.gone.len() < SEGMENTS_FIRST as usize;
+        let mut segments: Vec<(u32, &[u8])> = Vec::new();
+        for (slot, bytes) in &self.segments {
+            match self.gone.contains(slot) {
+                false => segments.push((*slot, bytes)),
+                // The server makes the first ones anew.
+                true if few => segments.push((*slot, &blank)),
+                true => {}
+            }
+        }
         let mut snapshot = |group: GroupId, index: Index| {
             let name = (group, index);
             let bytes = self.snapshots.get(&name).filter(|_| !self.replaced.contains(&name))?;
             // As the server's reader of snapshot files does.
             (self.sums.get(&name) == Some(&crc32c(bytes))).then(|| bytes.clone())
         };
-        let disk = EngineDisk { segments: &segments, snapshot: &mut snapshot };
-        Engine::open(config, now, disk, effects)
+        let witness = self.witnesses.each_ref().map(Option::as_deref);
+        let disk = EngineDisk { segments: &segments, witness, snapshot: &mut snapshot };
+        let engine = Engine::open(config, now, disk, effects)?;
+        let kept = engine.witness().to_bytes().to_vec();
+        self.witnesses = [Some(kept.clone()), Some(kept)];
+        Ok(engine)
     }
 
     pub fn begin_write(&mut self, write: Write, bytes: &[u8]) {
@@ -99,12 +145,30 @@ impl Disk {
         self.writing = Some(write);
     }
 
-    pub fn finish_write(&mut self, bytes: &[u8]) {
+    /// The write under way, or the copy of its witness, is on the disk.
+    pub fn finish_write(&mut self, bytes: &[u8]) -> Progress {
+        if let Some(attesting) = &mut self.attesting {
+            let copy = &mut self.witnesses[attesting.copies];
+            self.older_witness.clone_from(copy);
+            *copy = Some(attesting.witness.to_bytes().to_vec());
+            attesting.copies += 1;
+            if attesting.copies < WITNESSES {
+                return Progress::Witness;
+            }
+            self.attesting = None;
+            return Progress::Done;
+        }
         let write = self.writing.take().expect("a write was under way");
         let segment = self.segments.get_mut(&write.slot).expect("the segment was made");
         let at = usize::try_from(write.offset).expect("an offset fits memory");
+        if self.chance.u32(..COPIED_ONE_IN) == 0 {
+            self.older = Some((write.slot, segment.clone()));
+        }
         segment[at..at + bytes.len()].copy_from_slice(bytes);
         self.last = Some(write);
+        let Some(witness) = write.witness else { return Progress::Done };
+        self.attesting = Some(Attesting { witness, copies: 0 });
+        Progress::Witness
     }
 
     pub fn make_segment(&mut self, slot: u32) {
@@ -134,11 +198,16 @@ impl Disk {
     }
 
     /// Something on the disk goes wrong, outside the last unit: a bit, a page that is zero, a page that was written
-    /// to another place, an old snapshot in the place of a newer one. False: there is nothing yet.
+    /// to another place, an old snapshot in the place of a newer one; or a whole file is gone, zeroed, or older than
+    /// it was. False: there is nothing yet.
     pub fn rot(&mut self) -> bool {
         let places = self.places();
         if places.is_empty() {
             return false;
+        }
+        if self.chance.u32(..3) == 0 {
+            self.lose_file();
+            return true;
         }
         let Stretch { file, at, length } = places[self.chance.usize(..places.len())];
         let page = at + self.chance.usize(..length.div_ceil(PAGE)) * PAGE;
@@ -155,9 +224,40 @@ impl Disk {
         true
     }
 
+    /// A segment, the newest as likely as all others, or a copy of the witness is gone, zeroed, or older than it was.
+    fn lose_file(&mut self) {
+        let newest = self.last.as_ref().map(|last| last.slot);
+        let slots: Vec<u32> = self.segments.keys().copied().collect();
+        let slot = newest.filter(|_| self.chance.bool());
+        let slot = slot.unwrap_or_else(|| slots[self.chance.usize(..slots.len())]);
+        match self.chance.u32(..6) {
+            0..=1 => drop(self.gone.insert(slot)),
+            2..=3 => self.overwrite(File::Segment(slot), 0, vec![0; self.segment_bytes]),
+            4 => {
+                let seed = |bytes: &[u8]| unit::claim(bytes, 0).map(|unit| unit.seed);
+                // What the newest segment held since it was opened, only the units behind it vouch for.
+                let noticed = |(slot, bytes): &(u32, Vec<u8>)| {
+                    Some(*slot) != newest || seed(bytes) != seed(&self.segments[slot])
+                };
+                if let Some((slot, bytes)) = self.older.take().filter(noticed) {
+                    self.overwrite(File::Segment(slot), 0, bytes);
+                }
+            }
+            _ => {
+                let copy = self.chance.usize(..WITNESSES);
+                self.witnesses[copy] = match self.chance.u32(..3) {
+                    0 => None,
+                    1 => Some(vec![0; WITNESS_BYTES]),
+                    _ => self.older_witness.take(),
+                };
+            }
+        }
+    }
+
     /// What went wrong did no harm, and is as it was.
     pub fn unrot(&mut self) {
         self.replaced.clear();
+        self.gone.clear();
         while let Some(Wrong { file, at, was }) = self.wrong.pop() {
             self.bytes(file)[at..at + was.len()].copy_from_slice(&was);
         }
@@ -228,6 +328,12 @@ impl Disk {
     /// The power fails while these bytes are on their way.
     pub fn crash(&mut self, bytes: &[u8]) {
         self.saving.clear();
+        if let Some(Attesting { witness, copies }) = self.attesting.take()
+            && let Some(copy) = &mut self.witnesses[copies]
+        {
+            let written = self.chance.usize(..=WITNESS_BYTES);
+            copy[..written].copy_from_slice(&witness.to_bytes()[..written]);
+        }
         let Some(write) = self.writing.take() else { return };
         let segment = self.segments.get_mut(&write.slot).expect("the segment was made");
         let at = usize::try_from(write.offset).expect("an offset fits memory");

@@ -194,6 +194,13 @@ impl World {
         }
     }
 
+    /// A segment is being opened: the power fails before its witness is whole, or right after.
+    pub(super) fn aim_at_opening(&mut self, id: u32) {
+        if self.temper.aims && self.is_faulty() && self.aims.u32(..24) == 0 {
+            self.fell(id);
+        }
+    }
+
     /// Somebody was elected, and an earlier leader does not know: idle clients write to the one and read from the other.
     fn confuse(&mut self, group: GroupId, elected: u32) {
         let mut others = self.replicas(group).filter(|(id, _)| *id != elected);

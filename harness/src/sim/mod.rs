@@ -38,7 +38,7 @@ use builds::Build;
 pub use cells::Cells;
 use clients::Clients;
 use clock::Clock;
-use disk::Disk;
+use disk::{Disk, Progress};
 use engine::effects::Effects;
 use engine::engine::Engine;
 use engine::ids::{ConnId, GroupId, Incarnation, Index, Position};
@@ -468,8 +468,10 @@ impl World {
                 } else if let Some(engine) =
                     written.engine.as_ref().filter(|_| written.life == life)
                 {
-                    written.disk.finish_write(engine.in_flight());
-                    self.deliver(node, Incoming::Synced(position));
+                    match written.disk.finish_write(engine.in_flight()) {
+                        Progress::Done => self.deliver(node, Incoming::Synced(position)),
+                        Progress::Witness => self.attest(node, position),
+                    }
                 }
             }
             Event::Segment { node, life, slot } => {

@@ -4,7 +4,7 @@ use super::backups::BACKER;
 use super::{Event, FOUNDERS, Failure, Incoming, SHARDS, World};
 use engine::effects::{Effects, Note};
 use engine::engine::{Config, Input, Member, OpenError, Reads};
-use engine::ids::{ClusterId, Incarnation, NodeId};
+use engine::ids::{ClusterId, Incarnation, NodeId, Position};
 use engine::time::{Duration, Time};
 use wire::Header;
 use wire::limits::PEER_FRAME_BYTES_MAX;
@@ -121,10 +121,7 @@ impl World {
             let node = &mut self.nodes[id as usize];
             let engine = node.engine.as_ref().expect("only a live engine asks for a write");
             node.disk.begin_write(write, engine.in_flight());
-            let slow = if self.temper.slow_node == Some(id) { 20 } else { 1 };
-            let most = self.temper.sync_micros_max * slow;
-            let takes = Duration::from_micros(self.network.u64(60..most.min(100_000)));
-            self.plan(takes, Event::Written { node: id, life, position: write.position });
+            self.sync(id, write.position);
         }
         let mut sent = Ok(());
         effects.peers.drain(|to, bytes| {
@@ -179,6 +176,21 @@ impl World {
         let outdated = effects.outdated.take();
         self.nodes[id as usize].effects = Some(effects);
         if outdated.is_some() { self.leave_behind(id) } else { self.check_levels(id) }
+    }
+
+    /// The write of a node takes its time.
+    fn sync(&mut self, id: u32, position: Position) {
+        let life = self.nodes[id as usize].life;
+        let slow = if self.temper.slow_node == Some(id) { 20 } else { 1 };
+        let most = self.temper.sync_micros_max * slow;
+        let takes = Duration::from_micros(self.network.u64(60..most.min(100_000)));
+        self.plan(takes, Event::Written { node: id, life, position });
+    }
+
+    /// A segment was opened: its witness is written before that is reported. Power may fail just then.
+    pub(super) fn attest(&mut self, id: u32, position: Position) {
+        self.sync(id, position);
+        self.aim_at_opening(id);
     }
 
     /// Sends frames one by one: each is lost, doubled or late by itself.

@@ -7,14 +7,13 @@ use crate::edge::data::{Plan, StartError};
 use crate::edge::files;
 use crate::edge::ring::Ring;
 use crate::edge::snapshots::LoadError;
-use crate::edge::wal::{self, Wal, segments};
+use crate::edge::wal::segments::{self, ReadError};
+use crate::edge::wal::{self, Wal, witness};
 use crate::effects::{Effects, Note};
 use crate::engine::{Disk, Engine, Input, OpenError};
 use crate::ids::Incarnation;
 use crate::time::Time;
-use memmap2::Mmap;
 use std::collections::VecDeque;
-use std::io;
 use std::path::Path;
 
 /// Messages for the control plane that are kept while it does not keep up; past it notes are dropped.
@@ -52,11 +51,25 @@ impl Seat {
         };
         let (bytes, writer) = (plan.segment_bytes, plan.writer);
         let is_new = segments::list(&dir).map_or(true, |segments| segments.is_empty());
-        if is_new && plan.repair.as_ref().is_some_and(|repair| !repair.may_be_new(index)) {
+        let witnesses =
+            witness::load(&plan.data_dir, index).map_err(failed("reading witnesses"))?;
+        let may_be_new = plan.repair.as_ref().is_none_or(|repair| repair.may_be_new(index));
+        if is_new && !(may_be_new && witnesses.allow_new()) {
             return Err(StartError::Missing { engine: index, dir });
         }
         segments::ensure(&dir, bytes, writer).map_err(failed("making segments"))?;
-        let maps = map_all(&dir, bytes, writer).map_err(failed("mapping segments"))?;
+        let mut maps = Vec::new();
+        for (slot, path) in segments::list(&dir).map_err(failed("listing segments"))? {
+            let map = segments::map(&path, bytes, writer).map_err(|error| match error {
+                ReadError::Lost { offset } => {
+                    let what = "the disk can't read it";
+                    let error = OpenError::Damaged { slot, offset, what };
+                    StartError::Damaged { engine: index, error }
+                }
+                ReadError::Io(error) => failed("mapping segments")(error),
+            });
+            maps.push((slot, map?));
+        }
         let slices: Vec<(u32, &[u8])> = maps.iter().map(|(slot, map)| (*slot, &map[..])).collect();
         let mut loaded = Ok(Found::No);
         let mut snapshot = |group, at| {
@@ -71,7 +84,8 @@ impl Seat {
             loaded = found;
             bytes
         };
-        let disk = Disk { segments: &slices, snapshot: &mut snapshot };
+        let witness = witnesses.copies();
+        let disk = Disk { segments: &slices, witness, snapshot: &mut snapshot };
         let mut effects = Effects::default();
         let mut config = (plan.make_config)(index);
         if plan.repair.as_ref().is_some_and(|repair| repair.is_renewed(index)) {
@@ -81,7 +95,10 @@ impl Seat {
             .map_err(|error| refusal(index, error, loaded))?;
         drop(slices);
         drop(maps);
-        let wal = Wal::open(&dir, writer, bytes).map_err(failed("opening segments"))?;
+        let mut wal = Wal::open(&dir, writer, bytes).map_err(failed("opening segments"))?;
+        // All that was found was synced before it was read.
+        let kept = witness::keep(&plan.data_dir, index, engine.witness());
+        wal.attest(kept.map_err(failed("writing witnesses"))?);
         Ok(Seat { index, engine, effects, wal, write_began: Time::ZERO, unopened: Vec::new() })
     }
 
@@ -108,9 +125,15 @@ impl Seat {
         unsafe { self.wal.start(ring, &write, bytes, token) }
     }
 
-    /// The write under way completed.
-    pub fn on_written(&mut self, now: Time, result: i32, counters: &Counters) -> Result<(), Fatal> {
-        let position = self.wal.on_completion(result)?;
+    /// The write under way completed, or the next part of it may begin.
+    pub fn on_written(
+        &mut self,
+        now: Time,
+        ring: &mut Ring,
+        result: i32,
+        counters: &Counters,
+    ) -> Result<(), Fatal> {
+        let Some(position) = self.wal.on_completion(ring, result)? else { return Ok(()) };
         counters.sync_us.record_us(now.since(self.write_began));
         self.on(now, Input::Synced { position });
         Ok(())
@@ -202,13 +225,6 @@ fn refusal(engine: u32, error: OpenError, loaded: Result<Found, LoadError>) -> S
         }
         (error, _) => StartError::Damaged { engine, error },
     }
-}
-
-fn map_all(dir: &Path, bytes: u64, writer: wal::Writer) -> io::Result<Vec<(u32, Mmap)>> {
-    segments::list(dir)?
-        .into_iter()
-        .map(|(slot, path)| Ok((slot, segments::map(&path, bytes, writer)?)))
-        .collect()
 }
 
 /// The way to the control plane: what does not fit into its mailbox waits here.

@@ -1,5 +1,7 @@
 //! Whole data planes, with real engines, sockets and files, spoken to by hand.
 
+mod lost;
+
 use super::*;
 use crate::edge::bridge::{CONTROL_MAILBOX_MAX, Inbox};
 use crate::edge::testing::TempDir;

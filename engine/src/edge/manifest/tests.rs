@@ -142,6 +142,31 @@ fn a_manifest_that_lost_a_bit_is_refused() {
 }
 
 #[test]
+fn a_manifest_that_is_gone_empty_zeroed_or_of_before_the_birth_is_no_fresh_start() {
+    let temp = TempDir::new();
+    let path = temp.path().join(NAME);
+    let dir = DataDir::take(temp.path()).unwrap();
+    let unborn =
+        Manifest { cluster: ClusterId::NONE, founders: vec![], nodes: vec![], ..manifest() };
+    dir.write(&unborn).unwrap();
+    assert_eq!(dir.read(NodeId(2)).unwrap(), Some(unborn.clone()), "before its birth it is fresh");
+    let before = std::fs::read(&path).unwrap();
+    dir.write(&manifest()).unwrap();
+    let length = std::fs::metadata(&path).unwrap().len() as usize;
+    std::fs::create_dir(engine_dir(temp.path(), 0)).unwrap();
+    assert!(dir.read(NodeId(2)).unwrap().is_some_and(|manifest| manifest.is_born()));
+    let lost = [(Some(vec![]), "E116"), (Some(vec![0; length]), "E116"), (Some(before), "E134")];
+    for (bytes, code) in lost.into_iter().chain([(None, "E117")]) {
+        match bytes {
+            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let e = dir.read(NodeId(2)).unwrap_err().to_string();
+        assert!(e.starts_with(code) && !e.contains('\n'), "{e}");
+    }
+}
+
+#[test]
 fn strangers_files_stay_and_engines_without_a_manifest_are_refused() {
     let temp = TempDir::new();
     std::fs::write(temp.path().join("notes.txt"), "mine").unwrap();

@@ -2,7 +2,8 @@ use super::*;
 use crate::edge::testing::TempDir;
 use crate::edge::wal::Writer;
 use crate::engine::Member;
-use crate::ids::{ClusterId, Incarnation, NodeId};
+use crate::ids::{ClusterId, Incarnation, NodeId, Position};
+use crate::journal::witness::Witness;
 use std::fs;
 
 const DAMAGE: OpenError = OpenError::Damaged { slot: 0, offset: 4096, what: "a test says so" };
@@ -50,17 +51,24 @@ fn damage(engine_dir: &Path) {
 
 #[test]
 fn a_repair_that_a_crash_cut_off_anywhere_comes_to_the_same_end() {
-    for steps in 0..=2 {
+    for steps in 0..=3 {
         let temp = place(3);
         let engine_dir = engine_dir(temp.path(), 1);
         let aside = temp.path().join("engine-01.damaged-1");
         damage(&engine_dir);
+        let said = Witness { journal: 7, position: Position(5) };
+        witness::keep(temp.path(), 1, said).unwrap();
         let cut_off = start(temp.path());
         if steps >= 1 {
             cut_off.list(1).unwrap();
             assert!(engine_dir.exists(), "first it is said that nothing is founded any more");
         }
         if steps >= 2 {
+            witness::forget(temp.path(), 1).unwrap();
+            let left = witness::load(temp.path(), 1).unwrap();
+            assert!(!left.allow_new(), "the directory still says that it was written to");
+        }
+        if steps >= 3 {
             cut_off.put_aside(&engine_dir, &aside).unwrap();
         }
         drop(cut_off);
@@ -73,6 +81,7 @@ fn a_repair_that_a_crash_cut_off_anywhere_comes_to_the_same_end() {
         assert!(repair.is_renewed(1) && !repair.is_renewed(0));
         assert_eq!(fs::read(aside.join("wal/0000.seg")).unwrap(), b"damaged");
         assert!(!engine_dir.join("wal").exists(), "nothing of it is left to be opened");
+        assert!(witness::load(temp.path(), 1).unwrap().allow_new(), "and nothing says that it was");
         let known = repair.manifest();
         assert_eq!(known, Manifest { renewed: vec![1], ..manifest(3) });
         drop(repair);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::edge::manifest::new_incarnation;
 use crate::edge::testing::TempDir;
-use crate::edge::wal::Writer;
+use crate::edge::wal::{Writer, witness};
 use crate::engine::{Config, Disk, Engine, Reads};
 use crate::ids::NodeId;
 use crate::level::{Kinds, Level};
@@ -82,7 +82,9 @@ fn open(manifest: &Manifest, data_dir: &Path, engine: u32) -> Engine {
         .collect();
     let slices: Vec<(u32, &[u8])> = maps.iter().map(|(slot, map)| (*slot, &map[..])).collect();
     let mut snapshot = |group, index| snapshots::load(&engine_dir, group, index).unwrap();
-    let disk = Disk { segments: &slices, snapshot: &mut snapshot };
+    let witnesses = witness::load(data_dir, engine).unwrap();
+    let witness = witnesses.copies();
+    let disk = Disk { segments: &slices, witness, snapshot: &mut snapshot };
     let config = Config {
         cluster: manifest.cluster,
         node: manifest.node,
@@ -219,6 +221,6 @@ fn damage_to_a_journal_that_was_just_begun_is_noticed() {
         groups: (0..=made.shards).map(GroupId).collect(),
     };
     let slices: [(u32, &[u8]); 2] = [(0, &bytes), (1, &blank)];
-    let opened = Journal::recover(config, 1, &slices, &mut |_| {});
+    let opened = Journal::recover(config, 1, &slices, None, &mut |_| {});
     assert!(matches!(opened, Err(OpenError::Damaged { .. })), "it does not look new");
 }

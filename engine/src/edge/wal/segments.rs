@@ -17,6 +17,27 @@ const GENTLE_REST: Duration = Duration::from_millis(4);
 const ZERO_BYTES: usize = 1 << 20;
 /// How much the kernel is asked to read ahead at a time, in bytes: more it may ignore.
 const AHEAD_BYTES: u64 = 128 << 10;
+/// What a read fails with where the disk, or a checksum of the file system, says that the bytes are lost.
+const LOST: [i32; 5] = [libc::EIO, libc::ENODATA, libc::EILSEQ, libc::EBADMSG, libc::EUCLEAN];
+
+/// Why a segment can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The disk can't.
+    #[error("the disk can't read it at byte {offset}")]
+    Lost {
+        /// Where in the segment, in bytes: near it.
+        offset: u64,
+    },
+    /// Anything else that the system says.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Whether an error says that what was written is lost, and not that it can't be had just now.
+pub fn is_lost(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|error| LOST.contains(&error))
+}
 
 /// The directory of an engine inside the node's data directory.
 pub fn engine_dir(data_dir: &Path, engine: u32) -> PathBuf {
@@ -115,11 +136,12 @@ pub fn prepare(path: &Path, bytes: u64, writer: Writer, pace: Pace) -> io::Resul
     File::open(dir)?.sync_all()
 }
 
-/// Maps a segment for recovery to read.
+/// Maps a segment for recovery to read, once all of it was read the other way: what the disk can't read is an
+/// error there, but a signal that ends the process, at each start, where it is met through the map.
 ///
 /// # Errors
-/// When it can't be opened or mapped, or has another size than it should.
-pub fn map(path: &Path, bytes: u64, writer: Writer) -> io::Result<Mmap> {
+/// When it can't be opened, read or mapped, or has another size than it should.
+pub fn map(path: &Path, bytes: u64, writer: Writer) -> Result<Mmap, ReadError> {
     let file = File::open(path)?;
     check_size(path, &file, bytes)?;
     // Recovery takes what it reads for durable. After a kill some of it may only be in the page
@@ -131,12 +153,28 @@ pub fn map(path: &Path, bytes: u64, writer: Writer) -> io::Result<Mmap> {
         for at in (0..bytes).step_by(AHEAD_BYTES as usize) {
             advise(&file, at, AHEAD_BYTES, libc::POSIX_FADV_WILLNEED);
         }
+        // What was not read ahead comes in small folios, too.
+        advise(&file, 0, 0, libc::POSIX_FADV_RANDOM);
     }
+    read_through(&file, bytes)?;
     // SAFETY: the file belongs to this process alone (the data directory is locked), and nothing writes
     // to it while recovery reads.
     let map = unsafe { Mmap::map(&file)? };
     map.advise(if writer == Writer::Mapped { Advice::Random } else { Advice::Sequential })?;
     Ok(map)
+}
+
+/// Reads all of a file into the page cache.
+pub(super) fn read_through(file: &File, bytes: u64) -> Result<(), ReadError> {
+    let mut piece = vec![0; AHEAD_BYTES as usize];
+    for offset in (0..bytes).step_by(AHEAD_BYTES as usize) {
+        let length = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(piece.len());
+        match file.read_exact_at(&mut piece[..length], offset) {
+            Err(error) if is_lost(&error) => return Err(ReadError::Lost { offset }),
+            read => read?,
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a segment of another size.

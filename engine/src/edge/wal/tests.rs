@@ -46,7 +46,7 @@ fn complete(ring: &mut Ring) -> Completion {
 }
 
 fn write_at(offset: u64, bytes: &[u8], position: u64) -> Write {
-    Write { slot: 0, offset, length: bytes.len(), position: Position(position) }
+    Write { slot: 0, offset, length: bytes.len(), position: Position(position), witness: None }
 }
 
 fn append(wal: &mut Wal, ring: &mut Ring, write: &Write, bytes: &[u8]) -> Result<Position, Fatal> {
@@ -55,7 +55,7 @@ fn append(wal: &mut Wal, ring: &mut Ring, write: &Write, bytes: &[u8]) -> Result
     assert!(wal.is_busy());
     let completion = complete(ring);
     assert_eq!(completion.token, 9);
-    wal.on_completion(completion.result)
+    wal.on_completion(ring, completion.result).map(|durable| durable.expect("no witness follows"))
 }
 
 fn what_is_reported_is_in_the_file(writer: Writer, dir: &Dir) {
@@ -95,6 +95,65 @@ fn what_the_mapped_writer_reports_is_in_the_file() {
 }
 
 #[test]
+fn a_write_with_a_witness_is_reported_once_both_copies_are_in_their_files() {
+    for writer in [Writer::Mapped, Writer::Direct] {
+        let dir = Dir::new(&format!("witness-{writer}"));
+        let engine_dir = segments::engine_dir(&dir.0, 0);
+        segments::ensure(&engine_dir, SEGMENT, writer).unwrap();
+        let mut ring = Ring::new(SMALL_SIZES).unwrap();
+        let mut wal = Wal::open(&engine_dir, writer, SEGMENT).unwrap();
+        let said = |position| Witness { journal: 7, position: Position(position) };
+        let first = said(0).to_bytes().to_vec();
+        wal.attest(witness::keep(&dir.0, 0, said(0)).unwrap());
+        let page = pages(1, 1);
+        let write = Write { witness: Some(said(5)), ..write_at(0, &page, 5) };
+        // SAFETY: `page` outlives the completions.
+        unsafe { wal.start(&mut ring, &write, &page, 9) }.unwrap();
+        let mut steps = Vec::new();
+        loop {
+            let found = witness::load(&dir.0, 0).unwrap();
+            steps.push(found.copies().map(|copy| copy != Some(&first[..])));
+            assert!(wal.is_busy());
+            let completion = complete(&mut ring);
+            assert_eq!(completion.token, 9);
+            if let Some(position) = wal.on_completion(&mut ring, completion.result).unwrap() {
+                assert_eq!(position, Position(5));
+                break;
+            }
+        }
+        assert_eq!(steps, [[false, false], [true, false], [true, true]], "{writer}");
+        assert!(!wal.is_busy());
+        let found = witness::load(&dir.0, 0).unwrap();
+        assert_eq!(crate::journal::witness::read(found.copies()), Ok(Some(said(5))));
+    }
+}
+
+#[test]
+fn a_witness_that_can_not_be_written_is_as_final_as_a_unit() {
+    let dir = Dir::new("witness-fails");
+    let engine_dir = segments::engine_dir(&dir.0, 0);
+    segments::ensure(&engine_dir, SEGMENT, Writer::Direct).unwrap();
+    let mut ring = Ring::new(SMALL_SIZES).unwrap();
+    let mut wal = Wal::open(&engine_dir, Writer::Direct, SEGMENT).unwrap();
+    let witness = Witness { journal: 7, position: Position(5) };
+    let [inside, _] = witness::keep(&dir.0, 0, witness).unwrap();
+    // Opened for reading alone, so that no byte of it can be written.
+    let unwritable = File::open(dir.0.join("engine-00.witness")).unwrap();
+    wal.attest([unwritable, inside]);
+    let page = pages(1, 1);
+    let write = Write { witness: Some(witness), ..write_at(0, &page, 5) };
+    // SAFETY: `page` outlives the completions.
+    unsafe { wal.start(&mut ring, &write, &page, 9) }.unwrap();
+    let completion = complete(&mut ring);
+    let failed = wal.on_completion(&mut ring, completion.result);
+    assert!(matches!(failed, Err(Fatal::JournalWrite(_))), "{failed:?}");
+    let page = pages(1, 1);
+    // SAFETY: nothing is put under way.
+    let again = unsafe { wal.start(&mut ring, &write_at(4096, &page, 6), &page, 9) };
+    assert!(again.is_err(), "it latches");
+}
+
+#[test]
 fn a_memory_file_system_has_a_writer() {
     let shm = Path::new("/dev/shm");
     if !shm.is_dir() {
@@ -103,6 +162,8 @@ fn a_memory_file_system_has_a_writer() {
     let dir = Dir::at(shm, "shm");
     let (writer, report) = trial::trial(&dir.0).unwrap();
     assert!(report.mapped.is_ok(), "{report}");
+    // It has nothing to sync to, however fast it says that it did.
+    assert_eq!(writer, Writer::Mapped, "{report}");
     what_is_reported_is_in_the_file(writer, &dir);
 }
 
@@ -116,6 +177,23 @@ fn a_trial_names_both_writers_and_leaves_nothing() {
     let text = report.to_string();
     assert!(text.contains("mapped: ") && text.contains("direct: "), "{text}");
     assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 0);
+}
+
+#[test]
+fn what_the_disk_can_not_read_is_an_error_and_no_signal() {
+    // Nothing is mapped at address 0: a read there fails as one of a bad sector does.
+    let bad = File::open("/proc/self/mem").unwrap();
+    let error = segments::read_through(&bad, SEGMENT).unwrap_err();
+    assert!(matches!(error, segments::ReadError::Lost { offset: 0 }), "{error:?}");
+    let dir = Dir::new("readable");
+    let path = segments::path(&dir.0, 0);
+    segments::ensure(&dir.0, SEGMENT, Writer::Mapped).unwrap();
+    segments::read_through(&File::open(&path).unwrap(), SEGMENT).unwrap();
+    let short = segments::read_through(&File::open(&path).unwrap(), SEGMENT + 1).unwrap_err();
+    assert!(
+        matches!(short, segments::ReadError::Io(_)),
+        "what is not there is not lost: {short:?}"
+    );
 }
 
 #[test]
@@ -184,7 +262,7 @@ fn a_failed_write_latches() {
         // SAFETY: `bytes` lives until the completion, which `complete` takes.
         unsafe { wal.start(&mut ring, &write, &bytes, 9) }.unwrap();
         complete(&mut ring);
-        let fatal = wal.on_completion(result).unwrap_err();
+        let fatal = wal.on_completion(&mut ring, result).unwrap_err();
         assert_eq!(matches!(fatal, Fatal::DiskFull(_)), full, "{fatal}");
         // SAFETY: nothing is put under way.
         let again = unsafe { wal.start(&mut ring, &write, &bytes, 9) };

@@ -1,4 +1,10 @@
 //! Which writer is faster here? A short trial in the data directory itself, when that is made.
+//!
+//! A direct write is durable because of `RWF_DSYNC`, and a file system that passes over the flag would win any trial.
+//! No measurement tells: a disk with a protected cache syncs as fast as others do not sync at all. `fdatasync` is no
+//! way out either, since with it after each write the direct writer has nothing left to win. So it is taken only on
+//! file systems whose code was read ([`is_known_to_sync`]); on all others the mapped one is, whose `fdatasync` every
+//! file system answers for.
 
 use super::{PAGE_BYTES, Wal, Writer, segments};
 use crate::edge::ring::{Park, Ring, RingError, SMALL_SIZES};
@@ -10,6 +16,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// Rounds of each writer, at most. An odd number has a middle.
 const ROUNDS: u32 = 9;
@@ -21,6 +28,10 @@ const TRIAL_MAX: Duration = Duration::from_millis(1200);
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// How long one sync may take before the trial gives up on a writer.
 const SYNC_MAX: Duration = Duration::from_secs(5);
+/// File systems of Linux itself whose direct writes with `RWF_DSYNC` end in `generic_write_sync`, hence in their
+/// `fsync`: ext4, XFS and F2FS by `iomap_dio_complete` or on their own, Btrfs in `btrfs_do_write_iter`. By the
+/// number that `statfs` gives.
+const KNOWN_TO_SYNC: [u64; 4] = [0xef53, 0x5846_5342, 0xf2f5_2010, 0x9123_683e];
 
 const _: () = assert!((ROUNDS as u64) * (SYNCS as u64) * (PAGE_BYTES as u64) <= SEGMENT_BYTES);
 
@@ -52,7 +63,8 @@ impl fmt::Display for Report {
 /// When not even the mapped writer works: the disk is full or broken, or there is no io_uring.
 pub fn trial(dir: &Path) -> io::Result<(Writer, Report)> {
     let place = dir.join("trial");
-    let [mapped, direct] = measure(&place);
+    let known = is_known_to_sync(dir)?;
+    let [mapped, direct] = measure(&place, known);
     match fs::remove_dir_all(&place) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -67,6 +79,38 @@ pub fn trial(dir: &Path) -> io::Result<(Writer, Report)> {
     Ok((writer, Report { writer, mapped, direct }))
 }
 
+/// Whether a write with `RWF_DSYNC` in a directory is known to be durable when it returns.
+///
+/// # Errors
+/// What the system says.
+pub fn is_known_to_sync(dir: &Path) -> io::Result<bool> {
+    // Of another width on each architecture, and never negative.
+    let kind = rustix::fs::statfs(dir)?.f_type;
+    Ok(u64::try_from(kind).is_ok_and(syncs))
+}
+
+fn syncs(kind: u64) -> bool {
+    KNOWN_TO_SYNC.contains(&kind)
+}
+
+/// The writer for a directory that was made with `kept`, for the reason `why`: an older build may have let a trial
+/// decide where the direct one is not known to sync.
+pub fn still(dir: &Path, kept: Writer, configured: bool) -> Writer {
+    if kept == Writer::Mapped || is_known_to_sync(dir).unwrap_or(false) {
+        return kept;
+    }
+    if configured {
+        warn!(
+            "the journal is written by `--wal direct` on a file system that is not known to sync such writes: after a power failure acknowledged writes may be lost"
+        );
+        return kept;
+    }
+    warn!(
+        "the journal is written mapped from now on: this file system is not known to sync direct writes, which this directory was made for"
+    );
+    Writer::Mapped
+}
+
 /// The choice is for ever, so a narrow one is not left to chance: the direct writer, which at depth wins
 /// by more than one sync at a time shows, unless the mapped one is clearly faster.
 fn choose(mapped: Duration, direct: Duration) -> Writer {
@@ -76,9 +120,14 @@ fn choose(mapped: Duration, direct: Duration) -> Writer {
 
 /// The typical sync of the mapped and of the direct writer: the median of its rounds' medians. The rounds
 /// alternate, so that what else the disk does meets both, and a disturbed round is outvoted.
-fn measure(place: &Path) -> [io::Result<Duration>; 2] {
+fn measure(place: &Path, direct_may_be: bool) -> [io::Result<Duration>; 2] {
     let began = Instant::now();
-    let mut rounds = [Writer::Mapped, Writer::Direct].map(|writer| Rounds::open(place, writer));
+    let mut rounds = [Writer::Mapped, Writer::Direct].map(|writer| {
+        if writer == Writer::Direct && !direct_may_be {
+            return Err(io::Error::other("this file system is not known to sync such writes"));
+        }
+        Rounds::open(place, writer)
+    });
     for round in 1..=ROUNDS {
         for rounds in &mut rounds {
             if let Ok(open) = rounds
@@ -140,6 +189,7 @@ fn append(wal: &mut Wal, ring: &mut Ring, page: &MmapMut, number: u32) -> io::Re
         offset: u64::from(number) * PAGE_BYTES as u64,
         length: PAGE_BYTES,
         position: Position(u64::from(number) + 1),
+        witness: None,
     };
     // SAFETY: `page` is not touched before the completion below; when that never comes, the whole trial
     // ends with an error and `cancel_all` has waited.
@@ -154,8 +204,8 @@ fn append(wal: &mut Wal, ring: &mut Ring, page: &MmapMut, number: u32) -> io::Re
         ring.wait(Park::Block, 0, SYNC_MAX)?;
         ring.drain(&mut completions);
     }
-    let durable = wal.on_completion(completions[0].result).map_err(io::Error::other)?;
-    assert_eq!(durable, write.position, "one write is under way at a time");
+    let durable = wal.on_completion(ring, completions[0].result).map_err(io::Error::other)?;
+    assert_eq!(durable, Some(write.position), "one write is under way at a time");
     Ok(())
 }
 
@@ -169,6 +219,27 @@ mod tests {
         assert_eq!(choose(us(100), us(50)), Writer::Direct);
         assert_eq!(choose(us(100), us(110)), Writer::Direct);
         assert_eq!(choose(us(100), us(111)), Writer::Mapped);
+    }
+
+    #[test]
+    fn only_file_systems_that_are_known_to_sync_are_written_to_directly() {
+        assert!([0xef53, 0x5846_5342, 0xf2f5_2010, 0x9123_683e].into_iter().all(syncs));
+        // FUSE, NFS, tmpfs, 9p, overlayfs, SMB, CephFS.
+        let others =
+            [0x6573_5546, 0x6969, 0x0102_1994, 0x0102_1997, 0x794c_7630, 0xff53_4d42, 0x00c3_6400];
+        assert!(!others.into_iter().any(syncs));
+    }
+
+    #[test]
+    fn a_directory_that_a_trial_made_direct_elsewhere_is_written_mapped() {
+        let shm = Path::new("/dev/shm");
+        if !shm.is_dir() {
+            return;
+        }
+        assert!(!is_known_to_sync(shm).unwrap());
+        assert_eq!(still(shm, Writer::Direct, false), Writer::Mapped);
+        assert_eq!(still(shm, Writer::Direct, true), Writer::Direct, "who insists has it");
+        assert_eq!(still(shm, Writer::Mapped, false), Writer::Mapped);
     }
 
     #[test]

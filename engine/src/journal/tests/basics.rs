@@ -261,7 +261,7 @@ fn segments_may_get_another_size_and_groups_be_added() {
     groups.push(GroupId(9));
     let larger = Config { segment_bytes: 2 * SEGMENT, groups, ..config() };
     let mut entries = 0;
-    let mut journal = Journal::recover(larger, 7, &slices, &mut |replay| {
+    let mut journal = Journal::recover(larger, 7, &slices, None, &mut |replay| {
         entries += usize::from(matches!(replay, Replay::Entry(_)));
     })
     .expect("nothing is damaged");
@@ -277,7 +277,7 @@ fn no_more_segments_than_allowed_are_asked_for() {
     let disk = BTreeMap::from([(0, zeros())]);
     let slices: Vec<(u32, &[u8])> = disk.iter().map(|(s, b)| (*s, &b[..])).collect();
     let few = Config { segments_max: SEGMENTS_MIN, ..config() };
-    let mut journal = Journal::recover(few, 1, &slices, &mut |_| {}).expect("it is fresh");
+    let mut journal = Journal::recover(few, 1, &slices, None, &mut |_| {}).expect("it is fresh");
     let mut wanted = Vec::new();
     for _ in 0..10 {
         journal.take_wanted_segments(&mut |slot| wanted.push(slot));

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 type Disk = BTreeMap<u32, Vec<u8>>;
 
 /// Three segments in use, one of which was used before, and every write that led there.
-fn long() -> (World, Vec<Write>) {
+pub(super) fn long() -> (World, Vec<Write>) {
     let mut world = World::new();
     let mut writes = Vec::new();
     let mut turn = 0;
@@ -49,7 +49,7 @@ fn segment_number(bytes: &[u8]) -> u64 {
     unit::claim(bytes, 0).map_or(0, |claim| claim.segment)
 }
 
-fn without_commit(mut oracle: Oracle) -> Oracle {
+pub(super) fn without_commit(mut oracle: Oracle) -> Oracle {
     oracle.iter_mut().for_each(|g| g.commit = 0);
     oracle
 }
@@ -197,7 +197,7 @@ fn a_missing_segment_is_damage_and_so_is_one_that_is_there_twice() {
         *file(&mut disk, slot) = zeros();
         live += usize::from(open(&disk, 9).is_err());
     }
-    // Only the newest can be missing: nothing vouches for it.
+    // Only the newest can be missing where there is no witness: nothing else vouches for it.
     assert_eq!(live + 1, world.journal.status().segments_live as usize);
     let mut disk = world.disk.clone();
     let newest = disk.values().max_by_key(|bytes| segment_number(bytes));
@@ -226,7 +226,8 @@ fn a_segment_of_another_journal_is_damage() {
     let (world, _) = long();
     let slices: Vec<(u32, Vec<u8>)> = vec![(0, zeros()), (1, zeros())];
     let views: Vec<(u32, &[u8])> = slices.iter().map(|(s, b)| (*s, &b[..])).collect();
-    let mut other = Journal::recover(config(), 1234, &views, &mut |_| {}).expect("it is fresh");
+    let mut other =
+        Journal::recover(config(), 1234, &views, None, &mut |_| {}).expect("it is fresh");
     let vote = crate::journal::Record::Vote {
         group: crate::ids::GroupId(0),
         term: crate::ids::Term(1),

@@ -5,6 +5,7 @@ use crate::engine::OpenError;
 use crate::entry::{self, EntryHeader, kind};
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::journal::unit::PAGE_BYTES;
+use crate::journal::witness::{self, Copies, WITNESSES};
 use crate::journal::{Config, Journal, Pin, Record, Replay};
 use crate::time::Elapsed;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +67,8 @@ pub struct World {
     /// Every slot as it is on the disk.
     pub disk: BTreeMap<u32, Vec<u8>>,
     pub write: Option<Write>,
+    /// The copies of the witness as they are on the disk.
+    pub witnesses: [Option<Vec<u8>>; WITNESSES],
     /// What holds with everything appended, with the unit in flight, and with what is synced.
     pub now: Oracle,
     pub sealed: Oracle,
@@ -83,8 +86,10 @@ impl World {
         let disk = BTreeMap::from([(0, zeros()), (1, zeros())]);
         let (journal, found) = open(&disk, 1).expect("a fresh disk is fine");
         assert_eq!(found, fresh());
+        let kept = Some(journal.witness().to_bytes().to_vec());
         World {
             journal,
+            witnesses: [kept.clone(), kept],
             disk,
             write: None,
             now: fresh(),
@@ -236,6 +241,9 @@ impl World {
     pub fn sync(&mut self) {
         if let Some(write) = self.write.take() {
             self.put(write, |_| true);
+            if let Some(witness) = write.witness {
+                self.witnesses.fill(Some(witness.to_bytes().to_vec()));
+            }
             self.pages.extend(pages_of(write));
             self.journal.on_synced(write.position);
             assert_eq!(self.journal.synced(), write.position);
@@ -263,7 +271,19 @@ impl World {
 
     /// Writes the pages of the unit in flight that `kept` names.
     fn put(&mut self, write: Write, kept: impl Fn(usize) -> bool) {
-        let file = self.disk.get_mut(&write.slot).expect("the slot was prepared");
+        let mut disk = core::mem::take(&mut self.disk);
+        self.put_on(&mut disk, write, kept);
+        self.disk = disk;
+    }
+
+    /// The same on another disk.
+    pub fn put_on(
+        &self,
+        disk: &mut BTreeMap<u32, Vec<u8>>,
+        write: Write,
+        kept: impl Fn(usize) -> bool,
+    ) {
+        let file = disk.get_mut(&write.slot).expect("the slot was prepared");
         for (page, bytes) in self.journal.in_flight().chunks(PAGE_BYTES).enumerate() {
             if kept(page) {
                 let at = write.offset as usize + page * PAGE_BYTES;
@@ -279,7 +299,9 @@ impl World {
             self.put(write, |page| kept >> (page % 64) & 1 == 1);
         }
         self.seed += 1;
-        let (journal, found) = open(&self.disk, self.seed).expect("a torn tail is no damage");
+        let opened = open_with(&self.disk, copies(&self.witnesses), self.seed);
+        let (journal, found) = opened.expect("a torn tail is no damage");
+        self.witnesses.fill(Some(journal.witness().to_bytes().to_vec()));
         let mut sealed = self.sealed.clone();
         forget_commit(&mut sealed, &found);
         let mut synced = self.synced.clone();
@@ -316,25 +338,40 @@ pub fn zeros() -> Vec<u8> {
     vec![0; SEGMENT as usize]
 }
 
+pub fn copies(witnesses: &[Option<Vec<u8>>; WITNESSES]) -> Copies<'_> {
+    witnesses.each_ref().map(Option::as_deref)
+}
+
+/// Opens a disk of before there were witnesses.
 pub fn open(disk: &BTreeMap<u32, Vec<u8>>, seed: u64) -> Result<(Journal, Oracle), OpenError> {
+    open_with(disk, [None; WITNESSES], seed)
+}
+
+pub fn open_with(
+    disk: &BTreeMap<u32, Vec<u8>>,
+    copies: Copies<'_>,
+    seed: u64,
+) -> Result<(Journal, Oracle), OpenError> {
+    let witness = witness::read(copies)?;
     let segments: Vec<(u32, &[u8])> = disk.iter().map(|(s, b)| (*s, b.as_slice())).collect();
     let mut found = fresh();
-    let journal = Journal::recover(config(), seed, &segments, &mut |replay| match replay {
-        Replay::Replica { group, replica } => found[group.0 as usize].life = replica.0[0],
-        Replay::Vote { group, term, vote } => {
-            let g = &mut found[group.0 as usize];
-            (g.term, g.vote) = (term.0, vote.map(|n| n.0));
-        }
-        Replay::Snapshot { group, index, term } => {
-            found[group.0 as usize].snapshot = (index.0, term.0);
-        }
-        Replay::Commit { group, commit } => found[group.0 as usize].commit = commit.0,
-        Replay::Entry(entry) => {
-            let g = &mut found[entry.header.group.0 as usize];
-            assert_eq!(entry.header.index.0, g.last() + 1, "a log is handed out without a gap");
-            g.log.push(entry.bytes.to_vec());
-        }
-    })?;
+    let journal =
+        Journal::recover(config(), seed, &segments, witness, &mut |replay| match replay {
+            Replay::Replica { group, replica } => found[group.0 as usize].life = replica.0[0],
+            Replay::Vote { group, term, vote } => {
+                let g = &mut found[group.0 as usize];
+                (g.term, g.vote) = (term.0, vote.map(|n| n.0));
+            }
+            Replay::Snapshot { group, index, term } => {
+                found[group.0 as usize].snapshot = (index.0, term.0);
+            }
+            Replay::Commit { group, commit } => found[group.0 as usize].commit = commit.0,
+            Replay::Entry(entry) => {
+                let g = &mut found[entry.header.group.0 as usize];
+                assert_eq!(entry.header.index.0, g.last() + 1, "a log is handed out without a gap");
+                g.log.push(entry.bytes.to_vec());
+            }
+        })?;
     for (group, g) in found.iter().enumerate() {
         let row = journal.row(GroupId(group as u32)).expect("the group is kept");
         assert_eq!((row.last.0, row.term.0), (g.last(), g.term));
