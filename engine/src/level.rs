@@ -50,6 +50,8 @@ impl Level {
     pub const NEWEST: Level = Level(3);
     /// Before it neither snapshots nor manifests say their level.
     pub(crate) const SAID: Level = Level(2);
+    /// From it on an entry does bounded work (`machine/unfinished.rs`), and ended sessions are remembered by time.
+    pub(crate) const BOUNDED: Level = Level(3);
 
     /// The payload of an entry that raises the level.
     pub fn encode(self) -> [u8; 4] {

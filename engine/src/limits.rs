@@ -63,16 +63,32 @@ pub const CLIENT_FULL_BYTES_CROWDED: usize = 256 << 10;
 pub const CLIENT_OUTBOX_BYTES_MAX: usize = 16 << 20;
 /// Bytes that wait for a peer; past it messages to it are dropped, as a network would.
 pub const PEER_OUTBOX_BYTES_MAX: usize = 32 << 20;
-/// Timers that one entry fires.
+/// Timers that one entry fires, below [`Level::BOUNDED`](crate::level::Level::BOUNDED).
 pub const TIMERS_PER_ENTRY_MAX: usize = 256;
+/// Steps that an entry takes of what is due and of what is unfinished, from that level on. A step is a timer that
+/// fires, a grant or a message that is given back, a grant that is made, a wait that ends.
+pub const STEPS_PER_ENTRY_MAX: u32 = 64;
+/// The same of a tick, which is there for nothing else.
+pub const STEPS_PER_TICK_MAX: u32 = 1024;
+/// The same of one timer that fires; what is left is unfinished.
+pub const STEPS_PER_TIMER_MAX: u32 = 16;
+/// Steps that an entry takes of what it brings about itself; what is left is unfinished.
+pub const STEPS_PER_CALL_MAX: u32 = 256;
+/// Unfinished things that an entry goes on with, each with an equal share.
+pub const UNFINISHED_AT_ONCE: usize = 16;
 /// Sessions in one group.
 pub const SESSIONS_MAX: usize = 100_000;
-/// Ended sessions that a group remembers, so that none is opened twice.
+/// Ended sessions that a group remembers below that level, so that none is opened twice.
 pub const SESSIONS_ENDED_MAX: usize = 4096;
+/// Sessions in one group, those included that ended within [`SESSION_ENDED_MS`](wire::limits::SESSION_ENDED_MS): past
+/// it none is opened.
+pub const SESSIONS_REMEMBERED_MAX: usize = 500_000;
 /// Waiters on one lock or queue.
 pub const WAITERS_MAX: usize = 65_536;
 /// Nodes of a cluster.
 pub const NODES_MAX: usize = 1024;
+/// Grants in one group, and calls that wait for one.
+pub const GRANTS_MAX: usize = 4_000_000;
 /// Locks in one group.
 pub const LOCKS_MAX: usize = 1_000_000;
 /// Queues in one group.
@@ -94,6 +110,10 @@ const _: () = assert!(
 );
 const _: () = assert!(CLIENT_FULL_BYTES_CROWDED < CLIENT_FULL_BYTES);
 const _: () = assert!(APPEND_BYTES_MAX > ENTRY_HEADER_BYTES + 64);
+const _: () = assert!(STEPS_PER_ENTRY_MAX >= UNFINISHED_AT_ONCE as u32);
+const _: () = assert!(STEPS_PER_TIMER_MAX <= STEPS_PER_ENTRY_MAX);
+const _: () = assert!(SESSIONS_MAX + SESSIONS_ENDED_MAX < SESSIONS_REMEMBERED_MAX);
+const _: () = assert!(LOCKS_MAX <= GRANTS_MAX);
 const _: () = assert!(LOG_KEPT_BYTES_MAX <= LOG_PINNED_BYTES_MAX);
 const _: () = assert!(VOTERS_MAX < MEMBERS_MAX);
 const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX <= SNAPSHOT_IN_FLIGHT_BYTES_MAX);

@@ -61,8 +61,8 @@ codes! {
     12 SessionUnknown "session-unknown" "the session has ended or was never opened here. All that it held is gone: open a new one; whether open calls were applied is unknown",
     /// It can't be said whether the call was applied.
     13 OutcomeUnknown "outcome-unknown" "it is not known whether the call was applied. Look before you send it under a new sequence",
-    /// The sequence is below what the client said was answered.
-    14 SequenceStale "sequence-stale" "the call was already answered and its reply forgotten. Use a new sequence",
+    /// The sequence is below what the client said was answered; so is that of a wait that it gave up.
+    14 SequenceStale "sequence-stale" "the call was already answered and its reply forgotten, or it waited and was given up. Use a new sequence",
     /// The node is not part of a cluster yet.
     15 NotReady "not-ready" "the node belongs to no cluster yet. Start the other founders, or add it to the cluster",
     /// The group's feature level is below the one from which the request exists.
@@ -74,7 +74,7 @@ codes! {
     /// The caller does not hold the lock.
     22 NotHolder "not-holder" "this session does not hold the lock: it was released, or its lease ran out",
     /// The fence is not the holder's.
-    23 StaleFence "stale-fence" "the fence is older than the present grant: the lock was lost since. Stop using what it protected",
+    23 StaleFence "stale-fence" "this session holds the lock with another fence: the grant of this one was lost since. Stop using what it protected",
     /// Too many waiters.
     24 WaitersFull "waiters-full" "too many callers wait for this name. Try again later",
     /// The queue has nothing ready.

@@ -12,6 +12,9 @@ pub const PEER_FRAME_BYTES_MAX: usize = 4 << 20;
 pub const SESSION_TTL_MS_MIN: u32 = 1_000;
 /// The longest session time to live, in milliseconds.
 pub const SESSION_TTL_MS_MAX: u32 = 600_000;
+/// How long a group refuses the id of a session that ended, in milliseconds (20 minutes). Whoever opens one sends it
+/// again for half as long at most.
+pub const SESSION_ENDED_MS: u32 = 1_200_000;
 /// How many replies a group remembers for a session: how far a sequence may run ahead of
 /// `answered_below`.
 pub const WINDOW_REPLIES_MAX: u64 = 256;
@@ -26,4 +29,5 @@ pub const ERROR_TEXT_BYTES_MAX: usize = 512;
 
 const _: () = assert!(FRAME_BYTES_MAX > VALUE_BYTES_MAX + NAME_BYTES_MAX + crate::HEADER_BYTES);
 const _: () = assert!(PEER_FRAME_BYTES_MAX > 2 * FRAME_BYTES_MAX);
+const _: () = assert!(SESSION_ENDED_MS >= 2 * SESSION_TTL_MS_MAX);
 const _: () = assert!(SESSION_TTL_MS_MIN < SESSION_TTL_MS_MAX);

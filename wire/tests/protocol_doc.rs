@@ -73,13 +73,14 @@ fn the_codes_are_the_documents() {
 
 #[test]
 fn the_limits_are_the_documents() {
-    let expected: [(&str, u64); 11] = [
+    let expected: [(&str, u64); 12] = [
         ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX as u64),
         ("VALUE_BYTES_MAX", limits::VALUE_BYTES_MAX as u64),
         ("FRAME_BYTES_MAX", limits::FRAME_BYTES_MAX as u64),
         ("PEER_FRAME_BYTES_MAX", limits::PEER_FRAME_BYTES_MAX as u64),
         ("SESSION_TTL_MS_MIN", limits::SESSION_TTL_MS_MIN.into()),
         ("SESSION_TTL_MS_MAX", limits::SESSION_TTL_MS_MAX.into()),
+        ("SESSION_ENDED_MS", limits::SESSION_ENDED_MS.into()),
         ("WINDOW_REPLIES_MAX", limits::WINDOW_REPLIES_MAX),
         ("WAIT_MS_MAX", limits::WAIT_MS_MAX.into()),
         ("LEASE_MS_MAX", limits::LEASE_MS_MAX.into()),

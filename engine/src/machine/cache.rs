@@ -8,7 +8,8 @@
 //!
 //! - The lines' cost never exceeds the budget.
 //! - The order of eviction is the order of versions.
-//! - A line whose time is over is never seen: a read says [`Get::Due`], a write removes it first.
+//! - A line whose time is over is never seen: a read says [`Get::Due`] until an entry has moved the clock so far, a
+//!   write removes it first.
 //!
 //! # Cost
 //!
@@ -98,6 +99,10 @@ impl Machine {
             return Get::Missing;
         };
         let line = &self.lines[slot];
+        // Its end is in the log: whoever reads later sees no earlier clock.
+        if line.deadline <= self.clock {
+            return Get::Missing;
+        }
         if line.deadline <= at {
             return Get::Due;
         }

@@ -17,7 +17,8 @@
 //!
 //! - Holders are one exclusive, or any number of shared grants; one grant per session and lock.
 //! - A session never waits for a lock that it holds.
-//! - A lock that nobody holds has no waiters, and no record.
+//! - A lock that nobody holds has no waiters, and no record; but for one that is unfinished
+//!   (`unfinished.rs`), whose next waiter is admitted.
 //!
 //! # Left out
 //!
@@ -29,8 +30,10 @@ use super::session::{Ask, Owned, Verdict};
 use super::slab::{Linked, Links, List};
 use super::table::Row;
 use super::timers::Timer;
+use super::unfinished::Unfinished;
 use super::{Machine, Outcome, Turn};
-use crate::limits::{LOCKS_MAX, WAITERS_MAX};
+use crate::level::Level;
+use crate::limits::{GRANTS_MAX, LOCKS_MAX, WAITERS_MAX};
 use crate::mutant::{self, Mutant};
 use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;
@@ -46,6 +49,8 @@ pub(super) struct Lock {
     pub(super) grants: List,
     /// By ticket.
     pub(super) waiters: List,
+    /// The ticket of who is next, as long as that one is admitted and not served; else 0.
+    pub(super) unserved: u64,
 }
 
 /// A session's hold on a lock.
@@ -78,11 +83,11 @@ impl Linked for Grant {
 
 impl Lock {
     pub(super) fn new(name: &[u8], mode: Mode) -> Lock {
-        Lock { name: name.into(), mode, grants: List::EMPTY, waiters: List::EMPTY }
+        Lock { name: name.into(), mode, grants: List::EMPTY, waiters: List::EMPTY, unserved: 0 }
     }
 
     /// Whether the holders let somebody in with `mode`.
-    fn admits(&self, mode: Mode) -> bool {
+    pub(super) fn admits(&self, mode: Mode) -> bool {
         let all = mutant::on(Mutant::LockAdmitsAll)
             || (mutant::on(Mutant::SharersUnseen) && self.mode == Mode::Shared);
         all || self.grants.is_empty() || (self.mode == Mode::Shared && mode == Mode::Shared)
@@ -107,8 +112,12 @@ impl Machine {
         turn: &mut Turn<'_>,
     ) -> Verdict {
         let Acquire { name, wait_ms, lease_ms, mode } = ask;
-        let Some(lock) = self.settled_lock(name, turn) else {
-            if self.locks.len() >= LOCKS_MAX {
+        self.end_own_lease(name, session, turn);
+        let settled = self.settled_lock(name, turn);
+        let claims = self.grants.len() + self.counts.lock_waiters as usize;
+        let full = claims >= GRANTS_MAX && self.level >= Level::BOUNDED;
+        let Some(lock) = settled.lock() else {
+            if self.locks.len() >= LOCKS_MAX || full {
                 return Verdict::Now(Outcome::Refused(Code::StateFull));
             }
             let lock = self.locks.insert(Lock::new(name, mode));
@@ -117,13 +126,19 @@ impl Machine {
         if let Some(grant) = self.grant_of(lock, session) {
             return Verdict::Now(self.grant_again(grant, mode, lease_ms, turn));
         }
+        if full {
+            return Verdict::Now(Outcome::Refused(Code::StateFull));
+        }
         let row = &self.locks[lock];
         let barges = mutant::on(Mutant::Barging);
         if (row.waiters.is_empty() || barges) && row.admits(mode) {
             return Verdict::Now(self.grant(lock, session, mode, lease_ms, turn));
         }
         if wait_ms == 0 {
-            return Verdict::Now(Outcome::Refused(Code::LockHeld));
+            return match settled {
+                Settled::Unfinished(_) => Verdict::NotYet,
+                _ => Verdict::Now(Outcome::Refused(Code::LockHeld)),
+            };
         }
         if row.waiters.len() >= WAITERS_MAX {
             return Verdict::Now(Outcome::Refused(Code::WaitersFull));
@@ -140,7 +155,12 @@ impl Machine {
         fence: u64,
         turn: &mut Turn<'_>,
     ) -> Outcome {
-        let lock = self.settled_lock(name, turn);
+        self.end_own_lease(name, session, turn);
+        let lock = match self.level < Level::BOUNDED {
+            true => self.settled_lock(name, turn).lock(),
+            // What is due of others' is no matter of a release.
+            false => self.locks.find(name),
+        };
         let Some(slot) = lock.and_then(|lock| self.grant_of(lock, session)) else {
             return Outcome::Refused(Code::NotHolder);
         };
@@ -191,6 +211,8 @@ impl Machine {
         let Grant { lock, session, fence, deadline, .. } = self.grants[slot];
         self.locks.row_mut(lock).grants.push(&mut self.grants, slot);
         self.timers.arm(deadline, fence, Timer::LockLease(slot));
+        let before = self.holds.insert((session, lock), slot);
+        assert!(before.is_none(), "a session has one grant of a lock");
         let session = &mut self.sessions.table.rows_mut()[session];
         session.owned.insert(fence, Owned::Grant(slot));
     }
@@ -225,13 +247,18 @@ impl Machine {
         let session = &mut self.sessions.table.rows_mut()[grant.session];
         let owned = session.owned.remove(&grant.fence);
         assert!(owned == Some(Owned::Grant(slot)), "a session knows its grants");
+        let held = self.holds.remove(&(grant.session, lock));
+        assert!(held == Some(slot), "a grant is found by its session and its lock");
         lock
     }
 
-    /// Grants the lock to whoever is next, as long as it admits them; forgets it when nobody
+    /// Grants the lock to whoever is next, as long as it admits them and the steps go; forgets it when nobody
     /// holds it.
     pub(super) fn advance_lock(&mut self, lock: u32, turn: &mut Turn<'_>) {
         while let Some(waiter) = self.locks[lock].waiters.first() {
+            if turn.steps == 0 {
+                break;
+            }
             if let Some(code) = self.wait_is_over(waiter, Code::LockTimeout, turn.now) {
                 self.end_wait(waiter, Outcome::Refused(code), turn);
                 continue;
@@ -249,22 +276,33 @@ impl Machine {
                 self.grant_other_waits(lock, session, turn);
             }
         }
-        if self.locks[lock].grants.is_empty() {
-            assert!(self.locks[lock].waiters.is_empty(), "a free lock has no waiters");
+        self.note_lock(lock);
+        let row = &self.locks[lock];
+        if row.grants.is_empty() && row.unserved == 0 {
+            assert!(row.waiters.is_empty(), "a free lock has no waiters");
             self.locks.remove(lock);
+        }
+    }
+
+    /// Notes whether who is next is admitted and was not served.
+    pub(super) fn note_lock(&mut self, lock: u32) {
+        let row = &self.locks[lock];
+        let next = row.waiters.first().map(|waiter| &self.waiters[waiter]);
+        let admitted = next.filter(|next| match next.ask {
+            Ask::Lock { mode, .. } => row.admits(mode),
+            Ask::Pop { .. } => false,
+        });
+        let (before, now) = (row.unserved, admitted.map_or(0, |next| next.ticket));
+        if before != now {
+            let unserved = self.note_unfinished(before, now, Unfinished::Lock(lock));
+            self.locks.rows_mut()[lock].unserved = unserved;
         }
     }
 
     /// A session that was granted a lock and waits for it by other calls too holds it now: those
     /// calls are answered as if they came now.
     fn grant_other_waits(&mut self, lock: u32, session: u32, turn: &mut Turn<'_>) {
-        let owned = self.sessions.table[session].owned.values();
-        let waits = owned.filter_map(|thing| match thing {
-            Owned::Waiter(waiter) => Some(*waiter),
-            _ => None,
-        });
-        let waits: Vec<u32> = waits.collect();
-        for waiter in waits {
+        for waiter in self.waits_of(session) {
             let Ask::Lock { lock: of, mode, lease_ms } = self.waiters[waiter].ask else {
                 continue;
             };
@@ -282,31 +320,71 @@ impl Machine {
         }
     }
 
-    /// The grant that a session has on a lock. Looks through the shorter of the two lists.
+    /// The grant that a session has on a lock.
     fn grant_of(&self, lock: u32, session: u32) -> Option<u32> {
-        let grants = &self.locks[lock].grants;
-        let owned = &self.sessions.table[session].owned;
-        if grants.len() <= owned.len() {
-            return grants.iter(&self.grants).find(|grant| self.grants[*grant].session == session);
-        }
-        owned.values().find_map(|thing| match thing {
-            Owned::Grant(grant) if self.grants[*grant].lock == lock => Some(*grant),
-            _ => None,
-        })
+        self.holds.get(&(session, lock)).copied()
     }
 
-    /// Finds a lock. If something of it is due and has not fired, it fires here, so that what is due
-    /// is never seen.
-    fn settled_lock(&mut self, name: &[u8], turn: &mut Turn<'_>) -> Option<u32> {
-        let mut lock = self.locks.find(name)?;
-        if !self.timers.is_overdue(turn.now) {
-            return Some(lock);
+    /// Finds a lock. If something of it is due or unfinished, it happens here, as far as the steps go.
+    fn settled_lock(&mut self, name: &[u8], turn: &mut Turn<'_>) -> Settled {
+        let Some(lock) = self.locks.find(name) else { return Settled::Free };
+        if !self.timers.is_overdue(turn.now) && self.unfinished.is_empty() {
+            return Settled::Held(lock);
         }
-        let due = |m: &Machine, grant: &u32| {
-            let grant = &m.grants[*grant];
-            grant.deadline <= turn.now || m.sessions.table[grant.session].deadline <= turn.now
-        };
-        let due = self.locks[lock].grants.iter(&self.grants).filter(|grant| due(self, grant));
+        if self.level < Level::BOUNDED {
+            return self.settle_at_once(name, turn).map_or(Settled::Free, Settled::Held);
+        }
+        self.settle(lock, name, turn)
+    }
+
+    /// Takes from the lock the grants that are over, first to last up to one that is not: with that one it is held,
+    /// whatever comes behind. Who is next is served.
+    fn settle(&mut self, lock: u32, name: &[u8], turn: &mut Turn<'_>) -> Settled {
+        loop {
+            let row = &self.locks[lock];
+            let first = row.grants.first().filter(|grant| self.is_grant_over(*grant, turn.now));
+            let next = row.waiters.first();
+            let gone =
+                next.is_some_and(|w| self.wait_is_over(w, Code::LockTimeout, turn.now).is_some());
+            if first.is_none() && !gone && row.unserved == 0 {
+                return Settled::Held(lock);
+            }
+            if turn.steps == 0 {
+                return Settled::Unfinished(lock);
+            }
+            if let Some(grant) = first {
+                turn.step();
+                self.drop_grant(grant);
+            }
+            self.advance_lock(lock, turn);
+            if self.locks.find(name) != Some(lock) {
+                return Settled::Free;
+            }
+        }
+    }
+
+    fn is_grant_over(&self, grant: u32, now: Elapsed) -> bool {
+        let grant = &self.grants[grant];
+        grant.deadline <= now || self.sessions.table[grant.session].is_over(now)
+    }
+
+    /// Ends the session's own grant of a lock if its lease is due.
+    fn end_own_lease(&mut self, name: &[u8], session: u32, turn: &mut Turn<'_>) {
+        if self.level < Level::BOUNDED || !self.timers.is_overdue(turn.now) {
+            return;
+        }
+        let grant = self.locks.find(name).and_then(|lock| self.grant_of(lock, session));
+        if let Some(grant) = grant.filter(|grant| self.grants[*grant].deadline <= turn.now) {
+            turn.step();
+            self.lease_ended(grant, turn);
+        }
+    }
+
+    /// Finds a lock. If something of it is due and has not fired, all of it fires here.
+    fn settle_at_once(&mut self, name: &[u8], turn: &mut Turn<'_>) -> Option<u32> {
+        let mut lock = self.locks.find(name)?;
+        let due = self.locks[lock].grants.iter(&self.grants);
+        let due = due.filter(|grant| self.is_grant_over(*grant, turn.now));
         let due: Vec<u64> = due.map(|grant| self.grants[grant].fence).collect();
         for fence in due {
             // What was due may be gone with a session that ended meanwhile, and the lock too.
@@ -323,6 +401,26 @@ impl Machine {
         lock = self.locks.find(name)?;
         self.advance_lock(lock, turn);
         self.locks.find(name)
+    }
+}
+
+/// A lock as an acquire finds it.
+#[derive(Clone, Copy)]
+enum Settled {
+    /// Nobody holds it: it has no record.
+    Free,
+    /// It is held, and nothing of it is due.
+    Held(u32),
+    /// There is more to settle than one entry does.
+    Unfinished(u32),
+}
+
+impl Settled {
+    fn lock(self) -> Option<u32> {
+        match self {
+            Settled::Free => None,
+            Settled::Held(lock) | Settled::Unfinished(lock) => Some(lock),
+        }
     }
 }
 

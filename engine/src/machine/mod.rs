@@ -18,8 +18,9 @@
 //! - Equal entries give equal outcomes, equal wakes in equal order, and equal snapshots, whatever
 //!   snapshots and restores lie between.
 //! - Nothing here knows of leaders, of connections, or of a network.
-//! - An entry fires at most [`TIMERS_PER_ENTRY_MAX`] timers. What is due and has not fired is never
-//!   seen as if it were not due: each operation looks at what it touches.
+//! - An entry takes a bounded number of steps (`unfinished.rs`); below [`Level::BOUNDED`] it fires at most
+//!   [`TIMERS_PER_ENTRY_MAX`] timers. What is due, or unfinished, is never seen as if it were not: each operation
+//!   looks at what it touches.
 //! - Bytes that are no request are refused, the same way on every replica; they never panic.
 //!
 //! # Left out
@@ -43,6 +44,7 @@ mod slab;
 mod snapshot;
 mod table;
 mod timers;
+mod unfinished;
 mod verify;
 mod walk;
 mod warm;
@@ -63,13 +65,17 @@ use self::session::{Sessions, Verdict, Waiter};
 use self::slab::{List, Slab};
 use self::table::Table;
 use self::timers::{Timer, Timers};
+use self::unfinished::Unfinished;
 use crate::entry::{Entry, kind};
 use crate::ids::SessionId;
 use crate::level::Level;
-use crate::limits::TIMERS_PER_ENTRY_MAX;
+use crate::limits::{
+    STEPS_PER_CALL_MAX, STEPS_PER_ENTRY_MAX, STEPS_PER_TICK_MAX, TIMERS_PER_ENTRY_MAX,
+};
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed, millis};
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use wire::{Code, Kind};
 
@@ -166,6 +172,8 @@ pub struct Machine {
     waiters: Slab<Waiter>,
     locks: Table<Lock>,
     grants: Slab<Grant>,
+    /// Grants by session and lock: slots, which decide nothing.
+    holds: BTreeMap<(u32, u32), u32>,
     queues: Table<Queue>,
     messages: Table<Message>,
     lines: Table<cache::Line>,
@@ -173,6 +181,13 @@ pub struct Machine {
     lines_by_version: List,
     line_bytes: u64,
     counts: Counts,
+    /// What takes more than one entry, by number.
+    unfinished: BTreeMap<u64, Unfinished>,
+    /// The level at which the snapshot that is being made was begun.
+    making_level: Level,
+    /// The most steps that an entry took.
+    #[cfg(test)]
+    most_steps: u32,
     /// The snapshot that is being made, if one is.
     making: Option<Box<snapshot::Making>>,
 }
@@ -189,10 +204,22 @@ struct Counts {
     sessions_expired: u64,
 }
 
-/// The entry that is being applied: its time, and who is to be told.
+/// The entry that is being applied: its time, what it may still do, and who is to be told.
 struct Turn<'w> {
     now: Elapsed,
+    /// How many steps are left.
+    steps: u32,
+    /// How many were taken.
+    taken: u32,
     wakes: &'w mut Vec<Wake>,
+}
+
+impl Turn<'_> {
+    /// Takes a step. There may be none left: what can't be cut short takes it all the same.
+    fn step(&mut self) {
+        self.steps = self.steps.saturating_sub(1);
+        self.taken = self.taken.saturating_add(1);
+    }
 }
 
 impl Machine {
@@ -209,12 +236,17 @@ impl Machine {
             waiters: Slab::new(),
             locks: Table::new(seed),
             grants: Slab::new(),
+            holds: BTreeMap::new(),
             queues: Table::new(seed),
             messages: Table::new(seed),
             lines: Table::new(seed),
             lines_by_version: List::EMPTY,
             line_bytes: 0,
             counts: Counts::default(),
+            unfinished: BTreeMap::new(),
+            making_level: Level::OLDEST,
+            #[cfg(test)]
+            most_steps: 0,
             making: None,
         }
     }
@@ -244,12 +276,27 @@ impl Machine {
         wakes: &mut Vec<Wake>,
     ) -> Applied {
         self.clock = self.clock.max(time);
-        let turn = &mut Turn { now: self.clock, wakes };
-        self.fire_due(turn);
+        let turn = &mut Turn { now: self.clock, steps: u32::MAX, taken: 0, wakes };
+        if self.level >= Level::BOUNDED {
+            let tick = kind == kind::TICK;
+            self.go_on(if tick { STEPS_PER_TICK_MAX } else { STEPS_PER_ENTRY_MAX }, turn);
+            turn.steps = STEPS_PER_CALL_MAX;
+        } else {
+            (0..TIMERS_PER_ENTRY_MAX).all(|_| self.fire_next(turn));
+        }
+        let applied = self.apply_in(kind, payload, turn);
+        #[cfg(test)]
+        {
+            self.most_steps = self.most_steps.max(turn.taken);
+        }
+        applied
+    }
+
+    fn apply_in(&mut self, kind: Kind, payload: &[u8], turn: &mut Turn<'_>) -> Applied {
         match kind {
             kind::NOOP | kind::TICK | kind::MEMBERS => Applied::Nothing,
             kind::LEVEL => {
-                self.level = self.level.max(Level::decode(payload).unwrap_or_default());
+                self.raise_level(Level::decode(payload).unwrap_or_default());
                 Applied::Nothing
             }
             kind::RENEW => {
@@ -266,9 +313,10 @@ impl Machine {
     }
 
     /// When something is due by itself: a tick must be proposed then. It may lie in the past, when
-    /// more was due at once than one entry fires.
+    /// more was due at once than one entry fires, or something is unfinished.
     pub fn next_deadline(&self) -> Option<Elapsed> {
-        self.timers.next_deadline()
+        let unfinished = (!self.unfinished.is_empty()).then_some(self.clock);
+        self.timers.next_deadline().into_iter().chain(unfinished).min()
     }
 
     /// The group's feature level.
@@ -305,24 +353,22 @@ impl Machine {
 
     /// A session's time to live, if there is such a session.
     pub fn session_ttl(&self, id: SessionId) -> Option<Duration> {
-        let slot = self.sessions.table.find(&id)?;
-        Some(millis(self.sessions.table[slot].ttl_ms))
+        Some(millis(self.sessions.table[self.open_session(id)?].ttl_ms))
     }
 
     /// How many sessions live.
     pub fn sessions(&self) -> usize {
-        self.sessions.table.len()
+        self.sessions.living()
     }
 
     /// When a session ends if it is not renewed, if there is such a session.
     pub fn session_deadline(&self, id: SessionId) -> Option<Elapsed> {
-        let slot = self.sessions.table.find(&id)?;
-        Some(self.sessions.table[slot].deadline)
+        Some(self.sessions.table[self.open_session(id)?].deadline)
     }
 
     /// Whether there is such a session.
     pub fn has_session(&self, id: SessionId) -> bool {
-        self.sessions.table.find(&id).is_some()
+        self.open_session(id).is_some()
     }
 
     /// How many sessions ended without being closed, since this machine was made or restored.
@@ -333,7 +379,7 @@ impl Machine {
     /// What the machine holds.
     pub fn status(&self) -> MachineStatus {
         MachineStatus {
-            sessions: self.sessions.table.len() as u64,
+            sessions: self.sessions.living() as u64,
             locks: self.locks.len() as u64,
             lock_waiters: self.counts.lock_waiters,
             queues: self.queues.len() as u64,
@@ -346,22 +392,29 @@ impl Machine {
         }
     }
 
-    fn fire_due(&mut self, turn: &mut Turn<'_>) {
-        for _ in 0..TIMERS_PER_ENTRY_MAX {
-            let Some(timer) = self.timers.take_due(turn.now) else {
-                return;
-            };
-            match timer {
-                Timer::SessionEnd(session) => self.expire_session(session, turn),
-                Timer::LockLease(grant) => self.lease_ended(grant, turn),
-                Timer::LockWait(waiter) => self.wait_ended(waiter, Code::LockTimeout, turn),
-                Timer::PopWait(waiter) => self.wait_ended(waiter, Code::QueueEmpty, turn),
-                Timer::Visibility(message) | Timer::Delay(message) => {
-                    self.message_due(message, turn);
-                }
-                Timer::LineExpiry(line) => self.line_due(line, turn.now),
-            }
+    /// Raises the feature level: what it changes of the state changes here.
+    fn raise_level(&mut self, level: Level) {
+        let before = self.level;
+        self.level = before.max(level);
+        if before < Level::BOUNDED && self.level >= Level::BOUNDED {
+            self.remember_by_time();
         }
+    }
+
+    /// Fires the first timer that is due. False: none is.
+    fn fire_next(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Some(timer) = self.timers.take_due(turn.now) else { return false };
+        turn.step();
+        match timer {
+            Timer::SessionEnd(session) => self.expire_session(session, turn),
+            Timer::SessionForget(session) => self.forget_session(session, turn),
+            Timer::LockLease(grant) => self.lease_ended(grant, turn),
+            Timer::LockWait(waiter) => self.wait_ended(waiter, Code::LockTimeout, turn),
+            Timer::PopWait(waiter) => self.wait_ended(waiter, Code::QueueEmpty, turn),
+            Timer::Visibility(message) | Timer::Delay(message) => self.message_due(message, turn),
+            Timer::LineExpiry(line) => self.line_due(line, turn.now),
+        }
+        true
     }
 
     fn wait_ended(&mut self, waiter: u32, code: Code, turn: &mut Turn<'_>) {

@@ -13,7 +13,7 @@
 //! # Invariants
 //!
 //! - A message is in exactly one of ready, in flight and delayed until it is acknowledged.
-//! - No queue has both ready messages and waiters. A queue with neither messages nor waiters has
+//! - No queue has both ready messages and waiters, but for one that is unfinished (`unfinished.rs`). A queue with neither messages nor waiters has
 //!   no record.
 //! - A message in flight is owned by the session that popped it.
 //!
@@ -31,7 +31,9 @@ use super::session::{Ask, Owned, Verdict};
 use super::slab::List;
 use super::table::Row;
 use super::timers::Timer;
+use super::unfinished::Unfinished;
 use super::{DeliveryView, Machine, Outcome, Turn};
+use crate::level::Level;
 use crate::limits::{MESSAGE_BYTES_MAX, QUEUE_MESSAGES_MAX, QUEUES_MAX, WAITERS_MAX};
 use crate::mutant::{self, Mutant};
 use crate::time::{Elapsed, millis};
@@ -51,6 +53,8 @@ pub(super) struct Queue {
     pub(super) messages: usize,
     /// By ticket.
     pub(super) waiters: List,
+    /// The ticket of who is next, as long as something is ready for it; else 0.
+    pub(super) unserved: u64,
 }
 
 /// A message that was not acknowledged.
@@ -88,7 +92,8 @@ impl Row for Message {
 
 impl Queue {
     pub(super) fn new(name: &[u8]) -> Queue {
-        Queue { name: name.into(), ready: BTreeMap::new(), messages: 0, waiters: List::EMPTY }
+        let (ready, waiters) = (BTreeMap::new(), List::EMPTY);
+        Queue { name: name.into(), ready, messages: 0, waiters, unserved: 0 }
     }
 }
 
@@ -141,7 +146,12 @@ impl Machine {
         turn: &Turn<'_>,
     ) -> Verdict {
         let queue = self.queues.find(name);
-        if let Some(queue) = queue.filter(|queue| !self.queues[*queue].ready.is_empty()) {
+        let serves = |queue: &u32| {
+            let queue = &self.queues[*queue];
+            // What is ready beside who waits is for those.
+            !queue.ready.is_empty() && queue.waiters.is_empty()
+        };
+        if let Some(queue) = queue.filter(serves) {
             return Verdict::Now(self.deliver(queue, session, visibility_ms, turn.now));
         }
         if wait_ms == 0 {
@@ -243,7 +253,7 @@ impl Machine {
             false => m.queues[queue].waiters.first(),
         };
         while let Some(waiter) = next(self) {
-            if self.queues[queue].ready.is_empty() {
+            if self.queues[queue].ready.is_empty() || turn.steps == 0 {
                 break;
             }
             if let Some(code) = self.wait_is_over(waiter, Code::QueueEmpty, turn.now) {
@@ -257,7 +267,19 @@ impl Machine {
             let outcome = self.deliver(queue, session, visibility_ms, turn.now);
             self.end_wait(waiter, outcome, turn);
         }
+        self.note_queue(queue);
         self.prune_queue(queue);
+    }
+
+    /// Notes whether something is ready for who is next.
+    pub(super) fn note_queue(&mut self, queue: u32) {
+        let row = &self.queues[queue];
+        let next = row.waiters.first().filter(|_| !row.ready.is_empty());
+        let (before, now) = (row.unserved, next.map_or(0, |next| self.waiters[next].ticket));
+        if before != now {
+            let unserved = self.note_unfinished(before, now, Unfinished::Queue(queue));
+            self.queues.rows_mut()[queue].unserved = unserved;
+        }
     }
 
     /// Makes a message that is hidden or delayed ready and names its queue, which the caller advances.
@@ -317,8 +339,13 @@ impl Machine {
             self.message_due(slot, turn);
             return Err(Code::StaleDelivery);
         }
-        if self.sessions.table[session].deadline <= turn.now {
-            self.expire_session(session, turn);
+        if self.sessions.table[session].is_over(turn.now) {
+            if self.level < Level::BOUNDED {
+                self.expire_session(session, turn);
+            } else {
+                let queue = self.make_ready(slot);
+                self.advance_queue(queue, turn);
+            }
             return Err(Code::StaleDelivery);
         }
         if self.messages[slot].delivery != delivery && !mutant::on(Mutant::StaleAckTaken) {

@@ -50,11 +50,12 @@ impl Machine {
         let mut machine = Machine::restore_from(origin, config, bytes)?;
         let mut wakes = Vec::new();
         let now = machine.clock;
-        machine.end_sessions(&mut Turn { now, wakes: &mut wakes });
+        machine.end_sessions(&mut Turn { now, steps: u32::MAX, taken: 0, wakes: &mut wakes });
         if !mutant::on(Mutant::NumbersComeAgain) {
             machine.issued = times.above(machine.issued).ok_or(Corrupt::Malformed)?;
         }
-        assert!(machine.sessions.table.len() == 0, "no session is left");
+        assert!(machine.sessions.living() == 0, "no session is left");
+        assert!(machine.unfinished.is_empty(), "all was given back");
         assert!(machine.waiters.len() == 0 && machine.grants.len() == 0, "nobody holds anything");
         Ok(machine)
     }

@@ -8,7 +8,7 @@ use super::cache::Line;
 use super::lock::{Grant, Lock};
 use super::queue::{Message, Place, Queue};
 use super::request::Mode;
-use super::session::{Ask, Remembered, Session, Waiter, Window};
+use super::session::{Ask, Remembered, Session, Standing, Waiter, Window};
 use super::slab::Links;
 use super::snapshot::{
     LENGTH_BYTES, MAGIC, Progress, Section, Slice, TAIL_BYTES, VERSION, VERSION_OLDEST,
@@ -98,6 +98,8 @@ pub struct Restore {
     fed: Vec<u8>,
     at: usize,
     next: Next,
+    /// The bytes' version.
+    version: u32,
     /// Rows of each table that are still to come, in the order of the bytes.
     left: [u32; 5],
     /// Queues by their place.
@@ -112,9 +114,7 @@ pub struct Restore {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Next {
     Opening,
-    Head {
-        version: u32,
-    },
+    Head,
     /// The head's ended ids, which are so many bytes more.
     Ended {
         bytes: usize,
@@ -198,6 +198,8 @@ impl Machine {
             && self.locks.shed(slice, |_, _| true)
             && self.queues.shed(slice, |row, slice| shed_map(&mut row.ready, slice))
             && self.grants.shed(slice, |_, _| true)
+            && shed_map(&mut self.holds, slice)
+            && shed_map(&mut self.unfinished, slice)
             && self.waiters.shed(slice, |_, _| true);
         if empty { Progress::Done } else { Progress::More }
     }
@@ -228,6 +230,7 @@ impl Restore {
             fed: Vec::new(),
             at: 0,
             next: Next::Opening,
+            version: VERSION,
             left: [0; 5],
             queues: Vec::new(),
             waits: BTreeMap::new(),
@@ -248,7 +251,7 @@ impl Restore {
     pub fn slice(&mut self, mut slice: Slice) -> Result<Restored, Corrupt> {
         while self.next != Next::End {
             let bytes = match self.next {
-                Next::Opening | Next::Head { .. } => match self.read_head()? {
+                Next::Opening | Next::Head => match self.read_head()? {
                     Some(bytes) => bytes,
                     None => return Ok(Restored::Hungry),
                 },
@@ -330,9 +333,9 @@ impl Restore {
                 return Err(Corrupt::Version { got });
             }
             self.at += OPENING_BYTES;
-            self.next = Next::Head { version: got };
+            (self.version, self.next) = (got, Next::Head);
         }
-        let says = self.next != Next::Head { version: VERSION_OLDEST };
+        let says = self.version > VERSION_OLDEST;
         let Some(row) = self.whole_row() else { return Ok(None) };
         let mut from = Reader { bytes: &self.fed[row.clone()] };
         let (machine, origin) = (&mut self.machine, self.origin);
@@ -379,7 +382,11 @@ impl Restore {
         let links = Links::NONE;
         let grant = Grant { lock, session, fence, count: held, deadline, links };
         let slot = self.machine.grants.insert(grant);
+        if self.machine.holds.contains_key(&(session, lock)) {
+            return Err(Corrupt::Malformed);
+        }
         self.machine.link_grant(slot);
+        self.note_ended(session);
         self.at += bytes - left;
         self.next = Next::Grants { lock, count, bytes: left };
         Ok(bytes - left)
@@ -421,12 +428,21 @@ impl Restore {
 
     fn read_session(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
         let (id, number, ttl_ms) = (from.session()?, from.u64()?, from.u32()?);
+        let standing = match if self.version < VERSION { 0 } else { from.u8()? } {
+            0 => Standing::Lives,
+            1 => Standing::Ended,
+            _ => return Err(Corrupt::Malformed),
+        };
         let deadline = Elapsed(from.u64()?);
         let window = Window { answered_below: from.u64()?, ..Window::default() };
-        let row =
-            Session { id, number, ttl_ms, deadline, window, owned: BTreeMap::new(), waits: 0 };
+        let row = Session { standing, window, ..Session::new(id, number, ttl_ms, deadline) };
         let slot = self.machine.sessions.table.insert(row);
-        self.machine.timers.arm(deadline, number, Timer::SessionEnd(slot));
+        let timer = match standing {
+            Standing::Lives => Timer::SessionEnd(slot),
+            Standing::Ended => Timer::SessionForget(slot),
+        };
+        self.machine.sessions.over += usize::from(standing == Standing::Ended);
+        self.machine.timers.arm(deadline, number, timer);
         for _ in 0..from.u32()? {
             let sequence = from.u64()?;
             match from.call()? {
@@ -466,6 +482,9 @@ impl Restore {
         };
         let payload = from.bytes()?.into();
         self.machine.insert_message(Message { id, queue, priority, delivery, place, payload });
+        if let Place::InFlight { session, .. } = place {
+            self.note_ended(session);
+        }
         Ok(())
     }
 
@@ -496,7 +515,18 @@ impl Restore {
         machine.link_waiter(slot);
         let window = &mut machine.sessions.table.row_mut(session).window;
         window.set(sequence, Remembered::Waiting(slot));
+        match ask {
+            Ask::Lock { lock, .. } => machine.note_lock(lock),
+            Ask::Pop { queue, .. } => machine.note_queue(queue),
+        }
         Ok(())
+    }
+
+    /// A session has something: it is unfinished if it ended.
+    fn note_ended(&mut self, session: u32) {
+        if self.machine.sessions.table[session].standing == Standing::Ended {
+            self.machine.note_ended(session);
+        }
     }
 
     fn find_session(&self, id: SessionId) -> Result<u32, Corrupt> {

@@ -6,11 +6,12 @@
 //!   opening it and [`RENEW`](crate::entry::kind::RENEW) renew it: a call does not, since that would move a timer at
 //!   each call. The leader hears every frame and renews at most every quarter TTL, so a session
 //!   ends never before its TTL ran out without a sign of life, and at most half a TTL late.
-//! - An ended id is remembered, first in first out, up to
-//!   [`SESSIONS_ENDED_MAX`]; it is refused until it is forgotten.
+//! - An ended id is refused for [`SESSION_ENDED_MS`] from its end: its row stays so long. None is forgotten earlier:
+//!   with [`SESSIONS_REMEMBERED_MAX`] rows no session is opened. (Below [`Level::BOUNDED`] the last
+//!   [`SESSIONS_ENDED_MAX`] are remembered, first in first out.)
 //! - `owned` is what the session has in this shard, by number: grants by fence, waiters by ticket,
-//!   messages in flight by id. A session's end gives all of it back, in that order, within one
-//!   entry: it costs as much as the session has.
+//!   messages in flight by id. A session's end ends its waits, of which a window bounds the number, and gives back the
+//!   rest in that order, over as many entries as it takes (`unfinished.rs`; below that level within one).
 //! - The window holds at most [`WINDOW_REPLIES_MAX`] calls, those at or above `answered_below`. A call
 //!   that its client says was answered while it still waits is cancelled: so a client gives up a
 //!   wait.
@@ -19,20 +20,25 @@ use super::request::{Call, Mode};
 use super::slab::{Linked, Links};
 use super::table::{Row, Table};
 use super::timers::Timer;
+use super::unfinished::Unfinished;
 use super::{Applied, Machine, Outcome, Turn, Wake};
 use crate::ids::SessionId;
-use crate::limits::{SESSIONS_ENDED_MAX, SESSIONS_MAX};
+use crate::level::Level;
+use crate::limits::{SESSIONS_ENDED_MAX, SESSIONS_MAX, SESSIONS_REMEMBERED_MAX};
 use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Elapsed, millis};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use wire::Code;
-use wire::limits::WINDOW_REPLIES_MAX;
+use wire::limits::{SESSION_ENDED_MS, WINDOW_REPLIES_MAX};
 
 /// Every session, and the ids of those that ended last.
 pub(super) struct Sessions {
+    /// Those that live, and those that ended and are remembered.
     pub(super) table: Table<Session>,
-    /// Ended ids, the first that ended first. Never more than [`SESSIONS_ENDED_MAX`].
+    /// How many of them ended.
+    pub(super) over: usize,
+    /// Ended ids, the first that ended first. Never more than [`SESSIONS_ENDED_MAX`]; none from [`Level::BOUNDED`] on.
     pub(super) ended: VecDeque<SessionId>,
     ended_set: BTreeSet<SessionId>,
 }
@@ -42,11 +48,21 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) number: u64,
     pub(super) ttl_ms: u32,
+    pub(super) standing: Standing,
+    /// When it ends; when it is forgotten, if it has ended.
     pub(super) deadline: Elapsed,
     pub(super) window: Window,
     pub(super) owned: BTreeMap<u64, Owned>,
     /// How many of `owned` are waiters.
     pub(super) waits: u32,
+}
+
+/// Whether a session lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    Lives = 0,
+    /// What it still has is as good as given back.
+    Ended = 1,
 }
 
 /// Something that a session has, by slot.
@@ -91,9 +107,29 @@ impl Row for Session {
     }
 }
 
+impl Session {
+    /// One that has nothing yet.
+    pub(super) fn new(id: SessionId, number: u64, ttl_ms: u32, deadline: Elapsed) -> Session {
+        let (standing, window, waits) = (Standing::Lives, Window::default(), 0);
+        let owned = BTreeMap::new();
+        Session { id, number, ttl_ms, standing, deadline, window, owned, waits }
+    }
+
+    /// Whether it has ended, or its end is due.
+    pub(super) fn is_over(&self, now: Elapsed) -> bool {
+        self.standing == Standing::Ended || self.deadline <= now
+    }
+}
+
 impl Sessions {
     pub(super) fn new(seed: u64) -> Sessions {
-        Sessions { table: Table::new(seed), ended: VecDeque::new(), ended_set: BTreeSet::new() }
+        let table = Table::new(seed);
+        Sessions { table, over: 0, ended: VecDeque::new(), ended_set: BTreeSet::new() }
+    }
+
+    /// How many live.
+    pub(super) fn living(&self) -> usize {
+        self.table.len() - self.over
     }
 
     pub(super) fn remember_ended(&mut self, id: SessionId) {
@@ -182,6 +218,8 @@ impl Left {
 /// What came of an operation that may wait.
 pub(super) enum Verdict {
     Now(Outcome),
+    /// Nothing was done: what it touches is unfinished. It is not remembered, and may come again.
+    NotYet,
     /// It waits; the waiter's slot.
     Later(u32),
 }
@@ -189,7 +227,9 @@ pub(super) enum Verdict {
 impl Machine {
     /// Opens a session; again is a sign of life and nothing else.
     pub(super) fn open(&mut self, id: SessionId, ttl_ms: u32, turn: &mut Turn<'_>) -> Outcome {
-        if self.sessions.table.find(&id).is_some() {
+        if let Some(slot) = self.sessions.table.find(&id)
+            && !(mutant::on(Mutant::EndedIsOpened) && self.forgets(slot))
+        {
             return match self.renew(id, turn) {
                 true => Outcome::Done { token: 0 },
                 false => Outcome::Refused(Code::SessionUnknown),
@@ -198,24 +238,31 @@ impl Machine {
         if self.sessions.ended_set.contains(&id) && !mutant::on(Mutant::EndedIsOpened) {
             return Outcome::Refused(Code::SessionUnknown);
         }
-        if self.sessions.table.len() >= SESSIONS_MAX {
+        if self.sessions.living() >= SESSIONS_MAX {
             return Outcome::Refused(Code::StateFull);
+        }
+        if self.sessions.table.len() >= SESSIONS_REMEMBERED_MAX {
+            return Outcome::Refused(Code::Busy);
         }
         let number = self.issue();
         let deadline = turn.now + session_time(ttl_ms);
-        let (window, owned) = (Window::default(), BTreeMap::new());
-        let row = Session { id, number, ttl_ms, deadline, window, owned, waits: 0 };
-        let slot = self.sessions.table.insert(row);
+        let slot = self.sessions.table.insert(Session::new(id, number, ttl_ms, deadline));
         self.timers.arm(deadline, number, Timer::SessionEnd(slot));
         Outcome::Done { token: 0 }
     }
 
     /// Ends a session. One that is not there has ended already.
     pub(super) fn close(&mut self, id: SessionId, turn: &mut Turn<'_>) -> Outcome {
-        if let Some(slot) = self.sessions.table.find(&id) {
+        if let Some(slot) = self.open_session(id) {
             self.end_session(slot, turn);
         }
         Outcome::Done { token: 0 }
+    }
+
+    /// The slot of a session that has not ended, although its end may be due.
+    pub(super) fn open_session(&self, id: SessionId) -> Option<u32> {
+        let slot = self.sessions.table.find(&id)?;
+        (self.sessions.table[slot].standing == Standing::Lives).then_some(slot)
     }
 
     /// Takes a sign of life; says whether the session lives.
@@ -237,7 +284,7 @@ impl Machine {
 
     /// The slot of a session that lives. One whose end is due but has not fired ends here.
     fn live_session(&mut self, id: SessionId, turn: &mut Turn<'_>) -> Option<u32> {
-        let slot = self.sessions.table.find(&id)?;
+        let slot = self.open_session(id)?;
         if self.sessions.table[slot].deadline <= turn.now {
             self.expire_session(slot, turn);
             return None;
@@ -278,6 +325,7 @@ impl Machine {
                 window.set(call.sequence, Remembered::Outcome(outcome));
                 Applied::Done(outcome)
             }
+            Verdict::NotYet => Applied::Done(Outcome::Refused(Code::Busy)),
             Verdict::Later(waiter) => {
                 let window = &mut self.sessions.table.row_mut(slot).window;
                 window.set(call.sequence, Remembered::Waiting(waiter));
@@ -322,9 +370,129 @@ impl Machine {
         self.end_session(slot, turn);
     }
 
+    /// Ends a session: its waiters leave, and what it has is given back over the entries that it takes. Its row stays,
+    /// so that its id is refused.
+    fn end_session(&mut self, slot: u32, turn: &mut Turn<'_>) {
+        if self.level < Level::BOUNDED {
+            return self.end_session_at_once(slot, turn);
+        }
+        self.keep_session(slot);
+        let mut left = Vec::new();
+        for waiter in self.waits_of(slot) {
+            left.push(Left::by(self.waiters[waiter].ask));
+            self.end_wait(waiter, Outcome::Refused(Code::SessionUnknown), turn);
+        }
+        let session = self.sessions.table.row_mut(slot);
+        assert!(session.waits == 0, "an ended session waits for nothing");
+        let (before, number, deadline) = (session.deadline, session.number, remembered(turn.now));
+        session.standing = Standing::Ended;
+        session.deadline = deadline;
+        session.window = Window::default();
+        self.sessions.over += 1;
+        self.timers.disarm_session(before, number);
+        self.timers.arm(deadline, number, Timer::SessionForget(slot));
+        self.note_ended(slot);
+        self.advance(&left, turn);
+        self.give_back(slot, turn);
+    }
+
+    /// The calls of a session that wait, by ticket.
+    pub(super) fn waits_of(&self, slot: u32) -> Vec<u32> {
+        let session = &self.sessions.table[slot];
+        if session.waits == 0 {
+            return Vec::new();
+        }
+        let waits = session.window.calls.iter().filter_map(|(_, what)| match what {
+            Remembered::Waiting(waiter) => Some(*waiter),
+            Remembered::Outcome(_) => None,
+        });
+        let mut waits: Vec<u32> = waits.collect();
+        waits.sort_unstable_by_key(|waiter| self.waiters[*waiter].ticket);
+        waits
+    }
+
+    /// Gives back what an ended session has, as far as the steps go.
+    pub(super) fn give_back(&mut self, slot: u32, turn: &mut Turn<'_>) {
+        let outlive = mutant::on(Mutant::GrantsOutliveSession);
+        while turn.steps > 0 {
+            let first = self.sessions.table[slot].owned.first_key_value();
+            let Some((number, thing)) = first.map(|(number, thing)| (*number, *thing)) else {
+                break;
+            };
+            turn.step();
+            match thing {
+                Owned::Waiter(_) => unreachable!("an ended session waits for nothing"),
+                Owned::Grant(_) if outlive => {
+                    self.sessions.table.rows_mut()[slot].owned.remove(&number);
+                }
+                Owned::Grant(grant) => {
+                    let lock = self.drop_grant(grant);
+                    self.advance_lock(lock, turn);
+                }
+                Owned::Message(message) => {
+                    let queue = self.make_ready(message);
+                    self.advance_queue(queue, turn);
+                }
+            }
+        }
+        self.note_ended(slot);
+    }
+
+    /// Notes whether an ended session still has something.
+    pub(super) fn note_ended(&mut self, slot: u32) {
+        let session = &self.sessions.table[slot];
+        assert!(session.standing == Standing::Ended, "only an ended one gives everything back");
+        let (number, has) = (session.number, !session.owned.is_empty());
+        let before = if self.unfinished.contains_key(&number) { number } else { 0 };
+        self.note_unfinished(before, if has { number } else { 0 }, Unfinished::Session(slot));
+    }
+
+    /// An ended session was remembered long enough. One that still has something, by some chance, is kept on.
+    pub(super) fn forget_session(&mut self, slot: u32, turn: &Turn<'_>) {
+        let session = &self.sessions.table[slot];
+        assert!(session.deadline <= turn.now, "an ended session is never forgotten early");
+        let number = session.number;
+        self.keep_session(slot);
+        if self.sessions.table[slot].owned.is_empty() {
+            self.sessions.table.remove(slot);
+            self.sessions.over -= 1;
+        } else {
+            let deadline = remembered(turn.now);
+            self.sessions.table.row_mut(slot).deadline = deadline;
+            self.timers.arm(deadline, number, Timer::SessionForget(slot));
+        }
+    }
+
+    /// Forgets an ended session at once, which is a bug. False: it can't.
+    fn forgets(&mut self, slot: u32) -> bool {
+        let session = &self.sessions.table[slot];
+        let forgets = session.standing == Standing::Ended && session.owned.is_empty();
+        if forgets {
+            let (deadline, number) = (session.deadline, session.number);
+            self.keep_session(slot);
+            self.timers.disarm(deadline, number);
+            self.sessions.table.remove(slot);
+            self.sessions.over -= 1;
+        }
+        forgets
+    }
+
+    /// The ended ids that were remembered by their number are remembered by time from now on.
+    pub(super) fn remember_by_time(&mut self) {
+        self.sessions.ended_set.clear();
+        for id in core::mem::take(&mut self.sessions.ended) {
+            let (number, deadline) = (self.issue(), remembered(self.clock));
+            let ended = Standing::Ended;
+            let row = Session { standing: ended, ..Session::new(id, number, 0, deadline) };
+            let slot = self.sessions.table.insert(row);
+            self.sessions.over += 1;
+            self.timers.arm(deadline, number, Timer::SessionForget(slot));
+        }
+    }
+
     /// Ends a session: its waiters leave, its locks are released, its messages return to their
     /// queues; only then are the next in line served, so that none of them is its own.
-    fn end_session(&mut self, slot: u32, turn: &mut Turn<'_>) {
+    fn end_session_at_once(&mut self, slot: u32, turn: &mut Turn<'_>) {
         self.keep_session(slot);
         let owned: Vec<Owned> = self.sessions.table[slot].owned.values().copied().collect();
         let mut left = Vec::with_capacity(owned.len());
@@ -355,8 +523,11 @@ impl Machine {
     /// on his way out: no message is delivered once more.
     pub(super) fn end_sessions(&mut self, turn: &mut Turn<'_>) {
         let (mut sessions, mut waiters) = (Vec::new(), Vec::new());
+        self.go_on_unfinished(turn);
         self.sessions.table.each(|slot, session| {
-            sessions.push((session.number, slot));
+            if session.standing == Standing::Lives {
+                sessions.push((session.number, slot));
+            }
             waiters.extend(session.owned.iter().filter_map(|(ticket, owned)| match owned {
                 Owned::Waiter(waiter) => Some((*ticket, *waiter)),
                 Owned::Grant(_) | Owned::Message(_) => None,
@@ -431,6 +602,7 @@ impl Machine {
 
     /// Ends a wait with its outcome: somebody is told. What it waited for is not looked at.
     pub(super) fn end_wait(&mut self, slot: u32, outcome: Outcome, turn: &mut Turn<'_>) {
+        turn.step();
         self.keep_session(self.waiters[slot].session);
         match self.waiters[slot].ask {
             Ask::Lock { lock, .. } => {
@@ -462,11 +634,16 @@ impl Machine {
     /// Why the waiter may not be served any more, although its timer has not fired.
     pub(super) fn wait_is_over(&self, slot: u32, timeout: Code, now: Elapsed) -> Option<Code> {
         let waiter = &self.waiters[slot];
-        if self.sessions.table[waiter.session].deadline <= now {
+        if self.sessions.table[waiter.session].is_over(now) {
             return Some(Code::SessionUnknown);
         }
         (waiter.deadline <= now).then_some(timeout)
     }
+}
+
+/// Until when a session that ends now is remembered.
+fn remembered(now: Elapsed) -> Elapsed {
+    now + millis(SESSION_ENDED_MS)
 }
 
 /// How long a session lives after a renewal: its TTL, and the quarter by which renewals may lag.

@@ -4,8 +4,9 @@
 //! head:     magic "TCSM" | version u32
 //! then rows, each: length u32 | content
 //! first:    level u32, from version 3 on | seed u64 | cache budget u64 | clock u64 | last number u64
-//!             | sessions u32 | locks u32 | queues u32 | messages u32 | lines u32 | ended session ids, 16 each
-//! session:  id 16 | number u64 | ttl ms u32 | deadline u64 | answered below u64
+//!             | sessions u32 | locks u32 | queues u32 | messages u32 | lines u32
+//!             | ended session ids, 16 each, up to version 3
+//! session:  id 16 | number u64 | ttl ms u32 | standing u8, from version 4 on | deadline u64 | answered below u64
 //!             | calls u32 | calls x ( sequence u64 | what )
 //! lock:     name | mode u8 | grants u32 | grants x ( session 16 | fence u64 | count u32 | deadline u64 )
 //! queue:    name
@@ -18,6 +19,7 @@
 //! what:     0 | token u64    or  1 | id u64 | delivery u32    or  2 | code u16
 //!           or 3 | wait | mode u8 | lease ms u32    or  4 | wait | visibility ms u32
 //! wait:     ticket u64 | deadline u64 | name of the lock or queue
+//! standing: 0 = it lives, 1 = it ended, and its deadline is when it is forgotten
 //! place:    0 = ready, 1 = in flight, 2 = delayed
 //! ```
 //!
@@ -61,7 +63,9 @@ pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"TCSM");
 /// Of the oldest level's snapshots.
 pub(super) const VERSION_OLDEST: u32 = 2;
 /// Of snapshots that say their level.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION_SAID: u32 = 3;
+/// Of snapshots whose ended sessions are rows.
+pub(super) const VERSION: u32 = 4;
 /// Size of the checksum at the end.
 pub const TAIL_BYTES: usize = 4;
 /// Size of what says how long a row is.
@@ -194,7 +198,8 @@ impl Machine {
         let (start, mut places) = (out.len(), Places::default());
         self.write_head(out);
         self.sessions.table.each_group(|group| {
-            put_sorted(out, &mut group.map(|slot| self.row(slot, Machine::write_session)));
+            let write = session_writer(self.level);
+            put_sorted(out, &mut group.map(|slot| self.row(slot, write)));
         });
         self.locks.each_group(|group| {
             put_sorted(out, &mut group.map(|slot| self.row(slot, Machine::write_lock)));
@@ -229,6 +234,7 @@ impl Machine {
     pub fn snapshot_begin(&mut self, out: &mut Vec<u8>) {
         assert!(self.making.is_none(), "one snapshot at a time");
         let start = out.len();
+        self.making_level = self.level;
         self.write_head(out);
         self.sessions.table.begin_walk();
         self.locks.begin_walk();
@@ -272,7 +278,8 @@ impl Machine {
     ) -> Progress {
         match making.section {
             Section::Sessions => {
-                self.walk(|m| &mut m.sessions.table, Machine::write_session, making, slice, out)
+                let write = session_writer(self.making_level);
+                self.walk(|m| &mut m.sessions.table, write, making, slice, out)
             }
             Section::Locks => self.walk(|m| &mut m.locks, Machine::write_lock, making, slice, out),
             Section::Queues => {
@@ -423,7 +430,7 @@ impl Machine {
     #[inline]
     pub(super) fn keep_session(&mut self, slot: u32) {
         if self.sessions.table.owes(slot) {
-            let bytes = self.kept(slot, Machine::write_session);
+            let bytes = self.kept(slot, session_writer(self.making_level));
             self.sessions.table.keep(slot, bytes);
         }
     }
@@ -484,7 +491,7 @@ impl Machine {
     fn write_head(&self, out: &mut Vec<u8>) {
         put_u32(out, MAGIC);
         let says = self.level >= Level::SAID;
-        put_u32(out, if says { VERSION } else { VERSION_OLDEST });
+        put_u32(out, version(self.level));
         let at = begin_row(out);
         if says {
             put_u32(out, self.level.0);
@@ -507,6 +514,21 @@ impl Machine {
         out.extend_from_slice(&session.id.0);
         put_u64(out, session.number);
         put_u32(out, session.ttl_ms);
+        out.push(session.standing as u8);
+        self.write_session_rest(slot, out);
+    }
+
+    /// As versions up to 3 have it.
+    fn write_session_older(&self, slot: u32, out: &mut Vec<u8>) {
+        let session = &self.sessions.table[slot];
+        out.extend_from_slice(&session.id.0);
+        put_u64(out, session.number);
+        put_u32(out, session.ttl_ms);
+        self.write_session_rest(slot, out);
+    }
+
+    fn write_session_rest(&self, slot: u32, out: &mut Vec<u8>) {
+        let session = &self.sessions.table[slot];
         put_u64(out, session.deadline.0);
         put_u64(out, session.window.answered_below);
         let forgotten = mutant::on(Mutant::ForgetWindow);
@@ -600,6 +622,20 @@ impl Machine {
     fn put_session(&self, out: &mut Vec<u8>, slot: u32) {
         out.extend_from_slice(&self.sessions.table[slot].id.0);
     }
+}
+
+/// The version of a snapshot at a level.
+fn version(level: Level) -> u32 {
+    match level {
+        level if level >= Level::BOUNDED => VERSION,
+        level if level >= Level::SAID => VERSION_SAID,
+        _ => VERSION_OLDEST,
+    }
+}
+
+/// What writes a session's row at a level.
+fn session_writer(level: Level) -> fn(&Machine, u32, &mut Vec<u8>) {
+    if level >= Level::BOUNDED { Machine::write_session } else { Machine::write_session_older }
 }
 
 /// Leaves room for a row's length, and says where its content begins.

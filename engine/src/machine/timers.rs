@@ -15,6 +15,8 @@ use alloc::collections::BTreeMap;
 pub(super) enum Timer {
     /// A session ends.
     SessionEnd(u32),
+    /// A session that ended is forgotten.
+    SessionForget(u32),
     /// A grant of a lock ends.
     LockLease(u32),
     /// The wait for a lock ends.
@@ -56,7 +58,7 @@ impl Timers {
         }
     }
 
-    /// Disarms the timer of session `number`, if it has not fired.
+    /// Disarms the timer of session `number`, which lives, if it has not fired.
     pub(super) fn disarm_session(&mut self, deadline: Elapsed, number: u64) {
         self.sessions.remove(&(deadline, number));
     }

@@ -3,8 +3,9 @@
 use super::Machine;
 use super::queue::Place;
 use super::request::Mode;
-use super::session::{Ask, Owned, Remembered};
+use super::session::{Ask, Owned, Remembered, Standing};
 use super::table::Row;
+use super::unfinished::Unfinished;
 use crate::time::Elapsed;
 use wire::limits::WINDOW_REPLIES_MAX;
 
@@ -24,19 +25,25 @@ impl Machine {
 
     fn verify_sessions(&self, timers: &mut usize) {
         let (mut grants, mut waiters, mut messages) = (0, 0, 0);
+        let (mut over, mut unfinished) = (0, 0);
         self.sessions.table.each(|slot, session| {
             *timers += 1;
             assert_eq!(self.sessions.table.find(&session.id), Some(slot));
+            let ended = session.standing == Standing::Ended;
+            over += usize::from(ended);
+            let stands = self.unfinished.get(&session.number).is_some();
+            assert_eq!(stands, ended && !session.owned.is_empty(), "it gives back what it has");
+            unfinished += usize::from(stands);
+            assert!(!ended || session.window.calls.is_empty(), "an ended one has no calls");
             let mut waits = 0;
             for (number, thing) in &session.owned {
                 assert!(*number <= self.issued, "a number was issued");
                 match *thing {
                     Owned::Grant(grant) => {
                         grants += 1;
-                        assert_eq!(
-                            (self.grants[grant].fence, self.grants[grant].session),
-                            (*number, slot)
-                        );
+                        let row = &self.grants[grant];
+                        assert_eq!((row.fence, row.session), (*number, slot));
+                        assert_eq!(self.holds.get(&(slot, row.lock)), Some(&grant));
                     }
                     Owned::Waiter(waiter) => {
                         waits += 1;
@@ -64,7 +71,12 @@ impl Machine {
             let waiting = calls.iter().filter(|(_, what)| matches!(what, Remembered::Waiting(_)));
             assert_eq!(waiting.count(), waits as usize, "a call that waits has a waiter");
         });
+        assert_eq!(over, self.sessions.over, "ended sessions are counted");
+        let next = |found: &Unfinished| !matches!(found, Unfinished::Session(_));
+        let next = self.unfinished.values().filter(|found| next(found)).count();
+        assert_eq!(self.unfinished.len(), unfinished + next, "what is unfinished is there");
         assert_eq!(grants, self.grants.len(), "every grant has an owner");
+        assert_eq!(grants, self.holds.len(), "every grant is found");
         assert_eq!(waiters, self.waiters.len(), "every waiter has an owner");
         assert_eq!(messages as u64, self.counts.messages_in_flight);
     }
@@ -72,8 +84,15 @@ impl Machine {
     fn verify_locks(&self, timers: &mut usize) {
         let (mut grants, mut waiters) = (0, 0);
         self.locks.each(|slot, lock| {
-            assert!(!lock.grants.is_empty(), "a lock that nobody holds has no record");
-            assert!(lock.mode == Mode::Shared || lock.grants.len() == 1, "exclusive stands alone");
+            let next = lock.waiters.first().map(|waiter| &self.waiters[waiter]);
+            let next =
+                next.filter(|next| matches!(next.ask, Ask::Lock { mode, .. } if lock.admits(mode)));
+            let next = next.map_or(0, |next| next.ticket);
+            assert_eq!(lock.unserved, next, "who is admitted is served, or next");
+            let stands = self.unfinished.get(&next) == Some(&Unfinished::Lock(slot));
+            assert_eq!(stands, next > 0, "who is next is served in time");
+            assert!(next > 0 || !lock.grants.is_empty(), "a free lock has no record");
+            assert!(lock.mode == Mode::Shared || lock.grants.len() < 2, "exclusive stands alone");
             let mut last = 0;
             for grant in lock.grants.iter(&self.grants) {
                 let grant = &self.grants[grant];
@@ -103,7 +122,11 @@ impl Machine {
         let (mut ready, mut messages) = (0, 0);
         self.queues.each(|slot, queue| {
             assert!(queue.messages > 0 || !queue.waiters.is_empty(), "a queue is for something");
-            assert!(queue.ready.is_empty() || queue.waiters.is_empty(), "nobody waits beside it");
+            let next = queue.waiters.first().filter(|_| !queue.ready.is_empty());
+            let next = next.map_or(0, |next| self.waiters[next].ticket);
+            assert_eq!(queue.unserved, next, "nobody waits beside what is ready, but in time");
+            let stands = self.unfinished.get(&next) == Some(&Unfinished::Queue(slot));
+            assert_eq!(stands, next > 0, "who is next is served in time");
             messages += queue.messages;
             ready += queue.ready.len();
             for ((priority, id), message) in &queue.ready {

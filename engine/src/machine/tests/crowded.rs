@@ -3,6 +3,7 @@
 //! was due has no force, and whatever was not due has.
 
 use super::kit::*;
+use crate::level::Level;
 use crate::machine::{Applied, Config, Outcome};
 use crate::time::{Elapsed, millis};
 use proptest::prelude::*;
@@ -58,9 +59,10 @@ struct Witness {
 
 impl Witness {
     /// So many lines are due after a millisecond.
-    fn new(crowd: u64) -> Witness {
+    fn new(crowd: u64, level: Level) -> Witness {
         let mut kit = Kit::with(Config { seed: 5, cache_bytes_max: 1 << 30 });
         kit.verify = Verify::Never;
+        kit.raise(level);
         kit.open_for(CROWD, 600_000);
         for n in 0..crowd {
             kit.answered_below = n;
@@ -207,10 +209,11 @@ proptest! {
 
     #[test]
     fn nobody_can_tell_that_timers_are_late(
+        level in 1..=Level::NEWEST.0,
         crowd in prop_oneof![Just(0u64), 1..20_000u64],
         steps in prop::collection::vec(step(), 1..100),
     ) {
-        let mut witness = Witness::new(crowd);
+        let mut witness = Witness::new(crowd, Level(level));
         for step in steps {
             witness.step(step);
         }

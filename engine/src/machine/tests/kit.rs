@@ -2,6 +2,7 @@
 
 use crate::entry::kind;
 use crate::ids::SessionId;
+use crate::level::Level;
 use crate::machine::{Applied, Config, Get, Machine, Outcome, Wake};
 use crate::time::{Duration, Elapsed, millis};
 use std::collections::BTreeMap;
@@ -77,6 +78,11 @@ impl Kit {
             assert_eq!(kit.open(n), done(0));
         }
         kit
+    }
+
+    /// Raises the feature level.
+    pub fn raise(&mut self, level: Level) {
+        assert_eq!(self.apply(kind::LEVEL, &level.encode()), Applied::Nothing);
     }
 
     pub fn apply(&mut self, kind: Kind, payload: &[u8]) -> Applied {

@@ -1,5 +1,6 @@
 //! Claims about the machine, each a test; random histories against a dumb twin in [`oracle`].
 
+mod bounded;
 mod cache;
 mod clock;
 mod crowded;

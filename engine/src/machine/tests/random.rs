@@ -2,6 +2,7 @@
 
 use super::kit::*;
 use super::oracle::{Op, Oracle};
+use crate::level::Level;
 use crate::machine::{Applied, Config, Get, Machine, Progress, Slice};
 use proptest::prelude::*;
 
@@ -90,9 +91,12 @@ struct Trio {
 }
 
 impl Trio {
-    fn new() -> Trio {
+    fn new(level: Level) -> Trio {
         let oracle = Oracle::new(SMALL.cache_bytes_max);
-        Trio { kit: Kit::with(SMALL), steady: Kit::with(SMALL), oracle, sliced: None }
+        let (mut kit, mut steady) = (Kit::with(SMALL), Kit::with(SMALL));
+        kit.raise(level);
+        steady.raise(level);
+        Trio { kit, steady, oracle, sliced: None }
     }
 
     /// Lets both machines and the twin do the same, and holds their answers equal.
@@ -250,8 +254,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_machine_and_its_twin_agree(steps in prop::collection::vec(step(), 1..150)) {
-        let mut trio = Trio::new();
+    fn the_machine_and_its_twin_agree(
+        level in 1..=Level::NEWEST.0,
+        steps in prop::collection::vec(step(), 1..150),
+    ) {
+        let mut trio = Trio::new(Level(level));
         for session in 1..5 {
             trio.step(Step::Open { session, ttl_ms: 4_000 });
         }
