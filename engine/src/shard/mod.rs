@@ -651,7 +651,11 @@ impl Shard {
         let mut replies = step.replies();
         match outcome {
             Outcome::Done { token } => replies.done(caller, token, self.applied),
-            Outcome::Refused(code) => replies.error(caller, code, Hint::NONE),
+            Outcome::Refused(code) => {
+                // It touched what is unfinished: it is, some entries later.
+                let hint = if code == Code::Busy { Hint::retry(5) } else { Hint::NONE };
+                replies.error(caller, code, hint);
+            }
             Outcome::Delivered { .. } => {
                 if self.deliver(step, caller, outcome) == Served::Later {
                     self.aside.put(Item::Delivery { caller, outcome }, step.conns);
