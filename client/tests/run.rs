@@ -260,8 +260,8 @@ fn what_was_started_with_nohup_outlives_its_terminal() {
 }
 
 /// Counts the interrupts that it gets, until it is told to go.
-const COUNTER: &str = "trap 'echo x >> got' INT; echo $$ > up
-    while [ ! -e go ]; do sleep 0.01; done";
+/// It never sleeps, so that no two of them become one.
+const COUNTER: &str = "trap 'echo x >> got' INT; echo $$ > up; while [ ! -e go ]; do :; done";
 
 /// Ends what counts, and says how many interrupts it got.
 fn interrupts(place: &Place) -> usize {
@@ -272,22 +272,30 @@ fn interrupts(place: &Place) -> usize {
 }
 
 #[test]
-fn a_terminals_interrupt_reaches_the_command_once() {
+fn an_interrupt_reaches_a_command_in_a_terminal_once() {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let (fake, place) = (Fake::new(1, 1), Place::new("terminal"));
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();
     let path = PathBuf::from(ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap());
     let side = || File::options().read(true).write(true).open(&path).unwrap();
-    let mut command = Command::new("setsid");
-    command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_tercet"), "lock", "run", "demo"]);
-    let mut command = under(command, &fake, &place, COUNTER);
-    let mut child = command.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
-    eventually("it runs", || place.lines("up") == 1);
-    File::from(terminal.try_clone().unwrap()).write_all(b"\x03").unwrap();
-    assert_eq!(interrupts(&place), 1);
-    assert_eq!(status(&mut child).code(), Some(0));
+    // Ctrl-C, while the standard input is the terminal and while it is not; and another process.
+    for (round, from) in ["<&0", "</dev/null", "<&0"].into_iter().enumerate() {
+        let (fake, place) = (Fake::new(1, 1), Place::new(&format!("terminal-{round}")));
+        let mut command = Command::new("setsid");
+        let script = format!("echo $$ > tool; exec \"$@\" {from}");
+        command.args(["--ctty", "--wait", "sh", "-c", &script, "sh"]);
+        command.args([env!("CARGO_BIN_EXE_tercet"), "lock", "run", "demo"]);
+        let mut command = under(command, &fake, &place, COUNTER);
+        let mut child = command.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
+        eventually("it runs", || place.lines("up") == 1);
+        match round {
+            2 => send(pid(&place, "tool"), Signal::INT),
+            _ => File::from(terminal.try_clone().unwrap()).write_all(b"\x03").unwrap(),
+        }
+        assert_eq!(interrupts(&place), 1, "round {round}");
+        assert_eq!(status(&mut child).code(), Some(0));
+    }
 }
 
 #[test]

@@ -196,7 +196,7 @@ struct NodesArguments {
     #[command(flatten)]
     cluster: ClusterArguments,
     /// The nodes' ports for clients begin here, those for HTTP 80 above.
-    #[arg(long, default_value_t = 7401, value_name = "PORT")]
+    #[arg(long, default_value_t = 7400, value_name = "PORT")]
     port: u16,
 }
 

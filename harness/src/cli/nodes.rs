@@ -3,6 +3,7 @@
 use super::bench::{cluster_config, data_dir, interrupts};
 use super::{Failure, NodesArguments};
 use crate::cluster::Cluster;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::thread::sleep;
 use std::time::Duration;
@@ -30,10 +31,14 @@ pub(super) fn nodes(arguments: &NodesArguments) -> Result<u64, Failure> {
     }
     let all: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
     println!("\nTry, in another shell:");
+    let this = std::env::current_exe().ok();
+    if let Some(programs) = this.as_deref().and_then(Path::parent) {
+        println!("  export PATH={}:$PATH", programs.display());
+    }
     println!("  export TERCET_SERVERS={}", all.join(","));
     println!("  tercet status");
     println!("  tercet lock run demo -- sleep 1");
-    println!("  tercet queue push jobs hello && tercet queue pop jobs");
+    println!("  tercet queue push jobs hello && tercet queue pop jobs --ack");
     println!(
         "\nCtrl-C stops them{}.",
         if arguments.cluster.place.keep { "" } else { " and removes their data" }
