@@ -275,6 +275,8 @@ pub(crate) struct Answer {
 /// Where a call is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
+    /// Waits until other guards of this client admit it; looked at again at that moment.
+    Turn(Moment),
     /// Waits until the window of its shard has room.
     Window,
     /// Tried again at that moment, or when the topology is known.

@@ -28,6 +28,8 @@ pub const THREADS_END_MAX: Duration = Duration::from_secs(3);
 /// Places in a shard's window that only what gives something back may take: as many as a server keeps frames for it
 /// past a connection's credit.
 pub const SEATS_RESERVED: u64 = 64;
+/// How often an acquire that waits for another guard of the same client looks whether its wait, or a lease, is over.
+pub const TURN_LOOK: Duration = Duration::from_millis(50);
 /// Frames past a connection's credit that the client sends of what gives something back. A server takes
 /// 64 of them, of 64 KiB in all.
 pub const CREDIT_GIVE_BACK: usize = 48;

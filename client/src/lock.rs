@@ -13,6 +13,9 @@ use wire::limits::{LEASE_MS_MAX, WAIT_MS_MAX};
 /// A lock that may be acquired. Made by [`Client::lock`](crate::Client::lock).
 ///
 /// Without further words: exclusive, as long as the session, waiting up to the client's deadline.
+///
+/// Guards exclude each other whoever holds them: another client, or another thread, task or clone of this one. A
+/// thread that asks again for what it holds exclusively waits for itself.
 #[derive(Clone)]
 #[must_use = "it does nothing before it is acquired"]
 pub struct Lock {

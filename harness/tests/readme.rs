@@ -1,6 +1,7 @@
 //! What README shows is what happens.
 #![cfg(feature = "bench")]
 
+#[allow(dead_code)] // It needs one program of a build, not its nodes.
 mod common;
 
 use common::program;

@@ -1,5 +1,6 @@
 //! How the client ends: nothing new, the session closed, then everything gone.
 
+use super::turns::Turns;
 use super::{Phase, Request, State};
 use crate::call::{CallId, Op};
 use crate::clock::Moment;
@@ -50,6 +51,7 @@ impl State {
 
     fn stop_calls(&mut self, now: Moment) {
         // Nothing that is freed here may be dispatched again.
+        self.turns = Turns::default();
         let open: Vec<CallId> = self.calls.keys().copied().collect();
         for seat in self.session.seats.values_mut() {
             seat.waiting.clear();

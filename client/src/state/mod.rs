@@ -2,7 +2,7 @@
 //! told what happened and when, and leaves what is to be done in [`Out`].
 //!
 //! # How it works
-//! [`State::submit`] takes a call. [`State::dispatch`] brings it as far as it goes: into its
+//! [`State::submit`] takes a call. An acquire waits until the client's own guards admit it (`turns`). [`State::dispatch`] brings it as far as it goes: into its
 //! shard's window (`seats`), to the shard's leader (`routes`), onto a connection (`links`), where it
 //! is sent as soon as there is credit. `replies` reads what comes back: the result, or a reason to try
 //! again, which brings the call to `Place::Backoff` and back to `dispatch`. Every call has one timer,
@@ -21,6 +21,7 @@ mod links;
 mod replies;
 mod routes;
 mod seats;
+mod turns;
 
 pub(crate) use links::{Link, LinkKey, Sent, What};
 pub(crate) use replies::text_of;
@@ -86,6 +87,7 @@ pub(crate) struct State {
     ready: Option<(Arc<Slot>, Moment, Moment)>,
     /// Told when the session is closed in a shard, once the client leaves.
     closing: Vec<Arc<Slot>>,
+    turns: turns::Turns,
     call_bytes: usize,
     timers: BTreeSet<(Moment, CallId)>,
     /// Calls without a route, to be tried again as soon as the topology is known.
@@ -115,6 +117,7 @@ impl State {
             due_at: Moment::MAX,
             ready: Some((ready, now, until)),
             closing: Vec::new(),
+            turns: turns::Turns::default(),
             call_bytes: 0,
             timers: BTreeSet::new(),
             parked: BTreeSet::new(),
@@ -194,7 +197,9 @@ impl State {
             last: String::from("it was not sent yet"),
         };
         self.calls.insert(id, call);
-        self.dispatch(now, id);
+        if self.takes_turn(now, id) {
+            self.dispatch(now, id);
+        }
     }
 
     /// Brings a call as far as it goes.
@@ -284,7 +289,7 @@ impl State {
         let call = self.calls.get_mut(&id).expect("a call is placed while it is open");
         call.place = place;
         let timer = match place {
-            Place::Backoff(at) => at.min(call.deadline),
+            Place::Backoff(at) | Place::Turn(at) => at.min(call.deadline),
             _ => call.deadline,
         };
         if call.timer != timer {
@@ -300,6 +305,7 @@ impl State {
         self.timers.remove(&(call.timer, id));
         self.parked.remove(&id);
         self.call_bytes = self.call_bytes.saturating_sub(call.op.bytes());
+        self.follow_turn(now, id, &call.op, &outcome);
         match (call.slot, outcome) {
             (Some(slot), outcome) => self.out.done.push((slot, outcome)),
             (None, Ok(answer)) => self.undo(now, answer),
@@ -373,6 +379,9 @@ impl State {
     fn on_timer(&mut self, now: Moment, id: CallId) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.timer = Moment::MAX;
+        if matches!(call.place, Place::Turn(_)) {
+            return self.look_at_turn(now, id);
+        }
         if now < call.deadline {
             return self.dispatch(now, id);
         }

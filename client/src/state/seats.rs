@@ -288,6 +288,7 @@ impl State {
                 self.dispatch(now, id);
             }
         }
+        self.end_turns(now, old);
         for shard in shards {
             let op = Op::CloseSession { session: old };
             self.submit_to_shard(

@@ -32,7 +32,8 @@ fn everything_works_once() {
     message.ack().wait().unwrap();
 
     let first = client.lock("l").acquire().wait().unwrap();
-    let second = client.lock("l").shared().lease(ms(400)).try_once().acquire().wait().unwrap();
+    let other = connect(&fake);
+    let second = other.lock("l").shared().lease(ms(400)).try_once().acquire().wait().unwrap();
     assert!(first.is_valid() && second.is_valid() && second.fence() > first.fence());
     first.release().wait().unwrap();
     drop(second);

@@ -8,6 +8,7 @@ mod give_backs;
 mod leases;
 mod routes;
 mod sessions;
+mod turns;
 
 use crate::{Client, Config};
 use fake::Fake;
