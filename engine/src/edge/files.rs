@@ -5,7 +5,6 @@
 //!
 //! - Only a want of descriptors is waited out. A write or a sync that failed is never tried again.
 
-use std::future::Future;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -30,19 +29,19 @@ pub fn is_scarce(error: &io::Error) -> bool {
 }
 
 /// How a want of descriptors is waited out.
-struct Patience {
+pub(super) struct Patience {
     until: Instant,
     tell_at: Instant,
 }
 
 impl Patience {
-    fn new() -> Patience {
+    pub fn new() -> Patience {
         let now = Instant::now();
         Patience { until: now + SCARCE_MAX, tell_at: now }
     }
 
     /// Whether it is worth another try after a rest.
-    fn bears(&mut self, what: &str, error: &io::Error) -> bool {
+    pub fn bears(&mut self, what: &str, error: &io::Error) -> bool {
         let now = Instant::now();
         if !is_scarce(error) || now >= self.until {
             return false;
@@ -66,25 +65,6 @@ pub fn patiently<T>(what: &str, mut does: impl FnMut() -> io::Result<T>) -> io::
     loop {
         match does() {
             Err(error) if patience.bears(what, &error) => std::thread::sleep(SCARCE_REST),
-            done => return done,
-        }
-    }
-}
-
-/// The same on a glommio executor.
-///
-/// # Errors
-/// Of the last try.
-pub async fn patiently_there<T, F>(what: &str, mut does: impl FnMut() -> F) -> io::Result<T>
-where
-    F: Future<Output = io::Result<T>>,
-{
-    let mut patience = Patience::new();
-    loop {
-        match does().await {
-            Err(error) if patience.bears(what, &error) => {
-                glommio::timer::sleep(SCARCE_REST).await;
-            }
             done => return done,
         }
     }

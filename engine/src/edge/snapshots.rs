@@ -30,6 +30,7 @@
 //! - A file with a final name is whole and was synced.
 //! - A snapshot that no journal named (a crash came between) is removed at the next start.
 
+use super::files;
 use super::wal::segments::is_lost;
 use crate::ids::{GroupId, Index, Term};
 use glommio::io::{BufferedFile, Directory, DmaFile, OpenOptions};
@@ -271,7 +272,7 @@ impl Writing {
         self.file.finish(HEADER_BYTES as u64 + self.length).await?;
         glommio::io::rename(&self.new, &self.last).await?;
         let open = || async { Ok(Directory::open(&self.dir).await?) };
-        let dir = super::files::patiently_there("a snapshot's directory", open).await?;
+        let dir = patiently("a snapshot's directory", open).await?;
         dir.sync().await?;
         Ok(dir.close().await?)
     }
@@ -354,6 +355,25 @@ pub async fn remove(engine_dir: &Path, group: GroupId, index: Index) -> io::Resu
         Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),
         Err(e) => Err(e.into()),
         Ok(()) => Ok(()),
+    }
+}
+
+/// As [`files::patiently`], on a glommio executor.
+///
+/// # Errors
+/// Of the last try.
+pub async fn patiently<T, F>(what: &str, mut does: impl FnMut() -> F) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let mut patience = files::Patience::new();
+    loop {
+        match does().await {
+            Err(error) if patience.bears(what, &error) => {
+                glommio::timer::sleep(files::SCARCE_REST).await;
+            }
+            done => return done,
+        }
     }
 }
 

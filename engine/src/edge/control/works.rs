@@ -147,7 +147,7 @@ async fn write_part(
     let key = (engine, part.group);
     if part.offset == 0 {
         let begin = || Writing::begin(engine_dir, part.group, part.index, part.term);
-        let begun = files::patiently_there("a snapshot", begin).await?;
+        let begun = snapshots::patiently("a snapshot", begin).await?;
         files.insert(key, begun);
     }
     let file = files.get_mut(&key).expect("a snapshot's first part comes first");
