@@ -5,7 +5,7 @@ use super::disks::Disks;
 use super::namespaces::{Cut, Link, Network};
 use super::schedule::{Event, Fault};
 use crate::cluster::{Cluster, ClusterError, START_MAX};
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ struct Active {
     links: Vec<u32>,
     /// Nodes whose disk it filled.
     filled: Vec<u32>,
+    /// Processes that may open no more files, each with what it might before.
+    bounded: Vec<(u32, Rlimit)>,
 }
 
 /// The hands on a cluster.
@@ -83,7 +85,11 @@ impl<'a> Hands<'a> {
                     self.cluster.signal(*node, Signal::STOP)?;
                 }
             }
-            Fault::CutLeader | Fault::CutHalves | Fault::CutLink | Fault::CutOneWay => {
+            Fault::CutLeader
+            | Fault::CutHalves
+            | Fault::CutLink
+            | Fault::CutOneWay
+            | Fault::CutAll => {
                 active.cuts = self.cuts(event.fault, &whom);
             }
             Fault::LinkDown => {
@@ -100,6 +106,10 @@ impl<'a> Hands<'a> {
                     disks.fill(*node)?;
                 }
                 active.filled.clone_from(&whom);
+            }
+            Fault::TakeFiles => {
+                let living = self.living(&whom);
+                active.bounded = living.iter().filter_map(|node| self.take_files(*node)).collect();
             }
         }
         let said = said(&active);
@@ -123,6 +133,10 @@ impl<'a> Hands<'a> {
                 let network = self.network.as_deref().expect("its link was taken down");
                 network.link(node, Link::Up)?;
             }
+        }
+        for (pid, before) in active.bounded {
+            // The process may be gone: then there is nothing to give back.
+            let _ = limit_files(pid, before);
         }
         for node in active.filled {
             if !self.active.values().any(|other| other.filled.contains(&node)) {
@@ -220,7 +234,10 @@ impl<'a> Hands<'a> {
         if matches!(event.fault, Fault::KillAll | Fault::PauseAll) {
             return all(1);
         }
-        if event.fault == Fault::DiskFull {
+        if event.fault == Fault::CutAll {
+            return all(1);
+        }
+        if matches!(event.fault, Fault::DiskFull | Fault::TakeFiles) {
             return vec![by_chance];
         }
         // While nobody leads, or nobody who answers knows, it hits one by chance.
@@ -236,6 +253,19 @@ impl<'a> Hands<'a> {
         }
     }
 
+    /// Whether nothing is done to anybody right now.
+    pub fn is_calm(&self) -> bool {
+        self.active.is_empty()
+    }
+
+    /// Takes a node's free descriptors. Gives its process, and what that might open before.
+    fn take_files(&self, node: u32) -> Option<(u32, Rlimit)> {
+        let pid = self.cluster.pid(node)?;
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
+        let none = Rlimit { current: Some(open), ..limit_files_of(pid)? };
+        limit_files(pid, none).map(|before| (pid, before))
+    }
+
     fn living(&self, nodes: &[u32]) -> Vec<u32> {
         nodes.iter().copied().filter(|node| self.cluster.pid(*node).is_some()).collect()
     }
@@ -247,6 +277,13 @@ impl<'a> Hands<'a> {
         };
         let these = if fault == Fault::CutLink { &whom[..1] } else { whom };
         let mut cuts = BTreeSet::new();
+        if fault == Fault::CutAll {
+            for (from, to) in whom.iter().flat_map(|from| whom.iter().map(move |to| (*from, *to))) {
+                if from != to {
+                    cuts.insert(Cut { from, to });
+                }
+            }
+        }
         for one in these {
             for other in &others {
                 cuts.insert(Cut { from: *one, to: *other });
@@ -273,6 +310,21 @@ impl Drop for Hands<'_> {
     }
 }
 
+/// What a process may open.
+fn limit_files_of(pid: u32) -> Option<Rlimit> {
+    // The system says what was before, and changes nothing when that is set again.
+    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().ok());
+    Some(Rlimit { current: numbers.next()?, maximum: numbers.next()? })
+}
+
+/// Says what a process may open, and gives what it might before.
+fn limit_files(pid: u32, limit: Rlimit) -> Option<Rlimit> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    prlimit(Some(pid), Resource::Nofile, limit).ok()
+}
+
 /// What a fault hit, in words.
 fn said(active: &Active) -> Option<String> {
     let nodes = |what: &str, nodes: &[u32]| {
@@ -282,12 +334,14 @@ fn said(active: &Active) -> Option<String> {
     let cuts: Vec<String> =
         active.cuts.iter().map(|cut| format!("{}->{}", cut.from, cut.to)).collect();
     let cuts = (!cuts.is_empty()).then(|| format!("lost: {}", cuts.join(" ")));
+    let bounded: Vec<u32> = active.bounded.iter().map(|(pid, _)| *pid).collect();
     let said = [
         nodes("killed", &active.killed),
         nodes("stopped", &active.stopped),
         cuts,
         nodes("link down:", &active.links),
         nodes("disk full:", &active.filled),
+        nodes("no descriptors: process", &bounded),
     ];
     said.into_iter().flatten().next()
 }

@@ -47,6 +47,8 @@ pub struct RunReport {
     pub ended_full: u64,
     /// From the last fault's end until all nodes were ready and all shards led, in milliseconds.
     pub healed_ms: f64,
+    /// From the end of each cut of all nodes, when nothing else was the matter, to the first write, in milliseconds.
+    pub first_writes_ms: Vec<f64>,
     /// What each load had done by then.
     pub ops_when_healed: [u64; 2],
     /// What the loads saw.
@@ -118,6 +120,7 @@ impl RunReport {
             deeds: Vec::new(),
             ended_full: 0,
             healed_ms: 0.0,
+            first_writes_ms: Vec::new(),
             ops_when_healed: [0; 2],
             loads: Vec::new(),
             violations_total: 0,
@@ -173,6 +176,14 @@ impl RunReport {
             self.healed_ms / 1e3,
             self.ended_full
         );
+        let slowest = self.first_writes_ms.iter().copied().reduce(f64::max);
+        if let Some(slowest) = slowest {
+            let times = self.first_writes_ms.len();
+            let slowest = slowest / 1e3;
+            text += &format!(
+                "; first write {slowest:.1} s after a cut of all nodes at worst, of {times}"
+            );
+        }
         let violations = self.loads.iter().flat_map(|load| &load.violations);
         for violation in violations {
             text += &format!("\nVIOLATION {violation}");

@@ -26,6 +26,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Bytes of a payload: enough that journals turn over and snapshots are made within a minute.
 const PAYLOAD_BYTES: usize = 2_048;
 const KEYS: usize = 200;
+/// The first write comes within this after a cut of all nodes is healed.
+const FIRST_WRITE_MAX: Duration = Duration::from_secs(3);
+/// The load that only writes.
+const WRITER: usize = 1;
 /// The loads: what, connections, requests under way on each.
 const LOADS: [(Scenario, usize, usize); 2] =
     [(Scenario::Mixed, 12, 2), (Scenario::LocksContended, 8, 2)];
@@ -279,13 +283,19 @@ fn play(
     }
     turns.sort_unstable();
     let since = Instant::now();
+    let mut awaited = None;
     for (at, begins, index) in turns {
-        wait(hands, since, at, shared, report)?;
+        wait(hands, since, at, shared, &mut awaited, report)?;
         let event = &schedule.events[index];
+        // What follows may be the reason for whatever comes late.
+        awaited = None;
         let hit = match begins {
             true => Some(hands.begin(index, event)?),
             false => {
                 hands.end(index)?;
+                if event.fault == Fault::CutAll && hands.is_calm() {
+                    awaited = Some(FirstWrite::after(shared));
+                }
                 None
             }
         };
@@ -301,15 +311,47 @@ fn play(
     Ok(())
 }
 
+/// The first write after a cut of all nodes.
+struct FirstWrite {
+    healed: Instant,
+    ops: u64,
+}
+
+impl FirstWrite {
+    fn after(shared: &Shared<'_>) -> FirstWrite {
+        FirstWrite { healed: Instant::now(), ops: shared.ops[WRITER].load(Ordering::Relaxed) }
+    }
+
+    /// Whether it came, or comes too late: that is told once.
+    fn is_over(&self, shared: &Shared<'_>, report: &mut RunReport) -> bool {
+        let waited = self.healed.elapsed();
+        if shared.ops[WRITER].load(Ordering::Relaxed) > self.ops {
+            report.first_writes_ms.push(waited.as_secs_f64() * 1e3);
+            return true;
+        }
+        if waited > FIRST_WRITE_MAX {
+            report.failures.push(format!(
+                "no write within {} s after a cut of all nodes was healed",
+                FIRST_WRITE_MAX.as_secs()
+            ));
+        }
+        waited > FIRST_WRITE_MAX
+    }
+}
+
 /// Watches the nodes until it is time.
 fn wait(
     hands: &mut Hands<'_>,
     since: Instant,
     at: Duration,
     shared: &Shared<'_>,
+    awaited: &mut Option<FirstWrite>,
     report: &mut RunReport,
 ) -> Result<(), ChaosError> {
     loop {
+        if awaited.as_ref().is_some_and(|first| first.is_over(shared, report)) {
+            *awaited = None;
+        }
         if shared.interrupted.load(Ordering::Relaxed) {
             return Err(ChaosError::Interrupted);
         }

@@ -34,15 +34,19 @@ pub enum Fault {
     CutOneWay,
     /// The leader and one other node don't reach each other; the others reach both.
     CutLink,
+    /// All nodes are cut off from each other, for up to a minute and a half; clients still reach them.
+    CutAll,
     /// The leader's link is down: neither nodes nor clients reach it.
     LinkDown,
     /// A node's disk is full.
     DiskFull,
+    /// A node may open no more files than it has open.
+    TakeFiles,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 15] = [
         Fault::KillLeader,
         Fault::KillFollower,
         Fault::KillMajority,
@@ -56,6 +60,8 @@ impl Fault {
         Fault::CutLink,
         Fault::LinkDown,
         Fault::DiskFull,
+        Fault::CutAll,
+        Fault::TakeFiles,
     ];
 
     /// The name on the command line and in reports.
@@ -74,13 +80,15 @@ impl Fault {
             Fault::CutLink => "cut-link",
             Fault::LinkDown => "link-down",
             Fault::DiskFull => "disk-full",
+            Fault::CutAll => "cut-all",
+            Fault::TakeFiles => "take-files",
         }
     }
 
     /// Whether it takes network namespaces.
     pub fn needs_network(self) -> bool {
-        use Fault::{CutHalves, CutLeader, CutLink, CutOneWay, LinkDown};
-        matches!(self, CutLeader | CutHalves | CutOneWay | CutLink | LinkDown)
+        use Fault::{CutAll, CutHalves, CutLeader, CutLink, CutOneWay, LinkDown};
+        matches!(self, CutLeader | CutHalves | CutOneWay | CutLink | CutAll | LinkDown)
     }
 
     /// How long it lasts, in milliseconds: from, to.
@@ -96,6 +104,8 @@ impl Fault {
             Fault::CutLeader | Fault::CutHalves | Fault::CutOneWay => (500, 6_000),
             Fault::CutLink | Fault::LinkDown => (500, 6_000),
             Fault::DiskFull => (4_000, 9_000),
+            Fault::CutAll => (5_000, 90_000),
+            Fault::TakeFiles => (2_000, 8_000),
         }
     }
 }
@@ -151,7 +161,8 @@ impl Schedule {
             }
             let fault = deck.pop().expect("it was filled");
             let (from, to) = fault.hold_ms();
-            let hold_ms = chance.u64(from..=to);
+            // A short run has room for more than one long fault.
+            let hold_ms = chance.u64(from..=to.min(length_ms / 4).max(from));
             let event = Event {
                 fault,
                 begins: Duration::from_millis(at_ms),
@@ -202,12 +213,13 @@ mod tests {
 
     #[test]
     fn every_kind_comes_and_all_end_in_time() {
+        let length = Duration::from_secs(290);
         for seed in 0..50 {
-            let schedule = Schedule::new(seed, &Fault::ALL, LENGTH, 4);
+            let schedule = Schedule::new(seed, &Fault::ALL, length, 4);
             for fault in Fault::ALL {
                 assert!(schedule.events.iter().any(|it| it.fault == fault), "{seed}: {fault}");
             }
-            assert!(schedule.events.iter().all(|it| it.begins < it.ends && it.ends <= LENGTH));
+            assert!(schedule.events.iter().all(|it| it.begins < it.ends && it.ends <= length));
             assert!(schedule.events.is_sorted_by_key(|it| it.begins));
         }
     }
