@@ -18,9 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use wire::Code;
 use wire::message::*;
 
-/// A session's id.
 pub type Id = [u8; 16];
 const NEVER: u64 = u64::MAX;
+/// From this feature level on what an ended session had is given back one after the other.
+const BOUNDED: u32 = 3;
 
 /// A number that an entry made: the entry's index, and the how manieth of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -138,6 +139,8 @@ pub struct Twin {
     clock: u64,
     made: u64,
     tokens: u32,
+    /// The group's feature level.
+    level: u32,
     pub sessions: Vec<Session>,
     /// When each session that ended did.
     pub ended: BTreeMap<Id, Time>,
@@ -164,6 +167,8 @@ pub struct Twin {
     pub off_millionths: u64,
     /// What ended by itself.
     pub ran_out: BTreeSet<&'static str>,
+    /// How many there are of everything, once somebody has counted.
+    pub sums: Option<[u64; 7]>,
 }
 
 impl Twin {
@@ -174,6 +179,7 @@ impl Twin {
             clock: 0,
             made: 0,
             tokens: 0,
+            level: 1,
             sessions: Vec::new(),
             ended: BTreeMap::new(),
             grants: Vec::new(),
@@ -191,6 +197,7 @@ impl Twin {
             unable: Duration::ZERO,
             off_millionths,
             ran_out: BTreeSet::new(),
+            sums: None,
         }
     }
 
@@ -201,6 +208,7 @@ impl Twin {
     pub fn step(&mut self, at: Time, entry: &Entry<'_>) -> Result<(), String> {
         assert!(entry.header.index == self.index.next(), "entries come in order");
         (self.index, self.now, self.tokens) = (entry.header.index, at, 0);
+        self.sums = None;
         self.clock = self.clock.max(entry.header.time.0);
         while let Some(due) = self.first_due() {
             self.end_due(due)?;
@@ -257,6 +265,10 @@ impl Twin {
             CacheDelete::KIND => on_call!(CacheDelete, m, |twin| {
                 twin.delete(m.key, expectation(m.expect, m.version))
             }),
+            kind::LEVEL => {
+                let level = body.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+                self.level = self.level.max(level);
+            }
             _ => {}
         }
         Ok(())
@@ -282,19 +294,16 @@ impl Twin {
     fn end_due(&mut self, due: Due) -> Result<(), String> {
         match due {
             Due::Session(at) => {
-                self.in_time("a session", self.sessions[at].span)?;
-                self.ran_out.insert("a session");
+                self.ends_by_itself("a session", self.sessions[at].span)?;
                 self.end_session(self.sessions[at].id);
             }
             Due::Grant(at) => {
-                self.in_time("a lock's lease", self.grants[at].span)?;
-                self.ran_out.insert("a lock's lease");
+                self.ends_by_itself("a lock's lease", self.grants[at].span)?;
                 let grant = self.grants.remove(at);
                 self.advance_lock(&grant.lock);
             }
             Due::Wait(at) => {
-                self.in_time("a wait", self.waits[at].span)?;
-                self.ran_out.insert("a wait");
+                self.ends_by_itself("a wait", self.waits[at].span)?;
                 let ask = self.waits[at].ask.clone();
                 self.end_wait(at, ask.timeout());
                 self.advance(ask.left());
@@ -303,14 +312,12 @@ impl Twin {
                 let (place, queue) = (self.messages[at].place, self.messages[at].queue.clone());
                 let delayed = matches!(place, Place::Delayed(_));
                 let what = if delayed { "a delay" } else { "a visibility" };
-                self.in_time(what, place.span().expect("what is due has a span"))?;
-                self.ran_out.insert(what);
+                self.ends_by_itself(what, place.span().expect("what is due has a span"))?;
                 self.messages[at].place = Place::Ready;
                 self.advance_queue(&queue);
             }
             Due::Line(at) => {
-                self.in_time("a line", self.lines[at].span)?;
-                self.ran_out.insert("a line");
+                self.ends_by_itself("a line", self.lines[at].span)?;
                 let line = self.lines.remove(at);
                 self.note_line(&line.key);
             }
@@ -319,7 +326,8 @@ impl Twin {
     }
 
     /// It ended now: by the world's time that must not be early.
-    fn in_time(&self, what: &str, span: Span) -> Result<(), String> {
+    fn ends_by_itself(&mut self, what: &'static str, span: Span) -> Result<(), String> {
+        self.ran_out.insert(what);
         let lasts = u64::from(span.lasts_ms) * 1_000_000;
         let shortest = lasts as u128 * 1_000_000 / u128::from(1_000_000 + self.off_millionths);
         let lasted = self.now.since(span.earliest);
@@ -379,6 +387,12 @@ impl Twin {
             left.push(self.waits[wait].ask.left());
             self.end_wait(wait, Code::SessionUnknown);
         }
+        if self.level >= BOUNDED {
+            self.sessions.remove(at);
+            self.ended.insert(id, self.now);
+            left.into_iter().for_each(|left| self.advance(left));
+            return self.give_back(id);
+        }
         while let Some(grant) = self.grants.iter().position(|grant| grant.session == id) {
             left.push(Left::Lock(self.grants.remove(grant).lock));
         }
@@ -391,6 +405,29 @@ impl Twin {
         self.sessions.remove(at);
         self.ended.insert(id, self.now);
         left.into_iter().for_each(|left| self.advance(left));
+    }
+
+    /// What an ended session had is given back, one thing after the other.
+    fn give_back(&mut self, id: Id) {
+        loop {
+            let grants = self.grants.iter().enumerate().filter(|(_, grant)| grant.session == id);
+            let grant = grants.map(|(at, grant)| (grant.span.number, at)).min();
+            let in_flight = |message: &Message| matches!(message.place, Place::InFlight { session, .. } if session == id);
+            let messages = self.messages.iter().enumerate().filter(|(_, m)| in_flight(m));
+            let message = messages.map(|(at, message)| (message.number, at)).min();
+            if let Some((number, at)) = grant
+                && message.is_none_or(|(n, _)| number < n)
+            {
+                let grant = self.grants.remove(at);
+                self.advance_lock(&grant.lock);
+            } else if let Some((_, at)) = message {
+                self.messages[at].place = Place::Ready;
+                let queue = self.messages[at].queue.clone();
+                self.advance_queue(&queue);
+            } else {
+                return;
+            }
+        }
     }
 
     pub fn lives(&self, id: Id) -> bool {
@@ -438,7 +475,6 @@ impl Twin {
     fn end_wait(&mut self, at: usize, code: Code) {
         self.answer_wait(at, Answer::Refused(code));
     }
-
     fn answer_wait(&mut self, at: usize, answer: Answer) {
         let wait = self.waits.remove(at);
         self.answers.insert((wait.session, wait.sequence), answer);

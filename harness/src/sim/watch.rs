@@ -198,7 +198,7 @@ impl Watch {
                 }
             }
             if now.applied > before.applied
-                && let Some(twin) = at.shard().map(|shard| &self.twins[shard as usize])
+                && let Some(twin) = at.shard().map(|shard| &mut self.twins[shard as usize])
                 && twin.index == now.applied
             {
                 let compared = twin.compare(&shard.state().status());
