@@ -18,6 +18,7 @@ use engine::edge::clock::thread_cpu;
 use engine::edge::memory;
 use engine::entry::kind;
 use engine::machine::{Checksum, Config, Machine, Progress, Restore, Restored, Slice};
+use engine::secret::Secret;
 use engine::time::{Duration, Elapsed};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -37,7 +38,8 @@ const PIECE_BYTES: usize = engine::limits::SNAPSHOT_PIECE_BYTES_MAX;
 const PIECES_FREED: usize = 2;
 /// Runs that are to be equal.
 const RUNS: usize = 5;
-const CONFIG: Config = Config { seed: 1, cache_bytes_max: 64 << 30 };
+const CONFIG: Config =
+    Config { cluster: 1, cache_bytes_max: 64 << 30, secret: Secret::new([1; 16]) };
 const SHORT: Duration = Duration::from_millis(1);
 
 /// A machine and what is done to it.

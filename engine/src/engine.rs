@@ -19,6 +19,7 @@ use crate::machine::meta::Meta;
 use crate::machine::{Slice, Wake};
 use crate::open::{self, Places};
 use crate::raft::{Change, Message, Output};
+use crate::secret::Secret;
 use crate::shard::calls::Caller;
 use crate::shard::conns::Conns;
 use crate::shard::held::Held;
@@ -62,6 +63,8 @@ pub struct Config {
     pub incarnation: Incarnation,
     /// The seed of everything that is drawn by chance here. Another one at each start.
     pub seed: u64,
+    /// What nobody knows who chooses names, keys and ids. Another one at each start.
+    pub secret: Secret,
     /// The shortest time without a leader after which a follower campaigns.
     pub election_timeout_min: Duration,
     /// The longest time without a leader after which a follower campaigns.
@@ -244,9 +247,13 @@ pub struct Disk<'a> {
     pub segments: &'a [(u32, &'a [u8])],
     /// The copies of the journal's witness.
     pub witness: Copies<'a>,
-    /// Reads a snapshot that the journal names: the bytes of all parts that `Effects::saves` once gave.
-    pub snapshot: &'a mut dyn FnMut(GroupId, Index) -> Option<Vec<u8>>,
+    /// Reads a snapshot that the journal names.
+    pub snapshot: &'a mut ReadSnapshot<'a>,
 }
+
+/// Hands out the bytes of all parts that `Effects::saves` once gave, piece by piece, so that no second copy of a state
+/// is made of them, and only once all of them were found undamaged. False: it is missing or damaged.
+pub type ReadSnapshot<'a> = dyn FnMut(GroupId, Index, &mut dyn FnMut(&[u8])) -> bool + 'a;
 
 /// Why an engine can't start from what is on its disk.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -21,6 +21,7 @@ pub mod time;
 pub mod entry;
 pub mod level;
 pub mod limits;
+pub mod secret;
 pub mod mutant;
 pub mod raft;
 pub mod machine;

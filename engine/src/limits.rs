@@ -25,8 +25,9 @@ pub const VOTERS_MAX: usize = 9;
 pub const MEMBERS_MAX: usize = 16;
 /// How many entries a learner may lack when it is promoted.
 pub const LEARNER_LAG_ENTRIES_MAX: u64 = 256;
-/// A group's snapshot, in bytes.
-pub const SNAPSHOT_BYTES_MAX: u64 = 8 << 30;
+/// How long a leader keeps a snapshot that no follower takes, and a follower the pieces of one that does not go on, in
+/// milliseconds.
+pub const SNAPSHOT_IDLE_MS_MAX: u64 = 10_000;
 /// Rows that one slice of a snapshot walks, restores or frees. A row costs a few waits for memory.
 pub const SLICE_ROWS_MAX: usize = 128;
 /// Bytes that one slice of a snapshot makes or reads, but for its last row.

@@ -1,6 +1,6 @@
 //! Opens an engine: from what is on its disk to shards that go on.
 
-use crate::engine::{Config, Disk, OpenError};
+use crate::engine::{Config, Disk, OpenError, ReadSnapshot};
 use crate::entry::kind;
 use crate::ids::{ClusterId, GroupId, Incarnation, Index, Term};
 use crate::journal::{self, Journal, Record, Replay, witness};
@@ -8,6 +8,7 @@ use crate::level::Level;
 use crate::machine::{self, meta};
 use crate::mutant::{self, Mutant};
 use crate::raft::{self, Configuration, Preference, Raft, RestoreError, Restored};
+use crate::secret::Secret;
 use crate::shard::balance::Balance;
 use crate::shard::moves::Moves;
 use crate::shard::placement::Replicas;
@@ -144,23 +145,24 @@ fn shard(
     group: GroupId,
     kept: Kept,
     now: Time,
-    snapshot: &mut dyn FnMut(GroupId, Index) -> Option<Vec<u8>>,
+    snapshot: &mut ReadSnapshot<'_>,
 ) -> Result<Shard, OpenError> {
     let Kept { incarnation, mut restored, snapshot: (index, term) } = kept;
-    let machine = machine_config(config.cluster, config.cache_bytes_max);
+    let machine = machine_config(config.cluster, config.cache_bytes_max, config.secret);
     let mut state = State::new(group, &machine, founding(config));
     if let Err(error) = restored.check() {
         return Err(OpenError::Contradiction { group, error });
     }
-    let bytes = if index > Index::ZERO { snapshot(group, index) } else { None };
-    if index > Index::ZERO && bytes.is_none() && !mutant::on(Mutant::MissingSnapshotIsEmpty) {
-        return Err(OpenError::Snapshot { group, index });
-    }
-    if let Some(bytes) = bytes {
-        let (configuration, read) = snapshots::read(&state, &machine, &bytes)
-            .map_err(|_| OpenError::Snapshot { group, index })?;
-        restored.on_configuration(configuration);
-        state = read;
+    if index > Index::ZERO {
+        let mut source = |each: &mut dyn FnMut(&[u8])| snapshot(group, index, each);
+        match snapshots::read(&state, &machine, &mut source) {
+            Ok(Some((configuration, read))) => {
+                restored.on_configuration(configuration);
+                state = read;
+            }
+            Ok(None) if mutant::on(Mutant::MissingSnapshotIsEmpty) => {}
+            Ok(None) | Err(_) => return Err(OpenError::Snapshot { group, index }),
+        }
     }
     let at = group.0 as usize;
     let founds = Some(&places.founding[at]).filter(|_| config.founding_life() == Some(incarnation));
@@ -179,7 +181,7 @@ pub(crate) fn joining(
     incarnation: Incarnation,
     now: Time,
 ) -> Shard {
-    let machine = machine_config(config.cluster, config.cache_bytes_max);
+    let machine = machine_config(config.cluster, config.cache_bytes_max, config.secret);
     let state = State::new(group, &machine, founding(config));
     let raft = raft_config(config, None, journal, group, incarnation);
     let raft = Raft::new(raft, Restored::default(), now);
@@ -192,9 +194,14 @@ fn aim(config: &Config, wanted: &Replicas, group: GroupId) -> (Balance, Moves) {
     (balance, Moves::new(wanted.nodes.clone()))
 }
 
-/// What every replica of a shard's machine is made with.
-pub(crate) fn machine_config(cluster: ClusterId, cache_bytes_max: u64) -> machine::Config {
-    machine::Config { seed: xxhash_rust::xxh64::xxh64(&cluster.0, 0), cache_bytes_max }
+/// What a shard's machine is made with.
+pub(crate) fn machine_config(
+    cluster: ClusterId,
+    cache_bytes_max: u64,
+    secret: Secret,
+) -> machine::Config {
+    let cluster = xxhash_rust::xxh64::xxh64(&cluster.0, 0);
+    machine::Config { cluster, cache_bytes_max, secret }
 }
 
 fn raft_config(

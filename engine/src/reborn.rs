@@ -10,6 +10,7 @@ use crate::machine::meta::{Meta, Node};
 use crate::machine::{self, Corrupt, Machine, Times};
 use crate::open::machine_config;
 use crate::raft::Configuration;
+use crate::secret::Secret;
 use alloc::vec::Vec;
 
 /// From which cluster which one comes.
@@ -27,6 +28,8 @@ pub struct Rebirth {
     pub times: Times,
     /// The new cluster's only node.
     pub node: Node,
+    /// This process's, for its tables.
+    pub secret: Secret,
 }
 
 impl Rebirth {
@@ -51,17 +54,17 @@ impl Rebirth {
             }
             meta.reborn(self.to, self.shards, self.node.clone()).snapshot(&mut out);
         } else {
-            let origin = machine_config(self.from, self.cache_bytes_max);
-            let machine = Machine::reborn(origin, self.machine(), self.times, state)?;
+            let origin = machine_config(self.from, self.cache_bytes_max, self.secret);
+            let mut machine = Machine::reborn(origin, self.machine(), self.times, state)?;
             known(machine.level())?;
-            machine.snapshot(&mut out);
+            machine.snapshot_whole(&mut out);
         }
         Ok(out)
     }
 
     /// What the new cluster's machines are made with.
     pub fn machine(&self) -> machine::Config {
-        machine_config(self.to, self.cache_bytes_max)
+        machine_config(self.to, self.cache_bytes_max, self.secret)
     }
 
     /// The state in a snapshot: the meta group's says who the nodes are.

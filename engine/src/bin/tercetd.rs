@@ -445,6 +445,7 @@ fn make_config(config: &Config, manifest: &Manifest) -> Box<data::MakeConfig> {
         nodes: manifest.nodes.clone(),
         incarnation: manifest.incarnation,
         seed: environment::random_seed(),
+        secret: environment::random_secret(),
         election_timeout_min: config.election_timeout_min,
         election_timeout_max: config.election_timeout_max,
         heartbeat: config.heartbeat,
@@ -463,9 +464,9 @@ type Named = Arc<Mutex<BTreeSet<(u32, GroupId, Index)>>>;
 
 fn load_snapshot(data_dir: &Path, named: Named) -> Box<data::LoadSnapshot> {
     let data_dir = data_dir.to_owned();
-    Box::new(move |engine, group, index| {
+    Box::new(move |engine, group, index, each| {
         named.lock().expect("nobody panics while holding it").insert((engine, group, index));
-        snapshots::load(&segments::engine_dir(&data_dir, engine), group, index)
+        snapshots::load(&segments::engine_dir(&data_dir, engine), group, index, each)
     })
 }
 

@@ -40,9 +40,10 @@ const GLOMMIO_PREEMPT: Duration = Duration::from_secs(1);
 
 /// Makes an engine's configuration.
 pub type MakeConfig = dyn Fn(u32) -> Config + Send + Sync;
-/// Reads a snapshot that was saved for an engine's group at an index. Called only while opening.
+/// Hands out the pieces of a snapshot that was saved for an engine's group at an index; false if there is none. Called
+/// only while opening.
 pub type LoadSnapshot =
-    dyn Fn(u32, GroupId, Index) -> Result<Option<Vec<u8>>, LoadError> + Send + Sync;
+    dyn Fn(u32, GroupId, Index, &mut dyn FnMut(&[u8])) -> Result<bool, LoadError> + Send + Sync;
 
 /// What a data plane is made of.
 pub struct Plan {

@@ -3,6 +3,7 @@
 
 use super::net::{CLIENTS_MAX, NEWCOMERS_MAX, Seats};
 use super::ring::{Ring, RingError, SMALL_SIZES};
+use crate::secret::Secret;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The oldest kernel that is good enough: major and minor version.
@@ -100,6 +101,13 @@ pub fn usable_cpus() -> Vec<usize> {
 /// Chance, for what an engine draws.
 pub fn random_seed() -> u64 {
     getrandom::u64().expect("Linux gives random bytes once it has booted")
+}
+
+/// Chance that nobody is told, for the tables of an engine.
+pub fn random_secret() -> Secret {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).expect("Linux gives random bytes once it has booted");
+    Secret::new(bits)
 }
 
 /// Raises the soft limit to the hard one.

@@ -20,7 +20,7 @@
 //!
 //! A group's snapshot, its state, and what it becomes lie in memory at once.
 
-use super::environment::random_seed;
+use super::environment::{random_secret, random_seed};
 use super::manifest::{DataDir, DirError, Manifest, new_cluster, sync_dir};
 use super::snapshots;
 use super::wal::{segments, witness};
@@ -157,6 +157,7 @@ impl Backup {
                 standing: Standing::In,
                 address: address.clone(),
             },
+            secret: random_secret(),
         };
         let engine_dirs: Vec<PathBuf> =
             (0..blank.engines).map(|engine| segments::engine_dir(dir.path(), engine)).collect();

@@ -38,7 +38,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
 /// Size of the header, in bytes.
@@ -133,55 +133,101 @@ fn parse_name(name: &str) -> Option<(GroupId, Index)> {
     Some((GroupId(group.parse().ok()?), Index(index.parse().ok()?)))
 }
 
-/// Reads a snapshot's state, or `None` when there is no such file.
+/// Reads a snapshot's state and hands it out piece by piece: so that whoever makes something of it needs no second
+/// copy. False: there is no such file.
+///
+/// The file is read twice. The first time is for its checksum alone: nothing is made of bytes that are not what was
+/// written.
 ///
 /// # Errors
 /// [`LoadError`] when it can't be read or is not what was written.
-pub fn load(engine_dir: &Path, group: GroupId, index: Index) -> Result<Option<Vec<u8>>, LoadError> {
+pub fn load(
+    engine_dir: &Path,
+    group: GroupId,
+    index: Index,
+    each: &mut dyn FnMut(&[u8]),
+) -> Result<bool, LoadError> {
     let path = path(engine_dir, group, index);
-    let mut bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(why) if is_lost(&why) => {
-            return Err(LoadError::Damaged { path, why: "the disk can't read it" });
+    let failed = |why: io::Error| {
+        let path = path.clone();
+        match is_lost(&why) {
+            true => LoadError::Damaged { path, why: "the disk can't read it" },
+            false => LoadError::Io { path, why },
         }
-        Err(why) => return Err(LoadError::Io { path, why }),
     };
-    match check(&bytes, group, index) {
-        Ok(VERSION) => {
-            bytes.drain(..HEADER_BYTES);
-            Ok(Some(bytes))
+    let mut file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(why) => return Err(failed(why)),
+    };
+    let mut piece = vec![0; PIECE_BYTES];
+    for each in [&mut |_: &[u8]| (), each] as [&mut dyn FnMut(&[u8]); 2] {
+        file.rewind().map_err(failed)?;
+        match read_through(&mut file, &mut piece, (group, index), each).map_err(failed)? {
+            Ok(VERSION) => {}
+            Ok(got) => return Err(LoadError::OtherVersion { path, got }),
+            Err(why) => return Err(LoadError::Damaged { path, why }),
         }
-        Ok(got) => Err(LoadError::OtherVersion { path, got }),
-        Err(why) => Err(LoadError::Damaged { path, why }),
     }
+    Ok(true)
 }
 
-/// The version of a snapshot file that is whole; what follows the version is checked only in our own.
-fn check(bytes: &[u8], group: GroupId, index: Index) -> Result<u32, &'static str> {
-    let head = bytes.first_chunk::<HEADER_BYTES>().ok_or("it is shorter than a header")?;
-    let state = &bytes[HEADER_BYTES..];
+/// The version of a snapshot file that is whole; what follows the version is checked, and handed out, only in our own.
+fn read_through(
+    file: &mut fs::File,
+    piece: &mut [u8],
+    (group, index): (GroupId, Index),
+    each: &mut dyn FnMut(&[u8]),
+) -> io::Result<Result<u32, &'static str>> {
+    let mut head = [0; HEADER_BYTES];
+    if fill(file, &mut head)? < HEADER_BYTES {
+        return Ok(Err("it is shorter than a header"));
+    }
     let u32_at = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("4 bytes"));
     let u64_at = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
     if head[..8] != *MAGIC {
-        return Err("it does not begin with \"TCTSNAP1\"");
+        return Ok(Err("it does not begin with \"TCTSNAP1\""));
     }
     if u32_at(8) != crc32c::crc32c(&head[CHECKED_FROM..]) {
-        return Err("the header's checksum does not match");
+        return Ok(Err("the header's checksum does not match"));
     }
     if u32_at(12) != VERSION {
-        return Ok(u32_at(12));
+        return Ok(Ok(u32_at(12)));
     }
     if u32_at(16) != group.0 || u64_at(24) != index.0 {
-        return Err("it is a snapshot of something else");
+        return Ok(Err("it is a snapshot of something else"));
     }
-    if u64_at(40) != state.len() as u64 {
-        return Err("its length is not what the header says");
+    if file.metadata()?.len() - HEADER_BYTES as u64 != u64_at(40) {
+        return Ok(Err("its length is not what the header says"));
     }
-    if u32_at(20) != crc32c::crc32c(state) {
-        return Err("the state's checksum does not match");
+    let (mut sum, mut length) = (0, 0);
+    loop {
+        let read = fill(file, piece)?;
+        if read == 0 {
+            break;
+        }
+        sum = crc32c::crc32c_append(sum, &piece[..read]);
+        length += read as u64;
+        each(&piece[..read]);
     }
-    Ok(VERSION)
+    if length != u64_at(40) || sum != u32_at(20) {
+        return Ok(Err("the state's checksum does not match"));
+    }
+    Ok(Ok(VERSION))
+}
+
+/// Reads until the buffer is full or the file is at its end. Says how many bytes.
+fn fill(file: &mut fs::File, into: &mut [u8]) -> io::Result<usize> {
+    let mut at = 0;
+    while at < into.len() {
+        match file.read(&mut into[at..]) {
+            Ok(0) => break,
+            Ok(read) => at += read,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(at)
 }
 
 /// A snapshot that is being written. Runs on a glommio executor.

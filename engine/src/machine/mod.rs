@@ -15,8 +15,8 @@
 //! # Invariants
 //!
 //! - The only clock is the time in the entry that is applied. It never goes back.
-//! - Equal entries give equal outcomes, equal wakes in equal order, and equal snapshots, whatever
-//!   snapshots and restores lie between.
+//! - Equal entries give equal outcomes, equal wakes in equal order, and equal states, whatever
+//!   snapshots and restores lie between, and whatever the secret of the tables is.
 //! - Nothing here knows of leaders, of connections, or of a network.
 //! - An entry takes a bounded number of steps (`unfinished.rs`); below [`Level::BOUNDED`] it fires at most
 //!   [`TIMERS_PER_ENTRY_MAX`] timers. What is due, or unfinished, is never seen as if it were not: each operation
@@ -72,6 +72,7 @@ use crate::level::Level;
 use crate::limits::{
     STEPS_PER_CALL_MAX, STEPS_PER_ENTRY_MAX, STEPS_PER_TICK_MAX, TIMERS_PER_ENTRY_MAX,
 };
+use crate::secret::Secret;
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed, millis};
 use alloc::boxed::Box;
@@ -79,13 +80,15 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use wire::{Code, Kind};
 
-/// What every replica of a machine must agree on.
+/// What a machine is made with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// Seed of the tables' hash: the same on all replicas of a cluster.
-    pub seed: u64,
+    /// Stands for the cluster: the same on all replicas. A snapshot of another cluster's is refused.
+    pub cluster: u64,
     /// What the cache lines may take, overhead included, in bytes: the same on all replicas.
     pub cache_bytes_max: u64,
+    /// The key of the tables' hash: this process's own.
+    pub secret: Secret,
 }
 
 /// What came of a call. It is remembered as long as its client may ask again.
@@ -225,21 +228,21 @@ impl Turn<'_> {
 impl Machine {
     /// An empty machine.
     pub fn new(config: Config) -> Machine {
-        let seed = config.seed;
+        let secret = config.secret;
         Machine {
             config,
             clock: Elapsed::ZERO,
             issued: 0,
             level: Level::OLDEST,
             timers: Timers::default(),
-            sessions: Sessions::new(seed),
+            sessions: Sessions::new(secret),
             waiters: Slab::new(),
-            locks: Table::new(seed),
+            locks: Table::new(secret),
             grants: Slab::new(),
             holds: BTreeMap::new(),
-            queues: Table::new(seed),
-            messages: Table::new(seed),
-            lines: Table::new(seed),
+            queues: Table::new(secret),
+            messages: Table::new(secret),
+            lines: Table::new(secret),
             lines_by_version: List::EMPTY,
             line_bytes: 0,
             counts: Counts::default(),

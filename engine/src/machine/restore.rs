@@ -44,8 +44,10 @@ pub enum Corrupt {
         /// The version that it names.
         got: u32,
     },
-    /// Written under another seed or cache budget. Replicas that differ in one would diverge.
-    #[error("the snapshot was made with another hash seed or cache budget than is configured here")]
+    /// Written in another cluster, or under another cache budget. Replicas that differ in that would diverge.
+    #[error(
+        "the snapshot is of another cluster, or made with another cache budget than is configured here"
+    )]
     Config,
     /// The checksum matches, but the content makes no sense.
     #[error("the snapshot's content is malformed")]
@@ -342,10 +344,11 @@ impl Restore {
         if says {
             machine.level = Level(from.u32()?);
         }
-        if from.u64()? != origin.seed || from.u64()? != origin.cache_bytes_max {
+        if from.u64()? != origin.cluster || from.u64()? != origin.cache_bytes_max {
             return Err(Corrupt::Config);
         }
-        machine.clock = Elapsed(from.u64()?);
+        let clock = Elapsed(from.u64()?);
+        machine.clock = if mutant::on(Mutant::ClockNotRestored) { Elapsed::ZERO } else { clock };
         machine.issued = from.u64()?;
         if mutant::on(Mutant::FenceReuse) {
             machine.issued /= 2;

@@ -26,6 +26,7 @@ use crate::ids::SessionId;
 use crate::level::Level;
 use crate::limits::{SESSIONS_ENDED_MAX, SESSIONS_MAX, SESSIONS_REMEMBERED_MAX};
 use crate::mutant::{self, Mutant};
+use crate::secret::Secret;
 use crate::time::{Duration, Elapsed, millis};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -122,8 +123,8 @@ impl Session {
 }
 
 impl Sessions {
-    pub(super) fn new(seed: u64) -> Sessions {
-        let table = Table::new(seed);
+    pub(super) fn new(secret: Secret) -> Sessions {
+        let table = Table::new(secret);
         Sessions { table, over: 0, ended: VecDeque::new(), ended_set: BTreeSet::new() }
     }
 
@@ -524,7 +525,7 @@ impl Machine {
     pub(super) fn end_sessions(&mut self, turn: &mut Turn<'_>) {
         let (mut sessions, mut waiters) = (Vec::new(), Vec::new());
         self.go_on_unfinished(turn);
-        self.sessions.table.each(|slot, session| {
+        for (slot, session) in self.sessions.table.iter() {
             if session.standing == Standing::Lives {
                 sessions.push((session.number, slot));
             }
@@ -532,7 +533,7 @@ impl Machine {
                 Owned::Waiter(waiter) => Some((*ticket, *waiter)),
                 Owned::Grant(_) | Owned::Message(_) => None,
             }));
-        });
+        }
         sessions.sort_unstable();
         waiters.sort_unstable();
         let mut left = Vec::with_capacity(waiters.len());

@@ -2,8 +2,8 @@
 //!
 //! A [`Slab`] grows by chunks, so that growth copies nothing, and a row keeps its slot from its birth
 //! to its end. A [`List`] links rows of one slab, first to last, with O(1) insertion at the end and
-//! removal anywhere. Slots depend on the history of insertions: nothing that a replica answers,
-//! orders or writes into a snapshot may depend on one.
+//! removal anywhere. Slots depend on the history of insertions: nothing that a replica answers or
+//! orders may depend on one, nor what a snapshot says; only in which order it says it.
 
 use super::snapshot::Slice;
 use alloc::vec::Vec;
@@ -100,6 +100,21 @@ impl<T> Slab<T> {
             }
             Cell::Free(_) => panic!("slot {slot} is removed once"),
         }
+    }
+
+    /// Whether there is a row at `slot`, which was used.
+    pub(super) fn is_taken(&self, slot: u32) -> bool {
+        let chunk = &self.chunks[(slot / CHUNK_ROWS) as usize];
+        matches!(chunk[(slot % CHUNK_ROWS) as usize], Cell::Row(_))
+    }
+
+    /// Every row with its slot.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        let cells = (0..).zip(self.chunks.iter().flatten());
+        cells.filter_map(|(slot, cell)| match cell {
+            Cell::Row(row) => Some((slot, row)),
+            Cell::Free(_) => None,
+        })
     }
 
     #[inline]

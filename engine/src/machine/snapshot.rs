@@ -3,7 +3,7 @@
 //! ```text
 //! head:     magic "TCSM" | version u32
 //! then rows, each: length u32 | content
-//! first:    level u32, from version 3 on | seed u64 | cache budget u64 | clock u64 | last number u64
+//! first:    level u32, from version 3 on | cluster u64 | cache budget u64 | clock u64 | last number u64
 //!             | sessions u32 | locks u32 | queues u32 | messages u32 | lines u32
 //!             | ended session ids, 16 each, up to version 3
 //! session:  id 16 | number u64 | ttl ms u32 | standing u8, from version 4 on | deadline u64 | answered below u64
@@ -23,10 +23,12 @@
 //! place:    0 = ready, 1 = in flight, 2 = delayed
 //! ```
 //!
-//! Integers are little-endian. Rows come as a [`Walk`](super::walk::Walk) shows them, those that share a hash
-//! sorted by their bytes; grants in their order; a message names its queue by its place among the queues. So
-//! equal state gives equal bytes. Who waits stands in line by ticket. Timers, counts, and what a session
+//! Integers are little-endian. The rows of a table come in any order; grants in theirs; a message names its queue by
+//! its place among the queues. Who waits stands in line by ticket. Timers, counts, and what a session
 //! owns follow from the rest.
+//!
+//! In slices rows come as a [`Walk`](super::walk::Walk) shows them: as they lie in this process's memory, where no
+//! other replica's need lie. [`Machine::snapshot`] sorts them, for comparisons: equal states give equal bytes there.
 //!
 //! # How it works
 //!
@@ -43,8 +45,7 @@
 //!   A read pays nothing.
 //! - To begin: the ended ids. While it lasts: a bit for each slot, and what is kept, which is at most the
 //!   snapshot itself.
-//! - A slice ends with the first row that exceeds its budget, or the list of a bucket: about one row in
-//!   1,024. A lock's grants, of which there may be as many as sessions, are written one by one, and what is left
+//! - A slice ends with the first row that exceeds its budget, however the keys were chosen. A lock's grants, of which there may be as many as sessions, are written one by one, and what is left
 //!   of them is kept when one is about to change.
 //! - One snapshot at a time: whoever wants a second one waits for the end of the first.
 
@@ -74,8 +75,8 @@ pub(super) const LENGTH_BYTES: usize = 4;
 const GRANT_BYTES: usize = 16 + 8 + 4 + 8;
 /// Where a message's row names its queue.
 const MESSAGE_QUEUE_AT: usize = 8;
-/// Places of a bucket that are listed at the cost of one row.
-const PLACES_A_ROW: usize = 16;
+/// Slots that are passed over at the cost of one row.
+const SLOTS_A_ROW: usize = 16;
 /// Bytes that are freed at the cost of one that is copied: their pages go back to the system.
 const FREED_A_BYTE: usize = 16;
 
@@ -186,6 +187,9 @@ impl Places {
 
     /// Names a message's queue by its place and not by its slot.
     fn rename(&self, message: &mut [u8]) {
+        if mutant::on(Mutant::QueueBySlot) {
+            return;
+        }
         let name = message[MESSAGE_QUEUE_AT..].first_chunk_mut::<4>();
         let name = name.expect("a message names its queue");
         *name = self.by_slot[u32::from_le_bytes(*name) as usize].to_le_bytes();
@@ -193,39 +197,37 @@ impl Places {
 }
 
 impl Machine {
-    /// Appends the whole state to `out`, in one go. Equal state gives equal bytes.
+    /// Appends the whole state to `out`, in one go, its rows sorted: equal states give equal bytes, wherever their rows
+    /// lie. For comparisons; what is to be restored is made in slices.
     pub fn snapshot(&self, out: &mut Vec<u8>) {
-        let (start, mut places) = (out.len(), Places::default());
+        let start = out.len();
         self.write_head(out);
-        self.sessions.table.each_group(|group| {
-            let write = session_writer(self.level);
-            put_sorted(out, &mut group.map(|slot| self.row(slot, write)));
-        });
-        self.locks.each_group(|group| {
-            put_sorted(out, &mut group.map(|slot| self.row(slot, Machine::write_lock)));
-        });
-        self.queues.each_group(|group| {
-            let mut rows: Vec<_> =
-                group.map(|slot| (self.row(slot, Machine::write_queue), slot)).collect();
-            rows.sort_unstable();
-            rows.iter().for_each(|(_, slot)| places.put(*slot));
-            put_sorted(out, &mut rows.into_iter().map(|(row, _)| row));
-        });
-        self.messages.each_group(|group| {
-            put_sorted(
-                out,
-                &mut group.map(|slot| {
-                    let mut row = self.row(slot, Machine::write_message);
-                    places.rename(&mut row[LENGTH_BYTES..]);
-                    row
-                }),
-            );
-        });
-        self.lines.each_group(|group| {
-            put_sorted(out, &mut group.map(|slot| self.row(slot, Machine::write_line)));
-        });
+        let write = session_writer(self.level);
+        put_sorted(out, self.sessions.table.iter().map(|(slot, _)| self.row(slot, write)));
+        put_sorted(out, self.locks.iter().map(|(s, _)| self.row(s, Self::write_lock)));
+        let mut places = Places::default();
+        let queues = self.queues.iter().map(|(slot, _)| (self.row(slot, Self::write_queue), slot));
+        let mut queues: Vec<_> = queues.collect();
+        queues.sort_unstable();
+        queues.iter().for_each(|(_, slot)| places.put(*slot));
+        put_sorted(out, queues.into_iter().map(|(row, _)| row));
+        put_sorted(
+            out,
+            self.messages.iter().map(|(slot, _)| {
+                let mut row = self.row(slot, Self::write_message);
+                places.rename(&mut row[LENGTH_BYTES..]);
+                row
+            }),
+        );
+        put_sorted(out, self.lines.iter().map(|(slot, _)| self.row(slot, Self::write_line)));
         let sum = crc32c::crc32c(&out[start..]);
         put_u32(out, sum);
+    }
+
+    /// Appends the whole state to `out`, in one go, as slices would give it.
+    pub(crate) fn snapshot_whole(&mut self, out: &mut Vec<u8>) {
+        self.snapshot_begin(out);
+        while self.snapshot_slice(Slice::WHOLE, out) == Progress::More {}
     }
 
     // ---- In slices ----
@@ -246,7 +248,7 @@ impl Machine {
         self.making = Some(Box::new(Making { section, sum, queues, open }));
     }
 
-    /// Appends the snapshot's next bytes: those that [`Machine::snapshot`] would have given when it began.
+    /// Appends the snapshot's next bytes: with the rows that [`Machine::snapshot`] would have given when it began.
     pub fn snapshot_slice(&mut self, mut slice: Slice, out: &mut Vec<u8>) -> Progress {
         let mut making = self.making.take().expect("a snapshot was begun");
         let start = out.len();
@@ -309,7 +311,7 @@ impl Machine {
             let before = out.len();
             let rows = match table(self).walk_on() {
                 Next::End => return Progress::Done,
-                Next::Bucket(places) => places / PLACES_A_ROW,
+                Next::Skipped(slots) => slots.div_ceil(SLOTS_A_ROW),
                 Next::Row(owed) if making.section == Section::Locks => {
                     self.open_lock(owed, making, out);
                     1
@@ -318,20 +320,6 @@ impl Machine {
                     self.put_owed(&owed, write, making, out);
                     making.note(owed.slot);
                     1
-                }
-                Next::Rows(several) => {
-                    let rows = several.iter().map(|owed| {
-                        let mut row = Vec::new();
-                        self.put_owed(owed, write, making, &mut row);
-                        (row, owed.slot)
-                    });
-                    let mut rows: Vec<(Vec<u8>, u32)> = rows.collect();
-                    rows.sort_unstable();
-                    for (row, slot) in &rows {
-                        out.extend_from_slice(row);
-                        making.note(*slot);
-                    }
-                    rows.len()
                 }
             };
             if !slice.spend(rows, out.len() - before) {
@@ -496,7 +484,7 @@ impl Machine {
         if says {
             put_u32(out, self.level.0);
         }
-        put_u64(out, self.config.seed);
+        put_u64(out, self.config.cluster);
         put_u64(out, self.config.cache_bytes_max);
         put_u64(out, self.clock.0);
         put_u64(out, self.issued);
@@ -655,8 +643,8 @@ fn end_row_after(out: &mut [u8], at: usize, more: usize) {
     out[at - LENGTH_BYTES..at].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Appends rows that share a hash: nearly always a single one.
-fn put_sorted(out: &mut Vec<u8>, rows: &mut dyn Iterator<Item = Vec<u8>>) {
+/// Appends rows, sorted by their bytes.
+fn put_sorted(out: &mut Vec<u8>, rows: impl Iterator<Item = Vec<u8>>) {
     let mut rows: Vec<Vec<u8>> = rows.collect();
     rows.sort_unstable();
     rows.iter().for_each(|row| out.extend_from_slice(row));

@@ -1,14 +1,14 @@
 //! The one kind of table that state lives in.
 //!
-//! A keyed hash (XXH64 with the cluster's seed) picks one of [`BUCKETS`] small buckets; a bucket is
+//! A hash keyed by this process's [`Secret`] picks one of [`BUCKETS`] small buckets; a bucket is
 //! a `hashbrown::HashTable` of slots, and the rows lie in a [`Slab`]. So a table grows one
 //! bucket at a time, with no long pause, and a row keeps its slot: lists and timers can name it.
 //!
 //! # Invariants
 //!
-//! - The only iteration is a snapshot's: bucket by bucket, and by the hashes' kept bits inside. Equal
-//!   rows give an equal walk, whatever the history of insertions, and whatever is written meanwhile
-//!   ([`Walk`]).
+//! - Nobody can choose keys that share a bucket or a hash: nobody knows the secret.
+//! - The only iteration is by slot: a snapshot's, whatever is written meanwhile ([`Walk`]). Where a row lies says
+//!   nothing about its key's hash, so whoever reads a snapshot learns nothing of the secret.
 //! - While a walk is on, a row that it owes is kept before it changes: [`Table::row_mut`] and
 //!   [`Table::remove`] insist on it. Nobody else pays more than a look at whether there is a walk.
 //! - A bucket keeps 32 bits of each row's hash, so that neither a miss nor growth reads a row.
@@ -18,11 +18,11 @@ use super::snapshot::Slice;
 use super::walk::{Next, Walk};
 use crate::ids::SessionId;
 use crate::mutant::{self, Mutant};
+use crate::secret::Secret;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Index;
 use hashbrown::HashTable;
-use xxhash_rust::xxh64::xxh64;
 
 /// Buckets of a table. A power of two; a million rows give buckets of about a thousand.
 const BUCKETS: usize = 1 << BUCKETS_BITS;
@@ -32,24 +32,24 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What a row is found by.
 pub(super) trait Key: Eq {
-    fn hash(&self, seed: u64) -> u64;
+    fn hash(&self, secret: &Secret) -> u64;
 }
 
 impl Key for [u8] {
-    fn hash(&self, seed: u64) -> u64 {
-        xxh64(self, seed)
+    fn hash(&self, secret: &Secret) -> u64 {
+        secret.hash(self)
     }
 }
 
 impl Key for SessionId {
-    fn hash(&self, seed: u64) -> u64 {
-        xxh64(&self.0, seed)
+    fn hash(&self, secret: &Secret) -> u64 {
+        secret.hash(&self.0)
     }
 }
 
 impl Key for u64 {
-    fn hash(&self, seed: u64) -> u64 {
-        xxh64(&self.to_le_bytes(), seed)
+    fn hash(&self, secret: &Secret) -> u64 {
+        secret.hash(&self.to_le_bytes())
     }
 }
 
@@ -62,9 +62,9 @@ pub(super) trait Row {
 
 /// Where a row lies, and a part of its hash.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub(super) tag: u32,
-    pub(super) slot: u32,
+struct Place {
+    tag: u32,
+    slot: u32,
 }
 
 impl Place {
@@ -87,19 +87,17 @@ impl Probe {
 
 /// Rows by key, and by slot.
 pub(super) struct Table<R: Row> {
-    seed: u64,
+    secret: Secret,
     buckets: Box<[HashTable<Place>]>,
-    /// A bit for each bucket that holds something: a small table's walk is as short as the table.
-    occupied: [u64; BUCKETS / 64],
     rows: Slab<R>,
     /// The snapshot that is being made, if one is.
     walk: Option<Box<Walk>>,
 }
 
 impl<R: Row> Table<R> {
-    pub(super) fn new(seed: u64) -> Table<R> {
+    pub(super) fn new(secret: Secret) -> Table<R> {
         let buckets = (0..BUCKETS).map(|_| HashTable::new()).collect();
-        Table { seed, buckets, occupied: [0; BUCKETS / 64], rows: Slab::new(), walk: None }
+        Table { secret, buckets, rows: Slab::new(), walk: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -150,7 +148,6 @@ impl<R: Row> Table<R> {
             walk.settle(place.slot);
         }
         self.buckets[bucket].insert_unique(place.spread(), place, Place::spread);
-        self.occupied[bucket / 64] |= 1 << (bucket % 64);
         place.slot
     }
 
@@ -162,9 +159,6 @@ impl<R: Row> Table<R> {
         let entry = self.buckets[bucket].find_entry(probe.spread(), |place| place.slot == slot);
         let Ok(entry) = entry else { panic!("the row at slot {slot} is in its bucket") };
         entry.remove();
-        if self.buckets[bucket].is_empty() {
-            self.occupied[bucket / 64] &= !(1 << (bucket % 64));
-        }
         row
     }
 
@@ -181,42 +175,9 @@ impl<R: Row> Table<R> {
         &mut self.rows
     }
 
-    /// Shows every row once, by bucket and hash.
-    pub(super) fn each(&self, mut each: impl FnMut(u32, &R)) {
-        for bucket in self.occupied_from(0) {
-            for place in self.list(bucket) {
-                each(place.slot, &self.rows[place.slot]);
-            }
-        }
-    }
-
-    /// Shows every row's slot, by bucket and hash; those that share a hash together.
-    pub(super) fn each_group(&self, mut each: impl FnMut(&mut dyn Iterator<Item = u32>)) {
-        for bucket in self.occupied_from(0) {
-            for group in self.list(bucket).chunk_by(|a, b| a.tag == b.tag) {
-                each(&mut group.iter().map(|place| place.slot));
-            }
-        }
-    }
-
-    /// The buckets from `first` on that hold something.
-    fn occupied_from(&self, first: usize) -> impl Iterator<Item = usize> {
-        let words = self.occupied.iter().enumerate().skip(first / 64);
-        words.flat_map(move |(at, word)| {
-            let from = if at == first / 64 { first % 64 } else { 0 };
-            let mut left = word & (u64::MAX << from);
-            core::iter::from_fn(move || {
-                let bit = left.trailing_zeros() as usize;
-                left &= left.wrapping_sub(1);
-                (bit < 64).then_some(at * 64 + bit)
-            })
-        })
-    }
-
-    fn list(&self, bucket: usize) -> Vec<Place> {
-        let mut places: Vec<Place> = self.buckets[bucket].iter().copied().collect();
-        places.sort_unstable_by_key(|place| (place.tag, place.slot));
-        places
+    /// Every row with its slot, in the order of the slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &R)> {
+        self.rows.iter()
     }
 
     // ---- The walk of a snapshot that is made in slices ----
@@ -238,9 +199,8 @@ impl<R: Row> Table<R> {
 
     /// Keeps the row at `slot`, which is owed, as these bytes.
     pub(super) fn keep(&mut self, slot: u32, bytes: Vec<u8>) {
-        let (bucket, place) = self.locate(self.rows[slot].key());
         let walk = self.walk.as_mut().expect("a row is owed to a walk");
-        walk.keep(bucket, Place { slot, ..place }, bytes);
+        walk.keep(slot, bytes);
     }
 
     /// Only some of the row at `slot`, which was handed out, was written: the rest is owed. `None`: no such row.
@@ -251,22 +211,12 @@ impl<R: Row> Table<R> {
 
     /// What the walk comes to next. It is over after [`Next::End`].
     pub(super) fn walk_on(&mut self) -> Next {
-        let Some(walk) = &self.walk else { return Next::End };
-        let next = walk.wants().map(|from| {
-            let kept = walk.next_kept();
-            self.occupied_from(from).next().into_iter().chain(kept).min()
-        });
-        let walk = self.walk.as_mut().expect("it was just there");
-        match next {
-            None => walk.take(),
-            Some(Some(bucket)) => {
-                Next::Bucket(walk.list(bucket, self.buckets[bucket].iter().copied()))
-            }
-            Some(None) => {
-                self.walk = None;
-                Next::End
-            }
+        let Some(walk) = &mut self.walk else { return Next::End };
+        let next = walk.next(&self.rows);
+        if matches!(next, Next::End) {
+            self.walk = None;
         }
+        next
     }
 
     /// Frees some of what the table holds ([`Slab::shed`]). True: nothing is left.
@@ -292,7 +242,7 @@ impl<R: Row> Table<R> {
 
     /// The bucket of a key, and its place there with the slot still unknown.
     fn locate(&self, key: &R::Key) -> (usize, Place) {
-        let hash = key.hash(self.seed);
+        let hash = key.hash(&self.secret);
         let tag = u32::try_from(hash & 0xffff_ffff).expect("32 bits are a u32");
         let bucket = usize::try_from(hash >> (64 - BUCKETS_BITS)).expect("a few bits are a usize");
         (bucket, Place { tag, slot: 0 })
@@ -310,6 +260,7 @@ impl<R: Row> Index<u32> for Table<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::collections::BTreeSet;
 
     struct Number(u64);
     impl Row for Number {
@@ -319,40 +270,27 @@ mod tests {
         }
     }
 
-    fn walked(table: &Table<Number>) -> Vec<u64> {
-        let mut keys = Vec::new();
-        table.each(|_, row| keys.push(row.0));
-        keys
-    }
+    const SECRET: Secret = Secret::new([7; 16]);
 
     #[test]
-    fn a_walk_does_not_depend_on_the_history() {
-        let (mut a, mut b) = (Table::new(7), Table::new(7));
-        for n in 0..5_000 {
-            a.insert(Number(n));
-        }
+    fn rows_are_shown_once_each_whatever_came_and_went() {
+        let mut table = Table::new(SECRET);
         for n in (0..9_000).rev() {
-            b.insert(Number(n));
+            table.insert(Number(n));
         }
         for n in 5_000..9_000 {
-            let slot = b.find(&n).expect("it is there");
-            assert_eq!(b.remove(slot).0, n);
+            let slot = table.find(&n).expect("it is there");
+            assert_eq!(table.remove(slot).0, n);
         }
-        assert_eq!(walked(&a).len(), 5_000);
-        assert_eq!(walked(&a), walked(&b));
-        assert_ne!(
-            walked(&a),
-            walked(&{
-                let mut other_seed = Table::new(8);
-                (0..5_000).for_each(|n| _ = other_seed.insert(Number(n)));
-                other_seed
-            })
-        );
+        let mut keys: Vec<u64> = table.iter().map(|(_, row)| row.0).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, (0..5_000).collect::<Vec<_>>());
+        assert!(table.iter().all(|(slot, row)| table.find(&row.0) == Some(slot)));
     }
 
     #[test]
     fn a_row_keeps_its_slot_while_others_come_and_go() {
-        let mut table = Table::new(1);
+        let mut table = Table::new(SECRET);
         let slot = table.insert(Number(42));
         for n in 100..3_000 {
             table.insert(Number(n));
@@ -365,5 +303,103 @@ mod tests {
         assert_eq!(table[slot].0, 42);
         assert_eq!(table.find(&100), None);
         assert_eq!(table.len(), 1 + 1_450);
+    }
+
+    /// Keys that share all 64 bits of their XXH64 under a seed that is known.
+    fn colliding(seed: u64, n: u64) -> Vec<u8> {
+        const P1: u64 = 0x9e37_79b1_85eb_ca87;
+        const P2: u64 = 0xc2b2_ae3d_27d4_eb4f;
+        const P4: u64 = 0x85eb_ca77_c2b2_ae63;
+        const P5: u64 = 0x27d4_eb2f_1656_67c5;
+        let inverse =
+            |a: u64| (0..6).fold(a, |x, _| x.wrapping_mul(2_u64.wrapping_sub(a.wrapping_mul(x))));
+        let round = |w: u64| w.wrapping_mul(P2).rotate_left(31).wrapping_mul(P1);
+        let unround =
+            |k: u64| k.wrapping_mul(inverse(P1)).rotate_right(31).wrapping_mul(inverse(P2));
+        let hash = (seed.wrapping_add(P5).wrapping_add(16) ^ round(n)).rotate_left(27);
+        let hash = hash.wrapping_mul(P1).wrapping_add(P4);
+        let rest = 1_u64.wrapping_sub(P4).wrapping_mul(inverse(P1)).rotate_right(27) ^ hash;
+        [n.to_le_bytes(), unround(rest).to_le_bytes()].concat()
+    }
+
+    #[test]
+    fn whoever_knows_the_cluster_can_not_choose_keys_that_lie_in_one_place() {
+        // What tables were seeded with until each process had a secret.
+        let seed = xxhash_rust::xxh64::xxh64(&[7; 16], 0);
+        let keys: Vec<Vec<u8>> = (0..1_000).map(|n| colliding(seed, n)).collect();
+        let hashes: BTreeSet<u64> =
+            keys.iter().map(|key| xxhash_rust::xxh64::xxh64(key, seed)).collect();
+        assert_eq!(hashes.len(), 1, "they were chosen to share a hash");
+        let table = Table::<Named>::new(SECRET);
+        let places: BTreeSet<(usize, u32)> = keys
+            .iter()
+            .map(|key| table.locate(key.as_slice()))
+            .map(|(bucket, place)| (bucket, place.tag))
+            .collect();
+        assert!(places.len() >= 999, "{} places for a thousand keys", places.len());
+    }
+
+    struct Named(Vec<u8>);
+    impl Row for Named {
+        type Key = [u8];
+        fn key(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    /// A key that has the hash of all others, and a row of it.
+    #[derive(PartialEq, Eq)]
+    struct Alike(u64);
+    struct OfAlike(Alike);
+
+    impl Key for Alike {
+        fn hash(&self, _: &Secret) -> u64 {
+            0
+        }
+    }
+
+    impl Row for OfAlike {
+        type Key = Alike;
+        fn key(&self) -> &Alike {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn a_step_of_a_walk_hands_out_one_row_whatever_the_keys_have_in_common() {
+        let mut table = Table::new(SECRET);
+        (0..1_000).for_each(|n| _ = table.insert(OfAlike(Alike(n))));
+        (0..1_000).step_by(2).for_each(|n| {
+            let slot = table.find(&Alike(n)).expect("it is there");
+            table.remove(slot);
+        });
+        table.begin_walk();
+        let (mut rows, mut skipped) = (BTreeSet::new(), 0);
+        loop {
+            match table.walk_on() {
+                Next::Row(owed) => assert!(rows.insert(owed.slot), "each once"),
+                Next::Skipped(slots) => skipped += slots,
+                Next::End => break,
+            }
+        }
+        assert_eq!((rows.len(), skipped), (500, 0));
+    }
+
+    #[test]
+    fn a_step_of_a_walk_passes_over_few_slots_of_a_table_that_was_large() {
+        let mut table = Table::new(SECRET);
+        (0..10_000).for_each(|n| _ = table.insert(Number(n)));
+        (1..10_000).for_each(|n| {
+            let slot = table.find(&n).expect("it is there");
+            table.remove(slot);
+        });
+        table.begin_walk();
+        assert!(matches!(table.walk_on(), Next::Row(owed) if owed.slot == 0));
+        let mut steps = 0;
+        while let Next::Skipped(slots) = table.walk_on() {
+            assert!(slots <= 64);
+            steps += 1;
+        }
+        assert_eq!(steps, 9_999_u32.div_ceil(64));
     }
 }

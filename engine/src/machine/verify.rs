@@ -26,7 +26,7 @@ impl Machine {
     fn verify_sessions(&self, timers: &mut usize) {
         let (mut grants, mut waiters, mut messages) = (0, 0, 0);
         let (mut over, mut unfinished) = (0, 0);
-        self.sessions.table.each(|slot, session| {
+        for (slot, session) in self.sessions.table.iter() {
             *timers += 1;
             assert_eq!(self.sessions.table.find(&session.id), Some(slot));
             let ended = session.standing == Standing::Ended;
@@ -70,7 +70,7 @@ impl Machine {
             assert!(calls.iter().all(|(s, _)| *s >= session.window.answered_below));
             let waiting = calls.iter().filter(|(_, what)| matches!(what, Remembered::Waiting(_)));
             assert_eq!(waiting.count(), waits as usize, "a call that waits has a waiter");
-        });
+        }
         assert_eq!(over, self.sessions.over, "ended sessions are counted");
         let next = |found: &Unfinished| !matches!(found, Unfinished::Session(_));
         let next = self.unfinished.values().filter(|found| next(found)).count();
@@ -83,7 +83,7 @@ impl Machine {
 
     fn verify_locks(&self, timers: &mut usize) {
         let (mut grants, mut waiters) = (0, 0);
-        self.locks.each(|slot, lock| {
+        for (slot, lock) in self.locks.iter() {
             let next = lock.waiters.first().map(|waiter| &self.waiters[waiter]);
             let next =
                 next.filter(|next| matches!(next.ask, Ask::Lock { mode, .. } if lock.admits(mode)));
@@ -113,14 +113,14 @@ impl Machine {
                 assert!(!lock.grants.iter(&self.grants).any(holds), "no holder waits");
                 last = waiter.ticket;
             }
-        });
+        }
         assert_eq!(grants, self.grants.len(), "every grant is in its lock's list");
         assert_eq!(waiters, self.counts.lock_waiters);
     }
 
     fn verify_queues(&self, timers: &mut usize) {
         let (mut ready, mut messages) = (0, 0);
-        self.queues.each(|slot, queue| {
+        for (slot, queue) in self.queues.iter() {
             assert!(queue.messages > 0 || !queue.waiters.is_empty(), "a queue is for something");
             let next = queue.waiters.first().filter(|_| !queue.ready.is_empty());
             let next = next.map_or(0, |next| self.waiters[next].ticket);
@@ -142,9 +142,9 @@ impl Machine {
                 assert!(matches!(waiter.ask, Ask::Pop { queue, .. } if queue == slot));
                 last = waiter.ticket;
             }
-        });
+        }
         let (mut bytes, mut counts) = (0, [0; 3]);
-        self.messages.each(|slot, message| {
+        for (slot, message) in self.messages.iter() {
             bytes += message.cost();
             match message.place {
                 Place::Ready => counts[0] += 1,
@@ -159,7 +159,7 @@ impl Machine {
                     *timers += 1;
                 }
             }
-        });
+        }
         assert_eq!(messages, self.messages.len(), "a message is in one queue");
         assert_eq!(ready as u64, counts[0], "a ready message is in its queue's order");
         let sums = &self.counts;
@@ -170,11 +170,11 @@ impl Machine {
 
     fn verify_lines(&self, timers: &mut usize) {
         let mut bytes = 0;
-        self.lines.each(|slot, line| {
+        for (slot, line) in self.lines.iter() {
             bytes += line.cost();
             *timers += usize::from(line.deadline != Elapsed::MAX);
             assert_eq!(self.lines.find(line.key()), Some(slot));
-        });
+        }
         assert_eq!(bytes, self.line_bytes, "lines' bytes are counted");
         assert!(bytes <= self.config.cache_bytes_max, "the budget is kept");
         assert_eq!(self.lines.len(), self.lines_by_version.len());

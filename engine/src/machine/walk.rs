@@ -6,37 +6,36 @@
 //!
 //! # Invariants
 //!
-//! - A slot's bit is set as soon as its row is not owed: it was handed out or kept, or came later.
+//! - Rows come by slot, one at a time: no step of a walk depends on how many rows there are, or on how their
+//!   keys were chosen.
+//! - A slot ahead of the walk has its bit set as soon as its row is kept, or came later.
 //! - What is kept was not handed out yet: it is never more than the snapshot itself.
-//! - Rows come by bucket and, inside, by the part of their hash that the bucket keeps: an order that
-//!   depends on the rows alone. Several rows with one hash come together, for the caller to sort.
 
+use super::slab::Slab;
 use super::snapshot::Slice;
-use super::table::Place;
 use crate::mutant::{self, Mutant};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::cmp::Reverse;
 
 /// Words of a page of bits: 4 KiB.
 const PAGE_WORDS: usize = 512;
 const PAGE_SLOTS: usize = 64 * PAGE_WORDS;
+/// Slots without a row that is owed, looked at in one step.
+const SKIPPED_MAX: usize = 64;
 type Page = [u64; PAGE_WORDS];
 
 /// What a walk still has to hand out.
 pub(super) struct Walk {
     /// How many slots there were.
     slots: usize,
+    /// The next slot.
+    at: usize,
     /// A bit for each slot, by page: none as long as no bit of a page is set, so that a walk over
     /// millions of rows begins at once.
     settled: Vec<Option<Box<Page>>>,
-    /// Rows as they were, by bucket, hash and slot.
-    kept: BTreeMap<(usize, u32, u32), Box<[u8]>>,
-    /// The bucket that is to be listed next.
-    bucket: usize,
-    /// The places of the bucket before it that were not handed out yet, last first.
-    listed: Vec<Place>,
+    /// Rows as they were, by slot.
+    kept: BTreeMap<u32, Box<[u8]>>,
     /// The row that was handed out last, as long as only some of it was written.
     pub(super) open: Option<u32>,
 }
@@ -50,12 +49,10 @@ pub(super) struct Owed {
 
 /// What a walk comes to next.
 pub(super) enum Next {
-    /// Another bucket, with so many rows.
-    Bucket(usize),
     /// A row.
     Row(Owed),
-    /// Rows that share a hash.
-    Rows(Vec<Owed>),
+    /// So many slots without a row that is owed.
+    Skipped(usize),
     End,
 }
 
@@ -63,18 +60,21 @@ impl Walk {
     /// A walk over a table that has used so many slots.
     pub(super) fn new(slots: usize) -> Walk {
         let settled = (0..slots.div_ceil(PAGE_SLOTS)).map(|_| None).collect();
-        Walk { slots, settled, kept: BTreeMap::new(), bucket: 0, listed: Vec::new(), open: None }
+        Walk { slots, at: 0, settled, kept: BTreeMap::new(), open: None }
     }
 
     /// Whether the row at `slot`, or the rest of it, is owed as it is now.
     #[cold]
     pub(super) fn owes(&self, slot: u32) -> bool {
         let at = slot as usize;
-        let owed = at < self.slots
-            && self.settled[at / PAGE_SLOTS]
-                .as_ref()
-                .is_none_or(|page| page[at % PAGE_SLOTS / 64] & (1 << (at % 64)) == 0);
-        owed || self.open == Some(slot)
+        let ahead = at >= self.at && at < self.slots;
+        (ahead && !self.is_settled(at)) || self.open == Some(slot)
+    }
+
+    fn is_settled(&self, at: usize) -> bool {
+        self.settled[at / PAGE_SLOTS]
+            .as_ref()
+            .is_some_and(|page| page[at % PAGE_SLOTS / 64] & (1 << (at % 64)) != 0)
     }
 
     /// The row at `slot` is not owed, or not any more.
@@ -88,60 +88,33 @@ impl Walk {
     }
 
     /// Keeps a row that is owed.
-    pub(super) fn keep(&mut self, bucket: usize, place: Place, bytes: Vec<u8>) {
-        assert!(self.owes(place.slot), "a row is kept once");
-        self.settle(place.slot);
-        let key = (bucket, place.tag, place.slot);
-        self.kept.insert(key, bytes.into_boxed_slice());
+    pub(super) fn keep(&mut self, slot: u32, bytes: Vec<u8>) {
+        assert!(self.owes(slot), "a row is kept once");
+        self.settle(slot);
+        self.kept.insert(slot, bytes.into_boxed_slice());
     }
 
-    /// From which bucket on one is to be listed, once all of the one before it was handed out.
-    pub(super) fn wants(&self) -> Option<usize> {
-        self.listed.is_empty().then_some(self.bucket)
-    }
-
-    /// The next bucket of which something was kept.
-    pub(super) fn next_kept(&self) -> Option<usize> {
-        self.kept.first_key_value().map(|((bucket, ..), _)| *bucket)
-    }
-
-    /// Lists the next bucket that holds something or did: what it holds now, and what was kept of it. Says how
-    /// many rows those are.
-    pub(super) fn list(&mut self, bucket: usize, places: impl Iterator<Item = Place>) -> usize {
-        assert!(bucket >= self.bucket, "a bucket is listed once");
-        self.bucket = bucket;
-        let mut listed = core::mem::take(&mut self.listed);
-        listed.extend(places.filter(|place| self.owes(place.slot)));
-        let of_bucket = self.kept.range((self.bucket, 0, 0)..(self.bucket + 1, 0, 0));
-        listed.extend(of_bucket.map(|((_, tag, slot), _)| Place { tag: *tag, slot: *slot }));
-        if mutant::on(Mutant::WalkSkipsBuckets) && self.bucket % 4 == 3 {
-            listed.clear();
+    /// What comes next, of these rows.
+    pub(super) fn next<T>(&mut self, rows: &Slab<T>) -> Next {
+        let from = self.at;
+        while self.at < self.slots && self.at - from < SKIPPED_MAX {
+            let at = self.at;
+            let slot = u32::try_from(at).expect("slots are numbered by 32 bits");
+            self.at += 1;
+            let settled = self.is_settled(at);
+            let kept = if settled { self.kept.remove(&slot) } else { None };
+            let is_owed = kept.is_some() || (!settled && rows.is_taken(slot));
+            if mutant::on(Mutant::WalkSkipsBuckets) && at % 4 == 3 {
+                continue;
+            }
+            if is_owed {
+                return Next::Row(Owed { slot, kept });
+            }
         }
-        listed.sort_unstable_by_key(|place| Reverse((place.tag, place.slot)));
-        self.listed = listed;
-        self.bucket += 1;
-        self.listed.len()
-    }
-
-    /// The next row of the bucket that was listed last, or the next rows if they share a hash.
-    pub(super) fn take(&mut self) -> Next {
-        let last = self.listed.pop().expect("a bucket is listed as long as it has rows");
-        let tag = last.tag;
-        let first = self.hand_out(last);
-        if self.listed.last().is_none_or(|place| place.tag != tag) {
-            return Next::Row(first);
+        match self.at - from {
+            0 => Next::End,
+            skipped => Next::Skipped(skipped),
         }
-        let mut rows = alloc::vec![first];
-        while let Some(place) = self.listed.pop_if(|place| place.tag == tag) {
-            rows.push(self.hand_out(place));
-        }
-        Next::Rows(rows)
-    }
-
-    fn hand_out(&mut self, place: Place) -> Owed {
-        let kept = self.kept.remove(&(self.bucket - 1, place.tag, place.slot));
-        self.settle(place.slot);
-        Owed { slot: place.slot, kept }
     }
 
     /// Frees some of what is kept. True: nothing is left.

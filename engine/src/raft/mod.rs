@@ -405,8 +405,14 @@ impl Raft {
     pub fn flush(&mut self, now: Time, out: &mut Output) {
         self.advance(now);
         match self.role {
-            Role::Leader(_) => self.flush_leader(out),
-            Role::Follower(_) => self.flush_follower(out),
+            Role::Leader(_) => {
+                self.keep_offer();
+                self.flush_leader(out);
+            }
+            Role::Follower(_) => {
+                self.keep_received();
+                self.flush_follower(out);
+            }
             Role::PreCandidate(_) | Role::Candidate(_) => {}
         }
         self.tell(out);

@@ -54,6 +54,8 @@ pub(super) struct Receiving {
     pub term: Term,
     pub total: u64,
     pub received: u64,
+    /// When its last piece came.
+    pub at: Time,
 }
 
 impl Follower {
@@ -121,6 +123,8 @@ pub(super) struct Offer {
     pub index: Index,
     pub term: Term,
     pub total: u64,
+    /// When a follower last needed it.
+    pub needed_at: Time,
 }
 
 impl Leader {

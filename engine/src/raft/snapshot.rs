@@ -1,13 +1,17 @@
 //! Snapshots: how one is offered, sent piece by piece, and installed.
 
 use super::output::{Install, Output, Persist};
-use super::progress::{Due, Sending, State};
+use super::progress::{Due, Progress, Sending, State};
 use super::role::{Follower, Offer, Receiving, Role};
 use super::{Configuration, Raft};
 use crate::ids::{Index, NodeId, Term};
+use crate::limits::SNAPSHOT_IDLE_MS_MAX;
 use crate::mutant::{self, Mutant};
-use crate::time::Time;
+use crate::time::{Duration, Time};
 use wire::peer;
+
+/// How long a snapshot is kept that does not go on.
+const IDLE_MAX: Duration = Duration::from_millis(SNAPSHOT_IDLE_MS_MAX);
 
 impl Raft {
     /// The snapshot that was asked for is being made, at `index`: the log behind it is kept, within its
@@ -19,8 +23,8 @@ impl Raft {
         }
     }
 
-    /// The snapshot that was asked for is there: at `index`, of `total` bytes. The caller keeps it until
-    /// it offers another or stops leading, and takes the pieces from it.
+    /// The snapshot that was asked for is there: at `index`, of `total` bytes. The caller keeps it as
+    /// long as it is [`Raft::offered`], and takes the pieces from it.
     pub fn on_snapshot_ready(&mut self, now: Time, index: Index, term: Term, total: u64) {
         self.advance(now);
         assert!(index <= self.applied && total > 0, "a snapshot holds what was applied");
@@ -28,7 +32,7 @@ impl Raft {
         if leader.offer.is_some_and(|o| o.index > index) {
             return;
         }
-        leader.offer = Some(Offer { index, term, total });
+        leader.offer = Some(Offer { index, term, total, needed_at: now });
         leader.asked_at = None;
         leader.making = None;
         for follower in &mut leader.followers {
@@ -44,6 +48,45 @@ impl Raft {
         match &self.role {
             Role::Leader(leader) => leader.offer.map(|o| o.index),
             _ => None,
+        }
+    }
+
+    /// What the snapshot stands for whose pieces come from the leader, or that is being installed.
+    pub fn receiving(&self) -> Option<(Index, Term)> {
+        let receiving = match &self.role {
+            Role::Follower(follower) => follower.receiving.map(|it| (it.index, it.term)),
+            _ => None,
+        };
+        self.installing.or(receiving)
+    }
+
+    /// Forgets the snapshot that is offered once no follower that answers has needed it for a while. Whoever needs
+    /// one later has another made.
+    pub(super) fn keep_offer(&mut self) {
+        let (now, patience) = (self.now, self.election_timeout_max);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(offer) = &mut leader.offer else { return };
+        let needs =
+            |f: &Progress| matches!(f.state, State::Snapshot(_)) && f.is_heard(now, patience);
+        if leader.followers.iter().any(needs) || mutant::on(Mutant::SentSnapshotKept) {
+            offer.needed_at = now;
+        } else if now.since(offer.needed_at) > IDLE_MAX {
+            leader.offer = None;
+            for follower in &mut leader.followers {
+                if matches!(follower.state, State::Snapshot(_)) {
+                    follower.state = State::Snapshot(Sending::Wanted);
+                }
+            }
+        }
+    }
+
+    /// Forgets the pieces that came once no other has come for a while.
+    pub(super) fn keep_received(&mut self) {
+        let now = self.now;
+        if let Role::Follower(follower) = &mut self.role
+            && follower.receiving.is_some_and(|it| now.since(it.at) > IDLE_MAX)
+        {
+            follower.receiving = None;
         }
     }
 
@@ -113,8 +156,8 @@ impl Raft {
             follower.due.acknowledge = true;
             return;
         }
-        let follower = self.follower();
-        let Some(install) = follower.take_piece(m) else { return };
+        let now = self.now;
+        let Some(install) = self.follower().take_piece(now, m) else { return };
         if install.offset + m.bytes.len() as u64 == install.total {
             self.installing = Some((index, term));
         }
@@ -165,7 +208,7 @@ impl Raft {
 
 impl Follower {
     /// Takes a piece if it is the next one, and notes what to answer.
-    fn take_piece(&mut self, m: &peer::Snapshot<'_>) -> Option<Install> {
+    fn take_piece(&mut self, now: Time, m: &peer::Snapshot<'_>) -> Option<Install> {
         let (index, term) = (Index(m.index), Term(m.index_term));
         let length = m.bytes.len() as u64;
         if m.total == 0 || m.offset.checked_add(length).is_none_or(|end| end > m.total) {
@@ -175,8 +218,9 @@ impl Follower {
             // A late piece of an older snapshot.
             Some(r) if r.index > index => return None,
             Some(r) if (r.index, r.term, r.total) == (index, term, m.total) => r,
-            _ => Receiving { index, term, total: m.total, received: 0 },
+            _ => Receiving { index, term, total: m.total, received: 0, at: now },
         };
+        receiving.at = now;
         let next = m.offset == receiving.received && length > 0;
         if next {
             receiving.received += length;

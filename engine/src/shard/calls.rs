@@ -2,6 +2,7 @@
 //! pop waits in the machine. Only a leader has any.
 
 use crate::ids::{ConnId, Index, SessionId};
+use crate::secret::Secret;
 use alloc::collections::VecDeque;
 use hashbrown::HashTable;
 
@@ -37,19 +38,28 @@ struct Waiting {
 }
 
 /// All callers of one group.
-#[derive(Default)]
 pub struct Calls {
     /// In the order of their indexes.
     proposed: VecDeque<Proposed>,
     /// Each call once: the same call sent again re-attaches here.
     waiting: HashTable<Waiting>,
+    /// Clients choose their sessions' ids.
+    secret: Secret,
 }
 
-fn hash(call: &CallId) -> u64 {
-    xxhash_rust::xxh64::xxh64(&call.session.0, call.sequence)
+fn hash(secret: &Secret, call: &CallId) -> u64 {
+    let mut name = [0; 24];
+    name[..16].copy_from_slice(&call.session.0);
+    name[16..].copy_from_slice(&call.sequence.to_le_bytes());
+    secret.hash(&name)
 }
 
 impl Calls {
+    /// Nobody waits.
+    pub fn new(secret: Secret) -> Calls {
+        Calls { proposed: VecDeque::new(), waiting: HashTable::new(), secret }
+    }
+
     /// A caller's request was proposed at `index`.
     pub fn propose(&mut self, index: Index, caller: Caller, call: CallId) {
         if let Some(last) = self.proposed.back() {
@@ -70,17 +80,18 @@ impl Calls {
 
     /// The call waits in the machine; whoever waited under its name before is replaced, and said.
     pub fn wait(&mut self, call: CallId, caller: Caller) -> Option<Caller> {
-        let found = self.waiting.find_mut(hash(&call), |w| w.call == call);
+        let (secret, key) = (self.secret, hash(&self.secret, &call));
+        let found = self.waiting.find_mut(key, |w| w.call == call);
         if let Some(waiting) = found {
             return Some(core::mem::replace(&mut waiting.caller, caller));
         }
-        self.waiting.insert_unique(hash(&call), Waiting { call, caller }, |w| hash(&w.call));
+        self.waiting.insert_unique(key, Waiting { call, caller }, |w| hash(&secret, &w.call));
         None
     }
 
     /// The call waits no longer: who is to be told.
     pub fn wake(&mut self, call: CallId) -> Option<Caller> {
-        let found = self.waiting.find_entry(hash(&call), |w| w.call == call).ok()?;
+        let found = self.waiting.find_entry(hash(&self.secret, &call), |w| w.call == call).ok()?;
         Some(found.remove().0.caller)
     }
 

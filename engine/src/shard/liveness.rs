@@ -8,6 +8,7 @@
 
 use crate::ids::SessionId;
 use crate::limits::RENEWALS_PER_ENTRY_MAX;
+use crate::secret::Secret;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
 use hashbrown::HashTable;
@@ -21,29 +22,32 @@ struct Record {
 }
 
 /// The renewals of one group's sessions.
-#[derive(Default)]
 pub struct Liveness {
     renewed: HashTable<Record>,
     /// Sessions for the next renewal entry.
     due: Vec<SessionId>,
-}
-
-fn hash(session: &SessionId) -> u64 {
-    xxhash_rust::xxh64::xxh64(&session.0, 0)
+    /// Clients choose their sessions' ids.
+    secret: Secret,
 }
 
 impl Liveness {
+    /// No session is known.
+    pub fn new(secret: Secret) -> Liveness {
+        Liveness { renewed: HashTable::new(), due: Vec::new(), secret }
+    }
+
     /// A sign of life. `ttl` is the session's time to live.
     pub fn touch(&mut self, now: Time, session: SessionId, ttl: Duration) {
         if self.due.len() >= RENEWALS_PER_ENTRY_MAX {
             return; // The next sign of life renews it.
         }
-        match self.renewed.find_mut(hash(&session), |r| r.session == session) {
+        let (secret, key) = (self.secret, self.secret.hash(&session.0));
+        match self.renewed.find_mut(key, |r| r.session == session) {
             Some(record) if now.since(record.renewed_at) < ttl / RENEWALS_PER_TTL => return,
             Some(record) => record.renewed_at = now,
             None => {
                 let record = Record { session, renewed_at: now };
-                self.renewed.insert_unique(hash(&session), record, |r| hash(&r.session));
+                self.renewed.insert_unique(key, record, |r| secret.hash(&r.session.0));
             }
         }
         self.due.push(session);
@@ -85,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_session_is_renewed_now_and_then_and_forgotten_when_it_ended() {
-        let (mut liveness, mut payload) = (Liveness::default(), Vec::new());
+        let (mut liveness, mut payload) = (Liveness::new(Secret::new([7; 16])), Vec::new());
         let (session, ttl) = (SessionId([1; 16]), Duration::from_secs(8));
         liveness.touch(Time(0), session, ttl);
         assert!(liveness.take_due(&mut payload));

@@ -210,10 +210,10 @@ impl Shard {
             applied: applied.0,
             clock: Clock::new(heard, now),
             followed,
-            calls: Calls::default(),
+            calls: Calls::new(machine.secret),
             reads: Reads::default(),
             aside: Aside::default(),
-            liveness: Liveness::default(),
+            liveness: Liveness::new(machine.secret),
             balance,
             moves,
             snapshots: Snapshots::new(applied),
@@ -452,9 +452,7 @@ impl Shard {
         self.serve_reads(step);
         self.keep_backup(step.now);
         self.on_recorded(step, step.journal.synced());
-        if self.raft.offered().is_none() {
-            self.snapshots.end_offer();
-        }
+        self.snapshots.keep_only(self.raft.offered(), self.raft.receiving());
     }
 
     /// What can go on beside this shard while it is left alone.

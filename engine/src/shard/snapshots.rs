@@ -19,7 +19,7 @@ use super::{Shard, Step};
 use crate::effects::{Note, SnapshotPart};
 use crate::ids::{Index, Position, Term};
 use crate::journal::Record;
-use crate::limits::{SLICE_BYTES_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX};
+use crate::limits::{SLICE_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX};
 use crate::machine::{self, Checksum, Progress, Restored, Slice};
 use crate::mutant::{self, Mutant};
 use crate::raft::{Body, Configuration, Install};
@@ -156,11 +156,24 @@ impl Snapshots {
         making || self.wanted || installing || unsent || spent
     }
 
-    /// Forgets the snapshot that followers got: nobody needs it any more.
-    pub fn end_offer(&mut self) {
-        if let Some(outgoing) = self.outgoing.take() {
+    /// Forgets the snapshot that followers got unless it is still offered, and the pieces of the leader's unless others
+    /// are to come.
+    pub fn keep_only(&mut self, offered: Option<Index>, receiving: Option<Point>) {
+        if offered.is_none()
+            && let Some(outgoing) = self.outgoing.take()
+        {
             self.spend(outgoing);
         }
+        if let Some(incoming) = self.incoming.take_if(|it| Some(it.point) != receiving) {
+            self.spent.extend(incoming.pieces);
+        }
+    }
+
+    /// Bytes of snapshots that lie in memory for whoever is to get or to make one, but for a backup's.
+    pub fn kept_bytes(&self) -> u64 {
+        let outgoing = self.outgoing.as_ref().map_or(0, |it| it.total);
+        let incoming = self.incoming.as_ref().map_or(0, |it| it.received);
+        outgoing + incoming
     }
 
     /// Nobody needs a snapshot any more that was in memory.
@@ -309,9 +322,15 @@ impl Shard {
             (Progress::Done, Goal::Disk) => self.made(step, point, making.before),
             (Progress::Done, Goal::Followers) => {
                 let (pieces, total) = (making.pieces, making.before);
-                self.snapshots.end_offer();
-                self.snapshots.outgoing = Some(Outgoing { point, pieces, total });
                 self.raft.on_snapshot_ready(step.now, point.0, point.1, total);
+                let outgoing = Outgoing { point, pieces, total };
+                if self.raft.offered() == Some(point.0) {
+                    let older = self.snapshots.outgoing.replace(outgoing);
+                    older.into_iter().for_each(|older| self.snapshots.spend(older));
+                } else {
+                    // Nobody is led any more who could get it.
+                    self.snapshots.spend(outgoing);
+                }
             }
             (Progress::Done, Goal::Backup) => {
                 let (pieces, total) = (making.pieces, making.before);
@@ -334,6 +353,11 @@ impl Shard {
     fn save(&self, step: &mut Step<'_>, point: Point, offset: u64, bytes: Vec<u8>, last: bool) {
         let (group, (index, term)) = (self.group, point);
         step.effects.saves.push(SnapshotPart { group, index, term, offset, bytes, last });
+    }
+
+    /// Bytes of snapshots that lie in memory, but for a backup's.
+    pub fn snapshot_bytes(&self) -> u64 {
+        self.snapshots.kept_bytes()
     }
 
     /// Whether a snapshot is on its way to the disk.
@@ -439,9 +463,6 @@ impl Shard {
 
     /// A piece of the leader's snapshot, in its place.
     pub(super) fn on_piece(&mut self, install: &Install, piece: &[u8]) {
-        if install.total > SNAPSHOT_BYTES_MAX {
-            return self.raft.on_snapshot_refused(); // No leader of this version sends such a one.
-        }
         let point = (install.index, install.term);
         if install.offset == 0 {
             let (pieces, sum, configuration) = (Vec::new(), Checksum::default(), None);
@@ -548,18 +569,39 @@ impl Shard {
     }
 }
 
-/// What a snapshot's bytes stand for, in a group whose state is like `state`.
+/// What a snapshot's bytes stand for, in a group whose state is like `state`: read as `source` hands them out, so that
+/// they and the state are never in memory both. `None`: the source has none.
 ///
 /// # Errors
 /// [`Unreadable`].
 pub(crate) fn read(
     state: &State,
     config: &machine::Config,
-    bytes: &[u8],
-) -> Result<(Configuration, State), Unreadable> {
-    let (configuration, rest) = Configuration::split(bytes).ok_or(Unreadable)?;
-    if configuration == Configuration::UNKNOWN {
-        return Err(Unreadable);
+    source: &mut dyn FnMut(&mut dyn FnMut(&[u8])) -> bool,
+) -> Result<Option<(Configuration, State)>, Unreadable> {
+    let (mut restoring, mut sum) = (state.restore_begin(config), Checksum::default());
+    let (mut members, mut fed) = (None, Ok(Restored::Hungry));
+    let found = source(&mut |piece| {
+        if fed.is_err() {
+            return;
+        }
+        let mut rest = piece;
+        if members.is_none() {
+            // They are short, and at the front.
+            let Some((configuration, state)) = Configuration::split(piece) else {
+                fed = Err(Unreadable);
+                return;
+            };
+            (members, rest) = (Some(configuration), state);
+        }
+        sum.add(rest);
+        restoring.feed(rest);
+        fed = restoring.slice(Slice::WHOLE);
+    });
+    if !found {
+        return Ok(None);
     }
-    Ok((configuration, state.restore(config, rest)?))
+    fed?;
+    let members = members.filter(|it| *it != Configuration::UNKNOWN && sum.is_right());
+    Ok(Some((members.ok_or(Unreadable)?, restoring.finish()?)))
 }

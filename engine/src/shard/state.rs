@@ -79,23 +79,6 @@ impl State {
         }
     }
 
-    /// The state that a snapshot's bytes stand for.
-    ///
-    /// # Errors
-    /// [`Unreadable`].
-    pub fn restore(&self, config: &machine::Config, bytes: &[u8]) -> Result<State, Unreadable> {
-        Ok(match self {
-            State::Meta(_, founding) => {
-                let meta = Meta::restore(bytes).map_err(|_| Unreadable)?;
-                State::Meta(Box::new(meta), founding.clone())
-            }
-            State::Data(_) => {
-                let machine = Machine::restore(*config, bytes);
-                State::Data(Box::new(machine.map_err(|_| Unreadable)?))
-            }
-        })
-    }
-
     /// Appends the state's bytes: equal states give equal bytes.
     pub fn snapshot(&self, out: &mut Vec<u8>) {
         match self {

@@ -171,6 +171,7 @@ impl World {
                 standing: Standing::In,
                 address: "other:7400".into(),
             },
+            secret: self.secret(0),
         };
         let made = rebirth.snapshot(group, bytes);
         let made = made.map_err(|why| format!("a backup of group {group}: {why}"))?;

@@ -11,6 +11,8 @@ use engine::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE: usize = 4096;
+/// How much of a snapshot is read at a time.
+const SNAPSHOT_PIECE: usize = 16 << 10;
 /// Segments that a fresh data directory has.
 const SEGMENTS_FIRST: u32 = 2;
 /// An older copy of a segment is kept once in so many writes.
@@ -123,11 +125,14 @@ impl Disk {
                 true => {}
             }
         }
-        let mut snapshot = |group: GroupId, index: Index| {
+        let mut snapshot = |group: GroupId, index: Index, each: &mut dyn FnMut(&[u8])| {
             let name = (group, index);
-            let bytes = self.snapshots.get(&name).filter(|_| !self.replaced.contains(&name))?;
-            // As the server's reader of snapshot files does.
-            (self.sums.get(&name) == Some(&crc32c(bytes))).then(|| bytes.clone())
+            let bytes = self.snapshots.get(&name).filter(|_| !self.replaced.contains(&name));
+            // As the server's reader of snapshot files does: first its checksum, then piece by piece.
+            let right = |bytes: &&Vec<u8>| self.sums.get(&name) == Some(&crc32c(bytes));
+            let Some(bytes) = bytes.filter(right) else { return false };
+            bytes.chunks(SNAPSHOT_PIECE).for_each(each);
+            true
         };
         let witness = self.witnesses.each_ref().map(Option::as_deref);
         let disk = EngineDisk { segments: &segments, witness, snapshot: &mut snapshot };

@@ -4,6 +4,7 @@ use super::twin::Twin;
 use super::{FOUNDERS, Failure, SHARDS, World};
 use engine::ids::{GroupId, NodeId};
 use engine::level::Level;
+use engine::limits::SNAPSHOT_IDLE_MS_MAX;
 use engine::machine::meta::Meta;
 use engine::raft::{Configuration, Standing};
 use engine::shard::Shard;
@@ -150,6 +151,26 @@ impl World {
             let met = voters.iter().filter(|other| **other == id || meet(id, **other)).count();
             leads && newest && runs(id) && met >= members.majority()
         })
+    }
+
+    /// No snapshot stays in memory that nobody takes any more.
+    pub(super) fn check_memory(&mut self) -> Result<(), Failure> {
+        let kept = |world: &World| {
+            let shards = groups().flat_map(|group| world.replicas(group));
+            let kept = shards.filter(|(_, shard)| shard.snapshot_bytes() > 0);
+            kept.map(|(id, shard)| (id + 1, shard.group())).next()
+        };
+        if kept(self).is_some() {
+            // By whatever clock it is counted.
+            self.until(self.now + Duration::from_millis(2 * SNAPSHOT_IDLE_MS_MAX))?;
+        }
+        match kept(self) {
+            None => Ok(()),
+            Some((node, group)) => {
+                let what = format!("group {group}: node {node} keeps a snapshot that nobody takes");
+                Err(Failure::Liveness(what))
+            }
+        }
     }
 
     /// Equal index, equal bytes.

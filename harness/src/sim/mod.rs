@@ -299,6 +299,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
     world.watch.twins.iter().flat_map(|twin| &twin.ran_out).for_each(|what| cells.ran_out(what));
     world.compare_states()?;
     world.check_empty()?;
+    world.check_memory()?;
     Ok(Report {
         trace: world.trace.0,
         events: world.happened,

@@ -5,6 +5,7 @@ use super::{Event, FOUNDERS, Failure, Incoming, SHARDS, World};
 use engine::effects::{Effects, Note};
 use engine::engine::{Config, Input, Member, OpenError, Reads};
 use engine::ids::{ClusterId, Incarnation, NodeId, Position};
+use engine::secret::Secret;
 use engine::time::{Duration, Time};
 use wire::Header;
 use wire::limits::PEER_FRAME_BYTES_MAX;
@@ -280,6 +281,14 @@ impl World {
         Incarnation([if self.nodes[id as usize].founder { id as u8 + 1 } else { 0xaa }; 16])
     }
 
+    /// Another one for each life of each node: nothing that replicas have in common may depend on it.
+    pub(super) fn secret(&self, id: u32) -> Secret {
+        let (life, mut bits) = (self.nodes[id as usize].life, [0; 16]);
+        bits[..8].copy_from_slice(&self.options.seed.to_le_bytes());
+        bits[8..].copy_from_slice(&(u64::from(id) << 32 | life).to_le_bytes());
+        Secret::new(bits)
+    }
+
     pub(super) fn config(&mut self, id: u32) -> Config {
         let member = |n: u32| Member {
             node: NodeId(n + 1),
@@ -297,6 +306,7 @@ impl World {
             nodes: self.nodes[id as usize].roster.clone(),
             incarnation: self.incarnation(id),
             seed: self.faults.u64(..),
+            secret: self.secret(id),
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),
             heartbeat: Duration::from_millis(50),

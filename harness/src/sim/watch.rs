@@ -5,7 +5,8 @@
 //! - What a leader commits by counting is of its own term, and durable on a majority at that moment.
 //! - Nobody is elected while the lease of an earlier term lasts.
 //! - No replica ends that votes by what is committed.
-//! - Equal states, and equal members, at equal index; and what a [`Twin`] of each shard makes of the same entries.
+//! - Equal states, equal clocks, and equal members, at equal index; and what a [`Twin`] of each shard makes of the same
+//!   entries.
 //!
 //! All of it is cheap: only what changed in a turn is looked at.
 
@@ -17,7 +18,7 @@ use engine::engine::Engine;
 use engine::ids::{GroupId, Incarnation, Index, NodeId, Term};
 use engine::raft::Configuration;
 use engine::shard::Shard;
-use engine::time::Time;
+use engine::time::{Elapsed, Time};
 use std::collections::BTreeMap;
 use wire::peer::{Vote, VoteReply};
 
@@ -68,6 +69,8 @@ pub(super) struct Watch {
     votes: BTreeMap<(u32, u64, [u8; 16]), u32>,
     /// The checksum of what is committed, by group and index.
     committed: [Vec<Option<u32>>; GROUPS],
+    /// The clock of the state, by group and index.
+    clocks: BTreeMap<(GroupId, Index), Elapsed>,
     /// The hash of the state, by group and index.
     states: BTreeMap<(GroupId, Index), u32>,
     /// Who belongs to each group by what is committed, up to where that is known.
@@ -197,6 +200,9 @@ impl Watch {
                     _ => *known = Some((now.commit, members.clone())),
                 }
             }
+            if now.applied > before.applied {
+                self.on_clock(at, shard)?;
+            }
             if now.applied > before.applied
                 && let Some(twin) = at.shard().map(|shard| &mut self.twins[shard as usize])
                 && twin.index == now.applied
@@ -321,6 +327,16 @@ impl Watch {
             let entry =
                 log.entry(next).ok_or_else(|| format!("group {at}: {next} is not to be seen"))?;
             twin.step(time, &entry).map_err(|why| format!("group {at}, {next}: {why}"))?;
+        }
+        Ok(())
+    }
+
+    /// The clock follows from what was applied alone: whoever restarts or gets a snapshot has that of its index.
+    fn on_clock(&mut self, at: GroupId, shard: &Shard) -> Result<(), String> {
+        let (index, clock) = (shard.applied(), shard.state().clock());
+        let known = *self.clocks.entry((at, index)).or_insert(clock);
+        if known != clock {
+            return Err(format!("group {at}: two clocks at {index}: {known:?} and {clock:?}"));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::edge::wal::segments::{self, ReadError};
 use crate::edge::wal::{self, Wal, witness};
 use crate::effects::{Effects, Note};
 use crate::engine::{Disk, Engine, Input, OpenError};
-use crate::ids::Incarnation;
+use crate::ids::{GroupId, Incarnation, Index};
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -72,17 +72,16 @@ impl Seat {
         }
         let slices: Vec<(u32, &[u8])> = maps.iter().map(|(slot, map)| (*slot, &map[..])).collect();
         let mut loaded = Ok(Found::No);
-        let mut snapshot = |group, at| {
-            let (bytes, found) = match (plan.load_snapshot)(index, group, at) {
-                Ok(Some(bytes)) => (Some(bytes), Ok(Found::Yes)),
-                Ok(None) => (None, Ok(Found::No)),
+        let mut snapshot = |group: GroupId, at: Index, each: &mut dyn FnMut(&[u8])| {
+            loaded = match (plan.load_snapshot)(index, group, at, each) {
+                Ok(true) => Ok(Found::Yes),
+                Ok(false) => Ok(Found::No),
                 Err(error) => {
                     tracing::error!("{error}");
-                    (None, Err(error))
+                    Err(error)
                 }
             };
-            loaded = found;
-            bytes
+            matches!(loaded, Ok(Found::Yes))
         };
         let witness = witnesses.copies();
         let disk = Disk { segments: &slices, witness, snapshot: &mut snapshot };

@@ -9,6 +9,7 @@ use crate::edge::wal::segments;
 use crate::engine::{Member, Reads};
 use crate::ids::{ClusterId, Incarnation};
 use crate::level::{Kinds, Level};
+use crate::secret::Secret;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
@@ -91,6 +92,7 @@ impl Place {
             nodes: nodes.clone(),
             incarnation,
             seed: u64::from(id.0 * 100 + engine),
+            secret: Secret::new([id.0 as u8; 16]),
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),
             heartbeat: Duration::from_millis(30),
@@ -115,7 +117,7 @@ impl Place {
             peers: vec![],
             to_control,
             seats: self.seats,
-            load_snapshot: Box::new(|_, _, _| Ok(None)),
+            load_snapshot: Box::new(|_, _, _, _| Ok(false)),
             repair: None,
         }
     }

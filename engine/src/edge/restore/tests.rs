@@ -9,6 +9,7 @@ use crate::machine::meta::Meta;
 use crate::machine::{self, Machine};
 use crate::open::machine_config;
 use crate::raft::Configuration;
+use crate::secret::Secret;
 use crate::time::Time;
 use std::fs;
 use std::time::Duration;
@@ -45,7 +46,7 @@ fn backup_in(dir: &Path, of: machine::Config, taken_us: u64) -> PathBuf {
 }
 
 fn whole_backup(dir: &Path) -> PathBuf {
-    backup_in(dir, machine_config(OLD, CACHE), 1)
+    backup_in(dir, machine_config(OLD, CACHE, Secret::new([1; 16])), 1)
 }
 
 fn blank(engines: u32) -> Manifest {
@@ -81,7 +82,9 @@ fn open(manifest: &Manifest, data_dir: &Path, engine: u32) -> Engine {
         .map(|(slot, path)| (slot, segments::map(&path, SEGMENT, Writer::Direct).unwrap()))
         .collect();
     let slices: Vec<(u32, &[u8])> = maps.iter().map(|(slot, map)| (*slot, &map[..])).collect();
-    let mut snapshot = |group, index| snapshots::load(&engine_dir, group, index).unwrap();
+    let mut snapshot = |group: GroupId, index: Index, each: &mut dyn FnMut(&[u8])| {
+        snapshots::load(&engine_dir, group, index, each).unwrap()
+    };
     let witnesses = witness::load(data_dir, engine).unwrap();
     let witness = witnesses.copies();
     let disk = Disk { segments: &slices, witness, snapshot: &mut snapshot };
@@ -96,6 +99,7 @@ fn open(manifest: &Manifest, data_dir: &Path, engine: u32) -> Engine {
         nodes: manifest.nodes.clone(),
         incarnation: manifest.incarnation,
         seed: 1,
+        secret: Secret::new([1; 16]),
         election_timeout_min: Duration::from_millis(150),
         election_timeout_max: Duration::from_millis(300),
         heartbeat: Duration::from_millis(50),
@@ -199,7 +203,7 @@ fn each_refusal_of_a_file_has_its_number() {
     fs::write(&file, &newer).unwrap();
     assert_eq!(number(&file), "E126");
     // Whole, but its states are not of the cluster that the head names.
-    let other = machine_config(ClusterId([8; 16]), CACHE);
+    let other = machine_config(ClusterId([8; 16]), CACHE, Secret::new([1; 16]));
     assert_eq!(number(&backup_in(from.path(), other, 1)), "E125");
     assert!(matches!(
         DataDir::take(temp.path()).unwrap().read(ME),

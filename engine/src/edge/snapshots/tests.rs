@@ -29,6 +29,16 @@ fn save(dir: &Path, index: u64, state: &[u8], part: usize) {
     });
 }
 
+/// All of a snapshot's state.
+fn loaded(dir: &Path, index: Index) -> Result<Option<Vec<u8>>, LoadError> {
+    let mut bytes = Vec::new();
+    let found = load(dir, GROUP, index, &mut |piece| {
+        assert!(!piece.is_empty() && piece.len() <= PIECE_BYTES, "no more than a piece at a time");
+        bytes.extend_from_slice(piece);
+    })?;
+    Ok(found.then_some(bytes))
+}
+
 /// A directory on a disk, so that direct I/O is tried too.
 fn engine_dir() -> TempDir {
     let temp = TempDir::on_disk();
@@ -44,11 +54,11 @@ fn a_snapshot_reads_back_as_it_was_saved_whatever_its_length_and_its_parts() {
         for part in [1000, PIECE_BYTES - 1, usize::MAX] {
             let saved = state(length);
             save(temp.path(), index, &saved, part);
-            let loaded = load(temp.path(), GROUP, Index(index)).unwrap();
+            let loaded = loaded(temp.path(), Index(index)).unwrap();
             assert!(loaded == Some(saved), "a state of {length} bytes");
         }
     }
-    assert!(load(temp.path(), GROUP, Index(99)).unwrap().is_none());
+    assert!(loaded(temp.path(), Index(99)).unwrap().is_none());
 }
 
 #[test]
@@ -66,7 +76,7 @@ fn a_snapshot_is_saved_where_there_is_no_direct_io() {
             file.finish().await.unwrap();
         }
     });
-    assert_eq!(load(temp.path(), GROUP, Index(1)).unwrap(), Some(saved));
+    assert_eq!(loaded(temp.path(), Index(1)).unwrap(), Some(saved));
 }
 
 #[test]
@@ -77,7 +87,7 @@ fn a_snapshot_that_is_not_finished_has_a_temporary_name() {
         let mut file = Writing::begin(&dir, GROUP, Index(1), Term(3)).await.unwrap();
         file.add(&state(3 * PIECE_BYTES)).await.unwrap();
     });
-    assert!(load(temp.path(), GROUP, Index(1)).unwrap().is_none());
+    assert!(loaded(temp.path(), Index(1)).unwrap().is_none());
     assert!(super::dir(temp.path()).join("g7-1.snap.new").exists());
 }
 
@@ -91,14 +101,14 @@ fn no_flipped_bit_and_no_cut_gets_through() {
         let mut bad = good.clone();
         bad[at] ^= 0x10;
         fs::write(&file, &bad).unwrap();
-        assert!(load(temp.path(), GROUP, Index(5)).is_err(), "byte {at}");
+        assert!(loaded(temp.path(), Index(5)).is_err(), "byte {at}");
         fs::write(&file, &good[..at]).unwrap();
-        assert!(load(temp.path(), GROUP, Index(5)).is_err(), "cut at {at}");
+        assert!(loaded(temp.path(), Index(5)).is_err(), "cut at {at}");
     }
     // Another snapshot under this one's name.
     fs::write(&file, &good).unwrap();
     fs::rename(&file, path(temp.path(), GROUP, Index(6))).unwrap();
-    let e = load(temp.path(), GROUP, Index(6)).unwrap_err().to_string();
+    let e = loaded(temp.path(), Index(6)).unwrap_err().to_string();
     assert!(e.contains("something else"), "{e}");
 }
 
@@ -115,9 +125,21 @@ fn what_was_not_finished_and_what_no_journal_names_is_removed() {
     prepare(temp.path()).unwrap();
     keep_only(temp.path(), &BTreeSet::from([(GROUP, Index(2))])).unwrap();
     assert!(!unfinished.exists() && strange.exists());
-    assert!(load(temp.path(), GROUP, Index(1)).unwrap().is_none());
-    assert!(load(temp.path(), GROUP, Index(2)).unwrap().is_some());
+    assert!(loaded(temp.path(), Index(1)).unwrap().is_none());
+    assert!(loaded(temp.path(), Index(2)).unwrap().is_some());
     run(remove(temp.path(), GROUP, Index(2))).unwrap();
     run(remove(temp.path(), GROUP, Index(2))).unwrap();
-    assert!(load(temp.path(), GROUP, Index(2)).unwrap().is_none());
+    assert!(loaded(temp.path(), Index(2)).unwrap().is_none());
+}
+
+#[test]
+fn nothing_is_handed_out_of_a_snapshot_whose_last_byte_is_damaged() {
+    let temp = engine_dir();
+    save(temp.path(), 5, &state(3 * PIECE_BYTES), PIECE_BYTES);
+    let file = path(temp.path(), GROUP, Index(5));
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let loaded = load(temp.path(), GROUP, Index(5), &mut |_| panic!("it is damaged"));
+    assert!(matches!(loaded, Err(LoadError::Damaged { .. })));
 }

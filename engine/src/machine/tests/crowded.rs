@@ -60,7 +60,7 @@ struct Witness {
 impl Witness {
     /// So many lines are due after a millisecond.
     fn new(crowd: u64, level: Level) -> Witness {
-        let mut kit = Kit::with(Config { seed: 5, cache_bytes_max: 1 << 30 });
+        let mut kit = Kit::with(Config { cluster: 5, cache_bytes_max: 1 << 30, secret: SECRET });
         kit.verify = Verify::Never;
         kit.raise(level);
         kit.open_for(CROWD, 600_000);

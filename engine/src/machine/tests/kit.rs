@@ -4,12 +4,14 @@ use crate::entry::kind;
 use crate::ids::SessionId;
 use crate::level::Level;
 use crate::machine::{Applied, Config, Get, Machine, Outcome, Wake};
+use crate::secret::Secret;
 use crate::time::{Duration, Elapsed, millis};
 use std::collections::BTreeMap;
 use wire::message::*;
 use wire::{Code, Kind};
 
-pub const CONFIG: Config = Config { seed: 42, cache_bytes_max: 1 << 20 };
+pub const SECRET: Secret = Secret::new([42; 16]);
+pub const CONFIG: Config = Config { cluster: 42, cache_bytes_max: 1 << 20, secret: SECRET };
 pub const SHARED: u8 = 1;
 pub const EXCLUSIVE: u8 = 2;
 /// The time to live of a session that [`Kit::open`] opens, in milliseconds.
@@ -121,6 +123,13 @@ impl Kit {
         let mut bytes = Vec::new();
         self.machine.snapshot(&mut bytes);
         bytes
+    }
+
+    /// The bytes of a snapshot in slices, as [`Kit::snapshot`] has them.
+    pub fn sorted(&self, bytes: &[u8]) -> Vec<u8> {
+        let (machine, mut sorted) = (Machine::restore(self.machine.config, bytes), Vec::new());
+        machine.expect("it is a snapshot").snapshot(&mut sorted);
+        sorted
     }
 
     pub fn get(&self, key: &[u8]) -> Option<(u64, Vec<u8>)> {

@@ -5,7 +5,7 @@ use crate::machine::{Config, Corrupt, Machine, Outcome, TOKENS_SKIPPED, Times};
 use wire::Code;
 
 /// Another cluster's.
-const OTHER: Config = Config { seed: 7, cache_bytes_max: CONFIG.cache_bytes_max };
+const OTHER: Config = Config { cluster: 7, ..CONFIG };
 const TIMES: Times = Times { taken_us: 1_000_000_000, now_us: 1_600_000_000 };
 
 impl Kit {

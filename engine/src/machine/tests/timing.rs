@@ -74,7 +74,7 @@ impl Script {
 }
 
 fn machine(script: &mut Script) -> Machine {
-    let mut machine = Machine::new(Config { seed: 1, cache_bytes_max: 1 << 30 });
+    let mut machine = Machine::new(Config { cluster: 1, cache_bytes_max: 1 << 30, secret: SECRET });
     for n in 0..SESSIONS {
         let session = id(1 + n as u8).0;
         script.add(SessionOpen::KIND, |b| SessionOpen { session, ttl_ms: 600_000 }.encode(b));

@@ -327,6 +327,20 @@ fn append(entries: &[u8], count: u32) -> Message<'_> {
 }
 
 #[test]
+fn pieces_of_a_snapshot_are_forgotten_when_no_other_comes_though_the_leader_is_heard() {
+    let (mut raft, mut out) = (replica(3), Output::default());
+    let (term, index, index_term, sent_at, bytes) = (1, 9, 1, 5, &[7; 10][..]);
+    let piece = peer::Snapshot { term, index, index_term, sent_at, offset: 0, total: 100, bytes };
+    raft.on_message(Time(2000), NodeId(2), Message::Snapshot(piece), &mut out);
+    for (seconds, kept) in [(0, true), (9, true), (11, false)] {
+        let now = Time(2000) + Duration::from_secs(seconds);
+        raft.on_message(now, NodeId(2), append(&[], 0), &mut out);
+        raft.flush(now, &mut out);
+        assert_eq!(raft.receiving(), kept.then_some((Index(9), Term(1))), "after {seconds} s");
+    }
+}
+
+#[test]
 fn a_message_with_a_damaged_entry_is_as_if_it_were_lost() {
     let (mut raft, mut out) = (replica(3), Output::default());
     let good: Vec<u8> = [entry_bytes(1, 1, b"a"), entry_bytes(2, 1, b"b")].concat();

@@ -162,6 +162,7 @@ impl Play {
                 let id = node(0)?;
                 cluster.raft(id).incarnation = Incarnation([0xee; 16]);
             }
+            "kept" => return Ok(self.kept(node(0)?)),
             "status" => return self.status(),
             other => return Err(format!("no such command: {other}").into()),
         }
@@ -217,6 +218,16 @@ impl Play {
         let open = if raft.change_in_flight().is_some() { ", not committed" } else { "" };
         let at = raft.log().configuration_index();
         format!("{}; since {at}{open}", members.join(", "))
+    }
+
+    /// Which snapshot a node keeps for others, or has pieces of.
+    fn kept(&mut self, id: NodeId) -> String {
+        let raft = self.cluster.raft(id);
+        match (raft.offered(), raft.receiving()) {
+            (Some(index), _) => format!("offers {index}"),
+            (None, Some((index, term))) => format!("has pieces of {index}@{term}"),
+            (None, None) => "nothing".into(),
+        }
     }
 
     fn read(&mut self, id: NodeId) -> String {
