@@ -294,7 +294,7 @@ fn begin_journal(
     segments::ensure(engine_dir, segment_bytes, writer)?;
     let mut maps = Vec::new();
     for (slot, path) in segments::list(engine_dir)? {
-        let map = segments::map(&path, segment_bytes, writer).map_err(io::Error::other)?;
+        let map = segments::map(&path, segment_bytes, writer)?;
         maps.push((slot, map));
     }
     let blank: Vec<(u32, &[u8])> = maps.iter().map(|(slot, map)| (*slot, &map[..])).collect();

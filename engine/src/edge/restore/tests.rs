@@ -225,6 +225,12 @@ fn damage_to_a_journal_that_was_just_begun_is_noticed() {
         groups: (0..=made.shards).map(GroupId).collect(),
     };
     let slices: [(u32, &[u8]); 2] = [(0, &bytes), (1, &blank)];
-    let opened = Journal::recover(config, 1, &slices, None, &mut |_| {});
+    let opened = Journal::recover(config.clone(), 1, &slices, None, &mut |_| {});
     assert!(matches!(opened, Err(OpenError::Damaged { .. })), "it does not look new");
+    // Nor does it when nothing of it is left.
+    let found = witness::load(temp.path(), 0).unwrap();
+    let said = journal::witness::read(found.copies()).unwrap();
+    let slices: [(u32, &[u8]); 2] = [(0, &blank), (1, &blank)];
+    let opened = Journal::recover(config, 1, &slices, said, &mut |_| {});
+    assert!(matches!(opened, Err(OpenError::Lost { .. })), "a witness was made with it");
 }

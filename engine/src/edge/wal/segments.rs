@@ -34,6 +34,15 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
+impl From<ReadError> for io::Error {
+    fn from(error: ReadError) -> io::Error {
+        match error {
+            ReadError::Io(error) => error,
+            lost @ ReadError::Lost { .. } => io::Error::other(lost),
+        }
+    }
+}
+
 /// Whether an error says that what was written is lost, and not that it can't be had just now.
 pub fn is_lost(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|error| LOST.contains(&error))
