@@ -68,11 +68,11 @@ pub const PEER_OUTBOX_BYTES_MAX: usize = 32 << 20;
 pub const TIMERS_PER_ENTRY_MAX: usize = 256;
 /// Steps that an entry takes of what is due and of what is unfinished, from that level on. A step is a timer that
 /// fires, a grant or a message that is given back, a grant that is made, a wait that ends.
-pub const STEPS_PER_ENTRY_MAX: u32 = 64;
+pub const STEPS_PER_ENTRY_MAX: u32 = 256;
 /// The same of a tick, which is there for nothing else.
 pub const STEPS_PER_TICK_MAX: u32 = 1024;
 /// The same of one timer that fires; what is left is unfinished.
-pub const STEPS_PER_TIMER_MAX: u32 = 16;
+pub const STEPS_PER_TIMER_MAX: u32 = 64;
 /// Steps that an entry takes of what it brings about itself; what is left is unfinished.
 pub const STEPS_PER_CALL_MAX: u32 = 256;
 /// Unfinished things that an entry goes on with, each with an equal share.

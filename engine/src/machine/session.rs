@@ -412,10 +412,12 @@ impl Machine {
         waits
     }
 
-    /// Gives back what an ended session has, as far as the steps go.
+    /// Gives back what an ended session has, as far as half of the steps go; with the others who is next is served.
+    /// So of several messages that come back together the first by priority is served first.
     pub(super) fn give_back(&mut self, slot: u32, turn: &mut Turn<'_>) {
         let outlive = mutant::on(Mutant::GrantsOutliveSession);
-        while turn.steps > 0 {
+        let (others, mut left) = (turn.steps / 2, Vec::new());
+        while turn.steps > others {
             let first = self.sessions.table[slot].owned.first_key_value();
             let Some((number, thing)) = first.map(|(number, thing)| (*number, *thing)) else {
                 break;
@@ -426,17 +428,12 @@ impl Machine {
                 Owned::Grant(_) if outlive => {
                     self.sessions.table.rows_mut()[slot].owned.remove(&number);
                 }
-                Owned::Grant(grant) => {
-                    let lock = self.drop_grant(grant);
-                    self.advance_lock(lock, turn);
-                }
-                Owned::Message(message) => {
-                    let queue = self.make_ready(message);
-                    self.advance_queue(queue, turn);
-                }
+                Owned::Grant(grant) => left.push(Left::Lock(self.drop_grant(grant))),
+                Owned::Message(message) => left.push(Left::Queue(self.make_ready(message))),
             }
         }
         self.note_ended(slot);
+        self.advance(&left, turn);
     }
 
     /// Notes whether an ended session still has something.
