@@ -374,8 +374,15 @@ impl Known {
 }
 
 /// Where the groups are to be when these nodes keep them.
-fn placements(config: &Config, nodes: impl Iterator<Item = NodeId>) -> Vec<Replicas> {
-    place(config.shards + 1, &nodes.collect::<Vec<NodeId>>(), config.replication)
+fn placements(config: &Config, nodes: &Meta) -> Vec<Replicas> {
+    let keepers: Vec<NodeId> = nodes.keepers().collect();
+    place(config.shards + 1, &keepers, config.replication, nodes.level())
+}
+
+/// Where the founders put them: every build, and every level, says the same.
+fn founding(config: &Config) -> Vec<Replicas> {
+    let founders: Vec<NodeId> = config.members.iter().map(|member| member.node).collect();
+    place(config.shards + 1, &founders, config.replication, Level::OLDEST)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -424,8 +431,8 @@ impl Engine {
             let (level, known) = (nodes.level(), config.level_max);
             return Err(OpenError::NewerLevel { level, known });
         }
-        let founding = placements(&config, config.members.iter().map(|m| m.node));
-        let placement = placements(&config, nodes.keepers());
+        let founding = founding(&config);
+        let placement = placements(&config, &nodes);
         let places = Places { founding: &founding, wanted: &placement };
         let opened = open::open(&config, &places, now, disk)?;
         let groups = config.shards as usize + 1;

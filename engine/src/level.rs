@@ -52,6 +52,9 @@ impl Level {
     pub(crate) const SAID: Level = Level(2);
     /// From it on an entry does bounded work (`machine/unfinished.rs`), and ended sessions are remembered by time.
     pub(crate) const BOUNDED: Level = Level(3);
+    /// Before it the meta group has as many voters as a shard has, whatever the number of nodes: leaders of an older
+    /// build would take away what is more.
+    pub(crate) const META_VOTERS: Level = Level(3);
 
     /// The payload of an entry that raises the level.
     pub fn encode(self) -> [u8; 4] {

@@ -45,6 +45,7 @@ mutants! {
     InstallKeepsMembers "An installed snapshot leaves the members as they were.",
     LeaveBeforeCommit "A replica is told to leave before its removal is committed.",
     LivesAreReused "A replica that is added again has the life of the one before.",
+    MetaStaysNarrow "The meta group has as many voters as a shard, however many nodes there are.",
     LevelUnasked "The cluster's feature level is raised to what the leader knows, whatever the others know.",
     ProposeAboveLevel "A leader proposes what its group's level does not allow yet.",
     AnyIncarnationVotes "A vote counts whatever life of the voter gives it.",

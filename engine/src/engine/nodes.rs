@@ -103,7 +103,7 @@ impl Engine {
         }
         self.nodes = nodes;
         self.peers.retain(|node| self.nodes.node(node).is_some());
-        self.placement = placements(&self.config, self.nodes.keepers());
+        self.placement = placements(&self.config, &self.nodes);
         for shard in self.shards.touch_all() {
             shard.aim(&self.placement[shard.group().0 as usize]);
         }

@@ -4,8 +4,15 @@
 //! distinct nodes from its own point on that are not full; a node is full at 1.1 times the mean,
 //! rounded up (Mirrokni, Thorup and Zadimoghaddam, Consistent Hashing with Bounded Loads, 2016).
 //! The same members give the same placement everywhere, in whatever order they are listed.
+//!
+//! The meta group is kept by more nodes where there are more, from [`Level::META_VOTERS`] on: without its majority
+//! nobody joins and nobody leaves, so it is to outlive most others. It takes the next nodes from its point on, full
+//! or not, since it has next to nothing to do. So the shards are where they would be without that.
 
 use crate::ids::{GroupId, NodeId};
+use crate::level::Level;
+use crate::limits::VOTERS_MAX;
+use crate::mutant::{self, Mutant};
 use alloc::vec::Vec;
 
 /// Points of the ring for each node.
@@ -20,8 +27,20 @@ pub struct Replicas {
     pub preferred: NodeId,
 }
 
-/// Places `groups` groups, the meta group first, on `nodes`, each on `replication` of them (or all, when there are fewer).
-pub fn place(groups: u32, nodes: &[NodeId], replication: usize) -> Vec<Replicas> {
+/// The meta group has so many voters from so many nodes on.
+const META_VOTERS: [(usize, usize); 2] = [(9, 7), (5, 5)];
+const _: () = assert!(META_VOTERS[0].1 <= VOTERS_MAX && META_VOTERS[1].1 <= META_VOTERS[1].0);
+
+/// How many voters the meta group has where a shard has `replication`.
+pub fn meta_voters(level: Level, nodes: usize, replication: usize) -> usize {
+    let level = if mutant::on(Mutant::MetaStaysNarrow) { Level::OLDEST } else { level };
+    let more = META_VOTERS.iter().find(|(from, _)| level >= Level::META_VOTERS && nodes >= *from);
+    more.map_or(replication, |(_, voters)| replication.max(*voters))
+}
+
+/// Places `groups` groups, the meta group first, on `nodes`, each on `replication` of them (or all, when there are
+/// fewer), in a cluster of this level.
+pub fn place(groups: u32, nodes: &[NodeId], replication: usize, level: Level) -> Vec<Replicas> {
     assert!(!nodes.is_empty(), "a cluster has at least one node");
     assert!(replication > 0, "a group has at least one replica");
     let mut nodes = nodes.to_vec();
@@ -57,7 +76,23 @@ pub fn place(groups: u32, nodes: &[NodeId], replication: usize) -> Vec<Replicas>
         let replicas = chosen.iter().map(|node| nodes[*node]).collect();
         placed.push(Replicas { nodes: replicas, preferred: nodes[preferred] });
     }
+    let voters = meta_voters(level, nodes.len(), replication).min(nodes.len());
+    widen(&mut placed[GroupId::META.0 as usize], voters, &ring, &nodes);
     placed
+}
+
+/// The meta group is kept by the next nodes of the ring, too, until there are as many as it is to have.
+fn widen(meta: &mut Replicas, voters: usize, ring: &[(u64, usize)], nodes: &[NodeId]) {
+    let start = ring.partition_point(|(at, _)| *at < hash(b"group", GroupId::META.0, 0));
+    for step in 0..ring.len() {
+        if meta.nodes.len() >= voters {
+            return;
+        }
+        let node = nodes[ring[(start + step) % ring.len()].1];
+        if !meta.nodes.contains(&node) {
+            meta.nodes.push(node);
+        }
+    }
 }
 
 /// The ring: each point with the node that stands there.
@@ -94,7 +129,7 @@ mod tests {
     #[test]
     fn three_nodes_keep_every_group_and_lead_evenly_beside_the_meta_group() {
         for shards in [3, 12, 48] {
-            let placed = place(1 + shards, &nodes(3), 3);
+            let placed = place(1 + shards, &nodes(3), 3, Level::NEWEST);
             assert!(placed.iter().all(|r| r.nodes.len() == 3));
             for node in nodes(3) {
                 let leads = placed.iter().skip(1).filter(|r| r.preferred == node).count();
@@ -105,12 +140,12 @@ mod tests {
 
     #[test]
     fn no_node_passes_the_bound_and_replicas_are_distinct() {
-        let placed = place(48, &nodes(7), 3);
+        let placed = place(48, &nodes(7), 3, Level::NEWEST);
         for node in nodes(7) {
-            let load = placed.iter().filter(|r| r.nodes.contains(&node)).count();
+            let load = placed.iter().skip(1).filter(|r| r.nodes.contains(&node)).count();
             assert!(load <= bound(48 * 3, 7), "node {node} keeps {load}");
         }
-        for replicas in &placed {
+        for replicas in &placed[1..] {
             let mut distinct = replicas.nodes.clone();
             distinct.sort_unstable();
             distinct.dedup();
@@ -119,16 +154,38 @@ mod tests {
     }
 
     #[test]
+    fn the_meta_group_has_five_voters_from_five_nodes_on_and_seven_from_nine_on() {
+        for (count, voters) in [(1, 1), (2, 2), (3, 3), (4, 3), (5, 5), (8, 5), (9, 7), (40, 7)] {
+            let mut kept = place(13, &nodes(count), 3, Level::NEWEST)[0].nodes.clone();
+            kept.sort_unstable();
+            kept.dedup();
+            assert_eq!(kept.len(), voters, "of {count} nodes");
+        }
+    }
+
+    #[test]
+    fn an_older_cluster_has_three_voters_everywhere_and_shards_stand_where_they_stood() {
+        for count in [3, 5, 9, 12] {
+            let before = place(25, &nodes(count), 3, Level(2));
+            assert!(before.iter().all(|r| r.nodes.len() == 3), "of {count} nodes");
+            let after = place(25, &nodes(count), 3, Level(3));
+            assert_eq!(after[1..], before[1..], "of {count} nodes");
+            assert_eq!(after[0].preferred, before[0].preferred);
+            assert!(before[0].nodes.iter().all(|node| after[0].nodes.contains(node)));
+        }
+    }
+
+    #[test]
     fn the_order_of_the_members_does_not_matter() {
         let mut reversed = nodes(5);
         reversed.reverse();
-        assert_eq!(place(24, &nodes(5), 3), place(24, &reversed, 3));
+        assert_eq!(place(24, &nodes(5), 3, Level::NEWEST), place(24, &reversed, 3, Level::NEWEST));
     }
 
     #[test]
     fn a_new_node_moves_few_replicas() {
-        let before = place(96, &nodes(5), 3);
-        let after = place(96, &nodes(6), 3);
+        let before = place(96, &nodes(5), 3, Level::NEWEST);
+        let after = place(96, &nodes(6), 3, Level::NEWEST);
         let moved: usize = before
             .iter()
             .zip(&after)

@@ -79,7 +79,7 @@ fn main() -> ExitCode {
                 operations += report.operations;
                 cells.join(&report.cells);
                 println!(
-                    "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} backups, {:?}",
+                    "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {:?}",
                     report.trace,
                     report.operations,
                     report.events,
@@ -91,6 +91,7 @@ fn main() -> ExitCode {
                     report.removed,
                     report.lost,
                     report.damaged,
+                    report.meta_voters,
                     report.backups,
                     report.elapsed
                 );

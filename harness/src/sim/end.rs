@@ -29,7 +29,7 @@ impl World {
         let first = replicas.first().map(|shard| shard.applied());
         let keepers = self.newest_nodes().map_or(0, |nodes| nodes.keepers().count());
         let leader = replicas.iter().find(|shard| shard.raft().is_leader());
-        all.len() == keepers.min(FOUNDERS as usize)
+        all.len() == voters_of(group, keepers)
             && leader.is_some_and(|leader| leader.is_placed())
             && all.iter().all(|member| member.standing == Standing::Voter)
             && replicas.len() == all.len()
@@ -38,6 +38,11 @@ impl World {
                 *shard.raft().configuration() == *members && Some(shard.applied()) == first
             })
             && self.replicas(group).all(|(id, shard)| is_member(members, id, shard))
+    }
+
+    /// How many vote in a group, as far as it is committed.
+    pub(super) fn voters(&self, group: GroupId) -> u64 {
+        self.watch.members(group).map_or(0, |members| members.voters().count() as u64)
     }
 
     /// The cluster's nodes, by whoever knows them best.
@@ -189,6 +194,15 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+/// How many voters a group has in the end.
+pub(super) fn voters_of(group: GroupId, keepers: usize) -> usize {
+    match (group, keepers) {
+        (GroupId::META, 9..) => 7,
+        (GroupId::META, 5..) => 5,
+        _ => keepers.min(FOUNDERS as usize),
     }
 }
 

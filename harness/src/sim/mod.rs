@@ -124,6 +124,8 @@ pub struct Report {
     pub damaged: u64,
     /// Calls that were refused since a build, or a group's level, was too old for them.
     pub too_new: u64,
+    /// Voters of the cluster's own group in the end.
+    pub meta_voters: u64,
     /// Groups that were backed up, and made another cluster's.
     pub backups: u64,
     /// What clients asked for and were answered.
@@ -313,6 +315,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         lost: world.lost,
         damaged: world.damaged,
         too_new: world.clients.history.too_new,
+        meta_voters: world.voters(GroupId::META),
         backups: world.backups.taken,
         cells,
         elapsed: world.now.since(Time(0)),

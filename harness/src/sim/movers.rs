@@ -4,7 +4,7 @@
 //! Whoever meddles asks leaders for changes that nobody wants: the groups have to find back from them. It keeps
 //! to the rules that the engine states for its callers: a life is given to one replica only.
 
-use super::end::groups;
+use super::end::{groups, voters_of};
 use super::{FOUNDERS, Failure, Incoming, SHARDS, World};
 use crate::sim::Event;
 use engine::engine::{Engine, OpenError};
@@ -92,13 +92,15 @@ impl World {
         let learner = members.members().iter().find(|m| m.standing == Standing::Learner).copied();
         let (any, chance) = (self.movers.usize(..members.members().len()), self.movers.u32(..8));
         let any = members.members()[any];
+        let keepers = self.newest_nodes().map_or(0, |nodes| nodes.keepers().count());
+        let enough = voters_of(group, keepers.max(FOUNDERS as usize));
         // Who is well is not sent away while somebody is gone for good.
         let well = !members.members().iter().any(|m| self.dead.contains(&m.incarnation));
         let change = match learner {
             Some(learner) if chance > 0 => promote(learner),
             Some(learner) => remove(learner),
-            None if voters > FOUNDERS as usize && well => remove(any),
-            None if voters < FOUNDERS as usize || chance < 5 => {
+            None if voters > enough && well => remove(any),
+            None if voters < enough || chance < 5 => {
                 return self.join(group, leader, &members);
             }
             None if chance < 6 && well => remove(any),
