@@ -159,7 +159,8 @@ struct Node {
 fn join(config: Config, started: Instant) -> Result<Option<Node>, Failure> {
     let dir = Arc::new(DataDir::take(&config.data_dir)?);
     let manifest = match dir.read(config.node)? {
-        Some(manifest) => manifest,
+        Some(manifest) if manifest.is_born() => manifest,
+        Some(manifest) => adjust(&dir, &config, manifest)?,
         None => make(&dir, &config)?,
     };
     tell_what_is_kept(&config, &manifest);
@@ -179,6 +180,7 @@ fn join(config: Config, started: Instant) -> Result<Option<Node>, Failure> {
         peers: config.peers.clone(),
         advertised: advertised.clone(),
         cache_bytes_asked: config.cache_bytes_max,
+        engines_asked: config.engines_asked,
         level_max: config.level_max,
         stop: stop.flag(),
     };
@@ -301,6 +303,21 @@ fn make(dir: &DataDir, config: &Config) -> Result<Manifest, Failure> {
         "made the data directory"
     );
     Ok(manifest)
+}
+
+/// A data directory that belongs to no cluster yet has nothing in it: it becomes what the configuration wants now.
+fn adjust(dir: &DataDir, config: &Config, manifest: Manifest) -> Result<Manifest, Failure> {
+    let wanted = Manifest {
+        engines: config.engines,
+        shards: config.shards,
+        cache_bytes_max: config.cache_bytes_max.unwrap_or(CACHE_BYTES_DEFAULT),
+        segment_bytes: config.segment_bytes,
+        ..manifest.clone()
+    };
+    if wanted != manifest {
+        dir.write(&wanted)?;
+    }
+    Ok(wanted)
 }
 
 /// A manifest of nobody, as the configuration wants it.

@@ -99,6 +99,8 @@ pub struct Founder<'a> {
     pub advertised: String,
     /// The budget of the cache that the configuration asks for; `None` takes the cluster's.
     pub cache_bytes_asked: Option<u64>,
+    /// The number of engines that the configuration asks for; `None` takes the cluster's.
+    pub engines_asked: Option<u32>,
     /// The newest feature level that this node takes part in.
     pub level_max: Level,
     /// Set when the node is to stop.
@@ -111,18 +113,25 @@ pub struct Founder<'a> {
 /// # Errors
 /// [`BirthError`].
 pub fn join_cluster(founder: Founder<'_>) -> Result<Manifest, BirthError> {
-    let Founder { listener, dir, manifest, peers, advertised, cache_bytes_asked, level_max, stop } =
-        founder;
+    let Founder { listener, dir, manifest, peers, advertised, level_max, stop, .. } = founder;
+    let Founder { cache_bytes_asked, engines_asked, .. } = founder;
     let was_born = manifest.is_born();
     if was_born {
         check_cache_size(dir.path(), manifest.cache_bytes_max, cache_bytes_asked)?;
     }
     let others = others(&manifest, &peers);
     let shared = Arc::new(Shared {
-        state: Mutex::new(State { dir: Some(dir), manifest, failed: None, told_left_out: false }),
+        state: Mutex::new(State {
+            dir: Some(dir),
+            manifest,
+            failed: None,
+            told_left_out: false,
+            waits: String::new(),
+        }),
         peers,
         advertised,
         cache_bytes_asked,
+        engines_asked,
         level_max,
         over: AtomicBool::new(false),
         talks: AtomicUsize::new(0),
@@ -164,6 +173,8 @@ struct State {
     manifest: Manifest,
     failed: Option<BirthError>,
     told_left_out: bool,
+    /// What this node waits for, for people.
+    waits: String,
 }
 
 struct Shared {
@@ -171,6 +182,7 @@ struct Shared {
     peers: Peers,
     advertised: String,
     cache_bytes_asked: Option<u64>,
+    engines_asked: Option<u32>,
     level_max: Level,
     /// Set when there is nothing left to wait for.
     over: AtomicBool,
@@ -261,7 +273,7 @@ impl Shared {
             return;
         };
         let mut state = self.lock();
-        let State { dir, manifest, failed, told_left_out } = &mut *state;
+        let State { dir, manifest, failed, told_left_out, .. } = &mut *state;
         let Some(dir) = dir.as_ref().filter(|_| !manifest.is_born()) else { return };
         let own = (manifest.node, manifest.incarnation);
         let known_as = |nodes: &Meta, id| nodes.node(id).map(|node| (id, node.incarnation));
@@ -345,26 +357,31 @@ impl Shared {
 
     /// Asks the others until there is a cluster, by this node or by another.
     fn ask_until_born(&self) {
-        let (me, engines) = {
-            let state = self.lock();
-            (state.manifest.node, state.manifest.engines)
-        };
-        let lowest = self.peers.iter().next().is_some_and(|(node, _)| node == me);
-        let mut said = String::new();
+        let me = self.lock().manifest.node;
+        let first = self.peers.iter().next().map(|(node, _)| node);
+        let lowest = first == Some(me);
         let mut cluster_seen: Option<Instant> = None;
         while !self.is_over() {
             let mut waits = Vec::new();
             let mut present = Vec::new();
-            let mut refused = false;
+            let (mut refused, mut differ) = (false, false);
+            let engines = self.lock().manifest.engines;
             for (node, address) in self.peers.iter().filter(|(node, _)| *node != me) {
                 match talk::ask(self, address) {
                     Ok(hello) if hello.node != node.0 => {
-                        waits.push(format!("node {node} ({address} answers as node {})", hello.node));
+                        waits.push(format!(
+                            "node {node} ({address} answers as node {})",
+                            hello.node
+                        ));
                     }
-                    Ok(hello) if hello.engines != engines => waits.push(format!(
-                        "node {node} (it has {} engines and this node {engines}: give both the same --engines)",
-                        hello.engines
-                    )),
+                    Ok(hello) if hello.engines != engines => {
+                        let decides = first == Some(node) || hello.cluster != ClusterId::NONE.0;
+                        differ |= !(decides && self.take_engines(node, hello.engines));
+                        let theirs = hello.engines;
+                        waits.push(format!(
+                            "node {node} (it has {theirs} engines, this node {engines})"
+                        ));
+                    }
                     Ok(hello) => present.push(Present {
                         node,
                         incarnation: Incarnation(hello.incarnation),
@@ -384,11 +401,7 @@ impl Shared {
                     return self.found_and_tell(&present);
                 }
                 None => {
-                    let says = waits.join(", ");
-                    if !says.is_empty() && says != said {
-                        info!("waiting for {says}");
-                        said = says;
-                    }
+                    self.tell_waits(waits.join(", "), differ);
                 }
             }
             if refused {
@@ -397,6 +410,49 @@ impl Shared {
             let founding = lowest && cluster.is_none() && !refused;
             self.rest(if founding { ASK_EVERY } else { LOOK_EVERY });
         }
+    }
+
+    /// Says for what this node waits, once it is something else.
+    fn tell_waits(&self, mut says: String, differ: bool) {
+        if differ {
+            says.push_str(". E134 all nodes have the same number of engines: stop one, and start it again with the --engines of the others, or without the flag. Nothing is lost by it, as long as its data directory belongs to no cluster");
+        }
+        let mut state = self.lock();
+        if says.is_empty() || says == state.waits {
+            return;
+        }
+        if differ {
+            warn!("waiting for {says}");
+        } else {
+            info!("waiting for {says}");
+        }
+        state.waits = says;
+    }
+
+    /// This node gets as many engines as the node has that decides, unless it was told how many. Says whether it does.
+    fn take_engines(&self, of: NodeId, engines: u32) -> bool {
+        let mut state = self.lock();
+        let State { dir: Some(dir), manifest, failed, .. } = &mut *state else { return false };
+        if self.engines_asked.is_some() || manifest.is_born() {
+            return false;
+        }
+        let taken = Manifest { engines, ..manifest.clone() };
+        match dir.write(&taken) {
+            Ok(()) => {
+                info!("this node gets {engines} engines, as node {of} has");
+                *manifest = taken;
+            }
+            Err(e) => {
+                *failed = Some(e.into());
+                self.over.store(true, Ordering::Release);
+            }
+        }
+        true
+    }
+
+    /// What this node waits for, if it said so.
+    fn waits(&self) -> String {
+        self.lock().waits.clone()
     }
 
     /// A founder is in a cluster already. Either its birth is on the way here, or this node was

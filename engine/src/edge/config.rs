@@ -162,8 +162,8 @@ settings! {
     /// This node's id, from 1; a node keeps it for life [default: 1]
     #[arg(long, env = "TERCET_NODE", value_name = "ID", help_heading = "Identity")]
     node: u32,
-    /// All founders of the cluster, this node included; empty for a single node. For a node that
-    /// joins a cluster later: nodes of that cluster, and itself.
+    /// All founders of the cluster, nine at most, this node included; empty for a single node. For a node
+    /// that joins a cluster later: some nodes of that cluster, and itself.
     ///
     /// Addresses are this cluster's --advertise addresses. At the birth all founders are given; later
     /// only the addresses are read from it, and come before those that the cluster knows.
@@ -172,8 +172,9 @@ settings! {
     /// Where this node keeps everything; made if it is not there [default: ./tercet-data]
     #[arg(long, env = "TERCET_DATA_DIR", value_name = "DIR", help_heading = "Identity")]
     data_dir: PathBuf,
-    /// Engines of the node, each with a journal of its own. Counts only when the data directory
-    /// is made, and must be the same on all nodes [default: as many as --cores, or --shards if fewer]
+    /// Engines of the node, each with a journal of its own. Counts until the node belongs to a cluster, and is the
+    /// same on all its nodes [default: as many as the cluster, or the founder with the lowest id, has; that one takes
+    /// as many as --cores, or --shards if fewer]
     #[arg(long, env = "TERCET_ENGINES", value_name = "N", help_heading = "Identity")]
     engines: u32,
     /// Shards of the cluster. Counts only at its birth: to grow to more nodes it needs at least as many as they will
@@ -248,6 +249,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Engines, when the data directory is made.
     pub engines: u32,
+    /// The number of engines that is asked for; `None` takes the cluster's.
+    pub engines_asked: Option<u32>,
     /// Shards, at the cluster's birth.
     pub shards: u32,
     /// Where to listen.
@@ -350,6 +353,7 @@ impl Config {
             peers,
             data_dir: s.data_dir.unwrap_or_else(|| PathBuf::from("tercet-data")),
             engines,
+            engines_asked: s.engines,
             shards: s.shards.unwrap_or_else(shards),
             listen: s.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7400))),
             advertise: s.advertise,
@@ -448,7 +452,7 @@ impl Config {
         }
         if self.peers.len() > FOUNDERS_MAX {
             return invalid(format!(
-                "peers names {} nodes; at most {FOUNDERS_MAX} can found a cluster",
+                "peers names {} nodes, and at most {FOUNDERS_MAX} found a cluster. Name {FOUNDERS_MAX} founders in the --peers of these. Start each other node with --peers that name some of them and itself, and add it: tercet cluster add-node HOST:PORT",
                 self.peers.len()
             ));
         }

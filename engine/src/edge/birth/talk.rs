@@ -6,6 +6,7 @@ use crate::ids::ClusterId;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
+use wire::limits::ERROR_TEXT_BYTES_MAX;
 use wire::message::Error;
 use wire::peer::{Birth, Nodes, PeerHello};
 use wire::{Code, Header, Kind, WireError};
@@ -203,7 +204,12 @@ impl Talk {
             return Ok(true);
         }
         if kind != PeerHello::KIND && kind != Birth::KIND {
-            self.refuse(request, Code::NotReady)?;
+            let mut text = Code::NotReady.advice().to_owned();
+            let waits = shared.waits();
+            if !waits.is_empty() {
+                text = format!("{text}. It waits for {waits}");
+            }
+            self.refuse_with(request, Code::NotReady, &text)?;
             return Ok(false);
         }
         let hello = shared.hello();
@@ -212,7 +218,11 @@ impl Talk {
     }
 
     fn refuse(&mut self, request: u64, code: Code) -> io::Result<()> {
-        let text = code.advice().as_bytes();
+        self.refuse_with(request, code, code.advice())
+    }
+
+    fn refuse_with(&mut self, request: u64, code: Code, text: &str) -> io::Result<()> {
+        let text = &text.as_bytes()[..text.len().min(ERROR_TEXT_BYTES_MAX)];
         let error = Error { code: code.number(), retry_ms: 100, node: 0, engine: 0, text };
         let mut out = Vec::new();
         wire::frame(&mut out, &Header::new(Error::KIND, request), |b| error.encode(b));

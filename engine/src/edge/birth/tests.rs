@@ -17,6 +17,8 @@ struct Machine {
     listener: Arc<TcpListener>,
     stop: Arc<AtomicBool>,
     cache_bytes_asked: Option<u64>,
+    engines: u32,
+    engines_asked: Option<u32>,
 }
 
 type Outcome = Result<Manifest, BirthError>;
@@ -29,6 +31,8 @@ impl Machine {
             listener: listener.into(),
             stop: Arc::default(),
             cache_bytes_asked: None,
+            engines: 2,
+            engines_asked: None,
         }
     }
 
@@ -42,7 +46,7 @@ impl Machine {
             cluster: ClusterId::NONE,
             node: NodeId(node),
             incarnation: new_incarnation(),
-            engines: 2,
+            engines: self.engines,
             shards: 12,
             cache_bytes_max: self.cache_bytes_asked.unwrap_or(64 << 20),
             segment_bytes: 64 << 20,
@@ -68,7 +72,7 @@ impl Machine {
         });
         let (listener, stop) = (Arc::clone(&self.listener), Arc::clone(&self.stop));
         let (peers, advertised) = (peers.clone(), self.address());
-        let cache_bytes_asked = self.cache_bytes_asked;
+        let (cache_bytes_asked, engines_asked) = (self.cache_bytes_asked, self.engines_asked);
         std::thread::spawn(move || {
             let (listener, stop) = (&*listener, &*stop);
             let founder = Founder {
@@ -78,6 +82,7 @@ impl Machine {
                 peers,
                 advertised,
                 cache_bytes_asked,
+                engines_asked,
                 level_max: Level::NEWEST,
                 stop,
             };
@@ -128,13 +133,14 @@ struct Answering {
 
 impl Answering {
     fn new(at: &Machine, manifest: &Manifest) -> Answering {
-        let state =
-            State { dir: None, manifest: manifest.clone(), failed: None, told_left_out: false };
+        let (manifest, waits) = (manifest.clone(), String::new());
+        let state = State { dir: None, manifest, failed: None, told_left_out: false, waits };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             peers: Peers::default(),
             advertised: at.address(),
             cache_bytes_asked: None,
+            engines_asked: None,
             level_max: Level::NEWEST,
             over: AtomicBool::new(false),
             talks: AtomicUsize::new(0),
@@ -405,10 +411,20 @@ fn peers_that_the_cluster_does_not_have_are_refused() {
     assert!(e.starts_with("E118 ") && e.contains("node 2"), "{e}");
 }
 
-#[test]
-fn clients_that_come_too_early_are_told_and_closed() {
-    let (m, peers) = machines();
-    let waiting = m[0].start(1, &peers);
+/// What somebody is told who sends these bytes: the request, a code's number, and a text.
+fn told(machine: &Machine, bytes: &[u8]) -> (u64, u16, String) {
+    let mut stream = TcpStream::connect(machine.address()).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut heard = Vec::new();
+    // The close may come as a reset: bytes that were not read are thrown away.
+    let _ = stream.read_to_end(&mut heard);
+    let frame = wire::split(&heard, 4096).unwrap().unwrap();
+    let error = wire::message::Error::decode(frame.body).unwrap();
+    (frame.header.request, error.code, String::from_utf8_lossy(error.text).into_owned())
+}
+
+/// What a client says first.
+fn client_hello() -> Vec<u8> {
     let hello = Hello {
         cluster: [0; 16],
         client: [0; 16],
@@ -420,42 +436,54 @@ fn clients_that_come_too_early_are_told_and_closed() {
     };
     let mut early = Vec::new();
     wire::frame(&mut early, &Header::new(Hello::KIND, 7), |b| hello.encode(b));
+    early
+}
+
+#[test]
+fn clients_that_come_too_early_are_told_and_closed() {
+    let (m, peers) = machines();
+    let waiting = m[0].start(1, &peers);
+    let early = client_hello();
     for (bytes, request, code) in
         [(&early[..], 7, Code::NotReady), (&[0x55; 100][..], 0, Code::BadFrame)]
     {
-        let mut stream = TcpStream::connect(m[0].address()).unwrap();
-        stream.write_all(bytes).unwrap();
-        let mut heard = Vec::new();
-        // The close may come as a reset: bytes that were not read are thrown away.
-        let _ = stream.read_to_end(&mut heard);
-        let frame = wire::split(&heard, 4096).unwrap().unwrap();
-        let error = wire::message::Error::decode(frame.body).unwrap();
-        assert_eq!((frame.header.request, error.code), (request, code.number()));
+        let (to, number, _) = told(&m[0], bytes);
+        assert_eq!((to, number), (request, code.number()));
     }
     assert!(matches!(m[0].stop(waiting), Err(BirthError::Stopped)));
 }
 
 #[test]
-fn a_node_with_another_cache_budget_than_its_cluster_s_is_refused_until_it_is_corrected() {
+fn founders_on_other_machines_take_as_many_engines_as_the_first_has() {
     let (mut m, peers) = machines();
-    (m[0].cache_bytes_asked, m[2].cache_bytes_asked) = (Some(32 << 20), Some(33 << 20));
-    let mut nodes: Vec<_> = m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect();
-    let third = nodes.pop().unwrap();
-    let born = all(nodes);
-    // The second asked for nothing and has the first's, which made the cluster.
-    assert!(born.iter().all(|manifest| manifest.cache_bytes_max == 32 << 20));
-    let refused = third.join().unwrap().unwrap_err().to_string();
-    assert!(refused.starts_with("E120 --cache-size is 34603008, "), "{refused}");
+    (m[0].engines, m[1].engines, m[2].engines) = (2, 8, 1);
+    let born = all(m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect());
+    assert_eq!(born.iter().map(|node| node.engines).collect::<Vec<_>>(), [2, 2, 2]);
+    let again = all(m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect());
+    assert_eq!(again, born, "it stands in the directories");
+}
 
-    m[2].cache_bytes_asked = Some(32 << 20);
-    let third = m[2].start(3, &peers);
-    let rows = write_founders(&born[0].founders);
-    let hello = PeerHello { cluster: born[0].cluster.0, ..PeerHello::decode(&[0; 45]).unwrap() };
-    talk::tell(&m[2].address(), &hello, &birth_of(&born[0], &rows)).unwrap();
-    assert_eq!(all(vec![third])[0].cache_bytes_max, 32 << 20);
-
-    // A start with another budget is refused, too.
-    m[2].cache_bytes_asked = Some(64 << 20);
-    let refused = m[2].start(3, &peers).join().unwrap().unwrap_err().to_string();
-    assert!(refused.starts_with("E120 "), "{refused}");
+#[test]
+fn founders_that_were_told_other_engines_say_so_with_both_numbers() {
+    let (mut m, peers) = machines();
+    (m[1].engines, m[1].engines_asked) = (4, Some(4));
+    let nodes: Vec<_> = m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect();
+    let since = Instant::now();
+    let text = loop {
+        let (_, code, text) = told(&m[0], &client_hello());
+        assert_eq!(code, Code::NotReady.number());
+        if text.contains("E134") {
+            break text;
+        }
+        assert!(since.elapsed() < Duration::from_secs(10), "{text}");
+        pause();
+    };
+    assert!(text.contains("node 2 (it has 4 engines, this node 2)"), "{text}");
+    for (machine, node) in m.iter().zip(nodes) {
+        assert!(matches!(machine.stop(node), Err(BirthError::Stopped)));
+    }
+    // What the text says to do.
+    m[1].engines_asked = None;
+    let born = all(m.iter().zip(1..).map(|(m, node)| m.start(node, &peers)).collect());
+    assert_eq!(born.iter().map(|node| node.engines).collect::<Vec<_>>(), [2, 2, 2]);
 }
