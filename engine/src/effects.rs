@@ -8,6 +8,7 @@ use crate::ids::{ConnId, GroupId, Index, NodeId, Position, Term};
 use crate::journal::witness::Witness;
 use crate::level::Level;
 use crate::raft::{Change, ChangeError};
+use crate::time::Duration;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -128,6 +129,15 @@ pub enum Note {
         node: NodeId,
         /// By how much it is faster than ours, in millionths.
         ppm: i64,
+    },
+    /// A word to another node and back takes so long that followers may miss their leader.
+    LongWay {
+        /// The node.
+        node: NodeId,
+        /// How long.
+        round_trip: Duration,
+        /// The shortest time after which a follower misses its leader.
+        timeout_min: Duration,
     },
     /// A snapshot was made, slice by slice.
     SnapshotMade {

@@ -37,7 +37,7 @@ use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 use works::{Job, Works};
 
@@ -45,6 +45,8 @@ use works::{Job, Works};
 const IO_BYTES: usize = 1 << 20;
 /// Entries of the executor's rings.
 const RING_DEPTH: usize = 64;
+/// How often people are told, at most, that the way to a node is too long.
+const LONG_WAY_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How long a message for a core rests when the core's mailbox is full.
 const FULL_REST: Duration = Duration::from_millis(1);
 
@@ -137,6 +139,8 @@ async fn run(setup: Setup) -> Option<Fatal> {
         notes: Cell::default(),
         fatal: RefCell::default(),
         questions: Questions::default(),
+        long_way_told: Cell::default(),
+        was_whole: Cell::default(),
         nodes: RefCell::new(nodes),
     });
     let works = Works {
@@ -291,6 +295,10 @@ struct State {
     notes: Cell<NoteCounts>,
     fatal: RefCell<Option<Fatal>>,
     questions: Questions,
+    /// When people were told that the way to a node is too long.
+    long_way_told: Cell<Option<Instant>>,
+    /// Whether all groups that are to be here were here once.
+    was_whole: Cell<bool>,
     /// The cluster's nodes.
     nodes: RefCell<Meta>,
 }
@@ -369,6 +377,9 @@ impl State {
             Note::ClockDrift { node, ppm } => {
                 warn!(%node, ppm, engine, "another clock goes at another rate: reads ask a majority for at least a minute. Check the clocks of both machines")
             }
+            Note::LongWay { node, round_trip, timeout_min } => {
+                self.tell_long_way(node, round_trip, timeout_min);
+            }
             Note::ReplicaMade { group } => info!(%group, engine, "a replica joins its group here"),
             Note::ReplicaRemoved { group } => info!(%group, engine, "the group's replica is gone"),
             Note::JournalFull { segments } => {
@@ -381,6 +392,24 @@ impl State {
             }
         }
         self.notes.set(counts);
+    }
+
+    /// Engines and their twins find the same: it is told once.
+    fn tell_long_way(&self, node: NodeId, round_trip: Duration, timeout_min: Duration) {
+        let told = self.long_way_told.get();
+        if told.is_some_and(|at: Instant| at.elapsed() < LONG_WAY_TOLD_EVERY) {
+            return;
+        }
+        self.long_way_told.set(Some(Instant::now()));
+        let ms = |d: Duration| d.as_millis();
+        // As many as were seen to be enough.
+        let min = ms(round_trip * 10).div_ceil(100) * 100;
+        let max = 2 * min;
+        warn!(
+            "a word to node {node} and back takes {} ms, too long for --election-timeout-min-ms {}: followers miss leaders that are well, and leaders change. Start every node with --election-timeout-min-ms {min} --election-timeout-max-ms {max}",
+            ms(round_trip),
+            ms(timeout_min)
+        );
     }
 
     async fn gathered(&self) -> Gathered {

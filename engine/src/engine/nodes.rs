@@ -42,7 +42,10 @@ impl Engine {
             FeatureLevel::KIND => {
                 self.peers.on_level(peer, Level(FeatureLevel::view(body)?.newest));
             }
-            Pulse::KIND => self.peers.on_pulse(now, peer, &Pulse::view(body)?, effects),
+            Pulse::KIND => {
+                let timeout_min = self.config.election_timeout_min;
+                self.peers.on_pulse(now, peer, &Pulse::view(body)?, timeout_min, effects);
+            }
             Nodes::KIND => self.on_nodes(Nodes::view(body)?.nodes, effects),
             Leads::KIND => self.on_leads(peer, Leads::view(body)?.rows, effects),
             Join::KIND => {

@@ -31,6 +31,13 @@ const SUSPECTED: f64 = 8.0;
 /// Clocks may differ in rate by so much, in millionths. A lease of nine tenths of the shortest election timeout bears a
 /// ninth, that is 111,111.
 const DRIFT_PPM_MAX: u64 = 100_000;
+/// An election takes two round trips, and a heartbeat half of one: with fewer of them in the shortest election timeout
+/// followers campaign against leaders that are well.
+const ROUND_TRIPS_MIN: u32 = 4;
+/// So many words in a row took as long before that is believed: ten a second are said.
+const LONG_WAYS_MIN: u32 = 20;
+/// How often it is told.
+const LONG_WAY_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How long clocks are not trusted after one was seen to drift.
 const DISTRUST: Duration = Duration::from_secs(60);
 
@@ -46,6 +53,8 @@ pub(super) struct Peers {
     pulse_at: Option<Time>,
     /// Until then clocks are not trusted: one was seen to drift.
     distrust_until: Option<Time>,
+    /// Until then nobody is told again that the way to a twin is long.
+    long_way_told_until: Option<Time>,
 }
 
 /// One of them.
@@ -56,8 +65,25 @@ struct Twin {
     /// Its stamp that was heard last, and when.
     heard: Option<(u64, Time)>,
     round_trip: Option<Duration>,
+    /// How many words in a row took too long, and how long the fastest of them took.
+    long_ways: (u32, Duration),
     suspicion: Suspicion,
     drift: Drift,
+}
+
+impl Twin {
+    /// How long the way is, if it was too long for this election timeout for a while. One word that waits somewhere
+    /// says nothing.
+    fn long_way(&mut self, timeout_min: Duration) -> Option<Duration> {
+        let round_trip = self.round_trip.filter(|it| *it * ROUND_TRIPS_MIN > timeout_min);
+        let (count, fastest) = self.long_ways;
+        self.long_ways = match round_trip {
+            Some(long) if count > 0 => (count.saturating_add(1), fastest.min(long)),
+            Some(long) => (1, long),
+            None => (0, Duration::ZERO),
+        };
+        (self.long_ways.0 >= LONG_WAYS_MIN).then_some(self.long_ways.1)
+    }
 }
 
 impl Peers {
@@ -98,7 +124,14 @@ impl Peers {
     }
 
     /// A twin told something.
-    pub fn on_pulse(&mut self, now: Time, node: NodeId, pulse: &Pulse, effects: &mut Effects) {
+    pub fn on_pulse(
+        &mut self,
+        now: Time,
+        node: NodeId,
+        pulse: &Pulse,
+        timeout_min: Duration,
+        effects: &mut Effects,
+    ) {
         let Some(twin) = self.twins.get_mut(&node).filter(|_| self.linked.contains(&node)) else {
             return;
         };
@@ -109,6 +142,12 @@ impl Peers {
         }
         let round_trip = (now.0 - pulse.echo).saturating_sub(pulse.held);
         twin.round_trip = Some(Duration::from_nanos(round_trip));
+        if let Some(round_trip) = twin.long_way(timeout_min)
+            && self.long_way_told_until.is_none_or(|until| until <= now)
+        {
+            self.long_way_told_until = Some(now + LONG_WAY_TOLD_EVERY);
+            effects.notes.push(Note::LongWay { node, round_trip, timeout_min });
+        }
         twin.drift.sample(now, pulse.sent_at, round_trip, pulse.held);
         let Some(rate) = twin.drift.exceeds(DRIFT_PPM_MAX) else { return };
         if self.distrust_until.is_none_or(|until| until < now) {
@@ -163,6 +202,33 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is told while a twin at that distance says something ten times a second, for so many words.
+    fn told(peers: &mut Peers, from: u64, words: u64, way_ms: u64) -> usize {
+        let mut effects = Effects::default();
+        for word in from..from + words {
+            let now = Time((word + 1) * 100_000_000);
+            let pulse = Pulse { sent_at: now.0, echo: now.0 - way_ms * 1_000_000, held: 0 };
+            peers.on_pulse(now, NodeId(2), &pulse, Duration::from_millis(150), &mut effects);
+        }
+        let long = |note: &&Note| matches!(note, Note::LongWay { .. });
+        effects.notes.iter().filter(long).count()
+    }
+
+    #[test]
+    fn a_way_that_is_too_long_for_the_timeouts_is_told_once_a_minute() {
+        let mut peers = Peers::default();
+        peers.link(Time(1), NodeId(2));
+        assert_eq!(told(&mut peers, 0, 100, 30), 0, "five of them fit");
+        assert_eq!(told(&mut peers, 100, 19, 90), 0, "that may be chance");
+        assert_eq!(told(&mut peers, 119, 1, 90), 1);
+        assert_eq!(told(&mut peers, 120, 590, 90), 0, "it was told less than a minute ago");
+        assert_eq!(told(&mut peers, 710, 20, 90), 1);
+        assert_eq!(
+            peers.status(Time(1)).next().unwrap().round_trip,
+            Some(Duration::from_millis(90))
+        );
+    }
 
     #[test]
     fn what_a_linked_twin_says_counts_even_if_it_becomes_a_node_only_later() {
