@@ -293,9 +293,38 @@ fn the_status_tells_who_answers_and_who_leads() {
     let document = json(&status);
     assert_eq!(document["nodes"][1]["up"], false);
     assert_eq!(document["nodes"][0]["leads"].as_array().unwrap().len(), 6);
-    assert_eq!(code(&status), 0);
+    assert_eq!(document["state"], "degraded");
+    assert_eq!(document["groups"][0]["missing"], serde_json::json!([2]));
+    assert_eq!(code(&status), 8);
+    let seen = run(&fake, &["cluster", "status", "--json"]);
+    assert_eq!((code(&seen), &json(&seen)["settled"]), (8, &false.into()));
     fake.lead(2);
     assert_eq!(code(&run(&fake, &["status"])), 4);
+}
+
+#[test]
+fn a_group_without_a_majority_is_not_shown_as_led_and_the_cluster_s_own_group_stops_changes() {
+    let fake = Fake::new(3, 3);
+    fake.memory.lock().unwrap().nodes.mute.extend([0, 2]);
+    fake.stop(2, 1);
+    fake.stop(3, 1);
+    for command in [&["status"][..], &["cluster", "status"]] {
+        let status = run(&fake, command);
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        assert_eq!(code(&status), 4, "{text}");
+        assert!(!text.contains("0-2"), "shard 1 is led by nobody: {text}");
+    }
+    let status = run(&fake, &["status"]);
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(text.contains("without a majority: the cluster's own group, shards 1"), "{text}");
+    assert!(text.contains("replicas missing: shards 0, 2"), "{text}");
+    let begun = Instant::now();
+    let removed = run(&fake, &["cluster", "remove-node", "3"]);
+    let text = String::from_utf8_lossy(&removed.stderr).into_owned();
+    assert_eq!(code(&removed), 4, "{text}");
+    assert!(text.contains("nothing was done") && text.contains("(group 0)"), "{text}");
+    assert!(text.contains("nodes 2-3 do not answer"), "{text}");
+    assert!(fake.seen(NodeDrain::KIND).is_empty() && begun.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

@@ -607,6 +607,7 @@ impl Engine {
         EngineStatus {
             engine: self.config.engine,
             groups: self.shards.status(now),
+            lacking: self.lacking(),
             journal: self.journal.status(),
             connections: self.conns.len(),
             peers: self.peers.status(now).collect(),

@@ -13,6 +13,8 @@ pub struct EngineStatus {
     pub engine: u32,
     /// Its groups.
     pub groups: Vec<GroupStatus>,
+    /// How many groups it is to keep and does not vote in yet.
+    pub lacking: usize,
     /// Its journal.
     pub journal: JournalStatus,
     /// Client connections.
@@ -51,6 +53,11 @@ pub struct GroupStatus {
     pub leader: Option<NodeId>,
     /// Who leads when nothing speaks against it.
     pub preferred: NodeId,
+    /// When a majority was last known to follow this leader, so long ago; nothing unless it leads and has committed
+    /// in its term.
+    pub confirmed: Option<Duration>,
+    /// How long a majority may be silent before its leader gives up.
+    pub patience: Duration,
     /// The highest index known to be committed.
     pub commit: Index,
     /// The highest index applied.
@@ -73,6 +80,19 @@ pub struct GroupStatus {
     pub machine: MachineStatus,
 }
 
+impl GroupStatus {
+    /// Whether it leads and can serve: it has committed in its term, and a majority followed it just now.
+    pub fn serves(&self) -> bool {
+        self.confirmed.is_some_and(|ago| ago <= self.patience)
+    }
+
+    /// Whether a follower is there: it is heard, and takes the entries as they come.
+    pub fn has(&self, peer: &PeerStatus) -> bool {
+        let heard = peer.silent.is_some_and(|silent| silent <= self.patience * 2);
+        heard && peer.state == "replicate"
+    }
+}
+
 /// A follower, as its leader sees it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PeerStatus {
@@ -82,7 +102,7 @@ pub struct PeerStatus {
     pub match_index: Index,
     /// The next index to send.
     pub next_index: Index,
-    /// "probe", "replicate" or "snapshot".
+    /// "probe", "replicate" or "snapshot"; "absent": its node says that it keeps no such replica.
     pub state: &'static str,
     /// How long ago it was heard.
     pub silent: Option<Duration>,

@@ -415,7 +415,13 @@ impl State {
     async fn gathered(&self) -> Gathered {
         let engines = self.questions.ask(&self.cores, self.facts.engines).await;
         let fatal = self.fatal.borrow().clone();
+        let lacking = engines.iter().map(|engine| engine.lacking).sum();
+        if lacking == 0 && engines.len() == self.facts.engines as usize {
+            self.was_whole.set(true);
+        }
         Gathered {
+            // A group that moves here later makes nobody unready.
+            lacking: if self.was_whole.get() { 0 } else { lacking },
             engines,
             counters: self.cores.counters(),
             notes: self.notes.get(),

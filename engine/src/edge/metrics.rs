@@ -135,8 +135,11 @@ const CORE_COUNTERS: [CoreCount; 16] = [
 
 type GroupNumber = (&'static str, &'static str, fn(&GroupStatus) -> u64);
 
-const GROUP_GAUGES: [GroupNumber; 15] = [
+const GROUP_GAUGES: [GroupNumber; 16] = [
     ("raft_leader", "1 where this node leads the group", |g| u64::from(g.role == "leader")),
+    ("raft_serves", "1 where this node leads the group and a majority follows it", |g| {
+        u64::from(g.serves())
+    }),
     ("raft_leader_known", "1 where the group's leader is known", |g| u64::from(g.leader.is_some())),
     ("raft_term", "The term", |g| g.term.0),
     ("raft_commit_index", "The highest index known to be committed", |g| g.commit.0),

@@ -79,6 +79,8 @@ pub struct Gathered {
     pub fatal: Option<Fatal>,
     /// The cluster's nodes, as this one knows them.
     pub nodes: Meta,
+    /// How many groups the node is to keep and does not yet; none once it has kept all of them since its start.
+    pub lacking: usize,
 }
 
 /// How often the control plane was told what.
@@ -105,8 +107,8 @@ pub struct NoteCounts {
 }
 
 impl Gathered {
-    /// Why the node is not ready, or `None` when it is: each engine answered, and each group that the
-    /// node keeps knows its leader.
+    /// Why the node is not ready, or `None` when it is: each engine answered, each group that the node keeps knows its
+    /// leader, and since its start it has once kept all groups that it is to keep.
     pub fn unready(&self, facts: &Facts) -> Option<String> {
         if self.phase == Phase::Stopping {
             return Some("the node is stopping".into());
@@ -117,7 +119,12 @@ impl Gathered {
         }
         let groups = self.engines.iter().flat_map(|e| &e.groups);
         let leaderless = groups.filter(|g| g.leader.is_none()).count();
-        (leaderless > 0).then(|| format!("{leaderless} groups know no leader"))
+        if leaderless > 0 {
+            return Some(format!("{leaderless} groups know no leader"));
+        }
+        // A node whose disk was lost, or an engine that was begun anew, has nothing at first.
+        let lacking = self.lacking;
+        (lacking > 0).then(|| format!("{lacking} groups that belong here are on their way"))
     }
 }
 
@@ -189,6 +196,10 @@ struct GroupRow {
     role: &'static str,
     leader: Option<u32>,
     preferred: u32,
+    /// It leads, has committed in its term, and a majority followed it just now.
+    serves: bool,
+    /// How long ago one did.
+    confirmed_ms: Option<u64>,
     term: u64,
     commit: u64,
     applied: u64,
@@ -217,6 +228,8 @@ struct PeerRow {
     next_index: u64,
     state: &'static str,
     silent_ms: Option<u64>,
+    /// It is heard, and takes the entries as they come.
+    there: bool,
 }
 
 #[derive(Serialize, Debug)]
@@ -349,6 +362,7 @@ fn group_row(engine: u32, g: &GroupStatus) -> GroupRow {
         next_index: p.next_index.0,
         state: p.state,
         silent_ms: p.silent.map(millis),
+        there: g.has(p),
     };
     let member = |m: &Member| GroupMemberRow {
         node: m.node.0,
@@ -365,6 +379,8 @@ fn group_row(engine: u32, g: &GroupStatus) -> GroupRow {
         role: g.role,
         leader: g.leader.map(|n| n.0),
         preferred: g.preferred.0,
+        serves: g.serves(),
+        confirmed_ms: g.confirmed.map(millis),
         term: g.term.0,
         commit: g.commit.0,
         applied: g.applied.0,

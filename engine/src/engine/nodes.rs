@@ -231,6 +231,20 @@ impl Engine {
         }
     }
 
+    /// How many groups are to be kept here in which no replica of this node votes.
+    pub(super) fn lacking(&self) -> usize {
+        let votes = |group: GroupId| {
+            let raft = self.place_of(group).map(|at| self.shards[at].raft());
+            raft.is_some_and(|raft| {
+                raft.configuration().is_voter(self.config.node, raft.incarnation())
+            })
+        };
+        let wanted = (0..).map(GroupId).zip(&self.placement).filter(|(group, replicas)| {
+            self.is_ours(*group) && replicas.nodes.contains(&self.config.node)
+        });
+        wanted.filter(|(group, _)| !votes(*group)).count()
+    }
+
     fn leads_group(&self, group: GroupId) -> bool {
         self.place_of(group).is_some_and(|at| self.shards[at].raft().is_leader())
     }

@@ -211,6 +211,7 @@ impl Shards {
         let each = self.plans.iter().zip(&self.shards).map(|(plan, shard)| {
             let mut status = shard.status(now);
             if let Some(Quiet::Leads(quiet)) = &plan.quiet {
+                status.confirmed = shard.raft().confirmed_ago(now, Some(quiet));
                 for peer in &mut status.peers {
                     let heard_at = quiet.heard_at(peer.node);
                     peer.silent = heard_at.map(|at| now.since(at)).or(peer.silent);

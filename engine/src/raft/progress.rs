@@ -125,6 +125,7 @@ impl Progress {
     /// The state's name, for people.
     pub fn state_name(&self) -> &'static str {
         match self.state {
+            _ if self.is_absent() => "absent",
             State::Probe(_) => "probe",
             State::Replicate => "replicate",
             State::Snapshot(_) => "snapshot",

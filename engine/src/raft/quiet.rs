@@ -55,7 +55,7 @@ pub struct QuietLeader {
     patience: Duration,
     lost_at: Time,
     /// The newest stamp that a majority echoed meanwhile.
-    confirmed: Time,
+    pub(super) confirmed: Time,
 }
 
 /// Where a group's log ends, and the leader's term.

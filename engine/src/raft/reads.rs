@@ -6,7 +6,7 @@
 //! rate: the lease ends a tenth earlier.
 
 use super::Raft;
-use super::quiet::quorum_lost_at;
+use super::quiet::{QuietLeader, quorum_lost_at};
 use super::role::{Leader, Role};
 use crate::engine::Reads;
 use crate::mutant::{self, Mutant};
@@ -36,6 +36,18 @@ impl Raft {
             return None;
         }
         if self.is_alone() { Some(self.now) } else { leader.confirmed }
+    }
+
+    /// How long ago [`Raft::confirmed_at`] was, also while the leader is left alone.
+    pub fn confirmed_ago(&self, now: Time, quiet: Option<&QuietLeader>) -> Option<Duration> {
+        let meanwhile = quiet.map_or(Time::ZERO, |quiet| quiet.confirmed);
+        let at = self.confirmed_at()?.max(meanwhile);
+        Some(if self.is_alone() { Duration::ZERO } else { now.since(at) })
+    }
+
+    /// How long a majority may be silent before this replica, if it leads, gives up.
+    pub fn patience(&self) -> Duration {
+        self.election_timeout_max
     }
 
     /// Until when this leader may answer by its lease; nothing if it has none.

@@ -777,6 +777,8 @@ impl Shard {
             term: self.raft.term(),
             leader: self.raft.leader(),
             preferred: self.preferred(),
+            confirmed: self.raft.confirmed_ago(now, None),
+            patience: self.raft.patience(),
             commit: self.raft.commit(),
             applied: self.applied,
             first_index: self.raft.first_index(),

@@ -17,6 +17,7 @@ Exit status:
   6    `cluster`: it is under way, but not finished in the time given: run it again to go on
   7    what came of it could not be printed (a closed pipe, a full disk): what was to be changed is changed; a lock
        or a message that was taken went back
+  8    `status`, `cluster status`: all groups serve, but replicas are missing or are not heard
   124  `lock run`: the lock was lost or about to be, and the command was stopped
   126  `lock run`: the command can't be run (127: not found)
 `lock run` otherwise ends with the status of its command, 128 + N if signal N ended it.
@@ -84,7 +85,10 @@ pub enum Command {
 
 /// Show the nodes, which of them answer, and who leads which shards
 ///
-/// The exit status is 4 if a shard has no leader that answers.
+/// A group counts as led only if its leader says that it serves: it has committed in its term, and a majority
+/// followed it just now. The exit status is 4 if a group is not led, the cluster's own among them; 8 if all are
+/// led, and some lack replicas; else 0. `between nodes` is how long a word from the other nodes takes to a node and
+/// back, by the farthest of them; `from here` is the tool's own way.
 #[derive(Group, Debug)]
 #[command(after_help = "Examples:\n  tercet status\n  tercet status --json | jq '.nodes[].up'\n  \
     tercet status --http http://127.0.0.1:7500")]
@@ -291,8 +295,8 @@ pub enum Cache {
 pub enum Cluster {
     /// Show the nodes with what they keep, and each group with its leader and its members
     ///
-    /// A group is settled when it has a leader and exactly those vote who should. The exit status is 4
-    /// if a group has no leader that answers.
+    /// A group is settled when it is led, and exactly those vote who should, and their leader hears all of them. The
+    /// exit status is as that of `tercet status`: 4 if a group is not led, 8 if replicas are missing, else 0.
     #[command(after_help = "Examples:\n  tercet cluster status\n  \
         tercet cluster status --json | jq '.groups[] | select(.settled | not)'")]
     Status,

@@ -5,8 +5,8 @@
 //! and running it again watches on.
 
 mod backup;
-mod table;
-mod view;
+pub mod table;
+pub mod view;
 
 use crate::Done;
 use crate::args::{Cluster, Common};
@@ -17,7 +17,7 @@ use client::{Code, Error};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use view::{Group, View, Vote};
+use view::{Group, State, View, Vote};
 
 /// How often the cluster is looked at while something is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -106,11 +106,11 @@ impl Tool<'_> {
     fn status(&mut self) -> Done {
         let view = self.view()?;
         self.output.result(&table::document(&view), &table::table(&view, self.output))?;
-        let unled = !view.leaderless().is_empty();
-        Ok(ExitCode::from(if unled { exit::UNAVAILABLE } else { 0 }))
+        Ok(ExitCode::from(view.state().exit()))
     }
 
     fn add(&mut self, address: &str, wait: Wait) -> Result<Outcome, Failure> {
+        able(&self.view()?)?;
         let topology = self.topology()?;
         let candidate = candidate(address, &topology)?;
         let id = candidate.node;
@@ -125,18 +125,33 @@ impl Tool<'_> {
         self.await_node(id, address, &candidate, &[], wait)
     }
 
-    fn join(&self, candidate: &Candidate, address: &str, joins: Joins) -> Result<(), Failure> {
+    fn join(&mut self, candidate: &Candidate, address: &str, joins: Joins) -> Result<(), Failure> {
         let Candidate { node, incarnation, engines, .. } = *candidate;
         let joiner = Joiner { node, incarnation, engines, address };
-        admin::node_add(&self.servers, &joiner, joins).map_err(|error| match error {
+        let added = admin::node_add(&self.servers, &joiner, joins).map_err(|error| match error {
             Error::Refused { code: Code::NodeKnown, subject, node: from, text } => {
                 let advice = format!(
                     "{text}. If its data directory was lost: tercet cluster replace-node {node} {address}"
                 );
-                Error::Refused { code: Code::NodeKnown, subject, node: from, text: advice }.into()
+                Error::Refused { code: Code::NodeKnown, subject, node: from, text: advice }
             }
-            other => Failure::from(other),
-        })
+            other => other,
+        });
+        self.explained(added)
+    }
+
+    /// A change of the cluster's nodes that did not come to an end: with why not, if the cluster's own group shows it.
+    fn explained(&mut self, done: Result<(), Error>) -> Result<(), Failure> {
+        let error = match done {
+            Ok(()) => return Ok(()),
+            Err(error @ (Error::Deadline { .. } | Error::OutcomeUnknown { .. })) => error,
+            Err(error) => return Err(error.into()),
+        };
+        let Some(why) = self.view().ok().and_then(|view| view.frozen()) else {
+            return Err(error.into());
+        };
+        let failure = Failure::from(error);
+        Err(Failure::Other(failure.status(), format!("{failure}. {why}")))
     }
 
     /// Waits until a node that was added keeps what it is to keep, each of `groups` among it.
@@ -192,8 +207,9 @@ impl Tool<'_> {
     fn remove(&mut self, id: u32, wait: Wait) -> Result<Outcome, Failure> {
         let view = self.view()?;
         known(&view, id)?;
+        able(&view)?;
         self.warn_of_fewer(&view, id)?;
-        admin::node_drain(&self.servers, id)?;
+        self.explained(admin::node_drain(&self.servers, id))?;
         let Wait::AtMost(timeout) = wait else {
             return Ok(Outcome {
                 document: json!({ "node": id, "drained": true, "removed": false }),
@@ -222,7 +238,7 @@ impl Tool<'_> {
                 }
             },
         )?;
-        admin::node_forget(&self.servers, id)?;
+        self.explained(admin::node_forget(&self.servers, id))?;
         Ok(Outcome {
             document: json!({ "node": id, "drained": true, "removed": true }),
             text: format!("node {id} is removed: stop it, and do not use its data directory again"),
@@ -231,7 +247,9 @@ impl Tool<'_> {
 
     /// Says so when without the node fewer are left than a group has replicas.
     fn warn_of_fewer(&self, view: &View, gone: u32) -> Result<(), Failure> {
-        let replicas = view.groups.iter().map(|g| g.those(Vote::Voters).len()).max().unwrap_or(0);
+        // The cluster's own group has more where there are more nodes.
+        let shards = view.groups.iter().skip(1);
+        let replicas = shards.map(|g| g.those(Vote::Voters).len()).max().unwrap_or(0);
         let stays =
             |node: &&view::Node| node.id != gone && node.standing.as_deref() != Some("drained");
         let left = view.nodes.iter().filter(stays).count();
@@ -243,13 +261,14 @@ impl Tool<'_> {
             return Ok(());
         }
         self.output.note(&format!(
-            "with {left} nodes each group keeps {left} replicas instead of {replicas}, and stands fewer failures: add a node soon"
+            "with {left} nodes each shard keeps {left} replicas instead of {replicas}, and stands fewer failures: add a node soon"
         ))
     }
 
     fn replace(&mut self, id: u32, address: &str, timeout: Duration) -> Result<Outcome, Failure> {
         let view = self.view()?;
         known(&view, id)?;
+        able(&view)?;
         let topology = self.topology()?;
         let candidate = candidate(address, &topology)?;
         if candidate.node != id {
@@ -405,6 +424,17 @@ fn known(view: &View, id: u32) -> Result<(), Failure> {
     Err(Failure::Other(exit::NOT_THERE, text))
 }
 
+/// Fails where no change of the nodes can be agreed to, before any is tried: what becomes of one that was tried is not
+/// known.
+fn able(view: &View) -> Result<(), Failure> {
+    match view.frozen() {
+        Some(why) if view.groups[0].state() == State::NoMajority => {
+            Err(Failure::Other(exit::UNAVAILABLE, format!("nothing was done: {why}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Says what is left to do until all groups are settled.
 fn all_settled(view: &View) -> Result<(), String> {
     let unled = view.leaderless();
@@ -415,7 +445,7 @@ fn all_settled(view: &View) -> Result<(), String> {
     if !behind.is_empty() {
         return Err(format!("nodes {} do not know of the change yet", ranges(&behind)));
     }
-    let moving = view.groups(|group: &Group| !group.is_settled());
+    let moving = view.groups(|group: &Group| !group.is_placed());
     let learners: usize = view.groups.iter().map(|g| g.those(Vote::Learners).len()).sum();
     match moving.is_empty() {
         true => Ok(()),

@@ -27,6 +27,8 @@ pub mod exit {
     pub const UNFINISHED: u8 = 6;
     /// What came of it could not be printed.
     pub const UNPRINTED: u8 = 7;
+    /// The cluster serves, but lacks replicas.
+    pub const DEGRADED: u8 = 8;
     /// The lock was lost while a command ran under it.
     pub const LOST: u8 = 124;
     /// The command can't be run.
@@ -58,8 +60,18 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Client(error) => error.fmt(f),
+            Failure::Usage(message) | Failure::Other(_, message) => message.fmt(f),
+        }
+    }
+}
+
 impl Failure {
-    fn status(&self) -> u8 {
+    /// Its exit status.
+    pub fn status(&self) -> u8 {
         let error = match self {
             Failure::Client(error) => error,
             Failure::Usage(_) => return exit::USAGE,
@@ -167,9 +179,10 @@ impl Output {
     /// Prints why a command failed, and gives its exit status.
     pub fn failure(&self, failure: &Failure) -> ExitCode {
         let status = failure.status();
-        let (message, code) = match failure {
-            Failure::Client(error) => (error.to_string(), error.code()),
-            Failure::Usage(message) | Failure::Other(_, message) => (message.clone(), None),
+        let message = failure.to_string();
+        let code = match failure {
+            Failure::Client(error) => error.code(),
+            Failure::Usage(_) | Failure::Other(..) => None,
         };
         let text = if self.json {
             let mut document = json!({ "error": message, "exit": status });

@@ -2,8 +2,10 @@
 
 use crate::Done;
 use crate::args::{Common, Status};
-use crate::output::{Failure, Output, exit, hex};
-use client::{Node, Placement, Probe};
+use crate::cluster::table;
+use crate::cluster::view::{Group, View};
+use crate::output::{Failure, Output, exit};
+use client::{Node, Probe, admin};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -25,15 +27,12 @@ pub fn status(common: &Common, status: &Status, output: &Output) -> Done {
         output.result(&document, &text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let client = common.connect()?;
-    let (nodes, placement) = client.topology();
-    client.close();
-    let probes = look(&nodes);
-    let up = |id: u32| nodes.iter().zip(&probes).any(|(n, p)| n.id == id && p.is_ok());
-    let headless = placement.iter().filter(|p| !up(p.leader)).count();
-    let document = document(&nodes, &placement, &probes);
-    output.result(&document, &table(&nodes, &placement, &probes, status, output))?;
-    Ok(ExitCode::from(if headless > 0 { exit::UNAVAILABLE } else { 0 }))
+    let topology = admin::topology(&common.servers)?;
+    let probes = look(&topology.nodes);
+    let view = View::new(&topology, &probes);
+    let document = document(&topology.nodes, &view, &probes);
+    output.result(&document, &table(&topology.nodes, &view, &probes, status, output))?;
+    Ok(ExitCode::from(view.state().exit()))
 }
 
 /// Looks at all nodes at once.
@@ -48,85 +47,80 @@ pub fn look(nodes: &[Node]) -> Vec<Result<Probe, client::Error>> {
     })
 }
 
-fn document(
-    nodes: &[Node],
-    placement: &[Placement],
-    probes: &[Result<Probe, client::Error>],
-) -> Value {
+fn document(nodes: &[Node], view: &View, probes: &[Result<Probe, client::Error>]) -> Value {
     let statuses = statuses(probes);
-    let node = |(node, probe): (&Node, &Result<Probe, client::Error>)| {
-        let leads: Vec<u32> = led_by(node.id, placement);
+    let node = |((node, probe), status): ((&Node, &Result<Probe, client::Error>), _)| {
+        let seen = view.node(node.id);
         let mut row = json!({
             "id": node.id,
             "address": node.address,
             "engines": node.engines,
             "up": probe.is_ok(),
-            "phi": phi(&statuses, node.id),
-            "leads": leads,
+            "phi": seen.and_then(|seen| seen.phi),
+            "peer_round_trip_us": seen.and_then(|seen| seen.round_trip_us),
+            "leads": led_by(node.id, view),
         });
         match probe {
             Ok(probe) => {
                 row["round_trip_us"] = json!(probe.round_trip.as_secs_f64() * 1e6);
-                let status = probe.status.as_ref().and_then(|s| serde_json::from_str(s).ok());
-                row["status"] = status.unwrap_or(Value::Null);
+                row["status"] = json!(status);
             }
             Err(error) => row["error"] = json!(error.to_string()),
         }
         row
     };
-    let shard = |p: &Placement| {
-        let leader = (p.leader != 0).then_some(p.leader);
-        json!({ "shard": p.shard, "leader": leader, "replicas": p.replicas })
+    let shard = |group: &Group| {
+        let replicas: Vec<u32> = group.members.iter().map(|member| member.node).collect();
+        json!({ "shard": group.group - 1, "leader": group.leader, "replicas": replicas })
     };
-    let cluster = probes.iter().flatten().next().map(|p| hex(&p.cluster));
+    let rows = nodes.iter().zip(probes).zip(&statuses);
     json!({
-        "cluster": cluster,
-        "nodes": nodes.iter().zip(probes).map(node).collect::<Vec<_>>(),
-        "shards": placement.iter().map(shard).collect::<Vec<_>>(),
+        "cluster": view.cluster,
+        "state": view.state().name(),
+        "nodes": rows.map(node).collect::<Vec<_>>(),
+        "shards": view.groups.iter().skip(1).map(shard).collect::<Vec<_>>(),
+        "groups": view.groups.iter().map(table::group).collect::<Vec<_>>(),
     })
 }
 
 fn table(
     nodes: &[Node],
-    placement: &[Placement],
+    view: &View,
     probes: &[Result<Probe, client::Error>],
     status: &Status,
     output: &Output,
 ) -> String {
-    let mut out = String::new();
-    if let Some(probe) = probes.iter().flatten().next() {
-        let _ = writeln!(out, "cluster {}, {} shards", hex(&probe.cluster), placement.len());
-    }
+    let mut out = format!("cluster {}, {} shards\n", view.cluster, view.groups.len() - 1);
     let width = nodes.iter().map(|n| n.address.len()).max().unwrap_or(0).max(7);
-    let head = "state  phi   round trip  engines  leads shards";
+    let head = "state  phi   between nodes   from here  engines  leads shards";
     let _ = writeln!(out, "node  {:<width$}  {head}", "address");
-    let statuses = statuses(probes);
+    let ms = |us: Option<f64>| us.map_or(String::from("-"), |us| format!("{:.2} ms", us / 1e3));
     for (node, probe) in nodes.iter().zip(probes) {
-        let (state, trip) = match probe {
-            Ok(probe) => (
-                output.paint("up   ", 32),
-                format!("{:.2} ms", probe.round_trip.as_secs_f64() * 1e3),
-            ),
-            Err(_) => (output.paint("down ", 31), String::from("-")),
+        let state = match probe {
+            Ok(_) => output.paint("up   ", 32),
+            Err(_) => output.paint("down ", 31),
         };
-        let leads = ranges(&led_by(node.id, placement));
+        let here = ms(probe.as_ref().ok().map(|probe| probe.round_trip.as_secs_f64() * 1e6));
+        let seen = view.node(node.id);
+        let between = ms(seen.and_then(|seen| seen.round_trip_us));
+        let phi = show_phi(seen.and_then(|seen| seen.phi));
+        let leads = ranges(&led_by(node.id, view));
         let (id, address, engines) = (node.id, &node.address, node.engines);
-        let phi = show_phi(phi(&statuses, id));
         let _ = writeln!(
             out,
-            "{id:<4}  {address:<width$}  {state}  {phi:<4}  {trip:>10}  {engines:>7}  {leads}"
+            "{id:<4}  {address:<width$}  {state}  {phi:<4}  {between:>13}  {here:>10}  {engines:>7}  {leads}"
         );
     }
-    let headless: Vec<u32> = placement.iter().filter(|p| p.leader == 0).map(|p| p.shard).collect();
-    if !headless.is_empty() {
-        let text = format!("no leader: shards {}", ranges(&headless));
-        let _ = writeln!(out, "{}", output.paint(&text, 31));
-    }
+    out.push_str(&table::troubles(view, output));
     if status.shards {
-        for p in placement {
-            let leader = if p.leader == 0 { String::from("-") } else { p.leader.to_string() };
-            let _ =
-                writeln!(out, "shard {:<4} leader {leader:<4} replicas {:?}", p.shard, p.replicas);
+        for group in view.groups.iter().skip(1) {
+            let leader = group.leader.map_or(String::from("-"), |leader| leader.to_string());
+            let replicas: Vec<u32> = group.members.iter().map(|member| member.node).collect();
+            let (shard, state) = (group.group - 1, group.state().name());
+            let _ = writeln!(
+                out,
+                "shard {shard:<4} leader {leader:<4} {state:<11} replicas {replicas:?}"
+            );
         }
     }
     out.truncate(out.trim_end().len());
@@ -151,8 +145,9 @@ pub fn show_phi(phi: Option<f64>) -> String {
     phi.map_or(String::from("-"), |phi| format!("{phi:.1}"))
 }
 
-fn led_by(node: u32, placement: &[Placement]) -> Vec<u32> {
-    placement.iter().filter(|p| p.leader == node).map(|p| p.shard).collect()
+fn led_by(node: u32, view: &View) -> Vec<u32> {
+    let led = view.groups(|group| group.group > 0 && group.leader == Some(node));
+    led.into_iter().map(|group| group - 1).collect()
 }
 
 /// Numbers in order, as "0-3, 7".

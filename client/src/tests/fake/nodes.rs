@@ -25,6 +25,8 @@ pub struct Nodes {
     pub lives: BTreeMap<u32, u8>,
     /// The same, as the cluster knows them.
     known: BTreeMap<u32, u8>,
+    /// Groups whose leader can't serve.
+    pub mute: BTreeSet<u32>,
     joining: Option<u32>,
     moves_until: Option<Instant>,
     epoch: u64,
@@ -168,9 +170,10 @@ impl Memory {
         let groups =
             (0..).zip(leaders).filter(|_| keeps(&node)).map(|(group, leader): (u32, u32)| {
                 let role = if leader == node { "leader" } else { "follower" };
+                let serves = !nodes.mute.contains(&group);
                 json!({
-                    "group": group, "role": role, "leader": leader, "term": 1, "commit": 1,
-                    "members": members,
+                    "group": group, "role": role, "leader": serves.then_some(leader), "term": 1,
+                    "commit": 1, "members": members, "serves": serves && leader == node,
                 })
             });
         let life = format!("{:02x}", Nodes::life(&nodes.lives, node)).repeat(16);

@@ -41,6 +41,8 @@ fn group(group: u32, leader: Option<u32>) -> GroupStatus {
         term: Term(3),
         leader: leader.map(NodeId),
         preferred: NodeId(1),
+        confirmed: Some(Duration::from_millis(20)),
+        patience: Duration::from_millis(300),
         commit: Index(10),
         applied: Index(9),
         first_index: Index(1),
@@ -74,6 +76,7 @@ fn gathered(leader: Option<u32>) -> Gathered {
     let engine = |engine, groups| EngineStatus {
         engine,
         groups,
+        lacking: 0,
         journal: JournalStatus::default(),
         connections: 0,
         peers: vec![TwinStatus {
@@ -94,6 +97,7 @@ fn gathered(leader: Option<u32>) -> Gathered {
         notes: NoteCounts { leader_changes: 2, ..NoteCounts::default() },
         phase: Phase::Running,
         fatal: None,
+        lacking: 0,
         nodes: Meta::founded(ClusterId([0xab; 16]), 1, [1, 2].map(node).into_iter()),
     }
 }
@@ -145,12 +149,40 @@ fn the_status_is_a_json_document() {
     assert_eq!(json["groups"][1]["shard"], 0);
     assert_eq!(json["groups"][1]["engine"], 1);
     assert_eq!(json["groups"][1]["peers"][0]["silent_ms"], 5);
+    assert_eq!(json["groups"][1]["serves"], true, "a majority was heard 20 ms ago");
+    assert_eq!(json["groups"][1]["peers"][0]["there"], true);
     assert_eq!(json["groups"][1]["members"][0]["standing"], "voter");
     assert_eq!(json["members"][1]["address"], "n2:7400");
     assert_eq!(json["members"][0]["standing"], "in");
     assert_eq!(json["members"][1]["standing"], "drained");
     assert_eq!(json["cores"][0]["syncs"], 2);
     assert_eq!(json["config"]["segment-size"], "64MiB");
+}
+
+#[test]
+fn a_leader_serves_and_a_follower_is_there_only_while_they_are_heard() {
+    let mut group = group(1, Some(2));
+    assert!(group.serves() && group.has(&group.peers[0]));
+    group.confirmed = Some(Duration::from_millis(301));
+    assert!(!group.serves(), "a majority is silent for longer than it may be");
+    group.confirmed = None;
+    assert!(!group.serves(), "it has committed nothing in its term");
+    let silent =
+        |ms| PeerStatus { silent: Some(Duration::from_millis(ms)), ..group.peers[0].clone() };
+    assert!(group.has(&silent(600)) && !group.has(&silent(601)));
+    assert!(
+        !group.has(&PeerStatus { state: "snapshot", ..silent(1) }),
+        "it lacks what others have"
+    );
+    assert!(!group.has(&PeerStatus { silent: None, ..silent(1) }), "it was never heard");
+}
+
+#[test]
+fn a_node_is_not_ready_before_it_has_what_it_is_to_keep() {
+    let mut gathered = gathered(Some(1));
+    assert_eq!(gathered.unready(&facts()), None);
+    gathered.lacking = 2;
+    assert!(gathered.unready(&facts()).unwrap().starts_with("2 groups that belong here"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The cluster as all its nodes tell it: who keeps which group, and what is still under way.
 
-use crate::output::hex;
+use crate::output::{exit, hex};
+use crate::status::ranges;
 use client::Probe;
 use client::admin::Topology;
 use serde_json::Value;
@@ -34,6 +35,8 @@ pub struct Node {
     pub level_max: Option<u64>,
     /// How surely it is dead, by the node that says so most.
     pub phi: Option<f64>,
+    /// How long a word from another node to it and back takes, in microseconds, by the farthest of them.
+    pub round_trip_us: Option<f64>,
     /// Whether it is to keep replicas ("in" or "drained"), if the status of some node tells.
     pub standing: Option<String>,
     /// The epoch of the topology that it knows, if its status tells.
@@ -46,9 +49,15 @@ pub struct Node {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Group {
     pub group: u32,
-    /// The node that says itself that it leads.
+    /// The node that leads it and serves: by its own word it has committed in its term, and a majority followed it
+    /// just now.
     pub leader: Option<u32>,
     pub members: Vec<Member>,
+    /// The voters that are not there: that their leader does not hear, or that lack what it has; without a leader,
+    /// those whose node does not tell that it keeps the group.
+    pub missing: Vec<u32>,
+    /// Whether somebody who does not lead it knows a leader, who may not answer the tool.
+    pub hears_of_leader: bool,
     /// Who is to keep it, if the status tells.
     pub wanted: Option<BTreeSet<u32>>,
     /// Who is to lead it.
@@ -74,6 +83,7 @@ impl View {
             error: probe.as_ref().err().map(why),
             incarnation: text(status.as_ref(), "incarnation"),
             phi: crate::status::phi(&statuses, node.id),
+            round_trip_us: round_trip_us(&statuses, node.id),
             level_max: status.as_ref().and_then(|status| status["level_max"].as_u64()),
             standing: standing(&statuses, node.id),
             epoch: status.as_ref().and_then(epoch),
@@ -82,12 +92,14 @@ impl View {
         let rows: Vec<(u32, &Value)> = (topology.nodes.iter().zip(&statuses))
             .flat_map(|(node, status)| status.iter().flat_map(groups).map(|row| (node.id, row)))
             .collect();
+        let nodes: Vec<Node> = nodes.collect();
+        let groups = (0..=topology.shards).map(|group| Group::new(group, &rows, &nodes)).collect();
         View {
             cluster: hex(&topology.cluster),
             epoch: topology.epoch,
             level: statuses.iter().flatten().filter_map(|status| status["level"].as_u64()).max(),
-            nodes: nodes.collect(),
-            groups: (0..=topology.shards).map(|group| Group::new(group, &rows)).collect(),
+            nodes,
+            groups,
         }
     }
 
@@ -104,6 +116,35 @@ impl View {
     /// The groups that count a node among their members, as voter or learner.
     pub fn groups_of(&self, node: u32) -> Vec<u32> {
         self.groups(|group| group.member(node).is_some())
+    }
+
+    /// The groups that are in a state.
+    pub fn those(&self, state: State) -> Vec<u32> {
+        self.groups(|group| group.state() == state)
+    }
+
+    /// The worst state of any group.
+    pub fn state(&self) -> State {
+        self.groups.iter().map(Group::state).max().unwrap_or(State::Settled)
+    }
+
+    /// Why the cluster's own group can't take a change of the nodes, if it can't.
+    pub fn frozen(&self) -> Option<String> {
+        let own = self.groups.first().filter(|group| group.state() >= State::NoLeader)?;
+        let (voters, missing) = (own.those(Vote::Voters), &own.missing);
+        Some(match own.state() {
+            State::NoMajority if voters.is_empty() => String::from(
+                "no node that answers keeps the cluster's own group (group 0), which has to agree to it. Start its nodes; if they are gone for good, see `tercetd recover --help`",
+            ),
+            State::NoMajority => format!(
+                "the cluster's own group (group 0), which has to agree to it, is without a majority: of its voters, nodes {}, nodes {} do not answer. Start them; if they are gone for good, see `tercetd recover --help`",
+                ranges(&sorted(voters)),
+                ranges(&sorted(missing.clone()))
+            ),
+            _ => String::from(
+                "the cluster's own group (group 0), which has to agree to it, has no leader just now. Run the same again",
+            ),
+        })
     }
 
     /// The groups that no node says it leads.
@@ -125,24 +166,51 @@ impl View {
 }
 
 impl Group {
-    fn new(id: u32, rows: &[(u32, &Value)]) -> Group {
+    fn new(id: u32, rows: &[(u32, &Value)], nodes: &[Node]) -> Group {
         let rows = rows.iter().filter(|(_, row)| number(row, "group") == Some(id));
-        // The leader of the highest term is the one that can commit.
-        let leads = |row: &Value| row["role"] == "leader";
+        // Who says that it serves; of older versions, who says that it leads. Of several that of the highest term is
+        // the one that can commit.
+        let leads = |row: &Value| row["role"] == "leader" && row["serves"] != false;
+        let hears = |row: &Value| row["role"] == "follower" && row["leader"].is_u64();
+        let hears_of_leader = rows.clone().any(|(_, row)| hears(row));
         let order = |row: &Value| (leads(row), row["term"].as_u64(), row["commit"].as_u64());
         let Some((node, row)) = rows.max_by_key(|(_, row)| order(row)) else {
-            let (leader, members, wanted, preferred) = (None, Vec::new(), None, None);
-            return Group { group: id, leader, members, wanted, preferred, changing: false };
+            return Group {
+                group: id,
+                leader: None,
+                members: Vec::new(),
+                missing: Vec::new(),
+                hears_of_leader: false,
+                wanted: None,
+                preferred: None,
+                changing: false,
+            };
         };
         let member = |member: &Value| {
             Some(Member { node: number(member, "node")?, voter: member["standing"] == "voter" })
         };
         let wanted = row["wanted"].as_array();
         let wanted = wanted.map(|w| w.iter().filter_map(as_number).collect());
+        let members: Vec<Member> =
+            row["members"].as_array().into_iter().flatten().filter_map(member).collect();
+        let leader = leads(row).then_some(*node);
+        let told = |node: u32| {
+            let peers = row["peers"].as_array()?;
+            peers.iter().find(|peer| number(peer, "node") == Some(node))?["there"].as_bool()
+        };
+        let keeps = |node: u32| nodes.iter().any(|it| it.id == node && it.keeps.contains(&id));
+        let is_there = |node: u32| match leader {
+            Some(leader) => leader == node || told(node).unwrap_or_else(|| keeps(node)),
+            None => keeps(node),
+        };
+        let voters = members.iter().filter(|member| member.voter).map(|member| member.node);
+        let missing = voters.filter(|node| !is_there(*node)).collect();
         Group {
             group: id,
-            leader: leads(row).then_some(*node),
-            members: row["members"].as_array().into_iter().flatten().filter_map(member).collect(),
+            leader,
+            members,
+            missing,
+            hears_of_leader,
             wanted,
             preferred: number(row, "preferred"),
             changing: row["changing"] == true,
@@ -160,8 +228,23 @@ impl Group {
         self.members.iter().filter(wanted).map(|member| member.node).collect()
     }
 
-    /// Whether it has a leader, and nothing more is to be done for its members, as far as can be seen.
-    pub fn is_settled(&self) -> bool {
+    /// How it is.
+    pub fn state(&self) -> State {
+        let voters = self.those(Vote::Voters);
+        let there = voters.len() - self.missing.len();
+        let wanted = self.wanted.as_ref().map_or(0, BTreeSet::len);
+        match self.leader {
+            None if there <= voters.len() / 2 && !self.hears_of_leader => State::NoMajority,
+            None => State::NoLeader,
+            Some(_) if there < voters.len().max(wanted) => State::Degraded,
+            Some(_) if !self.is_placed() => State::Moving,
+            Some(_) => State::Settled,
+        }
+    }
+
+    /// Whether it has a leader, and nothing more is to be done for its members, as far as can be seen. One of them may
+    /// be down all the same.
+    pub fn is_placed(&self) -> bool {
         let members: BTreeSet<u32> = self.members.iter().map(|member| member.node).collect();
         let preferred_is_there = self.preferred.is_none_or(|node| members.contains(&node));
         self.leader.is_some()
@@ -169,6 +252,43 @@ impl Group {
             && preferred_is_there
             && self.wanted.as_ref().is_none_or(|wanted| *wanted == members)
             && self.members.iter().all(|member| member.voter)
+    }
+}
+
+/// How a group is, the worst last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum State {
+    /// It is led, all its replicas are there, and they are where they are to be.
+    Settled,
+    /// All are there; replicas move.
+    Moving,
+    /// It serves; replicas that it should have are not there.
+    Degraded,
+    /// No leader answers, but a majority does, or somebody knows a leader.
+    NoLeader,
+    /// Too few of its voters answer for any to lead, and nobody knows a leader.
+    NoMajority,
+}
+
+impl State {
+    /// For scripts.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Settled => "settled",
+            State::Moving => "moving",
+            State::Degraded => "degraded",
+            State::NoLeader => "no-leader",
+            State::NoMajority => "no-majority",
+        }
+    }
+
+    /// What a command that only looks ends with.
+    pub fn exit(self) -> u8 {
+        match self {
+            State::Settled | State::Moving => 0,
+            State::Degraded => exit::DEGRADED,
+            State::NoLeader | State::NoMajority => exit::UNAVAILABLE,
+        }
     }
 }
 
@@ -185,6 +305,23 @@ pub fn why(error: &client::Error) -> String {
         client::Error::Connect { tried } => tried.clone(),
         other => other.to_string(),
     }
+}
+
+/// In order.
+pub fn sorted(mut numbers: Vec<u32>) -> Vec<u32> {
+    numbers.sort_unstable();
+    numbers
+}
+
+/// What the other nodes say of the way to a node, by the farthest of them: each by its nearest engine.
+fn round_trip_us(statuses: &[Option<Value>], node: u32) -> Option<f64> {
+    let of_one = |status: &Value| {
+        let twins = status["twins"].as_array()?.iter();
+        let twins =
+            twins.filter(|twin| number(twin, "node") == Some(node) && twin["linked"] == true);
+        twins.filter_map(|twin| twin["round_trip_us"].as_f64()).reduce(f64::min)
+    };
+    statuses.iter().flatten().filter_map(of_one).reduce(f64::max)
 }
 
 fn groups(status: &Value) -> impl Iterator<Item = &Value> {
@@ -232,7 +369,21 @@ mod tests {
     }
 
     fn group(rows: &[(u32, Value)]) -> Group {
-        Group::new(1, &rows.iter().map(|(node, row)| (*node, row)).collect::<Vec<_>>())
+        let all = json!({ "groups": [{ "group": 1 }] });
+        let probe = |id: u32| Node {
+            id,
+            address: format!("a:{id}"),
+            error: None,
+            incarnation: None,
+            level_max: None,
+            phi: None,
+            round_trip_us: None,
+            standing: None,
+            epoch: None,
+            keeps: groups(&all).filter_map(|g| number(g, "group")).collect(),
+        };
+        let nodes: Vec<Node> = (1..=3).map(probe).collect();
+        Group::new(1, &rows.iter().map(|(node, row)| (*node, row)).collect::<Vec<_>>(), &nodes)
     }
 
     #[test]
@@ -274,26 +425,70 @@ mod tests {
         assert_eq!((seen.leader, seen.those(Vote::Voters)), (Some(2), vec![1]));
         let unled = group(&[(1, row("follower", 3, &[member(1, "voter")]))]);
         assert_eq!((unled.leader, unled.those(Vote::Voters)), (None, vec![1]));
-        assert!(!unled.is_settled() && group(&[]).leader.is_none());
+        assert!(!unled.is_placed() && group(&[]).leader.is_none());
     }
 
     #[test]
-    fn a_group_is_settled_once_all_vote_who_should() {
+    fn a_leader_that_does_not_serve_is_none() {
+        let voters =
+            [member(1, "voter"), member(2, "voter"), member(7, "voter"), member(8, "voter")];
+        let mut cut_off = row("leader", 3, &voters);
+        cut_off["serves"] = json!(false);
+        let seen = group(&[(1, cut_off.clone())]);
+        assert_eq!((seen.leader, seen.state()), (None, State::NoMajority), "two of four answer");
+        let three = row("leader", 3, &voters[..3]);
+        let mut electing = cut_off;
+        electing["members"] = three["members"].clone();
+        assert_eq!(group(&[(1, electing)]).state(), State::NoLeader);
+        assert_eq!(group(&[(1, three)]).leader, Some(1), "an older version does not say so");
+        assert_eq!(group(&[]).state(), State::NoMajority, "nobody tells of it");
+    }
+
+    #[test]
+    fn a_group_that_lacks_a_replica_is_degraded_and_not_settled() {
+        let voters = [member(1, "voter"), member(2, "voter"), member(3, "voter")];
+        let mut led = row("leader", 3, &voters);
+        (led["serves"], led["wanted"]) = (json!(true), json!([1, 2, 3]));
+        led["peers"] = json!([{ "node": 2, "there": true }, { "node": 3, "there": true }]);
+        assert_eq!(group(&[(1, led.clone())]).state(), State::Settled);
+        led["peers"][1]["there"] = json!(false);
+        let seen = group(&[(1, led.clone())]);
+        assert_eq!((seen.state(), seen.missing), (State::Degraded, vec![3]));
+        led["members"] = json!(voters[..2]);
+        led["peers"] = json!([{ "node": 2, "there": true }]);
+        assert_eq!(group(&[(1, led.clone())]).state(), State::Degraded, "one is to come");
+        led["wanted"] = json!([1, 4]);
+        assert_eq!(group(&[(1, led)]).state(), State::Moving, "one is to be another");
+    }
+
+    #[test]
+    fn the_way_between_nodes_is_told_by_the_farthest_and_not_by_the_tool() {
+        let twin =
+            |node: u32, us: f64| json!({ "node": node, "linked": true, "round_trip_us": us });
+        let far = json!({ "twins": [twin(3, 9e4), twin(3, 8e4), twin(2, 500.0)] });
+        let near = json!({ "twins": [twin(3, 700.0)] });
+        let statuses = [Some(far), Some(near), None];
+        assert_eq!(round_trip_us(&statuses, 3), Some(8e4));
+        assert_eq!(round_trip_us(&statuses, 1), None);
+    }
+
+    #[test]
+    fn a_group_is_placed_once_all_vote_who_should() {
         let voters = [member(1, "voter"), member(2, "voter")];
-        assert!(group(&[(1, row("leader", 1, &voters))]).is_settled());
+        assert!(group(&[(1, row("leader", 1, &voters))]).is_placed());
         let learns = [member(1, "voter"), member(2, "learner")];
-        assert!(!group(&[(1, row("leader", 1, &learns))]).is_settled());
+        assert!(!group(&[(1, row("leader", 1, &learns))]).is_placed());
         let other = [member(2, "voter")];
         assert!(
-            !group(&[(2, row("leader", 1, &other))]).is_settled(),
+            !group(&[(2, row("leader", 1, &other))]).is_placed(),
             "it should lead, and is not there"
         );
         let mut told = row("leader", 1, &voters);
         told["wanted"] = json!([1, 2, 3]);
-        assert!(!group(&[(1, told.clone())]).is_settled(), "one is missing");
+        assert!(!group(&[(1, told.clone())]).is_placed(), "one is missing");
         told["wanted"] = json!([2, 1]);
-        assert!(group(&[(1, told.clone())]).is_settled());
+        assert!(group(&[(1, told.clone())]).is_placed());
         told["changing"] = json!(true);
-        assert!(!group(&[(1, told)]).is_settled());
+        assert!(!group(&[(1, told)]).is_placed());
     }
 }
