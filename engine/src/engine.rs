@@ -6,6 +6,7 @@ mod levels;
 mod nodes;
 mod peers;
 mod replicas;
+mod salvage;
 mod shards;
 #[cfg(test)]
 mod tests;

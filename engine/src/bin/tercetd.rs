@@ -11,6 +11,7 @@ use engine::edge::control::{self, Setup, Stop};
 use engine::edge::data::{self, DataPlane, Plan, StartError};
 use engine::edge::manifest::{DataDir, DirError, Manifest, new_incarnation};
 use engine::edge::net::Seats;
+use engine::edge::recover::{self, RecoverError};
 use engine::edge::repair::Repair;
 use engine::edge::report::Facts;
 use engine::edge::restore::{Backup, RestoreError};
@@ -73,6 +74,8 @@ enum Failure {
     Fatal(Fatal),
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
 }
 
 impl Failure {
@@ -91,6 +94,11 @@ impl Failure {
             Failure::Restore(RestoreError::Unreadable { .. }) => 66,
             Failure::Restore(RestoreError::Dir(_)) => 73,
             Failure::Restore(RestoreError::Write { .. }) => 74,
+            Failure::Recover(RecoverError::Io { why, .. }) if is_disk_full(why) => EXIT_DISK_FULL,
+            Failure::Recover(RecoverError::Io { .. }) => 74,
+            Failure::Recover(RecoverError::With(RestoreError::Unreadable { .. })) => 66,
+            Failure::Recover(RecoverError::With(_) | RecoverError::OtherCluster { .. }) => 65,
+            Failure::Recover(_) => 73,
             Failure::Dir(_) | Failure::Birth(_) | Failure::Start(_) => 73,
             Failure::Fatal(Fatal::DiskFull(_)) => EXIT_DISK_FULL,
             Failure::Fatal(_) => 74,
@@ -128,6 +136,12 @@ fn run(arguments: &Arguments, started: Instant) -> Result<(), Failure> {
     memory::start().map_err(|e| Failure::System(format!("no thread can be started: {e}")))?;
     if let Some(Command::Restore(arguments)) = &arguments.command {
         return restore(&config, &arguments.file);
+    }
+    if let Some(Command::Recover(arguments)) = &arguments.command {
+        let make = |manifest: &Manifest| make_config(&config, manifest);
+        return Ok(recover::recover(&config.data_dir, arguments, make, &mut |text| {
+            print!("{text}")
+        })?);
     }
     match join(config, started)? {
         Some(node) => serve(node),

@@ -568,6 +568,20 @@ impl Shared {
     }
 }
 
+/// Whether a node of the manifest's cluster answers at `address`.
+pub fn is_there(manifest: &Manifest, address: &str, within: Duration) -> bool {
+    let hello = PeerHello {
+        cluster: manifest.cluster.0,
+        incarnation: manifest.incarnation.0,
+        node: manifest.node.0,
+        engine: 0,
+        engines: manifest.engines,
+        version: VERSION,
+    };
+    let answer = talk::ask_within(address, &hello, within);
+    answer.is_ok_and(|answer| answer.cluster == manifest.cluster.0)
+}
+
 /// Whom a node asks, and where: the cluster's other nodes as far as it knows them, else its peers.
 fn others(manifest: &Manifest, peers: &Peers) -> Vec<(NodeId, String)> {
     let of_peers = || peers.iter().map(|(node, address)| (node, address.to_owned())).collect();

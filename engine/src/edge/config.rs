@@ -76,6 +76,9 @@ EXAMPLES:
       tercetd restore tercet.backup --data-dir ./data --advertise a.example:7400
       tercetd --data-dir ./data
 
+  What this node has, after the others were lost for good (docs/recover.md):
+      tercetd recover tercet.backup --data-dir ./data
+
 SIGNALS:
   SIGTERM and SIGINT stop the node in order; a second one ends it at once.
 
@@ -87,6 +90,7 @@ EXIT CODES:
   69  an address can't be bound (E13x)
   71  the machine lacks something: kernel, io_uring, locked memory (E30x)
   73  the data directory is refused (E10x, E11x, E12x)
+      recover: the cluster is not lost, or --accept-loss was not given (E15x)
   74  the disk or the ring failed while running (E20x)
   75  the node did not stop in order in time
   78  the configuration is wrong (E14x)
@@ -126,6 +130,36 @@ pub enum Command {
     /// Takes the same settings as running the node: --node, --engines, --segment-size, --wal and where others reach
     /// it (--advertise, --listen) are kept in the directory.
     Restore(RestoreArguments),
+    /// Make a backup of what this node has, when the cluster has lost its majority for good
+    ///
+    /// The last resort: see docs/recover.md. Where nodes can still be started, start them instead. Reads the data
+    /// directory of a node that does not run, and changes nothing in it. Shows for each group what is there, and
+    /// writes FILE only with --accept-loss. `tercetd restore FILE` makes a new cluster of it. Refused as long as the
+    /// other nodes that the directory knows answer and are a majority.
+    Recover(RecoverArguments),
+}
+
+/// What a recovery is told.
+#[derive(clap::Args, Debug)]
+pub struct RecoverArguments {
+    /// The backup to write.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What may be missing here may be lost: write the file.
+    #[arg(long)]
+    pub accept_loss: bool,
+    /// The other nodes are gone for good: do not ask them.
+    #[arg(long)]
+    pub others_are_gone: bool,
+    /// A file that was recovered from another survivor: of each group the one is taken that has more.
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
+    /// Read settings from this TOML file.
+    #[arg(long, env = "TERCET_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 /// What a restore is told.
@@ -321,6 +355,7 @@ impl Config {
     pub fn load(arguments: &Arguments) -> Result<Config, ConfigError> {
         let (path, settings) = match &arguments.command {
             Some(Command::Restore(restore)) => (&restore.config, &restore.settings),
+            Some(Command::Recover(recover)) => (&recover.config, &recover.settings),
             None => (&arguments.config, &arguments.settings),
         };
         let file = match path {

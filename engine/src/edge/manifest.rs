@@ -321,6 +321,19 @@ impl DataDir {
     /// # Errors
     /// [`DirError`] when it is another node's, of a newer format, or damaged.
     pub fn read(&self, node: NodeId) -> Result<Option<Manifest>, DirError> {
+        let manifest = self.read_any()?;
+        if let Some(other) = manifest.as_ref().filter(|manifest| manifest.node != node) {
+            let path = self.path.clone();
+            return Err(DirError::OtherNode { path, kept: other.node, asked: node });
+        }
+        Ok(manifest)
+    }
+
+    /// [`DataDir::read`], whosever it is.
+    ///
+    /// # Errors
+    /// [`DirError`] when it is of a newer format, or damaged.
+    pub fn read_any(&self) -> Result<Option<Manifest>, DirError> {
         let mut text = String::new();
         let read = File::open(self.path.join(NAME))
             .and_then(|f| f.take(MANIFEST_BYTES_MAX).read_to_string(&mut text));
@@ -341,10 +354,6 @@ impl DataDir {
             Ok(_) => {}
         }
         let manifest = self.parse(&text)?;
-        if manifest.node != node {
-            let path = self.path.clone();
-            return Err(DirError::OtherNode { path, kept: manifest.node, asked: node });
-        }
         // Engines come after the birth: this node would belong to a cluster of its own now, with another's data.
         if !manifest.is_born() && self.holds_engines()? {
             return Err(DirError::OldManifest { path: self.path.clone() });

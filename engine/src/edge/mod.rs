@@ -43,6 +43,7 @@ pub mod logs;
 pub mod manifest;
 pub mod memory;
 pub mod metrics;
+pub mod recover;
 pub mod repair;
 pub mod report;
 pub mod restore;

@@ -249,7 +249,7 @@ impl Backup {
 }
 
 /// Hands out a file's parts, and says at the end that it was whole.
-fn read(
+pub(super) fn read(
     path: &Path,
     each: &mut dyn FnMut(Part<'_>) -> Result<(), RestoreError>,
 ) -> Result<(), RestoreError> {

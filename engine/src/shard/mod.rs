@@ -37,6 +37,7 @@ pub mod liveness;
 pub mod moves;
 pub mod placement;
 pub mod reads;
+pub mod salvage;
 pub mod snapshots;
 pub mod state;
 
