@@ -61,6 +61,8 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a cluster is seen that did not take this node in, before that is said.
 const LEFT_OUT_AFTER: Duration = Duration::from_secs(3);
+/// How long founders have different numbers of engines, before that is said.
+const DIFFERS_AFTER: Duration = Duration::from_secs(3);
 /// How long a restarted node waits for its peers to say to which cluster they belong.
 const MEET_FOR: Duration = Duration::from_millis(250);
 /// How often a waiting loop looks whether it is over.
@@ -361,6 +363,7 @@ impl Shared {
         let first = self.peers.iter().next().map(|(node, _)| node);
         let lowest = first == Some(me);
         let mut cluster_seen: Option<Instant> = None;
+        let mut differs_since: Option<Instant> = None;
         while !self.is_over() {
             let mut waits = Vec::new();
             let mut present = Vec::new();
@@ -401,7 +404,11 @@ impl Shared {
                     return self.found_and_tell(&present);
                 }
                 None => {
-                    self.tell_waits(waits.join(", "), differ);
+                    // Those that are not told how many take as many as this one in a moment.
+                    let since = differ.then(|| differs_since.unwrap_or_else(Instant::now));
+                    differs_since = since;
+                    let differs = since.is_some_and(|since| since.elapsed() >= DIFFERS_AFTER);
+                    self.tell_waits(waits.join(", "), differs);
                 }
             }
             if refused {
