@@ -422,7 +422,7 @@ impl Shared {
     /// Says for what this node waits, once it is something else.
     fn tell_waits(&self, mut says: String, differ: bool) {
         if differ {
-            says.push_str(". E134 all nodes have the same number of engines: stop one, and start it again with the --engines of the others, or without the flag. Nothing is lost by it, as long as its data directory belongs to no cluster");
+            says.push_str(". E135 all nodes have the same number of engines: stop one, and start it again with the --engines of the others, or without the flag. Nothing is lost by it, as long as its data directory belongs to no cluster");
         }
         let mut state = self.lock();
         if says.is_empty() || says == state.waits {

@@ -25,7 +25,7 @@ use super::data::MakeConfig;
 use super::manifest::{DataDir, DirError, Manifest, sync_dir};
 use super::restore::{self, RestoreError};
 use super::snapshots;
-use super::wal::segments;
+use super::wal::{segments, witness};
 use crate::effects::Effects;
 use crate::engine::{Disk, Engine, OpenError};
 use crate::ids::{ClusterId, GroupId, Index, NodeId, Term};
@@ -158,7 +158,7 @@ impl Survivor {
             let engine_dir = segments::engine_dir(data_dir, index);
             let failed = |why| RecoverError::Io { what: format!("{engine_dir:?}"), why };
             survivor.written_us = survivor.written_us.max(written_us(&engine_dir).map_err(failed)?);
-            let mut engine = open_engine(&engine_dir, &survivor.manifest, config, index)?;
+            let mut engine = open_engine(data_dir, &engine_dir, &survivor.manifest, config, index)?;
             engine.salvage(&mut |kept| _ = survivor.groups.insert(kept.group, (kept, None)));
         }
         Ok(survivor)
@@ -329,16 +329,22 @@ impl Survivor {
 
 /// Opens an engine as at a start, and writes nothing.
 fn open_engine(
+    data_dir: &Path,
     engine_dir: &Path,
     manifest: &Manifest,
     make_config: &MakeConfig,
     index: u32,
 ) -> Result<Engine, RecoverError> {
     let failed = |why| RecoverError::Io { what: format!("reading {engine_dir:?}"), why };
+    let witnesses = witness::load(data_dir, index).map_err(failed)?;
     let mut maps = Vec::new();
     for (slot, path) in segments::list(engine_dir).map_err(failed)? {
         let map = segments::map(&path, manifest.segment_bytes, manifest.writer);
-        maps.push((slot, map.map_err(failed)?));
+        maps.push((slot, map.map_err(|why| failed(io::Error::other(why)))?));
+    }
+    if maps.is_empty() {
+        let why = io::Error::new(io::ErrorKind::NotFound, "it has no journal");
+        return Err(failed(why));
     }
     let slices: Vec<(u32, &[u8])> = maps.iter().map(|(slot, map)| (*slot, &map[..])).collect();
     let mut snapshot = |group, at| match snapshots::load(engine_dir, group, at) {
@@ -348,7 +354,8 @@ fn open_engine(
             None
         }
     };
-    let disk = Disk { segments: &slices, snapshot: &mut snapshot };
+    let witness = witnesses.copies();
+    let disk = Disk { segments: &slices, witness, snapshot: &mut snapshot };
     let opened = Engine::open(make_config(index), Time::ZERO, disk, &mut Effects::default());
     opened.map_err(|error| RecoverError::Open { engine: index, error })
 }
