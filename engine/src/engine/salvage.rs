@@ -28,8 +28,9 @@ impl Engine {
         if group == GroupId::META {
             self.nodes.snapshot(&mut snapshot);
         } else {
-            let machine = open::machine_config(self.config.cluster, self.config.cache_bytes_max);
-            State::new(group, &machine, Vec::new()).snapshot(&mut snapshot);
+            let (cluster, cache) = (self.config.cluster, self.config.cache_bytes_max);
+            let machine = open::machine_config(cluster, cache, self.config.secret);
+            State::new(group, &machine, Vec::new()).snapshot_whole(&mut snapshot);
         }
         // As if it had opened its first term, and no more: whatever another node has is newer.
         let (index, term) = (Index(1), Term(1));

@@ -49,7 +49,7 @@ impl Shard {
         let members = if unknown { Configuration::of_voters(alone) } else { known.clone() };
         let mut snapshot = Vec::new();
         members.encode(&mut snapshot);
-        self.state.snapshot(&mut snapshot);
+        self.state.snapshot_whole(&mut snapshot);
         Some(Salvaged {
             group: self.group,
             term: self.raft.term(),

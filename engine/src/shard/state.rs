@@ -87,6 +87,14 @@ impl State {
         }
     }
 
+    /// Appends the state's bytes as a snapshot in slices gives them: what is to be restored. None is in the making.
+    pub fn snapshot_whole(&mut self, out: &mut Vec<u8>) {
+        match self {
+            State::Meta(meta, _) => meta.snapshot(out),
+            State::Data(machine) => machine.snapshot_whole(out),
+        }
+    }
+
     /// Begins a snapshot of the state as it is now, to be made in slices; a small one is made at once.
     pub fn snapshot_begin(&mut self, out: &mut Vec<u8>) -> Progress {
         match self {
