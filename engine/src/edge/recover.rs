@@ -347,12 +347,12 @@ fn open_engine(
         return Err(failed(why));
     }
     let slices: Vec<(u32, &[u8])> = maps.iter().map(|(slot, map)| (*slot, &map[..])).collect();
-    let mut snapshot = |group, at| match snapshots::load(engine_dir, group, at) {
-        Ok(bytes) => bytes,
-        Err(error) => {
+    let mut snapshot = |group: GroupId, at: Index, each: &mut dyn FnMut(&[u8])| {
+        let loaded = snapshots::load(engine_dir, group, at, each);
+        loaded.unwrap_or_else(|error| {
             tracing::error!("{error}");
-            None
-        }
+            false
+        })
     };
     let witness = witnesses.copies();
     let disk = Disk { segments: &slices, witness, snapshot: &mut snapshot };
