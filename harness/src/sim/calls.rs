@@ -70,7 +70,6 @@ pub enum Saw {
 /// One thing that a client did.
 #[derive(Clone, Debug)]
 pub struct Record {
-    #[expect(dead_code, reason = "it is shown when a check fails")]
     pub client: u32,
     pub did: Did,
     pub invoked: Time,

@@ -44,6 +44,9 @@ pub(super) struct Temper {
     pub(super) clocks_off_millionths_max: i32,
 }
 
+/// Every link is whole.
+const WHOLE: Event = Event::Cut { blocked: Vec::new(), stands: false };
+
 /// The most that a clock's rate may be off. A leader's lease ends a tenth before its followers' shortest election
 /// timeout, each by its own clock: `0.9 / (1 - d) <= 1 / (1 + d)` up to d = 1/19.
 pub(super) const CLOCKS_OFF_BOUND: i32 = 50_000;
@@ -157,9 +160,9 @@ impl World {
                     self.plan(at, Event::Full { node, until: Time(0) + at + lasts });
                 }
                 _ => {
-                    let blocked = self.cut();
-                    self.plan(at, Event::Cut { blocked });
-                    self.plan(at + lasts, Event::Cut { blocked: Vec::new() });
+                    let (blocked, stands) = (self.cut(), self.faults.bool());
+                    self.plan(at, Event::Cut { blocked, stands });
+                    self.plan(at + lasts, WHOLE);
                 }
             }
             let every = self.temper.fault_every_millis_max;
@@ -231,7 +234,8 @@ impl World {
         let others = self.all().filter(|other| *other != alone && *other != first);
         let others: Vec<u32> = others.collect();
         let both = |a: u32, b: u32| [(a, b), (b, a)];
-        self.plan(at, Event::Cut { blocked: both(alone, first).to_vec() });
+        let stands = self.faults.bool();
+        self.plan(at, Event::Cut { blocked: both(alone, first).to_vec(), stands });
         let then = at + Duration::from_millis(self.faults.u64(150..500));
         if self.faults.bool() {
             for node in others {
@@ -241,18 +245,32 @@ impl World {
         }
         let blocked = self.all().filter(|other| *other != alone).flat_map(|o| both(alone, o));
         let blocked = blocked.collect();
-        self.plan(then, Event::Cut { blocked });
+        self.plan(then, Event::Cut { blocked, stands });
         let lasts = Duration::from_millis(self.faults.u64(100..600));
-        self.plan(then + lasts, Event::Cut { blocked: Vec::new() });
+        self.plan(then + lasts, WHOLE);
     }
 
     /// A node, perhaps a leader whose lease seems long to it, hears nobody any more, all at once.
     fn isolate(&mut self, at: Duration, alone: u32) {
         let others = self.all().filter(|other| *other != alone);
         let blocked = others.flat_map(|other| [(alone, other), (other, alone)]).collect();
-        self.plan(at, Event::Cut { blocked });
+        let stands = self.faults.bool();
+        self.plan(at, Event::Cut { blocked, stands });
         let lasts = Duration::from_millis(self.faults.u64(200..500));
-        self.plan(at + lasts, Event::Cut { blocked: Vec::new() });
+        self.plan(at + lasts, WHOLE);
+    }
+
+    /// Links are cut, or stand, or are whole again. What stood there comes all at once and in order, or not at all: the
+    /// connection is another.
+    pub(super) fn set_links(&mut self, blocked: Vec<(u32, u32)>, stands: bool) {
+        (self.blocked, self.stands) = (blocked.into_iter().collect(), stands);
+        let is_lost = self.network.u32(..3) == 0;
+        for event in std::mem::take(&mut self.standing) {
+            if !is_lost {
+                // One whose link stands on is kept again.
+                self.plan(Duration::ZERO, event);
+            }
+        }
     }
 
     /// Links to cut: both ways or one, around one node or anywhere.
@@ -270,6 +288,7 @@ impl World {
 
     pub(super) fn calm_down(&mut self) {
         self.blocked.clear();
+        self.standing.clear();
         // Faults that were planned past the end are void, starts are not.
         self.bodies.iter_mut().flatten().for_each(|event| {
             if let Event::Crash { node } | Event::Lose { node } | Event::SyncFails { node } = event
@@ -279,7 +298,7 @@ impl World {
                 *until = Time(0);
             } else if let Event::Pause { until, .. } = event {
                 *until = Time(0);
-            } else if let Event::Cut { blocked } = event {
+            } else if let Event::Cut { blocked, .. } = event {
                 blocked.clear();
             }
         });

@@ -165,8 +165,8 @@ enum Event {
     Crash { node: u32 },
     /// A node starts.
     Start { node: u32 },
-    /// The network is cut, or whole again.
-    Cut { blocked: Vec<(u32, u32)> },
+    /// The network is cut, or whole again. A link that stands keeps what is sent over it, one that is cut loses it.
+    Cut { blocked: Vec<(u32, u32)>, stands: bool },
     /// Somebody changes who belongs to some group.
     Move,
     /// A node loses its disk for good.
@@ -245,6 +245,9 @@ pub struct World {
     client_at: Vec<Time>,
     /// Directed links that let nothing through.
     blocked: BTreeSet<(u32, u32)>,
+    /// Whether they keep what is sent over them, and what they keep.
+    stands: bool,
+    standing: Vec<Event>,
     faults: fastrand::Rng,
     /// Faults that are aimed at what happens.
     aims: fastrand::Rng,
@@ -361,6 +364,8 @@ impl World {
             clients: Clients::new(seeds.u64(..), temper.value_bytes_max, count, temper.load),
             client_at: vec![Time(0) + FIRST_LOOK; temper.load.clients as usize],
             blocked: BTreeSet::new(),
+            stands: false,
+            standing: Vec::new(),
             temper,
             faults: seeds.fork(),
             aims: seeds.fork(),
@@ -450,8 +455,11 @@ impl World {
             Event::Peer { from, to, life, frame } => {
                 // What was sent to an earlier life of a node is lost; what a node sent before it fell is
                 // not.
-                if self.nodes[to as usize].life == life && !self.blocked.contains(&(from, to)) {
+                if self.nodes[to as usize].life != life {
+                } else if !self.blocked.contains(&(from, to)) {
                     self.deliver(to, Incoming::Peer(from, frame));
+                } else if self.stands {
+                    self.standing.push(Event::Peer { from, to, life, frame });
                 }
             }
             Event::Request { to, conn, life, frame } => {
@@ -493,7 +501,7 @@ impl World {
             Event::Pause { node, until } => self.nodes[node as usize].paused_until = until,
             Event::Crash { node } => self.crash(node),
             Event::Start { node } => self.start(node)?,
-            Event::Cut { blocked } => self.blocked = blocked.into_iter().collect(),
+            Event::Cut { blocked, stands } => self.set_links(blocked, stands),
             Event::Move => self.move_one(),
             Event::Lose { node } => self.lose(node),
             Event::SyncFails { node } => self.nodes[node as usize].sync_fails = true,
@@ -563,7 +571,7 @@ impl Event {
             Event::Saved { node, index, .. } => (5, *node, index.0),
             Event::Crash { node } => (6, *node, 0),
             Event::Start { node } => (7, *node, 0),
-            Event::Cut { blocked } => (8, 0, size(blocked.len())),
+            Event::Cut { blocked, .. } => (8, 0, size(blocked.len())),
             Event::Pause { node, .. } => (9, *node, 0),
             Event::Move => (10, 0, 0),
             Event::Lose { node } => (11, *node, 0),

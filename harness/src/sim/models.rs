@@ -68,6 +68,14 @@ pub fn locks(records: &[Record]) -> Result<(), String> {
     let mut released: BTreeMap<(u8, u64), &Record> = BTreeMap::new();
     // A session that asks again is told of the grant that it has, perhaps before the call that got it is answered.
     let mut granted: BTreeMap<(u8, u64), Grant> = BTreeMap::new();
+    // Whoever does not know what came of an acquire may have been granted the lock by it, and be told later.
+    let mut doubts: BTreeMap<(u32, u8), u64> = BTreeMap::new();
+    for record in records {
+        if let (Did::Acquire { lock, .. }, Saw::Unknown) = (&record.did, record.saw) {
+            let first = doubts.entry((record.client, *lock)).or_insert(u64::MAX);
+            *first = record.invoked.0.min(*first);
+        }
+    }
     for record in records {
         match (&record.did, record.saw) {
             (Did::Release { lock, fence }, Saw::Done { .. }) => {
@@ -75,6 +83,8 @@ pub fn locks(records: &[Record]) -> Result<(), String> {
             }
             (Did::Acquire { lock, exclusive, .. }, Saw::Done { token, .. }) => {
                 let (invoked, replied) = (record.invoked.0, record.replied.0);
+                let doubt = doubts.get(&(record.client, *lock)).copied();
+                let invoked = invoked.min(doubt.unwrap_or(invoked));
                 let first = Grant { invoked, replied, exclusive: false, times: 0 };
                 let grant = granted.entry((*lock, token)).or_insert(first);
                 grant.invoked = grant.invoked.min(invoked);

@@ -86,7 +86,8 @@ impl Client {
                 Did::Push { queue, value, priority: self.chance.u8(..3) }
             }
             _ => {
-                let (wait_ms, visibility_ms) = (self.upto(50..900), self.visibility_ms());
+                let most = if self.chance.u32(..6) == 0 { 5_000 } else { 900 };
+                let (wait_ms, visibility_ms) = (self.upto(50..most), self.visibility_ms());
                 Did::Pop { queue, wait_ms, visibility_ms }
             }
         })
@@ -118,7 +119,12 @@ impl Client {
 
     fn acquire(&mut self, lock: u8) -> Did {
         let exclusive = self.chance.u32(..5) > 1;
-        let wait_ms = if self.chance.u32(..3) == 0 { 0 } else { self.chance.u32(50..1_500) };
+        let wait_ms = match self.chance.u32(..12) {
+            0..4 => 0,
+            // Longer than sessions live: some end while they wait.
+            4..6 => self.chance.u32(1_500..8_000),
+            _ => self.chance.u32(50..1_500),
+        };
         Did::Acquire { lock, exclusive, wait_ms, lease_ms: self.upto(60..1_200) }
     }
 
