@@ -14,7 +14,7 @@
 //! |---|---|
 //! | 1 | all that was there before levels |
 //! | 2 | levels themselves: their entry, snapshots of version 3, manifests of format 3 |
-//! | 3 | entries whose work is bounded, ended sessions remembered by time, a secret seed, more voters for the meta group |
+//! | 3 | entries whose work is bounded, ended sessions remembered by time, a secret seed, more voters for the meta group, what voters agreed about loyalty |
 //!
 //! There is no way back: a build that does not know the cluster's level is refused. Who wants to keep the way back
 //! open holds the level with `--level-max` until the new build has proved itself.
@@ -55,6 +55,9 @@ impl Level {
     /// Before it the meta group has as many voters as a shard has, whatever the number of nodes: leaders of an older
     /// build would take away what is more.
     pub(crate) const META_VOTERS: Level = Level(3);
+
+    /// Before it nothing is agreed about loyalty ([`raft`](crate::raft)), and reads ask a majority.
+    pub(crate) const LOYALTY: Level = Level(3);
 
     /// The payload of an entry that raises the level.
     pub fn encode(self) -> [u8; 4] {

@@ -6,6 +6,8 @@ use crate::entry::ENTRY_HEADER_BYTES;
 pub const ENTRY_PAYLOAD_BYTES_MAX: usize = wire::limits::FRAME_BYTES_MAX;
 /// Entries of one group that are not committed yet, in bytes. Past it a leader answers `Busy`.
 pub const UNCOMMITTED_BYTES_MAX: usize = 8 << 20;
+/// Beside those, for a leader's own entries alone, in bytes: renewals, ticks, changes of members.
+pub const UNCOMMITTED_OWN_BYTES_MAX: usize = 1 << 20;
 /// Log that a group keeps in memory for followers that lag a little, in bytes. One that lags further
 /// gets a snapshot.
 pub const LOG_KEPT_BYTES_MAX: usize = 1 << 20;
@@ -123,6 +125,7 @@ const _: () = assert!(SLICE_BYTES_MAX <= SNAPSHOT_PIECE_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX + 1024 < wire::limits::PEER_FRAME_BYTES_MAX);
 const _: () = assert!(CREDIT_BYTES as usize >= 2 * wire::limits::FRAME_BYTES_MAX);
 const _: () = assert!(UNIT_BYTES_MAX > 2 * (ENTRY_PAYLOAD_BYTES_MAX + ENTRY_HEADER_BYTES));
-const _: () = assert!(UNCOMMITTED_BYTES_MAX < UNIT_BYTES_MAX);
+const _: () = assert!(UNCOMMITTED_BYTES_MAX + UNCOMMITTED_OWN_BYTES_MAX < UNIT_BYTES_MAX);
+const _: () = assert!(UNCOMMITTED_OWN_BYTES_MAX >= 2 * RENEWALS_PER_ENTRY_MAX * 16);
 const _: () = assert!(ENTRY_PAYLOAD_BYTES_MAX + 1024 < wire::limits::PEER_FRAME_BYTES_MAX);
 const _: () = assert!(RENEWALS_PER_ENTRY_MAX * 16 <= ENTRY_PAYLOAD_BYTES_MAX);

@@ -105,6 +105,8 @@ codes! {
     63 NodeInUse "node-in-use" "the node may still keep replicas. Drain it, and wait until they have moved",
     /// No more nodes fit.
     64 NodesFull "nodes-full" "the cluster has as many nodes as it may have",
+    /// The replica could not lead.
+    65 NodeBehind "node-behind" "the node can't lead the group now: it is not heard, or lacks too much. Wait until it is back, or choose another one",
     /// The backup's snapshot is not kept here.
     70 BackupGone "backup-gone" "this node keeps no snapshot of the group for this backup: it was not read for too long, or the node was restarted. Begin the group again",
 }

@@ -526,7 +526,8 @@ message! {
 }
 message! {
     /// The leader of a group hands leadership over. Answered with [`Done`] once that is under way. Leadership goes
-    /// back to where the placement prefers it, in time.
+    /// back to where the placement prefers it, in time. Refused as `node-behind` if the replica is not heard or lacks
+    /// too much, and as `busy` within a second of the leader's election or of the last hand-over.
     0x53 LeaderMove {
         /// The group: 0 is the cluster's own, shard `s` is group `s + 1`.
         group: [u32],

@@ -3,6 +3,8 @@
 mod answers;
 mod backup;
 mod levels;
+mod time;
+mod trio;
 
 use super::*;
 use crate::effects::ReportWanted;
@@ -13,8 +15,8 @@ use crate::raft::{ChangeError, Configuration};
 use alloc::vec;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{
-    Alive, CacheGet, CachePut, Done, Error, Heartbeat, LockAcquire, SessionClose, SessionOpen,
-    Status, StatusReply, Value,
+    Alive, CacheGet, CachePut, Done, Error, Heartbeat, LeaderMove, LockAcquire, SessionClose,
+    SessionOpen, Status, StatusReply, Value,
 };
 use wire::peer::{Leave, Pulse, Snapshot};
 use wire::{Code, Kind};
@@ -120,19 +122,7 @@ impl Node {
     fn answers(&mut self) -> Vec<Answer> {
         self.turn();
         let mut answers = Vec::new();
-        self.effects.clients.drain(|_, bytes| {
-            let mut left = &bytes[..];
-            while let Some(frame) = wire::split(left, FRAME_BYTES_MAX).unwrap() {
-                let code =
-                    Error::decode(frame.body).ok().filter(|_| frame.header.kind == Error::KIND);
-                let code = code.and_then(|error| Code::from_number(error.code));
-                answers.push(Answer { kind: frame.header.kind, code, body: frame.body.to_vec() });
-                left = &left[frame.used..];
-                if left.is_empty() {
-                    break;
-                }
-            }
-        });
+        self.effects.clients.drain(|_, bytes| answers.append(&mut read_answers(bytes)));
         answers
     }
 
@@ -145,6 +135,19 @@ struct Answer {
     kind: Kind,
     code: Option<Code>,
     body: Vec<u8>,
+}
+
+/// The answers that a connection's bytes hold.
+fn read_answers(mut bytes: &[u8]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    while !bytes.is_empty() {
+        let frame = wire::split(bytes, FRAME_BYTES_MAX).unwrap().unwrap();
+        let code = Error::decode(frame.body).ok().filter(|_| frame.header.kind == Error::KIND);
+        let code = code.and_then(|error| Code::from_number(error.code));
+        answers.push(Answer { kind: frame.header.kind, code, body: frame.body.to_vec() });
+        bytes = &bytes[frame.used..];
+    }
+    answers
 }
 
 fn config() -> Config {

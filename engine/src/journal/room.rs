@@ -12,7 +12,9 @@
 use super::record::{RECORD_HEADER_BYTES, checkpoint_bytes};
 use super::unit::{PAGE_BYTES, UNIT_HEADER_BYTES};
 use crate::entry::ENTRY_HEADER_BYTES;
-use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, UNCOMMITTED_BYTES_MAX, UNIT_BYTES_MAX};
+use crate::limits::{
+    ENTRY_PAYLOAD_BYTES_MAX, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_OWN_BYTES_MAX, UNIT_BYTES_MAX,
+};
 
 /// The smallest segment, in bytes.
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
@@ -29,7 +31,10 @@ const _: () = assert!(UNIT_BYTES_MAX.is_multiple_of(PAGE_BYTES));
 // Any entry fits a unit of the usual size, and so does what one group may have to carry.
 const _: () =
     assert!(ENTRY_HEADER_BYTES + ENTRY_PAYLOAD_BYTES_MAX < UNIT_BYTES_MAX / 2 - (1 << 20));
-const _: () = assert!(UNCOMMITTED_BYTES_MAX + (1 << 20) + URGENT_BYTES_MAX < UNIT_BYTES_MAX);
+const _: () = assert!(
+    UNCOMMITTED_BYTES_MAX + UNCOMMITTED_OWN_BYTES_MAX + (1 << 20) + URGENT_BYTES_MAX
+        < UNIT_BYTES_MAX
+);
 
 /// How far a pending unit may grow, header included, by what it takes in. In bytes.
 #[derive(Clone, Copy, Debug)]

@@ -29,16 +29,16 @@
 //! Ongaro, Consensus: Bridging Theory and Practice, 2014, chapter 4; the same, "bug in single-server
 //! membership changes", raft-dev, 2015.
 
-use super::Raft;
 use super::configuration::{Configuration, Member, Standing};
 use super::output::{Body, Hold, Output};
 use super::progress::{Progress, State};
 use super::role::Role;
+use super::{Raft, Refused};
 use crate::entry::kind;
 use crate::ids::{Incarnation, Index, NodeId, Term};
 use crate::limits::{MEMBERS_MAX, VOTERS_MAX};
 use crate::mutant::{self, Mutant};
-use crate::time::{Elapsed, Time};
+use crate::time::Time;
 use alloc::vec::Vec;
 use wire::peer;
 
@@ -130,10 +130,7 @@ impl Raft {
     /// [`ChangeError`]; nothing is changed then.
     pub fn change(&mut self, change: Change) -> Result<Index, ChangeError> {
         let Role::Leader(leader) = &self.role else { return Err(ChangeError::NotLeader) };
-        let uncommitted = self.log.bytes_after(self.commit);
-        if leader.transfer.is_some() || uncommitted > self.limits.uncommitted as u64 {
-            return Err(ChangeError::Busy);
-        }
+        self.check_own_room().map_err(|_| ChangeError::Busy)?;
         if self.commit < leader.opened && !mutant::on(Mutant::ChangeBeforeOwnCommit) {
             return Err(ChangeError::Unopened);
         }
@@ -154,6 +151,28 @@ impl Raft {
         {
             // Until now it was the majority that it heard.
             leader.since = self.now;
+        }
+        Ok(index)
+    }
+
+    /// Whether this leader has yet to agree with the others for how long they are loyal to it, and may now.
+    pub fn is_to_agree(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let agreed = self.configuration().loyalty() == self.election_timeout_min;
+        !agreed && self.commit >= leader.opened && self.change_in_flight().is_none()
+    }
+
+    /// Agrees with them: an entry with the same members says so. What they echoed before they have it counts for no
+    /// lease of the new length.
+    ///
+    /// # Errors
+    /// [`Refused`]: it is to be tried again.
+    pub fn agree(&mut self) -> Result<Index, Refused> {
+        self.check_own_room()?;
+        let next = self.configuration().clone().with_loyalty(self.election_timeout_min);
+        let index = self.append_members(&next);
+        if let Role::Leader(leader) = &mut self.role {
+            (leader.agreed, leader.leased) = (index, None);
         }
         Ok(index)
     }
@@ -222,7 +241,7 @@ impl Raft {
     pub(super) fn append_members(&mut self, configuration: &Configuration) -> Index {
         let mut payload = Vec::new();
         configuration.encode(&mut payload);
-        self.append(kind::MEMBERS, 0, Elapsed::ZERO, &payload)
+        self.append_own(kind::MEMBERS, &payload)
     }
 
     /// Follows those who belong to the group now, and nobody else.

@@ -6,22 +6,27 @@
 //!
 //! ```text
 //!  at  size  field
-//!   0     4  members     how many
+//!   0     4  members     how many; the highest bit: the loyalty follows them
 //!   4    24  a member, by ascending node:
 //!            0  4  node
 //!            4  4  standing   1 = voter, 2 = learner
 //!            8 16  incarnation
+//!         8  loyalty     in nanoseconds; from [`Level::LOYALTY`](crate::level::Level) on
 //! ```
 
 use crate::ids::{Incarnation, Index, NodeId};
 use crate::limits::{MEMBERS_MAX, VOTERS_MAX};
 use crate::mutant::{self, Mutant};
+use crate::time::Duration;
 use alloc::vec::Vec;
 
 const COUNT_BYTES: usize = 4;
 const MEMBER_BYTES: usize = 24;
+const LOYALTY_BYTES: usize = 8;
+/// In the count: the loyalty follows the members.
+const LOYALTY_FOLLOWS: u32 = 1 << 31;
 /// The longest payload of an entry that names the members, in bytes.
-pub const MEMBERS_BYTES_MAX: usize = COUNT_BYTES + MEMBERS_MAX * MEMBER_BYTES;
+pub const MEMBERS_BYTES_MAX: usize = COUNT_BYTES + MEMBERS_MAX * MEMBER_BYTES + LOYALTY_BYTES;
 
 /// A replica of the group.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -49,11 +54,14 @@ pub struct Configuration {
     all: Vec<Member>,
     /// How many of them vote: asked for with every read.
     voters: usize,
+    /// So long after a leader's sign of life nobody votes for another who has this. Zero: nothing is agreed.
+    loyalty: Duration,
 }
 
 impl Configuration {
     /// Nobody is known: what a replica has that was made to join.
-    pub const UNKNOWN: Configuration = Configuration { all: Vec::new(), voters: 0 };
+    pub const UNKNOWN: Configuration =
+        Configuration { all: Vec::new(), voters: 0, loyalty: Duration::ZERO };
 
     /// These members, each node once.
     ///
@@ -79,7 +87,17 @@ impl Configuration {
 
     fn unchecked(all: Vec<Member>) -> Configuration {
         let voters = all.iter().filter(|m| m.standing == Standing::Voter).count();
-        Configuration { all, voters }
+        Configuration { all, voters, loyalty: Duration::ZERO }
+    }
+
+    /// The same members, who are loyal for so long.
+    pub fn with_loyalty(self, loyalty: Duration) -> Configuration {
+        Configuration { loyalty, ..self }
+    }
+
+    /// So long after a leader's sign of life nobody votes for another who has this. Zero: nothing is agreed.
+    pub fn loyalty(&self) -> Duration {
+        self.loyalty
     }
 
     fn is_valid(&self) -> bool {
@@ -90,12 +108,17 @@ impl Configuration {
     /// Appends the payload of its entry.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let count = u32::try_from(self.all.len()).expect("a group has few members");
-        out.extend_from_slice(&count.to_le_bytes());
+        let follows = if self.loyalty > Duration::ZERO { LOYALTY_FOLLOWS } else { 0 };
+        out.extend_from_slice(&(count | follows).to_le_bytes());
         for member in &self.all {
             let standing: u32 = if member.standing == Standing::Voter { 1 } else { 2 };
             out.extend_from_slice(&member.node.0.to_le_bytes());
             out.extend_from_slice(&standing.to_le_bytes());
             out.extend_from_slice(&member.incarnation.0);
+        }
+        if follows > 0 {
+            let nanos = u64::try_from(self.loyalty.as_nanos()).unwrap_or(u64::MAX);
+            out.extend_from_slice(&nanos.to_le_bytes());
         }
     }
 
@@ -103,10 +126,16 @@ impl Configuration {
     /// what follows.
     pub fn split(bytes: &[u8]) -> Option<(Configuration, &[u8])> {
         let (count, rest) = bytes.split_first_chunk::<COUNT_BYTES>()?;
-        let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
-        let (members, rest) = rest.split_at_checked(count.checked_mul(MEMBER_BYTES)?)?;
+        let said = u32::from_le_bytes(*count);
+        let count = usize::try_from(said & !LOYALTY_FOLLOWS).ok()?;
+        let (members, mut rest) = rest.split_at_checked(count.checked_mul(MEMBER_BYTES)?)?;
         let all = members.as_chunks::<MEMBER_BYTES>().0.iter().map(read_member);
-        let read = Configuration::unchecked(all.collect::<Option<_>>()?);
+        let mut read = Configuration::unchecked(all.collect::<Option<_>>()?);
+        if said & LOYALTY_FOLLOWS > 0 {
+            let (nanos, behind) = rest.split_first_chunk::<LOYALTY_BYTES>()?;
+            read.loyalty = Duration::from_nanos(u64::from_le_bytes(*nanos));
+            rest = behind;
+        }
         (count == 0 || read.is_valid()).then_some((read, rest))
     }
 
@@ -172,11 +201,12 @@ impl Configuration {
         let mut all = self.without(member.node).all;
         all.push(member);
         all.sort_by_key(|m| m.node);
-        Configuration::unchecked(all)
+        Configuration::unchecked(all).with_loyalty(self.loyalty)
     }
 
     pub(super) fn without(&self, node: NodeId) -> Configuration {
-        Configuration::unchecked(self.all.iter().filter(|m| m.node != node).copied().collect())
+        let others = self.all.iter().filter(|m| m.node != node).copied().collect();
+        Configuration::unchecked(others).with_loyalty(self.loyalty)
     }
 }
 

@@ -120,9 +120,7 @@ impl Raft {
     fn is_loyal(&self) -> bool {
         match &self.role {
             _ if mutant::on(Mutant::Disloyal) => false,
-            Role::Leader(leader) => {
-                self.heard_majority_at(leader) + self.election_timeout_min > self.now
-            }
+            Role::Leader(leader) => self.heard_majority_at(leader) + self.loyalty() > self.now,
             _ => self.now < self.loyal_until,
         }
     }

@@ -81,10 +81,15 @@ impl Raft {
                 f.leader = Some(from);
             }
         }
-        self.loyal_until = self.now + self.election_timeout_min;
-        self.campaign_at = self.now + self.timeout;
+        self.stay_loyal();
         let follower = self.follower();
         follower.echo = follower.echo.max(stamp);
+    }
+
+    /// A leader gave a sign of life, or agreed with this replica for how long those count.
+    fn stay_loyal(&mut self) {
+        self.loyal_until = self.now + self.loyalty();
+        self.campaign_at = self.now + self.waits();
     }
 
     /// Where the leader should probe instead, if the log does not agree at `prev`.
@@ -122,6 +127,14 @@ impl Raft {
         }
         self.log.extend(run);
         self.emit_entries(out);
+        self.stay_loyal();
+        // Who does not lead goes by the time in the newest entry, from the moment at which it came.
+        let newest = self.log.last_time();
+        if mutant::on(Mutant::ClockOfItsOwn) {
+            self.clock.hear(self.now, newest);
+        } else {
+            self.clock.follow(self.now, newest);
+        }
         true
     }
 

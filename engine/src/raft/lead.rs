@@ -24,21 +24,31 @@ impl Raft {
         time: Elapsed,
         payload: &[u8],
     ) -> Result<Index, Refused> {
-        let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader) };
-        let uncommitted = self.log.bytes_after(self.commit);
-        if leader.transfer.is_some() || uncommitted > self.limits.uncommitted as u64 {
-            return Err(Refused::Busy);
-        }
+        self.check_room(self.limits.uncommitted)?;
         Ok(self.append(kind, principal, time, payload))
     }
 
-    pub(super) fn append(
-        &mut self,
-        kind: Kind,
-        principal: u32,
-        time: Elapsed,
-        payload: &[u8],
-    ) -> Index {
+    /// The same for an entry of the leader's own, at what the group's clock shows: there is room for it when clients
+    /// have used up theirs.
+    ///
+    /// # Errors
+    /// As [`Raft::propose`].
+    pub fn propose_own(&mut self, now: Time, kind: Kind, payload: &[u8]) -> Result<Index, Refused> {
+        self.check_own_room()?;
+        Ok(self.append(kind, 0, self.clock.read(now), payload))
+    }
+
+    pub(super) fn check_own_room(&self) -> Result<(), Refused> {
+        self.check_room(self.limits.uncommitted + self.limits.uncommitted_own)
+    }
+
+    fn check_room(&self, limit: usize) -> Result<(), Refused> {
+        let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader) };
+        let full = self.log.bytes_after(self.commit) > limit as u64;
+        if leader.transfer.is_some() || full { Err(Refused::Busy) } else { Ok(()) }
+    }
+
+    fn append(&mut self, kind: Kind, principal: u32, time: Elapsed, payload: &[u8]) -> Index {
         let header = EntryHeader {
             group: self.group,
             kind,
@@ -49,6 +59,13 @@ impl Raft {
         };
         self.log.append(&header, payload);
         header.index
+    }
+
+    /// Appends an entry that consensus itself makes, at what the group's clock shows here.
+    pub(super) fn append_own(&mut self, kind: Kind, payload: &[u8]) -> Index {
+        let past = mutant::on(Mutant::TermOpensInThePast);
+        let time = if past { Elapsed::ZERO } else { self.clock.read(self.now) };
+        self.append(kind, 0, time, payload)
     }
 
     pub(super) fn become_leader(&mut self) {
@@ -62,6 +79,8 @@ impl Raft {
             opened: next,
             since: self.now,
             confirmed: None,
+            agreed: next,
+            leased: None,
             stamp: Time::ZERO,
             beat_at: self.next_beat(),
             beat: true,
@@ -75,7 +94,7 @@ impl Raft {
             // Whoever joins later learns from the log alone who founded the group.
             self.append_members(&self.configuration().clone());
         } else {
-            self.append(kind::NOOP, 0, Elapsed::ZERO, &[]);
+            self.append_own(kind::NOOP, &[]);
         }
     }
 

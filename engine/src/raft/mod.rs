@@ -14,8 +14,8 @@
 //!
 //! *Election.* A follower that hears no leader for a random time asks first whether it would be elected
 //! (pre-vote), so that a node which was cut off does not depose a leader when it returns. Nobody votes
-//! within the shortest election timeout of a leader's last sign of life, nor within it after a
-//! restart (it may have forgotten one). A leader that hears no majority for the longest election
+//! within its loyalty of a leader's last sign of life, nor within it after a restart (it may have
+//! forgotten one); itself it campaigns no sooner. A leader that hears no majority for the longest election
 //! timeout steps down. A term and a vote are durable before anybody hears of them.
 //!
 //! *Replication.* Each follower is probed, replicated to, or sent a snapshot: see [`progress`]. Messages
@@ -33,8 +33,12 @@
 //!
 //! *Reads.* Every message of a leader carries a stamp of its own clock, every answer echoes the newest.
 //! The stamp that a majority has echoed is the last moment at which it still led:
-//! [`Raft::confirmed_at`]. It serves both the lease (that moment plus the shortest election timeout, less
-//! a margin for drift) and ReadIndex (that moment is not before the read). See [`Raft::read`].
+//! [`Raft::confirmed_at`]. It serves both the lease (that moment plus the loyalty, less a margin for drift)
+//! and ReadIndex (that moment is not before the read). See [`Raft::read`].
+//!
+//! *Loyalty* is agreed, since each node's election timeouts are its own: it stands in the entry that names the
+//! members, and is the shortest election timeout of the leader that wrote it. Who has the entry keeps to it, after a
+//! restart too; a lease counts those alone who are known to have it. See [`reads`].
 //!
 //! *Durability* is counted in journal positions: see `durability.rs`.
 //!
@@ -62,6 +66,7 @@
 //! etcd-io/raft for the shape of the cut and of follower progress.
 
 pub mod change;
+mod clock;
 pub mod configuration;
 mod durability;
 mod election;
@@ -98,6 +103,7 @@ use crate::limits;
 use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Elapsed, Time};
 use alloc::vec::Vec;
+use clock::Clock;
 use configuration::Seats;
 use durability::Durability;
 use random::Random;
@@ -212,6 +218,7 @@ pub struct Raft {
     reads: Reads,
     preference: Preference,
     random: Random,
+    clock: Clock,
     term: Term,
     vote: Option<NodeId>,
     log: Log,
@@ -237,10 +244,17 @@ pub struct Raft {
     limits: Limits,
 }
 
+fn loyalty(own: Duration, agreed: &Configuration) -> Duration {
+    let trusted = mutant::on(Mutant::UnequalTimeoutsTrusted);
+    if trusted { own } else { own.max(agreed.loyalty()) }
+}
+
 /// The limits of [`crate::limits`] that concern a group, in bytes; a test has smaller ones.
 #[derive(Clone, Copy)]
 struct Limits {
+    /// By clients' entries, and by the leader's own beside them.
     uncommitted: usize,
+    uncommitted_own: usize,
     log_kept: usize,
     log_pinned: usize,
     in_flight: usize,
@@ -250,8 +264,12 @@ struct Limits {
     learner_lag: u64,
 }
 
+/// Of what may be uncommitted, one part in so many is the leader's own at most.
+const OWN_SHARE_DIVISOR: usize = 8;
+
 const LIMITS: Limits = Limits {
     uncommitted: limits::UNCOMMITTED_BYTES_MAX,
+    uncommitted_own: limits::UNCOMMITTED_OWN_BYTES_MAX,
     log_kept: limits::LOG_KEPT_BYTES_MAX,
     log_pinned: limits::LOG_PINNED_BYTES_MAX,
     in_flight: limits::IN_FLIGHT_BYTES_MAX,
@@ -289,13 +307,18 @@ impl Raft {
         let mut random = Random::new(config.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let timeout = random.duration(config.election_timeout_min, config.election_timeout_max);
         let last = restored.log.last_index();
+        let clock = Clock::new(restored.log.last_time(), now);
         let term = restored.term.max(restored.log.last_term());
         // A term learned from an entry alone was not voted in.
         let forgotten = mutant::on(Mutant::ForgetVote) || term != restored.term;
         let vote = if forgotten { None } else { restored.vote };
         let fresh =
             term == Term::ZERO && last == Index::ZERO || mutant::on(Mutant::RestartVotesAtOnce);
-        let silence = if fresh { Duration::ZERO } else { config.election_timeout_min };
+        let loyalty = loyalty(config.election_timeout_min, restored.log.configuration());
+        let silence = if fresh { Duration::ZERO } else { loyalty };
+        let patience = timeout + (loyalty - config.election_timeout_min);
+        let most = (LIMITS.uncommitted + LIMITS.uncommitted_own).min(config.uncommitted_bytes_max);
+        let own = LIMITS.uncommitted_own.min(most / OWN_SHARE_DIVISOR);
         Raft {
             group: config.group,
             node: config.node,
@@ -307,6 +330,7 @@ impl Raft {
             reads: config.reads,
             preference: config.preference,
             random,
+            clock,
             term,
             vote,
             log: restored.log,
@@ -318,14 +342,15 @@ impl Raft {
             loyal_until: now + silence,
             timeout,
             // Even alone: a leader that removed itself may have led until a moment ago.
-            campaign_at: now + if alone { silence } else { timeout },
+            campaign_at: now + if alone { silence } else { patience },
             installing: None,
             links: Vec::new(),
             told: (Term::ZERO, None),
             now,
             limits: Limits {
                 append: LIMITS.append.min(config.append_bytes_max),
-                uncommitted: LIMITS.uncommitted.min(config.uncommitted_bytes_max),
+                uncommitted: most - own,
+                uncommitted_own: own,
                 ..LIMITS
             },
         }
@@ -337,7 +362,7 @@ impl Raft {
         self.advance(now);
         match &self.role {
             Role::Leader(_) => self.tick_leader(out),
-            _ if now < self.campaign_at => {}
+            _ if now < self.campaigns_at() => {}
             _ if !self.may_campaign() => {
                 self.campaign_at = now + self.timeout;
                 if let Role::Follower(follower) = &mut self.role {
@@ -355,7 +380,7 @@ impl Raft {
     pub fn deadline(&self) -> Time {
         match &self.role {
             Role::Leader(leader) => self.deadline_leader(leader),
-            _ => self.campaign_at,
+            _ => self.campaigns_at(),
         }
     }
 
@@ -398,6 +423,22 @@ impl Raft {
         self.advance(now);
         self.links.retain(|node| *node != peer);
         self.reprobe(peer);
+    }
+
+    /// So long after a leader's sign of life this replica votes for no other: what was agreed, and never less than
+    /// its own shortest election timeout.
+    fn loyalty(&self) -> Duration {
+        loyalty(self.election_timeout_min, self.configuration())
+    }
+
+    /// How long it waits for a leader's sign of life before it campaigns.
+    fn waits(&self) -> Duration {
+        self.timeout + (self.loyalty() - self.election_timeout_min)
+    }
+
+    /// It campaigns no sooner than it would vote for another.
+    fn campaigns_at(&self) -> Time {
+        self.campaign_at.max(self.loyal_until)
     }
 
     /// Ends a turn: emits what was proposed since the last one, to the journal and to each follower
@@ -457,6 +498,17 @@ impl Raft {
     /// The group's replicated clock reads at least `time`, as the snapshot says that was just restored.
     pub fn raise_time(&mut self, time: Elapsed) {
         self.log.raise_time(time);
+        self.clock.follow(self.now, self.log.last_time());
+    }
+
+    /// What the group's replicated clock shows here.
+    pub fn clock(&self, now: Time) -> Elapsed {
+        self.clock.read(now)
+    }
+
+    /// When it will show `elapsed`, by this node's clock.
+    pub fn clock_moment(&self, elapsed: Elapsed) -> Time {
+        self.clock.moment(elapsed)
     }
 
     /// The highest index known to be committed.

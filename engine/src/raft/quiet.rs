@@ -190,7 +190,7 @@ impl Raft {
                     incarnation: self.incarnation,
                     echo: it.echo,
                     heard_at: None,
-                    timeout: self.timeout,
+                    timeout: self.waits(),
                     campaign_at: self.campaign_at,
                 }))
             }
@@ -234,7 +234,7 @@ impl Raft {
 
     /// [`Raft::lease_until`] of a leader that is left alone.
     pub fn quiet_lease_until(&self, quiet: &QuietLeader) -> Option<Time> {
-        self.lease_from(self.confirmed_at().map(|at| at.max(quiet.confirmed)))
+        self.lease_from(self.leased_at().map(|at| at.max(quiet.confirmed)))
     }
 
     /// Tells the replica what came while it was left alone.
@@ -243,8 +243,8 @@ impl Raft {
             (Quiet::Follows(quiet), Role::Follower(it)) => {
                 it.echo = quiet.echo;
                 if let Some(at) = quiet.heard_at {
-                    self.loyal_until = at + self.election_timeout_min;
-                    self.campaign_at = at + self.timeout;
+                    self.loyal_until = at + self.loyalty();
+                    self.campaign_at = at + self.waits();
                 }
             }
             (Quiet::Leads(quiet), Role::Leader(it)) => {

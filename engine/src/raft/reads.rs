@@ -1,9 +1,20 @@
 //! Reads: the lease, and ReadIndex.
 //!
 //! A follower that echoes stamp `s` received that message at or after the leader's moment `s`, and
-//! votes for nobody within the shortest election timeout of then. So once a majority echoed `s`, no
-//! other leader is elected before `s + election_timeout_min`, as long as clocks run at nearly the same
-//! rate: the lease ends a tenth earlier.
+//! votes for nobody within its loyalty of then. So once a majority echoed `s`, no other leader is elected
+//! before `s + loyalty`, as long as clocks run at nearly the same rate: the lease ends a tenth earlier.
+//!
+//! For how long the others are loyal is nothing that the leader's own settings say:
+//!
+//! 1. Node 1 has election timeouts of 3 s, nodes 2 and 3 the default. Node 1 leads, and is cut off.
+//! 2. After 0.3 s node 2 is elected, and acknowledges a write.
+//! 3. By its own setting node 1 would answer from its state for 2 s more.
+//!
+//! So the loyalty is agreed, in the log ([`Configuration::loyalty`](super::Configuration)), by each leader that finds
+//! another one there than its own shortest election timeout. A follower is counted for the lease only if it has that
+//! entry durably: then it keeps to it, now and after a restart with whatever settings. One that lags, that joins, or
+//! that runs a build which does not know of it has not, and if a majority has not there is no lease: reads ask.
+//! A later leader may agree on less, since there is none before the lease of the one before has ended.
 
 use super::Raft;
 use super::quiet::{QuietLeader, quorum_lost_at};
@@ -52,7 +63,22 @@ impl Raft {
 
     /// Until when this leader may answer by its lease; nothing if it has none.
     pub fn lease_until(&self) -> Option<Time> {
-        self.lease_from(self.confirmed_at())
+        self.lease_from(self.leased_at())
+    }
+
+    /// Whether this leader has committed an entry of its term, and a majority followed it a short while ago: within
+    /// the shortest election timeout.
+    pub fn is_confirmed(&self, now: Time) -> bool {
+        let recent = |at: Time| self.is_alone() || now < at + self.election_timeout_min;
+        self.confirmed_at().is_some_and(recent)
+    }
+
+    /// [`Raft::confirmed_at`] by those alone who are known to have what was agreed about loyalty.
+    pub(super) fn leased_at(&self) -> Option<Time> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let confirmed = self.confirmed_at()?;
+        let trusted = self.is_alone() || mutant::on(Mutant::UnequalTimeoutsTrusted);
+        if trusted { Some(confirmed) } else { leader.leased }
     }
 
     pub(super) fn lease_from(&self, confirmed: Option<Time>) -> Option<Time> {
@@ -64,12 +90,15 @@ impl Raft {
         if mutant::on(Mutant::LeaseForEver) {
             return confirmed.map(|_| Time::MAX);
         }
-        let margin = if mutant::on(Mutant::LeaseWithoutMargin) {
-            Duration::ZERO
-        } else {
-            self.election_timeout_min / LEASE_DRIFT_DIVISOR
-        };
-        confirmed.map(|at| at + (self.election_timeout_min - margin))
+        let trusted = mutant::on(Mutant::UnequalTimeoutsTrusted);
+        let agreed = self.configuration().loyalty();
+        let loyalty = if trusted { self.election_timeout_min } else { agreed };
+        if loyalty == Duration::ZERO {
+            return None;
+        }
+        let exact = mutant::on(Mutant::LeaseWithoutMargin);
+        let margin = if exact { Duration::ZERO } else { loyalty / LEASE_DRIFT_DIVISOR };
+        confirmed.map(|at| at + (loyalty - margin))
     }
 
     /// How a read that arrived at `now` is to be made: by the lease at most if `reads` says so. [`Read::After`] sends a round of heartbeats with
@@ -86,7 +115,9 @@ impl Raft {
         }
         leader.beat |= !alone;
         // Alone, the clock itself confirms; with others, an answer to a message yet to be sent.
-        Read::After(if alone { now } else { leader.next_stamp(now) })
+        let older = mutant::on(Mutant::ReadIndexByOlderStamp);
+        let stamp = if older { leader.stamp } else { leader.next_stamp(now) };
+        Read::After(if alone { now } else { stamp })
     }
 
     /// When a majority was last known to follow this leader; its election counts.
@@ -110,6 +141,10 @@ impl Raft {
         let echoes = voters.map(|f| f.echoed).chain(own);
         let confirmed = self.log.configuration().majority_reaches(echoes);
         leader.confirmed = leader.confirmed.max(confirmed);
+        let voters = leader.followers.iter().filter(|f| f.counts());
+        let agreed = leader.agreed;
+        let echoes = voters.map(|f| f.echoed.filter(|_| f.matched >= agreed)).chain(own);
+        leader.leased = leader.leased.max(self.log.configuration().majority_reaches(echoes));
     }
 
     pub(super) fn quorum_lost_at(&self, leader: &Leader) -> Time {

@@ -93,6 +93,10 @@ pub(super) struct Leader {
     pub since: Time,
     /// The newest stamp that a majority echoed.
     pub confirmed: Option<Time>,
+    /// Who has the log up to here has what was agreed about loyalty: it can be counted for a lease.
+    pub agreed: Index,
+    /// The newest stamp that a majority of those echoed.
+    pub leased: Option<Time>,
     /// The newest stamp given out. Stamps are this node's clock, and strictly rise.
     pub stamp: Time,
     pub beat_at: Time,

@@ -15,6 +15,9 @@
 //! - Each time that this replica hands over the same group it waits twice as long as before, up to
 //!   eight times: a node that comes and goes does not take the group along each time.
 //!
+//! - Whoever asks for it gets leadership handed to whom it names, if that one could lead, but only a while
+//!   ([`ASKED_EVERY`]) after the last hand-over and the election: anybody may ask, again and again.
+//!
 //! # Invariants
 //!
 //! - One hand-over at a time; it ends by itself after the longest election timeout.
@@ -36,6 +39,8 @@ const STAGGER: Duration = Duration::from_millis(50);
 const STAGGERED: u32 = 16;
 /// A leader's disk stands still when nothing that others have became durable for so long.
 const DISK_STILL: Duration = Duration::from_secs(1);
+/// How long after its election, and after a hand-over that came to nothing, a leader hands over because it is asked.
+const ASKED_EVERY: Duration = Duration::from_secs(1);
 /// The wait doubles so often.
 const DOUBLINGS_MAX: u32 = 3;
 
@@ -50,6 +55,8 @@ pub struct Balance {
     kept_up: Option<(Time, Time)>,
     /// What is durable here, and since when no more is.
     durable: (Index, Time),
+    /// When this replica began to lead, or last handed over.
+    led_since: Time,
 }
 
 impl Balance {
@@ -61,6 +68,7 @@ impl Balance {
             handed_over: 0,
             kept_up: None,
             durable: (Index::ZERO, Time::ZERO),
+            led_since: Time::ZERO,
         }
     }
 
@@ -77,8 +85,34 @@ impl Balance {
         self.preferred
     }
 
-    /// This replica leads no more, or not yet.
-    pub fn clear(&mut self) {
+    /// This replica begins to lead, or leads no more.
+    pub fn begin(&mut self, now: Time) {
+        self.clear();
+        self.led_since = now;
+    }
+
+    /// Whether this replica may hand over because it is asked to. If so, it is taken to do it.
+    pub fn may_be_asked(&mut self, now: Time) -> bool {
+        let may = now.since(self.led_since) >= ASKED_EVERY;
+        if may {
+            self.begin(now);
+        }
+        may
+    }
+
+    /// Whether a node could lead at once: it is heard, is not suspected, and has nearly everything.
+    pub fn is_able(
+        &self,
+        now: Time,
+        raft: &Raft,
+        node: NodeId,
+        suspected: &BTreeSet<NodeId>,
+    ) -> bool {
+        let mut able = raft.successors(now, LAG_BYTES_MAX);
+        able.any(|it| it.node == node && !suspected.contains(&node))
+    }
+
+    fn clear(&mut self) {
         self.kept_up = None;
         self.durable = (Index::ZERO, Time::ZERO);
     }

@@ -53,12 +53,21 @@ impl Liveness {
         self.due.push(session);
     }
 
-    /// Hands over the sessions to renew, as the payload of a renewal entry; `None` when there are
-    /// none.
-    pub fn take_due(&mut self, payload: &mut Vec<u8>) -> bool {
+    /// Writes down the sessions to renew, as the payload of a renewal entry. They stay due until
+    /// [`Liveness::on_proposed`]: the entry may be refused.
+    pub fn write_due(&self, payload: &mut Vec<u8>) {
         payload.clear();
-        self.due.drain(..).for_each(|session| payload.extend_from_slice(&session.0));
-        !payload.is_empty()
+        self.due.iter().for_each(|session| payload.extend_from_slice(&session.0));
+    }
+
+    /// Whether a session is to be renewed.
+    pub fn is_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// The entry that renews them was proposed.
+    pub fn on_proposed(&mut self) {
+        self.due.clear();
     }
 
     /// Forgets sessions that `lives` does not know any more.
@@ -92,12 +101,15 @@ mod tests {
         let (mut liveness, mut payload) = (Liveness::new(Secret::new([7; 16])), Vec::new());
         let (session, ttl) = (SessionId([1; 16]), Duration::from_secs(8));
         liveness.touch(Time(0), session, ttl);
-        assert!(liveness.take_due(&mut payload));
-        assert_eq!(payload, [1; 16]);
+        for _ in 0..2 {
+            liveness.write_due(&mut payload);
+            assert_eq!(payload, [1; 16], "until it is proposed");
+        }
+        liveness.on_proposed();
         liveness.touch(Time(999_999_999), session, ttl);
-        assert!(!liveness.take_due(&mut payload), "too soon after the last renewal");
+        assert!(!liveness.is_due(), "too soon after the last renewal");
         liveness.touch(Time(1_000_000_000), session, ttl);
-        assert!(liveness.take_due(&mut payload));
+        assert!(liveness.is_due());
         liveness.sweep(|_| false);
         assert!(liveness.is_empty());
     }

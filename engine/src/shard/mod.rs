@@ -28,7 +28,6 @@ mod aside;
 mod backup;
 pub mod balance;
 pub mod calls;
-pub mod clock;
 pub mod codec;
 pub mod conns;
 pub mod held;
@@ -40,10 +39,11 @@ pub mod reads;
 pub mod salvage;
 pub mod snapshots;
 pub mod state;
+mod time;
 
 use crate::effects::{Effects, Note};
 use crate::engine::Reads as ReadMode;
-use crate::entry::{Entry, EntryHeader, kind};
+use crate::entry::{Entry, EntryHeader};
 use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
 use crate::level::{Kinds, Level};
@@ -51,7 +51,9 @@ use crate::machine::{self, Applied, Outcome, WARM_MAX, Wake};
 use crate::mutant::{self, Mutant};
 use crate::raft::Standing;
 use crate::raft::configuration::MEMBERS_BYTES_MAX;
-use crate::raft::{Change, ChangeError, Hold, Message, Output, Persist, Quiet, Raft, Refused};
+use crate::raft::{
+    Change, ChangeError, Hold, Member, Message, Output, Persist, Quiet, Raft, Refused,
+};
 use crate::status::{GroupStatus, PeerStatus};
 use crate::time::{Duration, Elapsed, Time};
 use alloc::collections::BTreeSet;
@@ -60,7 +62,6 @@ use aside::{Aside, Item};
 use backup::Backup;
 use balance::Balance;
 use calls::{CallId, Caller, Calls};
-use clock::Clock;
 use conns::{Conns, Hint, Replies};
 use held::Held;
 use liveness::Liveness;
@@ -76,14 +77,8 @@ use wire::{Code, Header, Kind};
 /// What an entry takes beside its payload, its share of a record's header included, in bytes.
 const ENTRY_ROOM_BYTES: usize = 2 * crate::entry::ENTRY_HEADER_BYTES;
 
-/// How long a leader waits with a tick that was refused.
-const TICK_RETRY: Duration = Duration::from_millis(5);
-
 /// A learner that is silent for so long keeps no other from being added.
 const LEARNER_SILENT: Duration = Duration::from_secs(3);
-
-/// Ended sessions that a leader's memory may hold beside as many as live.
-const SESSIONS_FORGOTTEN_LATE: usize = 1024;
 
 /// What a step may touch besides its shard: the engine's one journal, its effects, and scratch space
 /// that is used again.
@@ -161,9 +156,6 @@ pub struct Shard {
     applied: Index,
     /// When something in the state is due: kept here, so that an idle group's state is not looked at.
     due: Option<Elapsed>,
-    clock: Clock,
-    /// The newest entry whose time the clock follows.
-    followed: (Index, Term),
     calls: Calls,
     reads: Reads,
     aside: Aside,
@@ -177,12 +169,14 @@ pub struct Shard {
     leads: Option<Term>,
     /// The last tick proposed: none is proposed again before it is applied.
     ticked: Index,
-    /// No tick before this moment: one was refused.
-    tick_after: Time,
+    /// No tick before this moment, and no renewal: one was refused.
+    retry_at: Time,
     /// The last entry proposed that raises the feature level.
     raised: Index,
     /// The last change of members that was told.
     members_at: Index,
+    /// Who they were.
+    members: Vec<Member>,
 }
 
 impl Shard {
@@ -199,8 +193,6 @@ impl Shard {
         let mut raft = raft;
         // A snapshot carries no entry whose time the log could know.
         raft.raise_time(state.clock());
-        let heard = raft.log().last_time();
-        let followed = (raft.last_index(), raft.log().last_term());
         Shard {
             group: raft.group(),
             node,
@@ -209,8 +201,6 @@ impl Shard {
             state,
             machine,
             applied: applied.0,
-            clock: Clock::new(heard, now),
-            followed,
             calls: Calls::new(machine.secret),
             reads: Reads::default(),
             aside: Aside::default(),
@@ -221,9 +211,10 @@ impl Shard {
             backup: None,
             leads: None,
             ticked: Index::ZERO,
-            tick_after: now,
+            retry_at: now,
             raised: Index::ZERO,
             members_at: Index::ZERO,
+            members: Vec::new(),
         }
     }
 
@@ -240,6 +231,11 @@ impl Shard {
     /// Its state, to look at.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What the group's clock shows here.
+    pub fn clock(&self, now: Time) -> Elapsed {
+        self.raft.clock(now)
     }
 
     /// Who leads it when nothing speaks against it.
@@ -269,7 +265,7 @@ impl Shard {
         if step.conns.touches(request.caller.conn, step.now) {
             self.touch(step.now, request.call.session);
         }
-        let time = self.clock.read(step.now);
+        let time = self.raft.clock(step.now);
         match self.raft.propose(request.kind, 0, time, request.body) {
             Ok(index) => {
                 step.take_room(request.body.len());
@@ -283,8 +279,14 @@ impl Shard {
     }
 
     /// A session gave a sign of life. Whether this replica vouches for a whole time to live from now:
-    /// only if the applied state itself says that the session ends no sooner, so that it holds
-    /// whoever leads next, and even if somebody leads already.
+    /// only if the applied state itself says that the session ends no sooner, and only by a clock that
+    /// whoever leads next goes by:
+    ///
+    /// 1. Node 1 restarts, and leads. Its clock stands a second behind the others', which have not heard of it.
+    /// 2. By its clock a session ends in a whole time to live. Node 1 says so, and falls.
+    /// 3. Node 2 leads, and ends the session a second early.
+    ///
+    /// Once an entry of node 1's own term is committed, whoever leads next has it, and its clock with it.
     pub fn on_heartbeat(&mut self, now: Time, session: SessionId) -> bool {
         if !self.raft.is_leader() {
             return false;
@@ -293,8 +295,11 @@ impl Shard {
         if mutant::on(Mutant::AliveUnbacked) {
             return true;
         }
+        if !self.raft.is_confirmed(now) && !mutant::on(Mutant::VouchedBeforeOwnCommit) {
+            return false;
+        }
         let deadline = self.state.session_deadline(session);
-        deadline.is_some_and(|deadline| deadline >= self.clock.read(now) + ttl)
+        deadline.is_some_and(|deadline| deadline >= self.raft.clock(now) + ttl)
     }
 
     // ---- Members ----
@@ -368,10 +373,14 @@ impl Shard {
         if !self.raft.configuration().voters().any(|voter| voter.node == to) {
             return Err(Code::NodeUnknown);
         }
-        if self.raft.is_handing_over() {
+        if !self.balance.is_able(step.now, &self.raft, to, step.suspected) {
+            return Err(Code::NodeBehind);
+        }
+        self.note_leader(step);
+        if self.raft.is_handing_over() || !self.balance.may_be_asked(step.now) {
             return Err(Code::Busy);
         }
-        self.raft.transfer(step.now, to, step.out);
+        self.hand_over(step, to);
         self.settle(step);
         Ok(())
     }
@@ -414,6 +423,7 @@ impl Shard {
     pub fn on_peer_up(&mut self, step: &mut Step<'_>, peer: NodeId) {
         self.raft.on_peer_up(step.now, peer, step.out);
         self.settle(step);
+        self.tell_time(step);
     }
 
     /// The link to a peer is gone.
@@ -493,7 +503,11 @@ impl Shard {
             && self.ticked <= self.applied
             && let Some(due) = self.due
         {
-            at = at.min(self.clock.moment(due).max(self.tick_after));
+            let told = self.raft.clock_moment(self.raft.log().last_time() + time::TIME_TOLD_EVERY);
+            at = at.min(self.raft.clock_moment(due).min(told).max(self.retry_at));
+        }
+        if self.raft.is_leader() && self.liveness.is_due() {
+            at = at.min(self.retry_at);
         }
         at
     }
@@ -501,74 +515,6 @@ impl Shard {
     /// Whether it waits for a sync: for what it wrote to become durable.
     pub fn awaits_sync(&self) -> bool {
         self.raft.awaits_sync() || self.snapshots.awaits_sync()
-    }
-
-    /// A leader's duties to the machine's clock: renewals first, then what is due.
-    fn keep_time(&mut self, step: &mut Step<'_>) {
-        if self.leads.is_none() || !self.raft.is_leader() {
-            return;
-        }
-        if self.liveness.take_due(step.scratch) {
-            let renewals = core::mem::take(step.scratch);
-            self.propose_own(step, kind::RENEW, &renewals);
-            *step.scratch = renewals;
-        }
-        // Sessions that ended are forgotten once they are the most of what is remembered.
-        let remembered = self.liveness.len();
-        if remembered > SESSIONS_FORGOTTEN_LATE
-            && remembered > SESSIONS_FORGOTTEN_LATE + 2 * self.state.sessions()
-        {
-            let state = &self.state;
-            self.liveness.sweep(|session| state.session_ttl(session).is_some());
-        }
-        let time = self.clock.read(step.now);
-        let due = self.due.is_some_and(|due| due <= time);
-        if due && step.now >= self.tick_after && !mutant::on(Mutant::TicksIdle) {
-            self.propose_tick(step);
-        }
-        if self.raft.last_index() == self.applied {
-            for (kind, payload) in self.state.founding() {
-                assert!(step.kinds.since(*kind) == Some(Level::OLDEST), "a group begins at that");
-                self.raft.propose(*kind, 0, time, payload).ok();
-            }
-        }
-    }
-
-    /// Hands leadership over, if another is to have it.
-    fn keep_balance(&mut self, step: &mut Step<'_>) {
-        if self.leads.is_some()
-            && let Some(to) =
-                self.balance.successor(step.now, self.node, &self.raft, step.suspected)
-        {
-            self.raft.transfer(step.now, to, step.out);
-        }
-    }
-
-    /// Proposes that the clock move on, unless that was done already. If it is refused, it is tried
-    /// again a little later: there may be no room for a while.
-    fn propose_tick(&mut self, step: &mut Step<'_>) {
-        if self.ticked > self.applied {
-            return;
-        }
-        match self.propose_own(step, kind::TICK, &[]) {
-            Some(index) => self.ticked = index,
-            None => self.tick_after = step.now + TICK_RETRY,
-        }
-    }
-
-    /// Proposes an entry of the leader's own. It may be refused: it is tried again.
-    fn propose_own(&mut self, step: &mut Step<'_>, kind: Kind, payload: &[u8]) -> Option<Index> {
-        if !step.journal.has_own_room(*step.proposed + payload.len() + ENTRY_ROOM_BYTES) {
-            return None;
-        }
-        let since = step.kinds.since(kind).expect("a build knows what it proposes by itself");
-        if !self.is_at(since) {
-            return None;
-        }
-        let time = self.clock.read(step.now);
-        let index = self.raft.propose(kind, 0, time, payload).ok()?;
-        step.take_room(payload.len());
-        Some(index)
     }
 
     fn touch(&mut self, now: Time, session: SessionId) -> Option<Duration> {
@@ -588,6 +534,11 @@ impl Shard {
         let index = self.raft.log().configuration_index();
         if index != self.members_at && index <= self.applied {
             self.members_at = index;
+            // What was agreed beside them is nobody's news.
+            if self.members == self.raft.configuration().members() {
+                return;
+            }
+            self.members = self.raft.configuration().members().to_vec();
             step.effects.notes.push(Note::Members { group: self.group, index });
         }
     }
@@ -604,7 +555,6 @@ impl Shard {
             let entry = self.raft.log().entry(index);
             let entry = entry.expect("a committed entry stays in memory until it is applied");
             assert_eq!(entry.header.index, index, "entries are applied in order");
-            self.clock.hear(step.now, entry.header.time);
             let kind = step.kinds.read(entry.header.kind);
             let entry = Entry { header: EntryHeader { kind, ..entry.header }, ..entry };
             let applied = self.state.apply(&entry, step.wakes);
@@ -671,8 +621,11 @@ impl Shard {
         }
         let lost = self.leads.is_some();
         self.leads = leads;
-        self.liveness.clear();
-        self.balance.clear();
+        if lost {
+            // Who was just elected may have heard a sign of life in the same turn.
+            self.liveness.clear();
+        }
+        self.balance.begin(step.now);
         (self.ticked, self.raised) = (Index::ZERO, Index::ZERO);
         if lost {
             self.send_callers_away(step);
@@ -705,7 +658,6 @@ impl Shard {
     /// Carries out what the last step of consensus said: records first, then messages, because a
     /// message that waits for a sync waits for the records before it.
     fn settle(&mut self, step: &mut Step<'_>) {
-        self.follow_clock(step.now);
         let mut out = core::mem::take(step.out);
         if !out.persist.is_empty() {
             let mut position = Position::ZERO;
@@ -733,20 +685,6 @@ impl Shard {
         *step.out = out;
         if wanted.is_some() {
             self.offer_snapshot(step);
-        }
-    }
-
-    /// Who does not lead goes by the time in the newest entry, from the moment at which it came.
-    fn follow_clock(&mut self, now: Time) {
-        let log = self.raft.log();
-        let newest = (log.last_index(), log.last_term());
-        if !self.raft.is_leader() && newest != self.followed {
-            self.followed = newest;
-            if mutant::on(Mutant::ClockOfItsOwn) {
-                self.clock.hear(now, log.last_time());
-            } else {
-                self.clock.follow(now, log.last_time());
-            }
         }
     }
 

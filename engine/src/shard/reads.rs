@@ -3,7 +3,6 @@
 
 use super::aside::Item;
 use super::calls::Caller;
-use super::clock::Clock;
 use super::conns::Hint;
 use super::state::State;
 use super::{Shard, Step};
@@ -11,7 +10,7 @@ use crate::ids::Index;
 use crate::level::Level;
 use crate::machine::{Get, WARM_MAX};
 use crate::raft::Read;
-use crate::time::Time;
+use crate::time::{Elapsed, Time};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use wire::Code;
@@ -143,7 +142,7 @@ impl Shard {
     /// Answers the first read from the applied state, since leadership was confirmed for it.
     fn serve_read(&mut self, step: &mut Step<'_>, caller: Caller, deadline: Time) {
         let Some((_, key)) = self.reads.first() else { return };
-        match read_line(&self.state, &self.clock, step, caller, key, deadline) {
+        match read_line(&self.state, self.raft.clock(step.now), step, caller, key, deadline) {
             Served::Yes => {}
             Served::Due => return self.end_line_first(step, caller, deadline),
             Served::Later => {
@@ -180,7 +179,7 @@ pub(super) enum Served {
 /// Answers a read for which leadership was confirmed from the applied state.
 pub(super) fn read_line(
     state: &State,
-    clock: &Clock,
+    clock: Elapsed,
     step: &mut Step<'_>,
     caller: Caller,
     key: &[u8],
@@ -192,7 +191,7 @@ pub(super) fn read_line(
         replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
         return Served::Yes;
     }
-    match state.get(key, clock.read(now)) {
+    match state.get(key, clock) {
         Get::Found { value, .. } if !replies.takes(caller, value.len()) => return Served::Later,
         Get::Found { version, value } => replies.value(caller, version, value),
         Get::Missing => replies.error(caller, Code::KeyUnknown, Hint::NONE),

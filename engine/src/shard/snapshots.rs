@@ -405,7 +405,6 @@ impl Shard {
                 let raft = &mut self.raft;
                 raft.on_snapshot_installed(step.now, (index, term), configuration, step.out);
                 self.raft.raise_time(state.clock());
-                self.clock.hear(step.now, state.clock());
                 if !mutant::on(Mutant::InstallKeepsState) {
                     self.replace(state);
                 }

@@ -39,6 +39,8 @@ pub(super) struct Temper {
     pub(super) slice: Slice,
     /// How busy clients are.
     pub(super) load: Load,
+    /// Each node has election timeouts of its own, others whenever it is started.
+    pub(super) unequal_timeouts: bool,
     /// How far a node's clock may be off the world's rate, in millionths. Leases bear [`CLOCKS_OFF_BOUND`]; what is
     /// beyond it nobody promises anything for.
     pub(super) clocks_off_millionths_max: i32,
@@ -57,6 +59,12 @@ const LOSSES_TRIED: u32 = 12;
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long clients are sent to two leaders at once: longer than the earlier one stays.
 const CONFUSION: Duration = Duration::from_millis(200);
+/// How often an idle leader is heard.
+pub(super) const HEARTBEAT: Duration = Duration::from_millis(50);
+/// How long a leader is stunned: nearly as long as it goes on without a majority, and longer than others wait for it.
+const STUNNED_MILLIS: std::ops::Range<u64> = 240..299;
+/// Nodes have unequal election timeouts in one seed of so many.
+const UNEQUAL_ONE_IN: u64 = 4;
 /// Members change in one seed of so many.
 pub(super) const MEMBERS_CHANGE_ONE_IN: u64 = 3;
 
@@ -78,6 +86,7 @@ impl Temper {
                 value_bytes_max: 512,
                 slice: Slice { rows: 20, ..Slice::SHORT },
                 members_change: false,
+                unequal_timeouts: false,
                 load: Load {
                     clients: 7,
                     pause_millis_max: 12,
@@ -89,6 +98,13 @@ impl Temper {
                 ..drawn
             },
         }
+    }
+
+    /// The shortest election timeout that a node is started with.
+    pub(super) fn draw_timeout(&self, chance: &mut fastrand::Rng) -> Duration {
+        let millis =
+            if self.unequal_timeouts { [150, 150, 350, 700][chance.usize(..4)] } else { 150 };
+        Duration::from_millis(millis)
     }
 
     fn draw(seeds: &mut fastrand::Rng, seed: u64) -> Temper {
@@ -118,6 +134,7 @@ impl Temper {
                 push_percent: 13,
                 window_max: 4,
             },
+            unequal_timeouts: seed % UNEQUAL_ONE_IN == 3,
             clocks_off_millionths_max: [0, CLOCKS_OFF_BOUND / 50, CLOCKS_OFF_BOUND]
                 [(seed / 3 % 3) as usize],
         }
@@ -185,6 +202,12 @@ impl World {
         }
         if let Some(group) = did.elected {
             self.confuse(group, id);
+            // Before anybody heard of it, or just after.
+            if self.thrones.u32(..5) == 0 {
+                self.fell(id);
+            }
+        } else if did.committed && self.thrones.u32(..60) == 0 {
+            self.stun(id);
         }
         let voted = did.voted && self.aims.u32(..6) == 0;
         let committed = did.committed && self.aims.u32(..150) == 0;
@@ -213,6 +236,24 @@ impl World {
         let until = self.now + CONFUSION;
         self.clients.confuse(Confusion { shard, deposed, elected, until });
         self.client_at.iter_mut().for_each(|at| *at = self.now);
+    }
+
+    /// A leader sends a round and stands still; the echoes come, and then it is cut off from the others, but not from
+    /// clients. When it goes on it finds the echoes and what clients asked meanwhile, in one turn.
+    fn stun(&mut self, leader: u32) {
+        let clock = &self.clocks[leader as usize];
+        // All its groups send their rounds at multiples of the interval.
+        let every = HEARTBEAT.as_nanos() as u64;
+        let round = Time((clock.read(self.now).0 / every + 1) * every);
+        let sent = clock.when(round).since(self.now) + Duration::from_micros(25);
+        let lasts = Duration::from_millis(self.thrones.u64(STUNNED_MILLIS));
+        let until = self.now + sent + lasts;
+        self.plan(sent, Event::Pause { node: leader, until });
+        let echoed = sent + Duration::from_micros(self.thrones.u64(400..4_000));
+        let others = self.all().filter(|other| *other != leader);
+        let blocked = others.flat_map(|other| [(leader, other), (other, leader)]).collect();
+        self.plan(echoed, Event::Cut { blocked, stands: false });
+        self.plan(sent + lasts + HEARTBEAT, WHOLE);
     }
 
     fn fell(&mut self, node: u32) {

@@ -28,6 +28,7 @@ mod linear;
 mod models;
 mod movers;
 mod nodes;
+mod signs;
 mod twin;
 mod wants;
 mod watch;
@@ -255,6 +256,10 @@ pub struct World {
     movers: fastrand::Rng,
     /// Decides who runs which build.
     builds: fastrand::Rng,
+    /// Decides which election timeouts a node is started with.
+    timeouts: fastrand::Rng,
+    /// Faults that are aimed at who was just elected, and at who was just confirmed.
+    thrones: fastrand::Rng,
     backups: Backups,
     watch: Watch,
     /// When it was last looked at whether groups can commit, and which could.
@@ -371,6 +376,8 @@ impl World {
             aims: seeds.fork(),
             movers: fastrand::Rng::with_seed(options.seed ^ 0x6d65_6d62_6572_7300),
             builds: fastrand::Rng::with_seed(options.seed ^ 0x6275_696c_6473_0000),
+            timeouts: fastrand::Rng::with_seed(options.seed ^ 0x7469_6d65_6f75_7400),
+            thrones: fastrand::Rng::with_seed(options.seed ^ 0x7468_726f_6e65_7300),
             backups: Backups::new(options.seed),
             watch: Watch::new(off),
             looked_at: Time(0),

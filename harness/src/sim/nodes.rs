@@ -1,6 +1,8 @@
 //! Nodes: their turns, what they ask of the world, how they start and how they lose their power.
 
 use super::backups::BACKER;
+use super::faults::HEARTBEAT;
+use super::signs::Signs;
 use super::{Event, FOUNDERS, Failure, Incoming, SHARDS, World};
 use engine::effects::{Effects, Note};
 use engine::engine::{Config, Input, Member, OpenError, Reads};
@@ -48,6 +50,7 @@ impl World {
                 Incoming::Request(conn, bytes) => {
                     let frame = wire::split(bytes, wire::limits::FRAME_BYTES_MAX);
                     let frame = frame.expect("clients send frames").expect("whole ones");
+                    self.watch.signs.on_request(now, id, engine, &frame);
                     let (header, body) = (frame.header, frame.body);
                     engine.on(now, Input::Frame { conn: *conn, header, body }, effects);
                 }
@@ -130,7 +133,12 @@ impl World {
             sent = std::mem::replace(&mut sent, Ok(())).and(all);
         });
         sent.map_err(Failure::Safety)?;
+        let mut vouched = Ok(());
         effects.clients.drain(|index, bytes| {
+            if let Some(engine) = &self.nodes[id as usize].engine {
+                let all = Signs::on_answers(id, engine, bytes);
+                vouched = std::mem::replace(&mut vouched, Ok(())).and(all);
+            }
             if let Some(generation) = self.clients.connected(index, id) {
                 let bytes = bytes.clone();
                 let takes = self.delay();
@@ -143,6 +151,7 @@ impl World {
                 self.plan(takes, Event::BackedUp { generation, bytes });
             }
         });
+        vouched.map_err(Failure::Safety)?;
         for slot in effects.segments.drain(..) {
             let takes = Duration::from_millis(self.network.u64(1..30));
             self.plan(takes, Event::Segment { node: id, life, slot });
@@ -290,6 +299,7 @@ impl World {
     }
 
     pub(super) fn config(&mut self, id: u32) -> Config {
+        let election_timeout_min = self.temper.draw_timeout(&mut self.timeouts);
         let member = |n: u32| Member {
             node: NodeId(n + 1),
             incarnation: Incarnation([n as u8 + 1; 16]),
@@ -307,9 +317,9 @@ impl World {
             incarnation: self.incarnation(id),
             seed: self.faults.u64(..),
             secret: self.secret(id),
-            election_timeout_min: Duration::from_millis(150),
-            election_timeout_max: Duration::from_millis(300),
-            heartbeat: Duration::from_millis(50),
+            election_timeout_min,
+            election_timeout_max: election_timeout_min * 2,
+            heartbeat: HEARTBEAT,
             level_max: self.nodes[id as usize].build.level,
             kinds: self.kinds(id),
             balance_after: Duration::from_millis(self.temper.balance_millis),

@@ -4,6 +4,8 @@
 //! - What one node knows to be committed, no node knows otherwise: same index, same bytes.
 //! - What a leader commits by counting is of its own term, and durable on a majority at that moment.
 //! - Nobody is elected while the lease of an earlier term lasts.
+//! - Nobody's election sets the group's clock back.
+//! - A sign of life that a leader heard is no worse off than what clients ask ([`super::signs`]).
 //! - No replica ends that votes by what is committed.
 //! - Equal states, equal clocks, and equal members, at equal index; and what a [`Twin`] of each shard makes of the same
 //!   entries.
@@ -11,6 +13,7 @@
 //! All of it is cheap: only what changed in a turn is looked at.
 
 use super::clock::Clock;
+use super::signs::Signs;
 use super::twin::{Id, Twin};
 use super::{NODES_MAX, SHARDS};
 use crc32c::crc32c;
@@ -18,7 +21,7 @@ use engine::engine::Engine;
 use engine::ids::{GroupId, Incarnation, Index, NodeId, Term};
 use engine::raft::Configuration;
 use engine::shard::Shard;
-use engine::time::{Elapsed, Time};
+use engine::time::{Duration, Elapsed, Time};
 use std::collections::BTreeMap;
 use wire::peer::{Vote, VoteReply};
 
@@ -26,6 +29,8 @@ use wire::peer::{Vote, VoteReply};
 const STATES_EVERY: u64 = 8;
 /// So many rows halve how often.
 const ROWS_HALVE: u64 = 32;
+/// A turn's entries are at most so much older than its end.
+const TURN_MAX: Duration = Duration::from_millis(1);
 /// Groups, the meta group included.
 const GROUPS: usize = SHARDS as usize + 1;
 
@@ -75,6 +80,8 @@ pub(super) struct Watch {
     states: BTreeMap<(GroupId, Index), u32>,
     /// Who belongs to each group by what is committed, up to where that is known.
     members: [Option<(Index, Configuration)>; GROUPS],
+    /// The signs of life that leaders heard.
+    pub(super) signs: Signs,
     scratch: Vec<u8>,
 }
 
@@ -184,6 +191,13 @@ impl Watch {
             }
             if now.leads && !before.leads {
                 self.on_elected((time, clocks), at, node, now.term)?;
+                let told = raft.log().last_time();
+                if told + TURN_MAX < shard.clock(clocks[node as usize].read(time)) {
+                    let node = node + 1;
+                    return Err(format!(
+                        "group {at}: node {node} is elected and sets the clock back"
+                    ));
+                }
                 did.elected = Some(at);
             }
             if now.commit > before.commit {
@@ -210,6 +224,7 @@ impl Watch {
                 let compared = twin.compare(&shard.state().status());
                 compared.map_err(|why| format!("group {at}, node {}: {why}", node + 1))?;
             }
+            self.signs.on_turn(node, shard)?;
             if now.applied > before.applied && is_compared(shard) {
                 self.on_state(at, shard)?;
             }

@@ -11,6 +11,7 @@ use crate::raft::{Change, Configuration, Limits, Raft, Standing};
 
 /// Small enough for all of them to be reached within a simulation.
 const SMALL: Limits = Limits {
+    uncommitted_own: 1 << 10,
     uncommitted: 4000,
     log_kept: 1500,
     log_pinned: 6000,

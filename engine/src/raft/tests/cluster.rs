@@ -290,7 +290,7 @@ impl Cluster {
         let world = self.world.clone();
         let founders = (1..=self.founders).map(|n| (NodeId(n), incarnation(NodeId(n), 1)));
         let founders = if self.node(id).founder {
-            Configuration::of_voters(founders)
+            Configuration::of_voters(founders).with_loyalty(Duration::from_millis(150))
         } else {
             Configuration::UNKNOWN
         };

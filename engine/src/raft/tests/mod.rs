@@ -4,6 +4,7 @@
 mod chance;
 mod cluster;
 mod disk;
+mod loyalty;
 mod model;
 mod parts;
 mod quiet;

@@ -1,7 +1,7 @@
 //! The parts, each alone.
 
 use crate::engine::Reads;
-use crate::entry::{self, Entry, EntryHeader};
+use crate::entry::{self, Entry, EntryHeader, kind};
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::level::Level;
 use crate::raft::durability::Durability;
@@ -263,7 +263,8 @@ fn replica(voters: u32) -> Raft {
         group: GROUP,
         node: NodeId(1),
         incarnation,
-        founders: Configuration::of_voters((1..=voters).map(|n| (NodeId(n), incarnation))),
+        founders: Configuration::of_voters((1..=voters).map(|n| (NodeId(n), incarnation)))
+            .with_loyalty(Duration::from_millis(150)),
         election_timeout_min: Duration::from_millis(150),
         election_timeout_max: Duration::from_millis(300),
         heartbeat: Duration::from_millis(50),
@@ -296,6 +297,8 @@ fn a_leader_takes_so_much_that_is_uncommitted_and_no_more() {
         taken += 1;
     }
     assert_eq!(taken, crate::limits::UNCOMMITTED_BYTES_MAX >> 20);
+    let own = raft.propose_own(Time(2000), kind::RENEW, &[0; 16]);
+    assert!(own.is_ok(), "its own entries have room beside them");
     raft.flush(Time(3000), &mut out);
     assert!(out.persist.len() > 1, "one record for each run");
     raft.on_appended(Position(2));
@@ -307,11 +310,11 @@ fn a_leader_takes_so_much_that_is_uncommitted_and_no_more() {
 #[test]
 fn a_groups_clock_never_goes_back() {
     let (mut raft, _) = leader_of_one();
-    raft.raise_time(Elapsed(500));
-    raft.propose(Kind(0x30), 0, Elapsed(400), b"a").expect("it leads");
-    assert_eq!(raft.log().last_time(), Elapsed(500));
-    raft.propose(Kind(0x30), 0, Elapsed(600), b"b").expect("it leads");
-    assert_eq!(raft.log().last_time(), Elapsed(600));
+    raft.raise_time(Elapsed(5_000));
+    raft.propose(Kind(0x30), 0, Elapsed(4_000), b"a").expect("it leads");
+    assert_eq!(raft.log().last_time(), Elapsed(5_000));
+    raft.propose(Kind(0x30), 0, Elapsed(6_000), b"b").expect("it leads");
+    assert_eq!(raft.log().last_time(), Elapsed(6_000));
 }
 
 fn append(entries: &[u8], count: u32) -> Message<'_> {

@@ -145,7 +145,9 @@ impl Play {
             "campaign" => {
                 let id = node(0)?;
                 let now = cluster.clock(id);
-                cluster.raft(id).campaign_at = now;
+                // It is out of patience, and of loyalty.
+                let raft = cluster.raft(id);
+                (raft.campaign_at, raft.loyal_until) = (now, raft.loyal_until.min(now));
                 cluster.turn(id, |raft, now, out| raft.on_tick(now, out));
             }
             "transfer" => {

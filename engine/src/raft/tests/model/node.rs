@@ -10,6 +10,7 @@ use crate::engine::Reads;
 use crate::entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position};
 use crate::level::Level;
+use crate::raft::clock::Clock;
 use crate::raft::progress::State;
 use crate::raft::role::Role;
 use crate::raft::{
@@ -205,6 +206,8 @@ impl Node {
     fn forget_time(&mut self) {
         let raft = &mut self.raft;
         raft.now = Time::ZERO;
+        // It stands still: entries that are alike have one time.
+        raft.clock = Clock::new(Elapsed::ZERO, Time::MAX);
         raft.loyal_until = Time::ZERO;
         raft.campaign_at = Time::ZERO;
         raft.timeout = raft.election_timeout_min;

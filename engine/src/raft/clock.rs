@@ -3,6 +3,9 @@
 //! The clock is elapsed time, never the wall. A replica continues from the highest time that it has
 //! heard in an entry by its own monotonic clock; so a new leader's clock neither jumps back nor
 //! stands still because nothing was written for an hour.
+//!
+//! Every entry that a leader makes carries what its clock shows, the one that opens its term included: whoever follows
+//! goes by the newest entry, so an entry of an earlier time would set all clocks of the group back.
 
 use crate::time::{Elapsed, Time};
 
@@ -26,7 +29,7 @@ impl Clock {
         self.base + now.since(self.at)
     }
 
-    /// An entry said `elapsed`: the clock never stands behind it.
+    /// An entry said `elapsed`: the clock never stands behind it. (A planted bug goes by it.)
     pub fn hear(&mut self, now: Time, elapsed: Elapsed) {
         if elapsed > self.read(now) {
             *self = Clock::new(elapsed, now);
