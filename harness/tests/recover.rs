@@ -1,4 +1,4 @@
-//! A cluster loses two of its three nodes for good, and another begins from what the third has: real processes.
+//! A cluster loses two of its three nodes for good, and another begins from what the last has: real processes.
 #![cfg(feature = "bench")]
 
 mod common;
@@ -22,14 +22,14 @@ fn what_the_last_survivor_has_becomes_a_new_cluster_and_the_old_nodes_are_none_o
     let client = Client::connect(servers(&cluster)).expect("the cluster answers");
     let (lines, issued) = write(&client);
     drop(client);
-    let (file, survivor) = (cluster.data_dir().join("left"), cluster.nodes()[2].data_dir.clone());
+    let (file, survivor) = (cluster.data_dir().join("left"), cluster.nodes()[0].data_dir.clone());
 
     let running = recover(&file, &survivor, &["--accept-loss"]);
     assert!(said(&running).contains("E112 "), "it runs: {running:?}");
-    cluster.stop_node(3).expect("it stops");
+    cluster.stop_node(1).expect("it stops");
     let others = recover(&file, &survivor, &["--accept-loss"]);
-    assert!(said(&others).contains("E151 ") && said(&others).contains("nodes 1, 2"), "{others:?}");
-    cluster.kill(1).expect("it dies");
+    assert!(said(&others).contains("E151 ") && said(&others).contains("nodes 2, 3"), "{others:?}");
+    cluster.kill(3).expect("it dies");
     let one_more = recover(&file, &survivor, &["--accept-loss"]);
     assert!(said(&one_more).contains("E151 "), "two of three can go on: {one_more:?}");
     cluster.kill(2).expect("it dies");
@@ -45,7 +45,7 @@ fn what_the_last_survivor_has_becomes_a_new_cluster_and_the_old_nodes_are_none_o
     assert_eq!(images(&survivor), before, "the survivor's own is left as it was");
 
     begin_from(&file, &mut cluster);
-    let client = Client::connect([cluster.nodes()[2].address.to_string()]);
+    let client = Client::connect([cluster.nodes()[0].address.to_string()]);
     let client = client.expect("the new cluster answers");
     for (key, version) in &lines {
         let line = client.cache().get(key).wait().expect("a get is answered");
@@ -56,16 +56,16 @@ fn what_the_last_survivor_has_becomes_a_new_cluster_and_the_old_nodes_are_none_o
     assert!(guard.fence() > issued, "{} after {issued}", guard.fence());
     drop(guard);
 
-    // One of the dead comes back, and finds the new cluster where the third node was.
-    cluster.spawn(1, &[]).expect("it starts");
+    // One of the dead comes back, and dials the new cluster where the first node was.
+    cluster.spawn(3, &[]).expect("it starts");
     let since = Instant::now();
-    while !cluster.log_tail(1).contains("no link") {
-        assert!(since.elapsed() < 60 * SECOND, "{}", cluster.log_tail(1));
+    while !cluster.log_tail(3).contains("no link") {
+        assert!(since.elapsed() < 60 * SECOND, "{}", cluster.log_tail(3));
         std::thread::sleep(SECOND / 20);
     }
-    let old = cluster.status(1).expect("it answers");
+    let old = cluster.status(3).expect("it answers");
     assert_eq!(old["ready"], false, "nobody votes with it");
-    let new = cluster.status(3).expect("it answers");
+    let new = cluster.status(1).expect("it answers");
     assert_ne!(old["cluster"], new["cluster"]);
     assert_eq!(new["members"].as_array().map(Vec::len), Some(1), "nobody joined: {new}");
     client.cache().put("after", "all").wait().expect("the new cluster serves");
@@ -87,16 +87,16 @@ fn write(client: &Client) -> (BTreeMap<String, u64>, u64) {
     (lines, issued)
 }
 
-/// A cluster of the third node alone is made of the file, where the old one's third node was.
+/// A cluster of the first node alone is made of the file, where the old one's first node was.
 fn begin_from(file: &Path, cluster: &mut Cluster) {
-    let (dir, address) = (cluster.nodes()[2].data_dir.clone(), cluster.nodes()[2].address);
-    cluster.lose_disk(3).expect("it makes room");
+    let (dir, address) = (cluster.nodes()[0].data_dir.clone(), cluster.nodes()[0].address);
+    cluster.lose_disk(1).expect("it makes room");
     let mut command = Command::new(program("tercetd"));
     command.arg("restore").arg(file).arg("--data-dir").arg(dir);
-    command.args(["--node", "3", "--cores", "1", "--listen", &address.to_string()]);
+    command.args(["--node", "1", "--cores", "1", "--listen", &address.to_string()]);
     let restored = command.output().expect("tercetd starts");
     assert!(restored.status.success(), "{restored:?}");
-    cluster.restart(3, &[]).expect("it starts from the file");
+    cluster.restart(1, &[]).expect("it starts from the file");
 }
 
 fn recover(file: &Path, dir: &Path, flags: &[&str]) -> Output {

@@ -432,7 +432,7 @@ impl Config {
             node: Some(self.node.0),
             peers: Some(self.peers.clone()),
             data_dir: Some(self.data_dir.clone()),
-            engines: Some(self.engines),
+            engines: self.engines_asked,
             shards: Some(self.shards),
             listen: Some(self.listen),
             advertise: self.advertise.clone(),

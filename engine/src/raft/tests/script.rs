@@ -142,14 +142,7 @@ impl Play {
                     }
                 }
             }
-            "campaign" => {
-                let id = node(0)?;
-                let now = cluster.clock(id);
-                // It is out of patience, and of loyalty.
-                let raft = cluster.raft(id);
-                (raft.campaign_at, raft.loyal_until) = (now, raft.loyal_until.min(now));
-                cluster.turn(id, |raft, now, out| raft.on_tick(now, out));
-            }
+            "campaign" => self.campaign(node(0)?),
             "transfer" => {
                 let to = node(1)?;
                 cluster.turn(node(0)?, |raft, now, out| raft.transfer(now, to, out));
@@ -169,6 +162,14 @@ impl Play {
             other => return Err(format!("no such command: {other}").into()),
         }
         Ok(String::new())
+    }
+
+    /// A node is out of patience, and of loyalty.
+    fn campaign(&mut self, id: NodeId) {
+        let now = self.cluster.clock(id);
+        let raft = self.cluster.raft(id);
+        (raft.campaign_at, raft.loyal_until) = (now, raft.loyal_until.min(now));
+        self.cluster.turn(id, |raft, now, out| raft.on_tick(now, out));
     }
 
     /// Asks a node to change who belongs to the group.
