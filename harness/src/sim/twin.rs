@@ -20,7 +20,7 @@ use wire::message::*;
 
 pub type Id = [u8; 16];
 const NEVER: u64 = u64::MAX;
-/// From this feature level on what an ended session had is given back one after the other.
+/// From this feature level on an ended session leaves its lines before it gives anything back.
 const BOUNDED: u32 = 3;
 
 /// A number that an entry made: the entry's index, and the how manieth of it.
@@ -379,55 +379,33 @@ impl Twin {
         self.sessions[at].span = Span { number, ..span };
     }
 
-    /// Waiters leave, locks become free, messages come back, and only then is the next in line served.
+    /// Waiters leave, locks become free, messages come back, and only then is the next in line served: so of several
+    /// messages the first by priority is. Since level 3 whoever stood behind a waiter is served before that. No client
+    /// here has as much as the machine would give back over several entries.
     fn end_session(&mut self, id: Id) {
         let Some(at) = self.sessions.iter().position(|session| session.id == id) else { return };
-        let mut left: Vec<Left> = Vec::new();
+        self.sessions.remove(at);
+        self.ended.insert(id, self.now);
+        let mut left: Vec<(u64, Left)> = Vec::new();
         while let Some(wait) = self.waits.iter().position(|wait| wait.session == id) {
-            left.push(self.waits[wait].ask.left());
+            left.push((self.waits[wait].span.number, self.waits[wait].ask.left()));
             self.end_wait(wait, Code::SessionUnknown);
         }
         if self.level >= BOUNDED {
-            self.sessions.remove(at);
-            self.ended.insert(id, self.now);
-            left.into_iter().for_each(|left| self.advance(left));
-            return self.give_back(id);
+            left.drain(..).for_each(|(_, left)| self.advance(left));
         }
         while let Some(grant) = self.grants.iter().position(|grant| grant.session == id) {
-            left.push(Left::Lock(self.grants.remove(grant).lock));
+            let grant = self.grants.remove(grant);
+            left.push((grant.span.number, Left::Lock(grant.lock)));
         }
         for message in &mut self.messages {
             if matches!(message.place, Place::InFlight { session, .. } if session == id) {
                 message.place = Place::Ready;
-                left.push(Left::Queue(message.queue.clone()));
+                left.push((message.number, Left::Queue(message.queue.clone())));
             }
         }
-        self.sessions.remove(at);
-        self.ended.insert(id, self.now);
-        left.into_iter().for_each(|left| self.advance(left));
-    }
-
-    /// What an ended session had is given back, one thing after the other.
-    fn give_back(&mut self, id: Id) {
-        loop {
-            let grants = self.grants.iter().enumerate().filter(|(_, grant)| grant.session == id);
-            let grant = grants.map(|(at, grant)| (grant.span.number, at)).min();
-            let in_flight = |message: &Message| matches!(message.place, Place::InFlight { session, .. } if session == id);
-            let messages = self.messages.iter().enumerate().filter(|(_, m)| in_flight(m));
-            let message = messages.map(|(at, message)| (message.number, at)).min();
-            if let Some((number, at)) = grant
-                && message.is_none_or(|(n, _)| number < n)
-            {
-                let grant = self.grants.remove(at);
-                self.advance_lock(&grant.lock);
-            } else if let Some((_, at)) = message {
-                self.messages[at].place = Place::Ready;
-                let queue = self.messages[at].queue.clone();
-                self.advance_queue(&queue);
-            } else {
-                return;
-            }
-        }
+        left.sort_by_key(|(number, _)| *number);
+        left.into_iter().for_each(|(_, left)| self.advance(left));
     }
 
     pub fn lives(&self, id: Id) -> bool {

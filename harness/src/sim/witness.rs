@@ -219,30 +219,42 @@ impl Twin {
 mod tests {
     use super::super::calls::{Expect, Stamp};
     use super::*;
-    use engine::entry::{self, EntryHeader};
+    use engine::entry::{self, EntryHeader, kind};
     use engine::ids::{GroupId, Term};
+    use engine::level::Level;
+    use engine::machine::{Applied, Config, Machine, Outcome, Wake};
+    use engine::secret::Secret;
     use engine::time::Elapsed;
-    use wire::message::SessionOpen;
+    use wire::message::{SessionClose, SessionOpen};
 
     const SESSION: Id = [1; 16];
+    const OTHER: Id = [2; 16];
     const SECOND: u64 = 1_000_000_000;
 
-    /// A twin that did these calls of one session, an entry each, `millis` apart in every time.
+    /// A twin and a machine that did these calls, an entry each, `millis` apart in every time.
     struct Log {
         twin: Twin,
+        machine: Machine,
+        wakes: Vec<Wake>,
         at: u64,
     }
 
     impl Log {
         fn new() -> Log {
-            let mut log = Log { twin: Twin::new(0), at: 0 };
-            let mut body = Vec::new();
-            SessionOpen { session: SESSION, ttl_ms: 2_000 }.encode(&mut body);
-            log.entry(0, SessionOpen::KIND, &body);
+            let secret = Secret::new([7; 16]);
+            let machine = Machine::new(Config { cluster: 1, cache_bytes_max: 1 << 20, secret });
+            let mut log = Log { twin: Twin::new(0), machine, wakes: Vec::new(), at: 0 };
+            log.open(SESSION);
             log
         }
 
-        fn entry(&mut self, millis: u64, kind: wire::Kind, body: &[u8]) {
+        fn open(&mut self, session: Id) {
+            let mut body = Vec::new();
+            SessionOpen { session, ttl_ms: 2_000 }.encode(&mut body);
+            self.entry(0, SessionOpen::KIND, &body);
+        }
+
+        fn entry(&mut self, millis: u64, kind: wire::Kind, body: &[u8]) -> Applied {
             self.at += millis * 1_000_000;
             let index = self.twin.index.next();
             let (group, term, time) = (GroupId(1), Term(1), Elapsed(self.at));
@@ -251,14 +263,18 @@ mod tests {
             entry::write(&header, body, &mut bytes);
             let entry = entry::read(&bytes).unwrap();
             self.twin.step(Time(self.at), &entry).unwrap();
+            self.machine.apply(&entry, &mut self.wakes)
         }
 
-        fn call(&mut self, sequence: u64, did: &Did) {
-            let (session, answered_below) = (SESSION, sequence);
-            let stamp = Stamp { session, sequence, answered_below, session_ttl_ms: 0 };
+        fn call(&mut self, sequence: u64, did: &Did) -> Applied {
+            self.call_of(SESSION, sequence, did)
+        }
+
+        fn call_of(&mut self, session: Id, sequence: u64, did: &Did) -> Applied {
+            let stamp = Stamp { session, sequence, answered_below: sequence, session_ttl_ms: 0 };
             let mut body = Vec::new();
             let kind = did.encode(stamp, &7u64.to_le_bytes(), &mut body);
-            self.entry(1, kind, &body);
+            self.entry(1, kind, &body)
         }
 
         fn saw(&mut self, sequence: u64, did: &Did, saw: Saw) -> Result<(), String> {
@@ -321,6 +337,37 @@ mod tests {
         assert!(log.twin.none_is_late(Time(2 * SECOND)).unwrap_err().contains("lease"));
         log.twin.unable = Duration::from_secs(1);
         assert_eq!(log.twin.none_is_late(Time(2 * SECOND)), Ok(()));
+    }
+
+    #[test]
+    fn of_messages_that_come_back_together_the_twin_delivers_the_one_that_the_machine_does() {
+        for level in [Level::OLDEST, Level::NEWEST] {
+            let mut log = Log::new();
+            log.entry(0, kind::LEVEL, &level.encode());
+            for (sequence, priority) in [(1, 2), (2, 0)] {
+                let push = Did::Push { queue: 0, value: 7, priority };
+                let applied = log.call(sequence, &push);
+                let Applied::Done(Outcome::Done { token }) = applied else { panic!("{applied:?}") };
+                assert_eq!(log.saw(sequence, &push, done(token)), Ok(()));
+            }
+            let pop = Did::Pop { queue: 0, wait_ms: 500, visibility_ms: 1_000 };
+            log.call(3, &pop);
+            log.call(4, &pop);
+            log.open(OTHER);
+            assert_eq!(log.call_of(OTHER, 1, &pop), Applied::Waiting);
+            let mut body = Vec::new();
+            SessionClose { session: SESSION }.encode(&mut body);
+            log.entry(1, SessionClose::KIND, &body);
+            let [Wake { outcome: Outcome::Delivered { id, delivery }, .. }] = log.wakes[..] else {
+                panic!("{:?}", log.wakes)
+            };
+            assert_eq!(delivery, 2);
+            let saw = Saw::Message { id, delivery, priority: 0, value: 7 };
+            let (did, session, sequence) = (&pop, OTHER, 1);
+            let (invoked, replied) = (Time(0), Time(log.at));
+            let call = Answered { did, session, sequence, invoked, replied, saw };
+            assert_eq!(log.twin.explain(&call), Ok(()), "at {level:?}");
+        }
     }
 
     #[test]
