@@ -76,6 +76,7 @@ mutants! {
     TermOpensInThePast "A term's first entry carries the time of the entry before it, and sets the group's clock back.",
     ClockOfItsOwn "Whoever follows goes on by its own clock where that is ahead of the leader's.",
     VouchedBeforeOwnCommit "A leader vouches for a session before it has committed in its term.",
+    OwnEntryDroppedUnderLoad "A leader's own entry is dropped while clients' entries fill their limit.",
     RenewalsForgotten "Renewals that are refused are forgotten.",
     AliveUnbacked "A leader vouches for a session without looking at the applied state.",
     GrantsOutliveSession "A session's locks stay with it when it ends.",

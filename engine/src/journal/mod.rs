@@ -350,10 +350,11 @@ impl Journal {
     }
 
     /// Whether so many bytes of a leader's own entries (renewals, ticks) may be appended now. A full journal
-    /// still takes them, as far as half of what is kept back: what frees a segment needs the rest.
+    /// still takes them, as far as half of what is kept back: what frees a segment needs the rest. So does a unit that
+    /// clients' entries fill.
     pub fn has_own_room(&self, bytes: usize) -> bool {
         let unit = self.pending.len() + record::RECORD_HEADER_BYTES + bytes;
-        unit <= self.room.entries
+        unit <= self.room.own
             && self.segments.live_with(unit) <= self.segments_max - SEGMENTS_RESERVED / 2
     }
 

@@ -3,8 +3,9 @@
 //! What frees a segment is itself written to the journal: snapshot records, and entries carried out
 //! of the oldest segment. So room for it is kept back twice:
 //!
-//! - **in the unit**: entries fill at most half of it, carried ones all but a last part, which is
-//!   for votes, cuts and snapshots;
+//! - **in the unit**: clients' entries fill at most half of it, a leader's own a little more (they must get in
+//!   while clients fill theirs in every turn), carried ones all but a last part, which is for votes, cuts and
+//!   snapshots;
 //! - **in segments**: entries are taken only while [`SEGMENTS_RESERVED`] segments stay unused
 //!   behind them. What has to be carried is at most what one segment holds; it needs a part of
 //!   those, and gives a whole one back.
@@ -27,6 +28,9 @@ pub const SEGMENTS_RESERVED: u32 = 2;
 /// The part of a unit that is kept for votes, cuts and snapshots, at most, in bytes.
 const URGENT_BYTES_MAX: usize = 256 << 10;
 
+/// The part of a unit that is kept for a leader's own entries, at most, in bytes: those of all groups.
+const OWN_BYTES_MAX: usize = UNCOMMITTED_OWN_BYTES_MAX;
+
 const _: () = assert!(UNIT_BYTES_MAX.is_multiple_of(PAGE_BYTES));
 // Any entry fits a unit of the usual size, and so does what one group may have to carry.
 const _: () =
@@ -41,6 +45,8 @@ const _: () = assert!(
 pub(super) struct Room {
     /// With entries.
     pub entries: usize,
+    /// With entries that a leader makes by itself.
+    pub own: usize,
     /// With entries that are carried.
     pub carry: usize,
     /// With anything.
@@ -58,9 +64,11 @@ impl Room {
         assert!(overhead <= segment / 4, "a segment is much larger than its checkpoint");
         let all = UNIT_BYTES_MAX.min(segment) - overhead;
         let urgent = URGENT_BYTES_MAX.min(all / 8);
-        let room = Room { entries: all / 2, carry: all - urgent, all };
+        let entries = all / 2;
+        let own = entries + OWN_BYTES_MAX.min(all / 16);
+        let room = Room { entries, own, carry: all - urgent, all };
         assert!(UNIT_HEADER_BYTES < room.entries, "a unit holds more than its header");
-        assert!(room.entries < room.carry, "what frees a segment goes before what fills it");
+        assert!(room.own < room.carry, "what frees a segment goes before what fills it");
         room
     }
 }

@@ -4,7 +4,7 @@ use super::output::Output;
 use super::progress::{Due, Progress, Sending, State};
 use super::role::{Leader, Role, Transfer};
 use super::{Raft, Refused};
-use crate::entry::{EntryHeader, kind};
+use crate::entry::{ENTRY_HEADER_BYTES, EntryHeader, kind};
 use crate::ids::{Incarnation, Index, NodeId, Term};
 use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Elapsed, Time};
@@ -24,7 +24,7 @@ impl Raft {
         time: Elapsed,
         payload: &[u8],
     ) -> Result<Index, Refused> {
-        self.check_room(self.limits.uncommitted)?;
+        self.check_room(ENTRY_HEADER_BYTES + payload.len(), self.limits.uncommitted)?;
         Ok(self.append(kind, principal, time, payload))
     }
 
@@ -38,13 +38,21 @@ impl Raft {
         Ok(self.append(kind, 0, self.clock.read(now), payload))
     }
 
-    pub(super) fn check_own_room(&self) -> Result<(), Refused> {
-        self.check_room(self.limits.uncommitted + self.limits.uncommitted_own)
+    /// Whether clients' entries fill their limit.
+    pub fn is_full(&self) -> bool {
+        self.check_room(ENTRY_HEADER_BYTES, self.limits.uncommitted) == Err(Refused::Busy)
     }
 
-    fn check_room(&self, limit: usize) -> Result<(), Refused> {
+    pub(super) fn check_own_room(&self) -> Result<(), Refused> {
+        self.check_room(0, self.limits.uncommitted + self.limits.uncommitted_own)
+    }
+
+    /// Whether there is room for an entry of so many bytes. One alone may be larger than the limit, but none goes past
+    /// it beside others: it would take the leader's own room.
+    fn check_room(&self, bytes: usize, limit: usize) -> Result<(), Refused> {
         let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader) };
-        let full = self.log.bytes_after(self.commit) > limit as u64;
+        let held = self.log.bytes_after(self.commit);
+        let full = held > 0 && held + bytes as u64 > limit as u64;
         if leader.transfer.is_some() || full { Err(Refused::Busy) } else { Ok(()) }
     }
 

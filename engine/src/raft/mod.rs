@@ -133,7 +133,7 @@ pub struct Config {
     pub preference: Preference,
     /// Entries in one message, at most, in bytes: what every journal of the group takes at once.
     pub append_bytes_max: usize,
-    /// Entries that are not committed yet, at most, in bytes (one entry may go past it).
+    /// Entries that are not committed yet, at most, in bytes (one alone may go past it).
     pub uncommitted_bytes_max: usize,
     /// The newest feature level that this build knows: an entry that raises the group past it is not taken.
     pub level_max: Level,

@@ -124,6 +124,9 @@ impl Shard {
         if !self.is_at(since) {
             return None;
         }
+        if self.raft.is_full() && mutant::on(Mutant::OwnEntryDroppedUnderLoad) {
+            return Some(Index::ZERO);
+        }
         let index = self.raft.propose_own(step.now, kind, payload).ok()?;
         step.take_room(payload.len());
         Some(index)

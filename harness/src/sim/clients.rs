@@ -35,6 +35,8 @@ const HEARTBEATS_PER_TTL: u32 = 5;
 const PATIENCE: Duration = Duration::from_millis(350);
 /// A client that looks what it wants to do falls asleep, one time in so many: it sends nothing for a while.
 const SLEEPS_ONE_IN: u32 = 300;
+/// A client's connections all break, with what is open on them, one time in so many that it looks what it wants to do.
+const BREAKS_ONE_IN: u32 = 250;
 /// A call goes to any node and not where the leader is believed to be, one time in so many.
 const STRAYS_ONE_IN: u32 = 4;
 /// A call that waits is given up, one time in so many that its client looks.
@@ -149,6 +151,8 @@ pub(super) struct Client {
     closing: bool,
     pub(super) memory: Memory,
     sends: Vec<Send>,
+    /// Connections that broke, and to whom they were.
+    broken: Vec<(u32, ConnId)>,
     /// The arrival of the last frame: frames of a connection don't overtake each other.
     last_arrival: Time,
     value_bytes_max: usize,
@@ -157,6 +161,8 @@ pub(super) struct Client {
     pub(super) load: Load,
     window: usize,
     asleep_until: Time,
+    /// What it wrote to the new one of two leaders, and was told.
+    wrote: Option<u8>,
     pub(super) chance: fastrand::Rng,
 }
 
@@ -204,12 +210,14 @@ impl Clients {
             closing: false,
             memory: Memory::default(),
             sends: Vec::new(),
+            broken: Vec::new(),
             last_arrival: Time(0),
             value_bytes_max,
             nodes,
             load,
             window: 1 + id as usize % load.window_max,
             asleep_until: Time(0),
+            wrote: None,
             chance: chance.fork(),
         });
         Clients {
@@ -227,7 +235,7 @@ impl Clients {
     pub fn confuse(&mut self, confusion: Confusion) {
         self.confusion = Some(confusion);
         for client in &mut self.clients {
-            client.next_at = Time(0);
+            (client.next_at, client.wrote) = (Time(0), None);
         }
     }
 
@@ -268,6 +276,10 @@ impl Clients {
         std::mem::take(&mut self.clients[client as usize].sends)
     }
 
+    pub fn take_broken(&mut self, client: u32) -> Vec<(u32, ConnId)> {
+        std::mem::take(&mut self.clients[client as usize].broken)
+    }
+
     /// When the client wants to look again.
     pub fn wake_at(&self, client: u32) -> Time {
         let client = &self.clients[client as usize];
@@ -297,6 +309,9 @@ impl Clients {
         if self.phase == Phase::Work && client.chance.u32(..SLEEPS_ONE_IN) == 0 {
             client.asleep_until = now + Duration::from_millis(client.chance.u64(500..4_500));
             return;
+        }
+        if self.phase == Phase::Work && client.chance.u32(..BREAKS_ONE_IN) == 0 {
+            client.disconnect();
         }
         if now >= client.heartbeat_at {
             client.heartbeat_at = now + client.session_ttl() / HEARTBEATS_PER_TTL;
@@ -457,14 +472,19 @@ impl Client {
         history.records.push(Record { client: self.id, did, invoked, replied: now, saw });
     }
 
-    /// Reads from who led before, or writes to who leads now.
+    /// Reads from who led before, or writes to who leads now. Every other client writes first, and reads what it wrote.
     fn ask_both(&mut self, now: Time, confusion: Confusion, values: &mut u64) {
         self.next_at = now + self.up_to(CONFUSED_PAUSE_MILLIS_MAX);
         let in_shard = |key: &u8| wire::name::shard(&key_name(*key), SHARDS) == confusion.shard;
         let keys: Vec<u8> = (0..KEYS).filter(in_shard).collect();
         let Some(key) = self.chance.choice(keys) else { return };
         *values += 1;
-        let reads = self.chance.bool();
+        let wrote = self.wrote.filter(in_shard);
+        let (reads, key) = match wrote {
+            Some(key) if self.id % 2 == 0 => (true, key),
+            None if self.id % 2 == 0 => (false, key),
+            _ => (self.chance.bool(), key),
+        };
         let did = if reads { Did::Get { key } } else { Did::put(key, *values) };
         let to = if reads { confusion.deposed } else { confusion.elected };
         self.shards[confusion.shard as usize].guess = to;
@@ -594,6 +614,15 @@ impl Client {
         self.sends.push(Send { to, conn, opens, frame, sign, call });
     }
 
+    /// Its connections are gone, with what is on its way over them.
+    fn disconnect(&mut self) {
+        for (conn, node) in self.conns.iter_mut().zip(0..) {
+            if let Some(generation) = conn.take() {
+                self.broken.push((node, ConnId { index: self.id, generation }));
+            }
+        }
+    }
+
     fn beat(&mut self, now: Time) {
         let ttl = self.session_ttl();
         self.beats.retain(|(_, sent)| now.since(*sent) < ttl);
@@ -701,6 +730,7 @@ impl Client {
     fn finish(&mut self, now: Time, open: &Open, saw: Saw, lent: &mut Vec<(u8, u64, u32)>) {
         self.memory.on_answer(&open.did, saw);
         match (&open.did, saw) {
+            (Did::Put { key, .. }, Saw::Done { .. }) => self.wrote = Some(*key),
             // Its session ends, and everything that it was given with it.
             (Did::Acquire { .. }, _) if self.closing => {}
             (Did::Acquire { lock, exclusive, lease_ms, .. }, Saw::Done { token, .. }) => {

@@ -65,6 +65,8 @@ pub(super) const HEARTBEAT: Duration = Duration::from_millis(50);
 const STUNNED_MILLIS: std::ops::Range<u64> = 240..299;
 /// Nodes have unequal election timeouts in one seed of so many.
 const UNEQUAL_ONE_IN: u64 = 4;
+/// The node with the slowest clock is isolated after one commit that it made as a leader, of so many.
+const SLOWEST_ONE_IN: u32 = 40;
 /// Members change in one seed of so many.
 pub(super) const MEMBERS_CHANGE_ONE_IN: u64 = 3;
 
@@ -167,7 +169,11 @@ impl World {
                     let lasts = if suspended { lasts * 3 } else { lasts.min(PAUSE_MAX) };
                     self.plan(at, Event::Pause { node, until: Time(0) + at + lasts });
                 }
-                8..=10 => self.besiege(at),
+                8 => self.isolate(at, self.slowest),
+                9..=10 => {
+                    let alone = self.faults.u32(..nodes);
+                    self.besiege(at, alone);
+                }
                 11 => {
                     let node = self.faults.u32(..nodes);
                     self.plan(at, Event::SyncFails { node });
@@ -208,6 +214,11 @@ impl World {
             }
         } else if did.committed && self.thrones.u32(..60) == 0 {
             self.stun(id);
+        } else if did.committed && self.thrones.u32(..200) == 0 {
+            self.besiege(Duration::ZERO, id);
+        } else if did.committed && id == self.slowest && self.thrones.u32(..SLOWEST_ONE_IN) == 0 {
+            // Its lease seems longer to it than to anybody else.
+            self.isolate(Duration::ZERO, id);
         }
         let voted = did.voted && self.aims.u32(..6) == 0;
         let committed = did.committed && self.aims.u32(..150) == 0;
@@ -263,14 +274,10 @@ impl World {
         self.plan(soon + back, Event::Start { node });
     }
 
-    /// A node, perhaps the leader, is cut off from one voter and then from the other, which may have been
+    /// A node, best a leader, is cut off from one voter and then from the other, which may have been
     /// restarted just before: whoever is elected now must not be elected too early.
-    fn besiege(&mut self, at: Duration) {
-        if self.faults.u32(..3) == 0 {
-            return self.isolate(at, self.slowest);
-        }
+    fn besiege(&mut self, at: Duration, alone: u32) {
         let nodes = self.nodes.len() as u32;
-        let alone = self.faults.u32(..nodes);
         let first = (alone + self.faults.u32(1..nodes)) % nodes;
         let others = self.all().filter(|other| *other != alone && *other != first);
         let others: Vec<u32> = others.collect();

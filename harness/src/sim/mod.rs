@@ -24,6 +24,7 @@ mod clock;
 mod disk;
 mod end;
 mod faults;
+mod flood;
 mod linear;
 mod models;
 mod movers;
@@ -46,6 +47,7 @@ use engine::ids::{ConnId, GroupId, Incarnation, Index, Position};
 use engine::raft::Change;
 use engine::time::{Duration, Time};
 use faults::Temper;
+use flood::Flood;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
@@ -176,6 +178,8 @@ enum Event {
     SyncFails { node: u32 },
     /// A node's disk is full for a while: the node stops whenever it makes a file.
     Full { node: u32, until: Time },
+    /// A shard is flooded, or none any more.
+    Flood { shard: Option<u32> },
     /// Somebody takes a backup.
     BackUp,
     /// A node's answers arrive there.
@@ -260,6 +264,11 @@ pub struct World {
     timeouts: fastrand::Rng,
     /// Faults that are aimed at who was just elected, and at who was just confirmed.
     thrones: fastrand::Rng,
+    /// Decides when who floods which shard.
+    floods: fastrand::Rng,
+    flood: Option<Flood>,
+    /// How many there were.
+    flooded: u32,
     backups: Backups,
     watch: Watch,
     /// When it was last looked at whether groups can commit, and which could.
@@ -290,6 +299,7 @@ pub struct World {
 pub fn run(options: Options) -> Result<Report, Failure> {
     let mut world = World::new(options);
     world.plan_faults();
+    world.plan_floods();
     let faulty_until = Time(0) + options.faulty;
     world.until(faulty_until)?;
     world.calm_down();
@@ -378,6 +388,9 @@ impl World {
             builds: fastrand::Rng::with_seed(options.seed ^ 0x6275_696c_6473_0000),
             timeouts: fastrand::Rng::with_seed(options.seed ^ 0x7469_6d65_6f75_7400),
             thrones: fastrand::Rng::with_seed(options.seed ^ 0x7468_726f_6e65_7300),
+            floods: fastrand::Rng::with_seed(options.seed ^ 0x666c_6f6f_6473_0000),
+            flood: None,
+            flooded: 0,
             backups: Backups::new(options.seed),
             watch: Watch::new(off),
             looked_at: Time(0),
@@ -470,7 +483,10 @@ impl World {
                 }
             }
             Event::Request { to, conn, life, frame } => {
-                if self.nodes[to as usize].life == life {
+                // What is on its way over a connection that breaks is lost.
+                let is_broken = conn.index < self.temper.load.clients
+                    && self.clients.connected(conn.index, to) != Some(conn.generation);
+                if self.nodes[to as usize].life == life && !is_broken {
                     self.deliver(to, Incoming::Request(conn, frame));
                 }
             }
@@ -513,6 +529,7 @@ impl World {
             Event::Lose { node } => self.lose(node),
             Event::SyncFails { node } => self.nodes[node as usize].sync_fails = true,
             Event::Full { node, until } => self.nodes[node as usize].full_until = until,
+            Event::Flood { shard } => self.flood(shard),
             Event::BackUp => self.back_up(),
             Event::BackedUp { generation, bytes } => {
                 self.on_backup(generation, &bytes).map_err(Failure::Safety)?;
@@ -525,6 +542,9 @@ impl World {
 
     /// Sends what the client wants to send, and plans when it looks again.
     fn step_client(&mut self, client: u32) {
+        for (to, conn) in self.clients.take_broken(client) {
+            self.deliver(to, Incoming::Closed(conn));
+        }
         for send in self.clients.take_sends(client) {
             let node = &self.nodes[send.to as usize];
             let life = node.life;
@@ -586,6 +606,7 @@ impl Event {
             Event::Full { node, .. } => (13, *node, 0),
             Event::BackUp => (14, 0, 0),
             Event::BackedUp { bytes, .. } => (15, 0, size(bytes.len())),
+            Event::Flood { shard } => (16, shard.unwrap_or(u32::MAX), 0),
         }
     }
 }

@@ -99,6 +99,9 @@ impl World {
                 self.spare.push(bytes);
             }
         }
+        if let Some(flood) = &mut self.flood {
+            flood.pour(now, (id, node.life), engine, effects);
+        }
         if engine.wake_at() <= now {
             engine.on(now, Input::Tick, effects);
         }

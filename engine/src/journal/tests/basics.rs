@@ -160,6 +160,14 @@ fn neither_an_idle_group_nor_votes_without_end_keep_the_journal_from_moving() {
 }
 
 #[test]
+fn a_leaders_own_entries_get_into_a_unit_that_clients_entries_fill() {
+    let mut world = World::new();
+    while world.entries(0, 1, 900) {}
+    assert!(world.journal.has_own_room(1_000), "beside what clients' entries fill");
+    assert!(!world.journal.has_own_room(10_000), "and not without end");
+}
+
+#[test]
 fn when_entries_have_no_room_votes_and_carried_entries_still_do() {
     let mut world = World::new();
     let mut group = 0;

@@ -1,7 +1,7 @@
 //! The parts, each alone.
 
 use crate::engine::Reads;
-use crate::entry::{self, Entry, EntryHeader, kind};
+use crate::entry::{self, ENTRY_HEADER_BYTES, Entry, EntryHeader, kind};
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::level::Level;
 use crate::raft::durability::Durability;
@@ -292,13 +292,17 @@ fn leader_of_one() -> (Raft, Output) {
 fn a_leader_takes_so_much_that_is_uncommitted_and_no_more() {
     let (mut raft, mut out) = leader_of_one();
     let payload = vec![0; 1 << 20];
-    let mut taken = 0;
-    while raft.propose(Kind(0x30), 0, Elapsed(1), &payload).is_ok() {
-        taken += 1;
+    for size in [1 << 20, 1 << 10, 0] {
+        while raft.propose(Kind(0x30), 0, Elapsed(1), &payload[..size]).is_ok() {}
     }
-    assert_eq!(taken, crate::limits::UNCOMMITTED_BYTES_MAX >> 20);
-    let own = raft.propose_own(Time(2000), kind::RENEW, &[0; 16]);
-    assert!(own.is_ok(), "its own entries have room beside them");
+    let held = raft.log.bytes_after(raft.commit);
+    let left = crate::limits::UNCOMMITTED_BYTES_MAX as u64 - held;
+    assert!(left < ENTRY_HEADER_BYTES as u64, "none goes past it, and nothing is left over");
+    let renewals = vec![0; crate::limits::RENEWALS_PER_ENTRY_MAX * 16];
+    for _ in 0..2 {
+        let own = raft.propose_own(Time(2000), kind::RENEW, &renewals);
+        own.expect("its own entries have room beside them");
+    }
     raft.flush(Time(3000), &mut out);
     assert!(out.persist.len() > 1, "one record for each run");
     raft.on_appended(Position(2));
