@@ -12,6 +12,7 @@ mod shards;
 mod tests;
 
 use crate::effects::{Effects, Note};
+use crate::entry;
 use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::journal::witness::{Copies, Witness};
 use crate::journal::{Journal, Pin};
@@ -639,14 +640,24 @@ impl Engine {
         // lost: consensus sends it again. A heartbeat is heard all the same, or a full journal would look
         // like a dead leader.
         let Ok(Some(message)) = codec::decode(header, body) else { return };
-        let entries = if let Message::Append(append) = &message { append.entries.len() } else { 0 };
-        if entries > 0 && !self.journal.has_room(self.proposed + entries) {
+        if let Message::Append(append) = &message
+            && !self.has_room(append.entries)
+        {
             return;
         }
         if self.shards.hear_quietly((group, at), now, peer, &message, &mut effects.peers) {
             return;
         }
         self.shards.touch(at).on_message(step!(self, now, effects), peer, message);
+    }
+
+    /// Whether the journal takes a leader's entries. What the leader made by itself has room when nothing else has: a term
+    /// that is not opened here commits nothing, and a journal that is full of what is not committed is never freed.
+    fn has_room(&self, entries: &[u8]) -> bool {
+        let bytes = self.proposed + entries.len();
+        entries.is_empty()
+            || self.journal.has_room(bytes)
+            || self.journal.has_own_room(bytes) && entry::are_own(entries)
     }
 
     fn on_synced(&mut self, now: Time, position: Position, effects: &mut Effects) {

@@ -47,6 +47,11 @@ pub mod kind {
     pub const JOURNAL_FIRST: Kind = Kind(0xf000);
 }
 
+/// Whether leaders make entries of this kind by themselves, and not for a client.
+pub const fn is_own(kind: Kind) -> bool {
+    kind.0 >= kind::NOOP.0
+}
+
 /// What stands in front of a payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryHeader {
@@ -143,6 +148,17 @@ pub fn read_unchecked(bytes: &[u8]) -> Result<Entry<'_>, EntryError> {
         principal: u32_at(head, 40),
     };
     Ok(Entry { header, payload: &bytes[ENTRY_HEADER_BYTES..], bytes })
+}
+
+/// Whether all of these entries are leaders' own. Their checksums are not looked at.
+pub fn are_own(mut entries: &[u8]) -> bool {
+    while let Ok(entry) = read_unchecked(entries) {
+        if !is_own(entry.header.kind) {
+            return false;
+        }
+        entries = &entries[entry.bytes.len()..];
+    }
+    true
 }
 
 fn u32_at(b: &[u8], at: usize) -> u32 {

@@ -3,6 +3,7 @@
 mod answers;
 mod backup;
 mod levels;
+mod room;
 mod time;
 mod trio;
 

@@ -351,7 +351,7 @@ impl Journal {
 
     /// Whether so many bytes of a leader's own entries (renewals, ticks) may be appended now. A full journal
     /// still takes them, as far as half of what is kept back: what frees a segment needs the rest. So does a unit that
-    /// clients' entries fill.
+    /// clients' entries or carried ones fill.
     pub fn has_own_room(&self, bytes: usize) -> bool {
         let unit = self.pending.len() + record::RECORD_HEADER_BYTES + bytes;
         unit <= self.room.own

@@ -3,9 +3,9 @@
 //! What frees a segment is itself written to the journal: snapshot records, and entries carried out
 //! of the oldest segment. So room for it is kept back twice:
 //!
-//! - **in the unit**: clients' entries fill at most half of it, a leader's own a little more (they must get in
-//!   while clients fill theirs in every turn), carried ones all but a last part, which is for votes, cuts and
-//!   snapshots;
+//! - **in the unit**: entries fill at most half of it, carried ones all but two last parts. The one is for what a
+//!   leader makes by itself: it gets in while clients' entries or carried ones fill theirs in every turn. The other
+//!   is for votes, cuts and snapshots;
 //! - **in segments**: entries are taken only while [`SEGMENTS_RESERVED`] segments stay unused
 //!   behind them. What has to be carried is at most what one segment holds; it needs a part of
 //!   those, and gives a whole one back.
@@ -36,8 +36,7 @@ const _: () = assert!(UNIT_BYTES_MAX.is_multiple_of(PAGE_BYTES));
 const _: () =
     assert!(ENTRY_HEADER_BYTES + ENTRY_PAYLOAD_BYTES_MAX < UNIT_BYTES_MAX / 2 - (1 << 20));
 const _: () = assert!(
-    UNCOMMITTED_BYTES_MAX + UNCOMMITTED_OWN_BYTES_MAX + (1 << 20) + URGENT_BYTES_MAX
-        < UNIT_BYTES_MAX
+    UNCOMMITTED_BYTES_MAX + 2 * OWN_BYTES_MAX + (1 << 20) + URGENT_BYTES_MAX < UNIT_BYTES_MAX
 );
 
 /// How far a pending unit may grow, header included, by what it takes in. In bytes.
@@ -45,10 +44,10 @@ const _: () = assert!(
 pub(super) struct Room {
     /// With entries.
     pub entries: usize,
-    /// With entries that a leader makes by itself.
-    pub own: usize,
     /// With entries that are carried.
     pub carry: usize,
+    /// With entries that a leader makes by itself.
+    pub own: usize,
     /// With anything.
     pub all: usize,
 }
@@ -64,11 +63,11 @@ impl Room {
         assert!(overhead <= segment / 4, "a segment is much larger than its checkpoint");
         let all = UNIT_BYTES_MAX.min(segment) - overhead;
         let urgent = URGENT_BYTES_MAX.min(all / 8);
-        let entries = all / 2;
-        let own = entries + OWN_BYTES_MAX.min(all / 16);
-        let room = Room { entries, own, carry: all - urgent, all };
+        let own = all - urgent;
+        let carry = own - OWN_BYTES_MAX.min(all / 16);
+        let room = Room { entries: all / 2, carry, own, all };
         assert!(UNIT_HEADER_BYTES < room.entries, "a unit holds more than its header");
-        assert!(room.own < room.carry, "what frees a segment goes before what fills it");
+        assert!(room.entries < room.carry, "what frees a segment goes before what fills it");
         room
     }
 }

@@ -5,7 +5,7 @@
 //! has committed something in its term.
 
 use engine::engine::Engine;
-use engine::entry::kind;
+use engine::entry::{is_own, kind};
 use engine::ids::{GroupId, Index, SessionId, Term};
 use engine::shard::Shard;
 use engine::time::{Duration, Elapsed, Time};
@@ -96,7 +96,7 @@ impl Signs {
 /// Whether the last entry applied is a client's, of this time or a later one.
 fn overtaken(shard: &Shard, since: Elapsed) -> bool {
     let last = shard.raft().log().entry(shard.applied());
-    last.is_some_and(|e| e.header.kind.0 < kind::NOOP.0 && e.header.time >= since)
+    last.is_some_and(|e| !is_own(e.header.kind) && e.header.time >= since)
 }
 
 /// Whether the session's renewal is in the log, and not applied yet.

@@ -230,7 +230,7 @@ fn id(at: usize) -> NodeId {
     NodeId(at as u32 + 1)
 }
 
-fn config_of_node(node: u32) -> Config {
+pub(super) fn config_of_node(node: u32) -> Config {
     let member = |n| Member {
         node: NodeId(n),
         incarnation: Incarnation([n as u8; 16]),
@@ -247,8 +247,8 @@ fn config_of_node(node: u32) -> Config {
     }
 }
 
-fn open(config: Config, now: Time, effects: &mut Effects) -> Engine {
-    let blank = vec![0; usize::try_from(SEGMENT).unwrap()];
+pub(super) fn open(config: Config, now: Time, effects: &mut Effects) -> Engine {
+    let blank = vec![0; usize::try_from(config.segment_bytes).unwrap()];
     let segments: [(u32, &[u8]); 2] = [(0, &blank), (1, &blank)];
     let disk = Disk { segments: &segments, witness: [None; 2], snapshot: &mut |_, _, _| false };
     Engine::open(config, now, disk, effects).unwrap()
