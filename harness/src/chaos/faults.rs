@@ -2,8 +2,10 @@
 
 use super::ChaosError;
 use super::disks::Disks;
+use super::fill::{Filled, Filler, Manner};
 use super::namespaces::{Cut, Link, Network};
 use super::schedule::{Event, Fault};
+use super::vanish::{self, Vanished, Watch};
 use crate::cluster::{Cluster, ClusterError, START_MAX};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +15,10 @@ use std::time::{Duration, Instant};
 const EXIT_DISK_FULL: i32 = 28;
 /// A node that met a full disk may take so long to end, even when there is room again.
 const ENDING_MAX: Duration = Duration::from_secs(5);
+/// What others do is judged when no other fault was there for so long before.
+const RECOVERED_AFTER: Duration = Duration::from_secs(2);
+/// Between two looks at what vanished clients left behind.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// What a fault did, as long as it lasts.
 #[derive(Debug, Default)]
@@ -28,6 +34,19 @@ struct Active {
     filled: Vec<u32>,
     /// Processes that may open no more files, each with what it might before.
     bounded: Vec<(u32, Rlimit)>,
+    /// Who fills a node's connections, since when, and how many links the node had then.
+    filler: Option<(u32, Filler, Instant, Option<u64>)>,
+    /// What a machine that vanished left behind.
+    left: Option<String>,
+}
+
+/// What is known when a fault is over.
+#[derive(Debug, Default)]
+pub struct Over {
+    /// What became of a node's connections.
+    pub filled: Option<Filled>,
+    /// Broken promises.
+    pub broken: Vec<String>,
 }
 
 /// The hands on a cluster.
@@ -36,7 +55,13 @@ pub struct Hands<'a> {
     network: Option<&'a mut Network>,
     disks: Option<&'a Disks>,
     nodes: u32,
-    active: BTreeMap<usize, Active>,
+    shards: u32,
+    active: BTreeMap<usize, (Fault, Active)>,
+    /// Machines that vanished.
+    watches: Vec<Watch>,
+    look_at: Instant,
+    /// When nodes or links were last harmed.
+    harmed_at: Option<Instant>,
     /// Nodes that ended by themselves because their disk was full, and wait for room.
     waiting_for_room: BTreeSet<u32>,
     /// Until when a node may end because its disk is or was full.
@@ -51,6 +76,7 @@ impl<'a> Hands<'a> {
         cluster: &'a mut Cluster,
         network: Option<&'a mut Network>,
         disks: Option<&'a Disks>,
+        shards: u32,
     ) -> Hands<'a> {
         let nodes = cluster.nodes().len() as u32;
         Hands {
@@ -58,7 +84,11 @@ impl<'a> Hands<'a> {
             network,
             disks,
             nodes,
+            shards,
             active: BTreeMap::new(),
+            watches: Vec::new(),
+            look_at: Instant::now(),
+            harmed_at: None,
             waiting_for_room: BTreeSet::new(),
             full_until: BTreeMap::new(),
             ended_full: 0,
@@ -71,6 +101,7 @@ impl<'a> Hands<'a> {
     /// [`ChaosError`].
     pub fn begin(&mut self, index: usize, event: &Event) -> Result<Option<String>, ChaosError> {
         let whom = self.whom(event);
+        self.harm(event.fault);
         let mut active = Active::default();
         match event.fault {
             Fault::KillLeader | Fault::KillFollower | Fault::KillMajority | Fault::KillAll => {
@@ -111,9 +142,20 @@ impl<'a> Hands<'a> {
                 let living = self.living(&whom);
                 active.bounded = living.iter().filter_map(|node| self.take_files(*node)).collect();
             }
+            Fault::FillConnections => {
+                for node in self.living(&whom) {
+                    let manner =
+                        if event.chance >> 32 & 1 == 0 { Manner::Hello } else { Manner::Silent };
+                    let links = self.count(node, "links_up");
+                    let address = self.cluster.addresses()[node as usize - 1];
+                    let filler = Filler::start(node, address, manner)?;
+                    active.filler = Some((node, filler, Instant::now(), links));
+                }
+            }
+            Fault::VanishClients => active.left = self.vanish()?,
         }
         let said = said(&active);
-        self.active.insert(index, active);
+        self.active.insert(index, (event.fault, active));
         self.apply_cuts()?;
         Ok(said)
     }
@@ -122,14 +164,19 @@ impl<'a> Hands<'a> {
     ///
     /// # Errors
     /// [`ChaosError`].
-    pub fn end(&mut self, index: usize) -> Result<(), ChaosError> {
-        let Some(active) = self.active.remove(&index) else { return Ok(()) };
+    pub fn end(&mut self, index: usize) -> Result<Over, ChaosError> {
+        let mut over = Over::default();
+        let Some((fault, active)) = self.active.remove(&index) else { return Ok(over) };
+        self.harm(fault);
+        if let Some((node, filler, since, links)) = active.filler {
+            self.emptied(node, filler, since, links, &mut over);
+        }
         for node in active.stopped {
             self.cluster.signal(node, Signal::CONT)?;
         }
         self.apply_cuts()?;
         for node in active.links {
-            if !self.active.values().any(|other| other.links.contains(&node)) {
+            if !self.active.values().any(|(_, other)| other.links.contains(&node)) {
                 let network = self.network.as_deref().expect("its link was taken down");
                 network.link(node, Link::Up)?;
             }
@@ -139,7 +186,7 @@ impl<'a> Hands<'a> {
             let _ = limit_files(pid, before);
         }
         for node in active.filled {
-            if !self.active.values().any(|other| other.filled.contains(&node)) {
+            if !self.active.values().any(|(_, other)| other.filled.contains(&node)) {
                 self.disks.expect("its disk was filled").free(node)?;
                 self.full_until.insert(node, Some(Instant::now() + ENDING_MAX));
             }
@@ -149,7 +196,96 @@ impl<'a> Hands<'a> {
                 self.cluster.spawn(node, &[])?;
             }
         }
-        Ok(())
+        Ok(over)
+    }
+
+    /// Whether nodes and links were harmed after `since`, or so shortly before that it may still tell.
+    fn is_harmed_since(&self, since: Instant) -> bool {
+        let now = self.active.values().any(|(fault, _)| !fault.is_outside());
+        now || self.harmed_at.is_some_and(|at| at + RECOVERED_AFTER > since)
+    }
+
+    /// A fault begins or ends: whatever is judged only without it hears of that.
+    fn harm(&mut self, fault: Fault) {
+        if !fault.is_outside() {
+            self.harmed_at = Some(Instant::now());
+            self.watches.iter_mut().for_each(Watch::disturb);
+        }
+    }
+
+    /// Stops filling a node's connections, and looks whether it has its links still.
+    fn emptied(
+        &self,
+        node: u32,
+        filler: Filler,
+        since: Instant,
+        before: Option<u64>,
+        over: &mut Over,
+    ) {
+        let after = self.count(node, "links_up");
+        let mut filled = filler.stop();
+        filled.judged = filled.refused > 0 && !self.is_harmed_since(since);
+        if let (true, Some(before), Some(after)) = (filled.judged, before, after)
+            && after < before
+        {
+            over.broken.push(format!(
+                "node {node} had {before} links, and {after} when its connections were taken"
+            ));
+        }
+        over.filled = Some(filled);
+    }
+
+    /// Clients come and vanish. Gives what they left behind, in words.
+    fn vanish(&mut self) -> Result<Option<String>, ChaosError> {
+        let pids: Vec<Option<u32>> = (1..=self.nodes).map(|node| self.cluster.pid(node)).collect();
+        let addresses = self.cluster.addresses();
+        let is_harmed = self.is_harmed_since(Instant::now());
+        let network = self.network.as_deref_mut().expect("the fault was not left out");
+        let watch = Watch::begin(network, &addresses, self.shards, &pids)?;
+        let Some(mut watch) = watch else { return Ok(None) };
+        if is_harmed {
+            watch.disturb();
+        }
+        let Vanished { connections, shards, .. } = watch.vanished;
+        self.watches.push(watch);
+        Ok(Some(format!("{connections} connections, locks and waits in {shards} shards")))
+    }
+
+    /// Looks at what vanished clients left behind. Gives the broken promises.
+    pub fn look_at_vanished(&mut self) -> Vec<String> {
+        if Instant::now() < self.look_at {
+            return Vec::new();
+        }
+        self.look_at = Instant::now() + LOOK_EVERY;
+        let (cluster, mut broken) = (&self.cluster, Vec::new());
+        for watch in self.watches.iter_mut().filter(|watch| !watch.is_over()) {
+            let look = |node| vanish::Look {
+                node,
+                pid: cluster.pid(node),
+                count: watch
+                    .wants_count(node)
+                    .then(|| count(cluster, node, "connections"))
+                    .flatten(),
+            };
+            let looks: Vec<vanish::Look> = (1..=self.nodes).map(look).collect();
+            broken.extend(watch.look(&looks));
+        }
+        broken
+    }
+
+    /// Whether something of vanished clients is still awaited, and may come.
+    pub fn awaits_vanished(&self) -> bool {
+        self.watches.iter().any(|watch| !watch.is_over() && watch.age() < vanish::OVER_MAX)
+    }
+
+    /// What became of the machines that vanished, and what never came.
+    pub fn vanished(&self) -> (Vec<Vanished>, Vec<String>) {
+        let vanished = self.watches.iter().map(|watch| watch.vanished.clone()).collect();
+        (vanished, self.watches.iter().flat_map(Watch::missing).collect())
+    }
+
+    fn count(&self, node: u32, what: &str) -> Option<u64> {
+        count(self.cluster, node, what)
     }
 
     /// Looks after nodes that end by themselves: a full disk is a reason, anything else is a failure.
@@ -172,7 +308,7 @@ impl<'a> Hands<'a> {
             }
         }
         self.ended_full += ended.len() as u64;
-        let has_room = |node: &u32| !self.active.values().any(|it| it.filled.contains(node));
+        let has_room = |node: &u32| !self.active.values().any(|(_, it)| it.filled.contains(node));
         let ready: Vec<u32> = self.waiting_for_room.iter().copied().filter(has_room).collect();
         for node in ready {
             self.waiting_for_room.remove(&node);
@@ -234,10 +370,10 @@ impl<'a> Hands<'a> {
         if matches!(event.fault, Fault::KillAll | Fault::PauseAll) {
             return all(1);
         }
-        if event.fault == Fault::CutAll {
+        if matches!(event.fault, Fault::CutAll | Fault::VanishClients) {
             return all(1);
         }
-        if matches!(event.fault, Fault::DiskFull | Fault::TakeFiles) {
+        if matches!(event.fault, Fault::DiskFull | Fault::TakeFiles | Fault::FillConnections) {
             return vec![by_chance];
         }
         // While nobody leads, or nobody who answers knows, it hits one by chance.
@@ -255,7 +391,7 @@ impl<'a> Hands<'a> {
 
     /// Whether nothing is done to anybody right now.
     pub fn is_calm(&self) -> bool {
-        self.active.is_empty()
+        self.active.is_empty() && self.waiting_for_room.is_empty()
     }
 
     /// Takes a node's free descriptors. Gives its process, and what that might open before.
@@ -297,7 +433,7 @@ impl<'a> Hands<'a> {
 
     fn apply_cuts(&mut self) -> Result<(), ChaosError> {
         let Some(network) = &mut self.network else { return Ok(()) };
-        network.cut(self.active.values().flat_map(|it| it.cuts.iter().copied()).collect())
+        network.cut(self.active.values().flat_map(|(_, it)| it.cuts.iter().copied()).collect())
     }
 }
 
@@ -308,6 +444,12 @@ impl Drop for Hands<'_> {
             let _ = self.cluster.signal(node, Signal::CONT);
         }
     }
+}
+
+/// What a node's threads count together, as it says itself.
+fn count(cluster: &Cluster, node: u32, what: &str) -> Option<u64> {
+    let status = cluster.status(node)?;
+    status["cores"].as_array()?.iter().map(|core| core[what].as_u64()).sum()
 }
 
 /// What a process may open.
@@ -335,7 +477,10 @@ fn said(active: &Active) -> Option<String> {
         active.cuts.iter().map(|cut| format!("{}->{}", cut.from, cut.to)).collect();
     let cuts = (!cuts.is_empty()).then(|| format!("lost: {}", cuts.join(" ")));
     let bounded: Vec<u32> = active.bounded.iter().map(|(pid, _)| *pid).collect();
+    let filled = active.filler.as_ref().map(|(node, ..)| format!("connections of {node}"));
     let said = [
+        filled,
+        active.left.clone(),
         nodes("killed", &active.killed),
         nodes("stopped", &active.stopped),
         cuts,

@@ -44,6 +44,7 @@ pub fn kills(
         flags: Vec::new(),
         cpus: Vec::new(),
         homes: Vec::new(),
+        files_max: None,
     })?;
     let mut chance = fastrand::Rng::with_seed(seed);
     let mut report = KillsReport { nodes, ..KillsReport::default() };

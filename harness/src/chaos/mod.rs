@@ -6,13 +6,18 @@
 //! - [`namespaces`]: a network namespace for each node, joined by a bridge in one of its own; links are cut
 //!   there by dropping what arrives, each direction by itself.
 //! - [`disks`]: a small file system for each node, which a file of zeroes fills.
+//! - [`fill`]: idle clients take a node's connections.
+//! - [`vanish`]: clients whose machine is gone, and what becomes of what they held.
 //! - [`faults`]: does what the schedule says to the processes, the links and the disks, and undoes it.
-//! - [`run`]: nodes, two loads (`mixed`, and `locks-contended` for the exclusion), the faults, the end.
+//! - [`healing`]: how long after the last fault's end the first write to each shard takes.
+//! - [`run`]: nodes, two loads (`mixed`, and `locks-contended` for the exclusion), the end.
+//! - [`play`]: the faults at their times, and what is watched meanwhile.
 //! - [`kills`]: how long writes stop when the leader is killed, trial after trial.
 //! - [`report`]: what became of it.
 //!
 //! A run ends with every fault undone and every node ready; only then do the loads stop, give back what
-//! they hold, and drain the queues. Faults overlap: a node may be killed while another is cut off.
+//! they hold, and drain the queues. Faults overlap: a node may be killed while another is cut off. A cut of all nodes is
+//! alone, so that the first write after it is always judged; after other faults it is when no other fault is there.
 //!
 //! # Invariants
 //!
@@ -30,12 +35,16 @@
 
 pub mod disks;
 pub mod faults;
+pub mod fill;
+pub mod healing;
 pub mod kills;
 pub mod namespaces;
+pub mod play;
 pub mod report;
 pub mod run;
 pub mod schedule;
 mod tool;
+pub mod vanish;
 
 use crate::cluster::ClusterError;
 use crate::load::LoadError;

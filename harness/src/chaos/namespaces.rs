@@ -3,7 +3,8 @@
 //! ```text
 //!   namespace sw:  bridge  <- veth ->  namespace n1: eth0 10.251.X.1, nft table "chaos"
 //!                          <- veth ->  namespace n2: eth0 10.251.X.2
-//!                          <- veth ->  this machine:      10.251.X.254, where the clients are
+//!                          <- veth ->  namespace c0: eth0 10.251.X.100, a client's machine that will vanish
+//!                          <- veth ->  this machine:      10.251.X.254, where the other clients are
 //! ```
 //!
 //! The bridge has a namespace of its own so that no rule of this machine's firewall applies to it.
@@ -11,14 +12,21 @@
 use super::ChaosError;
 use super::tool::{fed, lives, tool};
 use crate::cluster::Home;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
 
 /// What the names begin with; then the process that made them.
 const PREFIX: &str = "tercet-chaos-";
 /// Where `ip netns` keeps names.
 const NAMES: &str = "/run/netns";
+/// The last byte of the first client's machine's address.
+const MACHINES_FROM: u8 = 100;
+/// After so many machines an address is used again.
+const MACHINES: u8 = 100;
 
 /// One direction between two nodes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -35,6 +43,44 @@ pub struct Network {
     nodes: u32,
     net: u8,
     cuts: BTreeSet<Cut>,
+    /// Clients' machines that were made so far.
+    machines: u32,
+}
+
+/// A client's machine. Dropping it takes its link away at once: nobody there says that it ends.
+#[derive(Debug)]
+pub struct Machine {
+    /// Its address.
+    pub ip: IpAddr,
+    space: String,
+    port: String,
+}
+
+impl Machine {
+    /// Does something on a thread that is there.
+    ///
+    /// # Errors
+    /// [`ChaosError::Tool`] when it can't go there.
+    pub fn within<T: Send>(&self, deed: impl FnOnce() -> T + Send) -> Result<T, ChaosError> {
+        let path = format!("{NAMES}/{}", self.space);
+        let enter = || {
+            let link = fs::File::open(&path)?;
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(link.as_fd(), network).map_err(io::Error::from)
+        };
+        let done = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| enter().map(|()| deed()));
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        done.map_err(|why| ChaosError::Tool { what: format!("entering {path}"), why })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = tool(&["ip", "-n", &name("sw"), "link", "del", &self.port]);
+        let _ = tool(&["ip", "netns", "del", &self.space]);
+    }
 }
 
 impl Network {
@@ -45,7 +91,7 @@ impl Network {
     pub fn make(nodes: u32) -> Result<Network, ChaosError> {
         sweep();
         let net = (std::process::id() % 250) as u8;
-        let network = Network { nodes, net, cuts: BTreeSet::new() };
+        let network = Network { nodes, net, cuts: BTreeSet::new(), machines: 0 };
         // From here on dropping it removes what was made so far.
         let switch = name("sw");
         tool(&["ip", "netns", "add", &switch])?;
@@ -66,17 +112,8 @@ impl Network {
     }
 
     fn add(&self, node: u32) -> Result<(), ChaosError> {
-        let (switch, space, port) = (name("sw"), name(&format!("n{node}")), format!("n{node}"));
-        tool(&["ip", "netns", "add", &space])?;
-        tool(&[
-            "ip", "-n", &switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0",
-            "netns", &space,
-        ])?;
-        tool(&["ip", "-n", &switch, "link", "set", &port, "master", "bridge0", "up"])?;
-        let ip = format!("{}/24", self.ip(node as u8));
-        tool(&["ip", "-n", &space, "addr", "add", &ip, "dev", "eth0"])?;
-        tool(&["ip", "-n", &space, "link", "set", "lo", "up"])?;
-        tool(&["ip", "-n", &space, "link", "set", "eth0", "up"])?;
+        let (space, port) = (name(&format!("n{node}")), format!("n{node}"));
+        connect(&space, &port, self.ip(node as u8))?;
         let chain = "add table inet chaos\n\
              add chain inet chaos arriving { type filter hook input priority 0 ; }\n";
         fed(&["ip", "netns", "exec", &space, "nft", "-f", "-"], chain)
@@ -84,6 +121,20 @@ impl Network {
 
     fn ip(&self, host: u8) -> IpAddr {
         IpAddr::V4(Ipv4Addr::new(10, 251, self.net, host))
+    }
+
+    /// A machine for clients, with an address that no machine had for long.
+    ///
+    /// # Errors
+    /// [`ChaosError::Tool`].
+    pub fn machine(&mut self) -> Result<Machine, ChaosError> {
+        let port = format!("c{}", self.machines);
+        let ip = self.ip(MACHINES_FROM + (self.machines % u32::from(MACHINES)) as u8);
+        self.machines += 1;
+        // From here on dropping it removes what was made so far.
+        let machine = Machine { ip, space: name(&port), port };
+        connect(&machine.space, &machine.port, ip)?;
+        Ok(machine)
     }
 
     /// Where the nodes live.
@@ -151,6 +202,20 @@ impl Drop for Network {
 
 fn name(what: &str) -> String {
     format!("{PREFIX}{}-{what}", std::process::id())
+}
+
+/// Makes a namespace and its link to the bridge.
+fn connect(space: &str, port: &str, ip: IpAddr) -> Result<(), ChaosError> {
+    let switch = name("sw");
+    tool(&["ip", "netns", "add", space])?;
+    tool(&[
+        "ip", "-n", &switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns",
+        space,
+    ])?;
+    tool(&["ip", "-n", &switch, "link", "set", port, "master", "bridge0", "up"])?;
+    tool(&["ip", "-n", space, "addr", "add", &format!("{ip}/24"), "dev", "eth0"])?;
+    tool(&["ip", "-n", space, "link", "set", "lo", "up"])?;
+    tool(&["ip", "-n", space, "link", "set", "eth0", "up"])
 }
 
 /// Removes the namespaces of runs whose process is gone.

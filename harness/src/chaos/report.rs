@@ -1,13 +1,16 @@
 //! What became of a run: as data, and as a table.
 
+use super::fill::Filled;
 use super::run::RunConfig;
 use super::schedule::Fault;
+use super::vanish::Vanished;
 use crate::report::machine::Origin;
 use crate::report::{ScenarioReport, grouped};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A stretch without a write below this is short, in milliseconds.
 const SHORT_MS: f64 = 1_000.0;
@@ -47,8 +50,13 @@ pub struct RunReport {
     pub ended_full: u64,
     /// From the last fault's end until all nodes were ready and all shards led, in milliseconds.
     pub healed_ms: f64,
-    /// From the end of each cut of all nodes, when nothing else was the matter, to the first write, in milliseconds.
-    pub first_writes_ms: Vec<f64>,
+    /// From the end of faults, when nothing else was the matter any more, to the first write, by the fault that may
+    /// need longest of those.
+    pub first_writes: BTreeMap<&'static str, FirstWrites>,
+    /// What became of nodes' connections.
+    pub filled: Vec<Filled>,
+    /// What became of clients' machines.
+    pub vanished: Vec<Vanished>,
     /// What each load had done by then.
     pub ops_when_healed: [u64; 2],
     /// What the loads saw.
@@ -66,6 +74,35 @@ pub struct FaultReport {
     pub begun: u64,
     /// How often there was nothing to hit: the node was dead already.
     pub missed: u64,
+}
+
+/// The first writes after one kind of fault.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FirstWrites {
+    /// More fails the run, in milliseconds.
+    pub bound_ms: f64,
+    /// By healing: until the slowest shard's first write of a new client, in milliseconds.
+    pub slowest_ms: Vec<f64>,
+    /// Their median.
+    pub median_ms: f64,
+    /// The worst.
+    pub max_ms: f64,
+    /// After cuts of all nodes: until the first success of clients that stood all the time, in milliseconds.
+    pub standing_ms: Vec<f64>,
+    /// How often the next fault came before all had come, and before the bound: not judged.
+    pub cut_short: u64,
+}
+
+impl FirstWrites {
+    /// All came after a healing.
+    pub fn came(&mut self, slowest: Duration, standing: Option<Duration>) {
+        let millis = |length: Duration| length.as_secs_f64() * 1e3;
+        self.slowest_ms.push(millis(slowest));
+        self.standing_ms.extend(standing.map(millis));
+        let mut sorted = self.slowest_ms.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        (self.median_ms, self.max_ms) = (median(&sorted), sorted[sorted.len() - 1]);
+    }
 }
 
 /// A kind of fault that was wanted and could not be done.
@@ -120,7 +157,9 @@ impl RunReport {
             deeds: Vec::new(),
             ended_full: 0,
             healed_ms: 0.0,
-            first_writes_ms: Vec::new(),
+            first_writes: BTreeMap::new(),
+            filled: Vec::new(),
+            vanished: Vec::new(),
             ops_when_healed: [0; 2],
             loads: Vec::new(),
             violations_total: 0,
@@ -140,9 +179,18 @@ impl RunReport {
 
     /// A row for each kind of fault and each load.
     pub fn table(&self) -> String {
-        let mut faults = table(&["fault", "times", "nothing to hit"]);
+        let head = ["fault", "times", "nothing to hit", "first write: median", "max", "bound", "not judged"];
+        let mut faults = table(&head);
         for (name, row) in &self.faults {
-            faults.add_row([name.to_string(), row.begun.to_string(), row.missed.to_string()]);
+            let mut cells = vec![name.to_string(), row.begun.to_string(), row.missed.to_string()];
+            let seconds = |ms: f64| format!("{:.2} s", ms / 1e3);
+            if let Some(first) = self.first_writes.get(name) {
+                let came = !first.slowest_ms.is_empty();
+                let of = |ms: f64| if came { seconds(ms) } else { "-".into() };
+                cells.extend([of(first.median_ms), of(first.max_ms), seconds(first.bound_ms)]);
+                cells.push(first.cut_short.to_string());
+            }
+            faults.add_row(cells);
         }
         for row in &self.not_run {
             faults.add_row([row.fault.to_string(), "NOT RUN".into(), "-".into()]);
@@ -176,13 +224,11 @@ impl RunReport {
             self.healed_ms / 1e3,
             self.ended_full
         );
-        let slowest = self.first_writes_ms.iter().copied().reduce(f64::max);
-        if let Some(slowest) = slowest {
-            let times = self.first_writes_ms.len();
-            let slowest = slowest / 1e3;
-            text += &format!(
-                "; first write {slowest:.1} s after a cut of all nodes at worst, of {times}"
-            );
+        for filled in &self.filled {
+            text += &format!("\n{}", filled.line());
+        }
+        for vanished in &self.vanished {
+            text += &format!("\n{}", vanished.line());
         }
         let violations = self.loads.iter().flat_map(|load| &load.violations);
         for violation in violations {
@@ -245,6 +291,16 @@ fn table(head: &[&str]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn first_writes_are_told_by_median_and_worst() {
+        let mut first = FirstWrites::default();
+        for ms in [900, 200, 400] {
+            first.came(Duration::from_millis(ms), None);
+        }
+        assert_eq!((first.median_ms, first.max_ms), (400.0, 900.0));
+        assert!(first.standing_ms.is_empty());
+    }
 
     #[test]
     fn kills_are_told_by_median_worst_and_how_many_were_short() {

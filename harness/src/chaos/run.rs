@@ -3,9 +3,11 @@
 use super::ChaosError;
 use super::disks::{self, Disks, Kind};
 use super::faults::Hands;
+use super::fill::NODE_FILES_MAX;
 use super::namespaces::Network;
-use super::report::{Deed, NotRun, RunReport};
-use super::schedule::{Event, Fault, SESSION_TTL_MS, Schedule};
+use super::play::{self, Play};
+use super::report::{NotRun, RunReport};
+use super::schedule::{Fault, SESSION_TTL_MS, Schedule};
 use crate::cluster::{Cluster, ClusterConfig, Keep};
 use crate::load::{self, Go, LoadConfig, LoadError, LoadReport, Patience, Progress};
 use crate::report::ScenarioReport;
@@ -14,24 +16,20 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{ScopedJoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
 /// Shards of the cluster: more than one, so that several nodes lead.
-const SHARDS: u32 = 4;
+pub(super) const SHARDS: u32 = 4;
 /// All faults have ended so long before the loads stop.
 const SETTLE: Duration = Duration::from_secs(10);
-/// Between two looks at the nodes and at Ctrl-C.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Bytes of a payload: enough that journals turn over and snapshots are made within a minute.
 const PAYLOAD_BYTES: usize = 2_048;
 const KEYS: usize = 200;
-/// The first write comes within this after a cut of all nodes is healed.
-const FIRST_WRITE_MAX: Duration = Duration::from_secs(3);
 /// The load that only writes.
-const WRITER: usize = 1;
+pub(super) const WRITER: usize = 1;
 /// The loads: what, connections, requests under way on each.
-const LOADS: [(Scenario, usize, usize); 2] =
+pub(super) const LOADS: [(Scenario, usize, usize); 2] =
     [(Scenario::Mixed, 12, 2), (Scenario::LocksContended, 8, 2)];
 
 /// What to run.
@@ -45,6 +43,8 @@ pub struct RunConfig {
     pub seed: u64,
     /// The kinds of faults that are wanted.
     pub faults: Vec<Fault>,
+    /// How long each lasts; none = by chance.
+    pub hold: Option<Duration>,
     /// The server; none = the `tercetd` beside this program.
     pub tercetd: Option<PathBuf>,
     /// Where data and logs go. Removed at the end, unless something failed or `keep` says so.
@@ -114,11 +114,11 @@ impl Means {
 }
 
 /// What the loads and the faults share while they run.
-struct Shared<'a> {
-    interrupted: &'a AtomicBool,
+pub(super) struct Shared<'a> {
+    pub interrupted: &'a AtomicBool,
     stop: AtomicBool,
     /// Successes of each load, as last told.
-    ops: [AtomicU64; LOADS.len()],
+    pub ops: [AtomicU64; LOADS.len()],
     /// Who hears how far it is, 0 to 1.
     progress: Mutex<&'a mut (dyn FnMut(f64) + Send)>,
 }
@@ -137,8 +137,8 @@ pub fn run(
     let mut means = Means::find(config);
     let left_out = |fault: &Fault| means.not_run.iter().any(|it| it.fault == fault.name());
     let faults: Vec<Fault> = config.faults.iter().copied().filter(|it| !left_out(it)).collect();
-    let schedule =
-        Schedule::new(config.seed, &faults, config.length.saturating_sub(SETTLE), SHARDS);
+    let length = config.length.saturating_sub(SETTLE);
+    let schedule = Schedule::new(config.seed, &faults, length, config.hold, SHARDS);
     print!(
         "{} nodes, seed {}, {} faults:\n{schedule}",
         config.nodes,
@@ -192,6 +192,7 @@ fn stage(
         flags: flags.map(String::from).into(),
         cpus: Vec::new(),
         homes,
+        files_max: Some(NODE_FILES_MAX),
     })?;
     let addresses = cluster.addresses();
     let shared = Shared {
@@ -211,8 +212,9 @@ fn stage(
                 scope.spawn(move || load::run(load, addresses, &mut |it| listen(shared, at, it)))
             })
             .collect();
-        let mut hands = Hands::new(&mut cluster, means.network.as_mut(), means.disks.as_ref());
-        let did = play(&mut hands, schedule, shared, &mut report);
+        let (network, disks) = (means.network.as_mut(), means.disks.as_ref());
+        let mut hands = Hands::new(&mut cluster, network, disks, SHARDS);
+        let did = Play::new(&mut hands, &addresses, shared, &mut report).run(schedule);
         if did.is_err() {
             shared.stop.store(true, Ordering::Relaxed);
         }
@@ -223,7 +225,8 @@ fn stage(
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             ));
         }
-        did.and_then(|()| judge(done, &mut report))
+        did.and_then(|()| judge(done, &mut report))?;
+        play::await_vanished(&mut hands, shared, &mut report)
     });
     outcome?;
     report.served_after_healing(shared.ops.iter().map(|ops| ops.load(Ordering::Relaxed)));
@@ -267,122 +270,6 @@ fn listen(shared: &Shared<'_>, at: usize, progress: Progress) -> Go {
     }
     let stop = [&shared.stop, shared.interrupted].iter().any(|it| it.load(Ordering::Relaxed));
     if stop { Go::Stop } else { Go::On }
-}
-
-/// Begins and ends the faults at their times, then heals everything.
-fn play(
-    hands: &mut Hands<'_>,
-    schedule: &Schedule,
-    shared: &Shared<'_>,
-    report: &mut RunReport,
-) -> Result<(), ChaosError> {
-    let mut turns: Vec<(Duration, bool, usize)> = Vec::new();
-    for (index, event) in schedule.events.iter().enumerate() {
-        turns.push((event.begins, true, index));
-        turns.push((event.ends, false, index));
-    }
-    turns.sort_unstable();
-    let since = Instant::now();
-    let mut awaited = None;
-    for (at, begins, index) in turns {
-        wait(hands, since, at, shared, &mut awaited, report)?;
-        let event = &schedule.events[index];
-        // What follows may be the reason for whatever comes late.
-        awaited = None;
-        let hit = match begins {
-            true => Some(hands.begin(index, event)?),
-            false => {
-                hands.end(index)?;
-                if event.fault == Fault::CutAll && hands.is_calm() {
-                    awaited = Some(FirstWrite::after(shared));
-                }
-                None
-            }
-        };
-        note(report, event, since.elapsed(), hit);
-    }
-    let before = Instant::now();
-    hands.heal()?;
-    report.healed_ms = before.elapsed().as_secs_f64() * 1e3;
-    report.ended_full = hands.ended_full;
-    for (at, ops) in shared.ops.iter().enumerate() {
-        report.ops_when_healed[at] = ops.load(Ordering::Relaxed);
-    }
-    Ok(())
-}
-
-/// The first write after a cut of all nodes.
-struct FirstWrite {
-    healed: Instant,
-    ops: u64,
-}
-
-impl FirstWrite {
-    fn after(shared: &Shared<'_>) -> FirstWrite {
-        FirstWrite { healed: Instant::now(), ops: shared.ops[WRITER].load(Ordering::Relaxed) }
-    }
-
-    /// Whether it came, or comes too late: that is told once.
-    fn is_over(&self, shared: &Shared<'_>, report: &mut RunReport) -> bool {
-        let waited = self.healed.elapsed();
-        if shared.ops[WRITER].load(Ordering::Relaxed) > self.ops {
-            report.first_writes_ms.push(waited.as_secs_f64() * 1e3);
-            return true;
-        }
-        if waited > FIRST_WRITE_MAX {
-            report.failures.push(format!(
-                "no write within {} s after a cut of all nodes was healed",
-                FIRST_WRITE_MAX.as_secs()
-            ));
-        }
-        waited > FIRST_WRITE_MAX
-    }
-}
-
-/// Watches the nodes until it is time.
-fn wait(
-    hands: &mut Hands<'_>,
-    since: Instant,
-    at: Duration,
-    shared: &Shared<'_>,
-    awaited: &mut Option<FirstWrite>,
-    report: &mut RunReport,
-) -> Result<(), ChaosError> {
-    loop {
-        if awaited.as_ref().is_some_and(|first| first.is_over(shared, report)) {
-            *awaited = None;
-        }
-        if shared.interrupted.load(Ordering::Relaxed) {
-            return Err(ChaosError::Interrupted);
-        }
-        for node in hands.look()? {
-            let what = format!("node {node} ended: its disk is full");
-            report.deeds.push(Deed { at_s: since.elapsed().as_secs_f64(), what });
-        }
-        let left = at.saturating_sub(since.elapsed());
-        if left.is_zero() {
-            return Ok(());
-        }
-        sleep(left.min(LOOK_EVERY));
-    }
-}
-
-/// Writes down what a turn did: `hit` is what a fault that began hit, if anything.
-fn note(report: &mut RunReport, event: &Event, at: Duration, hit: Option<Option<String>>) {
-    let fault = event.fault;
-    let row = report.faults.entry(fault.name()).or_default();
-    let what = match hit {
-        None => format!("{fault} is over"),
-        Some(Some(hit)) => {
-            row.begun += 1;
-            format!("{fault}: {hit}")
-        }
-        Some(None) => {
-            row.missed += 1;
-            format!("{fault}: nothing to hit")
-        }
-    };
-    report.deeds.push(Deed { at_s: at.as_secs_f64(), what });
 }
 
 /// What the loads saw.

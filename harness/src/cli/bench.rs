@@ -84,6 +84,7 @@ pub(super) fn cluster_config(
         flags,
         cpus: placement.nodes.clone(),
         homes: Vec::new(),
+        files_max: None,
     };
     (config, placement)
 }

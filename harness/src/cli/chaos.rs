@@ -36,8 +36,22 @@ FAULTS:
   cut-link        the leader and one other node don't reach each other
   link-down       neither nodes nor clients reach the leader
   disk-full       a node's disk has no byte left; it may end (E202), and starts again when there is room
+  cut-all         all nodes are cut off from each other, alone, for 5 s to 90 s; in runs of 250 s or more for 60 s
+                  or more
+  take-files      a node may open no more files than it has open
+  fill-connections  idle clients take all connections of a node, which may open 400 files, and insist on more;
+                  its links and the clients that it has go on
+  vanish-clients  a machine whose clients hold locks and wait is gone; its locks go to others when the sessions
+                  end, at most 4.5 s and 2 s after the last sign of life, and its connections are let go within
+                  73 s
 
-  The cuts and link-down take network namespaces (root, or CAP_SYS_ADMIN and CAP_NET_ADMIN; the programs ip and
+THE FIRST WRITE:
+  When the last fault has ended, new clients write to every shard until each has acknowledged one write. That
+  takes at most 3 s after cuts and link-down, 5 s after pauses and what happens to clients or descriptors, and 10 s
+  after kills and disk-full, whose nodes start first. Later fails the run. When the next fault comes too soon it is
+  not judged; after cut-all it always is.
+
+  The cuts, link-down and vanish-clients take network namespaces (root, or CAP_SYS_ADMIN and CAP_NET_ADMIN; the programs ip and
   nft). disk-full takes a mount (root or CAP_SYS_ADMIN). Where that is not allowed, the faults are named as
   NOT RUN, the others run, and the exit code is 4; leave them out with --faults to say that this is meant.
 
@@ -48,13 +62,17 @@ EXAMPLES:
   Without what takes privileges:
       tercet-bench chaos --faults kill-leader,kill-all,pause-leader,pause-long
 
+  A cut of all nodes for 60 s, and nothing else:
+      tercet-bench chaos --minutes 2 --faults cut-all --hold 60
+
   Only how long writes stop when the leader is killed, twenty times:
       tercet-bench chaos --minutes 0 --kills 20
 
 EXIT CODES:
     0  all that was asked for was done, and every check held
-    1  a node ended without a reason, or was not ready in time after everything was healed, or the run could
-       not begin; its logs and data stay
+    1  a node ended without a reason, or was not ready in time after everything was healed, or the first write
+       came too late, or something of vanished clients stayed too long, or nothing was served while a node's
+       connections were taken, or the run could not begin; its logs and data stay
     2  a flag is not known or malformed
     3  a check failed: a promise of Tercet was broken; the nodes' logs and data stay
     4  faults that were asked for can't be done on this machine; with those that can every check held
@@ -76,6 +94,9 @@ pub(super) struct ChaosArguments {
     /// The kinds of faults, separated by commas [default: all]
     #[arg(long, value_delimiter = ',', value_name = "F[,F...]")]
     faults: Vec<Fault>,
+    /// How long each fault lasts, in seconds [default: by chance]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    hold: Option<Duration>,
     /// After that: kill the leader so often, each time under a load of writes, and measure how long
     /// none succeeded.
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -95,6 +116,14 @@ fn minutes(text: &str) -> Result<f64, String> {
     }
 }
 
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("\"{text}\" is no number"))?;
+    match (0.1..=600.0).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err("it is 0.1 to 600".into()),
+    }
+}
+
 /// Runs it. Gives the number of broken promises.
 pub(super) fn chaos(arguments: &ChaosArguments, flags: Vec<String>) -> Result<u64, Failure> {
     let interrupted = interrupts();
@@ -108,6 +137,7 @@ pub(super) fn chaos(arguments: &ChaosArguments, flags: Vec<String>) -> Result<u6
             length: Duration::from_secs_f64(arguments.minutes * 60.0),
             seed: arguments.seed,
             faults,
+            hold: arguments.hold,
             tercetd: arguments.place.tercetd.clone(),
             data_dir: data_dir.clone(),
             keep: arguments.place.keep(),

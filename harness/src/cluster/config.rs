@@ -28,6 +28,8 @@ pub struct ClusterConfig {
     pub cpus: Vec<Vec<usize>>,
     /// Where each node lives, in order; empty = all on this machine's loopback.
     pub homes: Vec<Home>,
+    /// How many files each node may open; none = as many as this process.
+    pub files_max: Option<u64>,
 }
 
 /// An address of a node's own, and how to start a program there.

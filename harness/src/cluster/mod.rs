@@ -22,7 +22,7 @@ mod tests;
 pub mod weigh;
 
 pub use config::{ClusterConfig, ClusterError, Home, Keep};
-pub use system::file_system;
+pub use system::{CLIENTS_PORT, file_system};
 
 use ask::{Ask, Topology};
 use launch::{Launch, beside_us};
@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use system::{addresses, addresses_at};
+use system::{addresses, addresses_at, with_files_max};
 use weigh::{Weight, disk_bytes};
 
 /// How long a node may take to start, a cluster to find its leaders.
@@ -265,7 +265,8 @@ impl Cluster {
         let io = |what: &str, why| ClusterError::Io { what: format!("{what} of node {node}"), why };
         fs::create_dir_all(dir).map_err(|why| io("making the data directory", why))?;
         let home = self.config.homes.get(node as usize - 1);
-        let mut words = home.map_or_else(Vec::new, |home| home.enter.clone());
+        let mut words = self.config.files_max.map_or_else(Vec::new, with_files_max);
+        words.extend(home.map_or_else(Vec::new, |home| home.enter.clone()));
         words.push(self.tercetd.to_string_lossy().into_owned());
         words.extend(self.arguments(process, flags));
         let launch = Launch {

@@ -10,7 +10,7 @@ use std::process::Child;
 /// With fixed ports: how far the HTTP ports are above the clients'.
 const HTTP_ABOVE: u32 = 80;
 /// Where clients connect to a node with an IP address of its own.
-const CLIENTS_PORT: u16 = 7400;
+pub const CLIENTS_PORT: u16 = 7400;
 
 /// Sends a signal to a process; one that is gone needs none.
 pub(super) fn signal(child: &Child, signal: Signal) -> io::Result<()> {
@@ -42,6 +42,11 @@ pub(super) fn addresses(nodes: u32, first_port: Option<u16>) -> io::Result<Vec<S
     let bind = |at| TcpListener::bind(("127.0.0.1", port(at)?));
     let listeners: Vec<TcpListener> = (0..2 * nodes).map(bind).collect::<io::Result<_>>()?;
     listeners.iter().map(TcpListener::local_addr).collect()
+}
+
+/// The words that start a program, which follows, so that it may open `files` files and can't raise that.
+pub(super) fn with_files_max(files: u64) -> Vec<String> {
+    vec!["sh".into(), "-c".into(), format!("ulimit -n {files}; exec \"$0\" \"$@\"")]
 }
 
 /// The kind of file system under `dir`, by its common name.

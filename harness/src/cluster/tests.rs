@@ -12,6 +12,7 @@ fn cluster() -> Cluster {
         flags: ["--wal", "direct", "--log=debug"].map(String::from).to_vec(),
         cpus: vec![vec![0], vec![1]],
         homes: Vec::new(),
+        files_max: None,
     };
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
     let node = |node| Process {

@@ -28,6 +28,7 @@ pub fn three_nodes(test: &str) -> ClusterConfig {
         flags: Vec::new(),
         cpus: Vec::new(),
         homes: Vec::new(),
+        files_max: None,
     }
 }
 
