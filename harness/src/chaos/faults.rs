@@ -57,6 +57,8 @@ pub struct Hands<'a> {
     nodes: u32,
     shards: u32,
     active: BTreeMap<usize, (Fault, Active)>,
+    /// What the clients said who took a node's connections last.
+    manner: Option<Manner>,
     /// Machines that vanished.
     watches: Vec<Watch>,
     look_at: Instant,
@@ -86,6 +88,7 @@ impl<'a> Hands<'a> {
             nodes,
             shards,
             active: BTreeMap::new(),
+            manner: None,
             watches: Vec::new(),
             look_at: Instant::now(),
             harmed_at: None,
@@ -144,8 +147,7 @@ impl<'a> Hands<'a> {
             }
             Fault::FillConnections => {
                 for node in self.living(&whom) {
-                    let manner =
-                        if event.chance >> 32 & 1 == 0 { Manner::Hello } else { Manner::Silent };
+                    let manner = self.next_manner(event.chance);
                     let links = self.count(node, "links_up");
                     let address = self.cluster.addresses()[node as usize - 1];
                     let filler = Filler::start(node, address, manner)?;
@@ -211,6 +213,16 @@ impl<'a> Hands<'a> {
             self.harmed_at = Some(Instant::now());
             self.watches.iter_mut().for_each(Watch::disturb);
         }
+    }
+
+    /// What clients say who take a node's connections: the first draws, then it is always the other one.
+    fn next_manner(&mut self, chance: u64) -> Manner {
+        let manner = match self.manner {
+            None if chance >> 32 & 1 == 0 => Manner::Hello,
+            Some(Manner::Silent) => Manner::Hello,
+            None | Some(Manner::Hello) => Manner::Silent,
+        };
+        *self.manner.insert(manner)
     }
 
     /// Stops filling a node's connections, and looks whether it has its links still.

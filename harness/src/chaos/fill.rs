@@ -64,7 +64,8 @@ impl Filled {
             Manner::Silent => "that said nothing",
         };
         let Filled { node, opened, refused, failed, held_max, .. } = self;
-        let served = if self.judged { "others went on" } else { "not judged whether others went on" };
+        let served =
+            if self.judged { "others went on" } else { "not judged whether others went on" };
         format!(
             "connections of node {node} {said}: {opened} taken, {held_max} of them at a time, {refused} \
              refused, {failed} failed otherwise; {served}"
@@ -89,8 +90,10 @@ impl Filler {
         let stops = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("filler".into());
         let thread = thread.spawn(move || fill(node, address, manner, &stops));
-        let thread = thread
-            .map_err(|why| ChaosError::Tool { what: "starting a thread that connects".into(), why })?;
+        let thread = thread.map_err(|why| ChaosError::Tool {
+            what: "starting a thread that connects".into(),
+            why,
+        })?;
         Ok(Filler { stop, thread })
     }
 

@@ -179,7 +179,15 @@ impl RunReport {
 
     /// A row for each kind of fault and each load.
     pub fn table(&self) -> String {
-        let head = ["fault", "times", "nothing to hit", "first write: median", "max", "bound", "not judged"];
+        let head = [
+            "fault",
+            "times",
+            "nothing to hit",
+            "first write: median",
+            "max",
+            "bound",
+            "not judged",
+        ];
         let mut faults = table(&head);
         for (name, row) in &self.faults {
             let mut cells = vec![name.to_string(), row.begun.to_string(), row.missed.to_string()];

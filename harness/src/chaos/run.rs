@@ -5,7 +5,7 @@ use super::disks::{self, Disks, Kind};
 use super::faults::Hands;
 use super::fill::NODE_FILES_MAX;
 use super::namespaces::Network;
-use super::play::{self, Play};
+use super::play::{self, LOOK_EVERY, Play};
 use super::report::{NotRun, RunReport};
 use super::schedule::{Fault, SESSION_TTL_MS, Schedule};
 use crate::cluster::{Cluster, ClusterConfig, Keep};
@@ -16,7 +16,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::ScopedJoinHandle;
+use std::thread::{ScopedJoinHandle, sleep};
 use std::time::Duration;
 
 /// Shards of the cluster: more than one, so that several nodes lead.
@@ -217,6 +217,11 @@ fn stage(
         let did = Play::new(&mut hands, &addresses, shared, &mut report).run(schedule);
         if did.is_err() {
             shared.stop.store(true, Ordering::Relaxed);
+        }
+        let is_played = did.is_ok();
+        while is_played && threads.iter().any(|thread| !thread.is_finished()) {
+            report.failures.extend(hands.look_at_vanished());
+            sleep(LOOK_EVERY);
         }
         let mut done = Vec::new();
         for (thread, load) in threads.into_iter().zip(&loads) {

@@ -273,7 +273,8 @@ impl Watch {
     /// After everything was healed, and past [`GONE_MAX`]: what never came, in words.
     pub fn missing(&self) -> Vec<String> {
         let missing = self.held.iter().filter(|held| !self.settled.contains(&held.shard));
-        let word = |shard| format!("shard {shard}: vanished clients' lock is never granted to another");
+        let word =
+            |shard| format!("shard {shard}: vanished clients' lock is never granted to another");
         missing.map(|held| word(held.shard)).collect()
     }
 
