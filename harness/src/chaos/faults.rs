@@ -5,7 +5,7 @@ use super::disks::Disks;
 use super::fill::{Filled, Filler, Manner};
 use super::namespaces::{Cut, Link, Network};
 use super::schedule::{Event, Fault};
-use super::vanish::{self, Vanished, Watch};
+use super::vanish::{self, Sockets, Vanished, Watch};
 use crate::cluster::{Cluster, ClusterError, START_MAX};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use std::collections::{BTreeMap, BTreeSet};
@@ -273,7 +273,7 @@ impl<'a> Hands<'a> {
         for watch in self.watches.iter_mut().filter(|watch| !watch.is_over()) {
             let look = |node| vanish::Look {
                 node,
-                pid: cluster.pid(node),
+                sockets: cluster.pid(node).map(Sockets::of).unwrap_or_default(),
                 count: watch
                     .wants_count(node)
                     .then(|| count(cluster, node, "connections"))

@@ -221,6 +221,15 @@ mod tests {
     }
 
     #[test]
+    fn a_write_that_is_missing_past_the_bound_is_late() {
+        let mut healing = Healing::begin(Fault::CutLeader, &[], 1, 0);
+        assert_eq!(healing.look(0), Outcome::Awaited);
+        let probes = Arc::get_mut(&mut healing.probes).expect("nobody asks no nodes");
+        probes.healed -= Fault::CutLeader.first_write_max();
+        assert_eq!(healing.look(1), Outcome::Late);
+    }
+
+    #[test]
     fn nobody_is_late_before_the_bound_and_what_is_missing_is_named() {
         let mut healing = Healing::begin(Fault::CutAll, &[], 2, 7);
         assert_eq!(healing.look(7), Outcome::Awaited);

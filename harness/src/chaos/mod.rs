@@ -17,7 +17,8 @@
 //!
 //! A run ends with every fault undone and every node ready; only then do the loads stop, give back what
 //! they hold, and drain the queues. Faults overlap: a node may be killed while another is cut off. A cut of all nodes is
-//! alone, so that the first write after it is always judged; after other faults it is when no other fault is there.
+//! alone, so that the first write after it is always judged; after other faults it is when no other fault is there. So
+//! is the first fault of each kind that harms clients alone.
 //!
 //! # Invariants
 //!

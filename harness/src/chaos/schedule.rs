@@ -123,9 +123,11 @@ impl Fault {
         matches!(self, Fault::FillConnections | Fault::VanishClients)
     }
 
-    /// Whether no other fault begins or ends while it lasts, nor until the first write after it is judged.
-    fn is_alone(self) -> bool {
-        self == Fault::CutAll
+    /// Whether no other fault begins or ends while it lasts, nor until the first write after it is judged; `before`
+    /// came before. How others fare beside harmed clients is judged at least once, and seen beside other faults.
+    fn is_alone(self, before: &[Event]) -> bool {
+        let is_first = || !before.iter().any(|event| event.fault == self);
+        self == Fault::CutAll || self.is_outside() && is_first()
     }
 
     /// How long after its end the first write to each shard may take to succeed.
@@ -227,7 +229,8 @@ impl Schedule {
             // A short run has room for more than one long fault.
             let drawn_ms = chance.u64(from..=to.min(length_ms / 4).max(from));
             let hold_ms = hold.map_or(drawn_ms, millis);
-            if fault.is_alone() {
+            let is_alone = fault.is_alone(&events);
+            if is_alone {
                 at_ms = at_ms.max(all_over_ms + QUIET_MS);
             }
             let event = Event {
@@ -240,7 +243,7 @@ impl Schedule {
             all_over_ms = all_over_ms.max(at_ms + hold_ms);
             // Most begin when the last one is over; some while it lasts.
             at_ms += match chance.u32(0..3) {
-                _ if fault.is_alone() => hold_ms + QUIET_MS,
+                _ if is_alone => hold_ms + QUIET_MS,
                 0 => chance.u64(300..=1_500),
                 _ => hold_ms + chance.u64(500..=3_500),
             };
@@ -299,20 +302,36 @@ mod tests {
 
     #[test]
     fn a_long_run_cuts_all_nodes_for_a_minute_and_nothing_else_happens_then() {
-        let quiet = Duration::from_millis(QUIET_MS);
         for seed in 0..200 {
             let events = all(seed, MAKE).events;
             let cuts = events.iter().filter(|it| it.fault == Fault::CutAll);
             for cut in cuts.clone() {
                 let held = cut.ends - cut.begins;
                 assert!((60.0..=90.0).contains(&held.as_secs_f64()), "{seed}: {held:?}");
-                for other in events.iter().filter(|other| *other != cut) {
-                    let (before, after) = (other.ends + quiet <= cut.begins, cut.ends + quiet);
-                    assert!(before || after <= other.begins, "{seed}: {cut:?}, {other:?}");
-                }
+                assert!(is_quiet(cut, &events), "{seed}: {cut:?}");
             }
             assert!(cuts.count() > 0, "{seed}");
         }
+    }
+
+    #[test]
+    fn nothing_else_happens_when_clients_are_harmed_first() {
+        for seed in 0..200 {
+            let events = all(seed, MAKE).events;
+            for fault in Fault::ALL.into_iter().filter(|fault| fault.is_outside()) {
+                let first = events.iter().find(|event| event.fault == fault);
+                assert!(first.is_some_and(|first| is_quiet(first, &events)), "{seed}: {first:?}");
+            }
+        }
+    }
+
+    /// Whether nothing else happens from a while before an event to a while after it.
+    fn is_quiet(event: &Event, events: &[Event]) -> bool {
+        let quiet = Duration::from_millis(QUIET_MS);
+        let is_far = |other: &Event| {
+            other.ends + quiet <= event.begins || event.ends + quiet <= other.begins
+        };
+        events.iter().filter(|other| *other != event).all(is_far)
     }
 
     #[test]

@@ -107,8 +107,8 @@ struct Clients {
 pub struct Look {
     /// The node.
     pub node: u32,
-    /// Its process, if it runs.
-    pub pid: Option<u32>,
+    /// Its sockets.
+    pub sockets: Sockets,
     /// What it says how many connections it has, if it was asked and answers.
     pub count: Option<u64>,
 }
@@ -235,7 +235,7 @@ impl Watch {
         }
         let gone_after = self.since.elapsed();
         for look in nodes {
-            let sockets = look.pid.map(Sockets::of).unwrap_or_default();
+            let sockets = &look.sockets;
             let dead = &mut self.nodes[look.node as usize - 1];
             match *dead {
                 Dead::There if sockets.to(self.ip) == 0 => {
@@ -430,15 +430,15 @@ fn inherit(
 }
 
 /// A process's sockets that stand, those of HTTP left out.
-#[derive(Default)]
-struct Sockets {
+#[derive(Clone, Default, Debug)]
+pub struct Sockets {
     remote: Vec<Ipv4Addr>,
     all: u64,
 }
 
 impl Sockets {
     /// As the kernel lists them for the network in which a process is; none when it is gone.
-    fn of(pid: u32) -> Sockets {
+    pub fn of(pid: u32) -> Sockets {
         Sockets::read(&fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default())
     }
 
@@ -474,6 +474,76 @@ fn end(text: &str) -> Option<(Ipv4Addr, u16)> {
 mod tests {
     use super::*;
 
+    const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 251, 7, 100);
+
+    /// One node and one shard, whose clients vanished so long ago.
+    fn watch(ago: Duration) -> (Watch, mpsc::Sender<(u32, Instant)>) {
+        let since = Instant::now().checked_sub(ago).expect("the machine runs for minutes");
+        let (granted, grants) = mpsc::channel();
+        let held = Held { shard: 0, name: Vec::new(), holder_seen: since, waiter_seen: since };
+        let watch = Watch {
+            ip: MACHINE,
+            since,
+            held: vec![held],
+            grants,
+            stop: Arc::default(),
+            settled: Vec::new(),
+            nodes: vec![Dead::There],
+            told_late: false,
+            vanished: Vanished { judged: true, ..Vanished::default() },
+        };
+        (watch, granted)
+    }
+
+    fn look(remote: &[Ipv4Addr], count: Option<u64>) -> [Look; 1] {
+        let sockets = Sockets { remote: remote.to_vec(), all: remote.len() as u64 };
+        [Look { node: 1, sockets, count }]
+    }
+
+    #[test]
+    fn a_session_that_ends_in_its_time_and_connections_that_go_are_no_news() {
+        let (mut watch, granted) = watch(Duration::from_secs(4));
+        assert!(watch.look(&look(&[MACHINE], None)).is_empty());
+        granted.send((0, Instant::now())).unwrap();
+        assert!(watch.look(&look(&[], None)).is_empty());
+        assert!(!watch.is_over() && watch.wants_count(1));
+        assert!(watch.look(&look(&[], Some(0))).is_empty());
+        assert!(watch.is_over() && watch.missing().is_empty());
+    }
+
+    #[test]
+    fn a_session_that_ends_early_is_told_though_other_faults_are_near() {
+        let (mut watch, granted) = watch(Duration::from_secs(2));
+        watch.disturb();
+        granted.send((0, Instant::now())).unwrap();
+        let told = watch.look(&look(&[], None));
+        assert!(told.len() == 1 && told[0].contains("before its time to live"), "{told:?}");
+    }
+
+    #[test]
+    fn a_session_that_ends_late_is_told_once_unless_other_faults_are_near() {
+        for (is_near, news) in [(false, 1), (true, 0)] {
+            let (mut watch, granted) = watch(ENDED_MAX + Duration::from_secs(1));
+            if is_near {
+                watch.disturb();
+            }
+            assert_eq!(watch.look(&look(&[], None)).len(), news);
+            assert_eq!(watch.missing().len(), 1 - news);
+            granted.send((0, Instant::now())).unwrap();
+            assert!(watch.look(&look(&[], None)).is_empty());
+            assert!(watch.missing().is_empty());
+        }
+    }
+
+    #[test]
+    fn connections_that_stay_too_long_are_told_once() {
+        let (mut watch, _granted) = watch(GONE_MAX + Duration::from_secs(1));
+        watch.disturb();
+        let told = watch.look(&look(&[MACHINE], None));
+        assert!(told.len() == 1 && told[0].contains("node 1 keeps 1 connections"), "{told:?}");
+        assert!(watch.look(&look(&[MACHINE], None)).is_empty());
+    }
+
     #[test]
     fn only_sockets_that_stand_count_and_http_s_do_not() {
         let list = "\
@@ -486,7 +556,7 @@ mod tests {
 ";
         let sockets = Sockets::read(list);
         assert_eq!(sockets.all, 2);
-        assert_eq!(sockets.to(Ipv4Addr::new(10, 251, 7, 100)), 1);
+        assert_eq!(sockets.to(MACHINE), 1);
         assert_eq!(sockets.to(Ipv4Addr::new(10, 251, 7, 2)), 1);
         assert_eq!(sockets.to(Ipv4Addr::new(10, 251, 7, 254)), 0);
     }
