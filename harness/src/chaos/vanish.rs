@@ -44,12 +44,14 @@ const ENDED_MAX: Duration = Duration::from_millis(SESSION_TTL_MS as u64 * 3 / 2 
 const ENDED_MIN: Duration = Duration::from_millis(SESSION_TTL_MS as u64 * 19 / 20);
 /// A node lets a client go that was silent for a minute. Until its sessions ended it is told things, which count
 /// anew: from then on what is not acknowledged for a minute ends the connection. The rest is the kernel's own pace.
-pub const GONE_MAX: Duration =
-    Duration::from_millis(60_000 + SESSION_TTL_MS as u64 * 3 / 2 + 8_000);
+const GONE_MAX: Duration = Duration::from_millis(60_000 + SESSION_TTL_MS as u64 * 3 / 2 + 8_000);
+/// While other faults are near a node may tell them something once more, and the minute begins anew.
+const GONE_BESIDE_FAULTS_MAX: Duration = GONE_MAX.saturating_add(Duration::from_secs(60));
 /// The node's own count may be behind the kernel's list for so long.
 const COUNTED_MAX: Duration = Duration::from_secs(5);
 /// After so long nothing more is awaited of a machine.
-pub const OVER_MAX: Duration = GONE_MAX.saturating_add(COUNTED_MAX).saturating_add(COUNTED_MAX);
+pub const OVER_MAX: Duration =
+    GONE_BESIDE_FAULTS_MAX.saturating_add(COUNTED_MAX).saturating_add(COUNTED_MAX);
 /// Connections that may come and go between two counts.
 const COUNT_SLACK: u64 = 8;
 
@@ -135,6 +137,8 @@ pub struct Watch {
     settled: Vec<u32>,
     nodes: Vec<Dead>,
     told_late: bool,
+    /// Another fault was near.
+    disturbed: bool,
     /// What became of it so far.
     pub vanished: Vanished,
 }
@@ -194,12 +198,14 @@ impl Watch {
             settled: Vec::new(),
             nodes: vec![Dead::There; pids.len()],
             told_late: false,
+            disturbed: false,
             vanished,
         }))
     }
 
-    /// Another fault is near: how late sessions end is not judged any more.
+    /// Another fault is near: how late sessions end is not judged any more, and connections may stay longer.
     pub fn disturb(&mut self) {
+        self.disturbed = true;
         self.vanished.judged &= self.settled.len() == self.held.len();
     }
 
@@ -234,6 +240,7 @@ impl Watch {
             }
         }
         let gone_after = self.since.elapsed();
+        let gone_max = if self.disturbed { GONE_BESIDE_FAULTS_MAX } else { GONE_MAX };
         for look in nodes {
             let sockets = &look.sockets;
             let dead = &mut self.nodes[look.node as usize - 1];
@@ -242,7 +249,7 @@ impl Watch {
                     self.vanished.gone_ms.push(gone_after.as_secs_f64() * 1e3);
                     *dead = Dead::Gone(Instant::now());
                 }
-                Dead::There if gone_after > GONE_MAX && !self.told_late => {
+                Dead::There if gone_after > gone_max && !self.told_late => {
                     let (node, left) = (look.node, sockets.to(self.ip));
                     let after = gone_after.as_secs_f64();
                     broken.push(format!(
@@ -270,7 +277,7 @@ impl Watch {
         broken
     }
 
-    /// After everything was healed, and past [`GONE_MAX`]: what never came, in words.
+    /// After everything was healed, and past [`OVER_MAX`]: what never came, in words.
     pub fn missing(&self) -> Vec<String> {
         let missing = self.held.iter().filter(|held| !self.settled.contains(&held.shard));
         let word =
@@ -490,6 +497,7 @@ mod tests {
             settled: Vec::new(),
             nodes: vec![Dead::There],
             told_late: false,
+            disturbed: false,
             vanished: Vanished { judged: true, ..Vanished::default() },
         };
         (watch, granted)
@@ -538,10 +546,18 @@ mod tests {
     #[test]
     fn connections_that_stay_too_long_are_told_once() {
         let (mut watch, _granted) = watch(GONE_MAX + Duration::from_secs(1));
-        watch.disturb();
         let told = watch.look(&look(&[MACHINE], None));
         assert!(told.len() == 1 && told[0].contains("node 1 keeps 1 connections"), "{told:?}");
         assert!(watch.look(&look(&[MACHINE], None)).is_empty());
+    }
+
+    #[test]
+    fn connections_may_stay_a_minute_longer_beside_other_faults() {
+        for (vanished, news) in [(GONE_MAX, 0), (GONE_BESIDE_FAULTS_MAX, 1)] {
+            let (mut watch, _granted) = watch(vanished + Duration::from_secs(1));
+            watch.disturb();
+            assert_eq!(watch.look(&look(&[MACHINE], None)).len(), news);
+        }
     }
 
     #[test]
