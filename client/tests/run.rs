@@ -182,6 +182,7 @@ fn what_runs_under_a_wrapper_that_is_killed_is_gone_in_time() {
     all_write(&place);
     child.kill().unwrap();
     let killed = SystemTime::now();
+    child.wait().unwrap();
     std::thread::sleep(TTL + Duration::from_millis(100));
     written_by(&place, killed + TTL);
     assert!(["one.pid", "two.pid", "three.pid"].iter().all(|file| !runs(pid(&place, file))));

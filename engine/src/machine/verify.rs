@@ -31,7 +31,7 @@ impl Machine {
             assert_eq!(self.sessions.table.find(&session.id), Some(slot));
             let ended = session.standing == Standing::Ended;
             over += usize::from(ended);
-            let stands = self.unfinished.get(&session.number).is_some();
+            let stands = self.unfinished.contains_key(&session.number);
             assert_eq!(stands, ended && !session.owned.is_empty(), "it gives back what it has");
             unfinished += usize::from(stands);
             assert!(!ended || session.window.calls.is_empty(), "an ended one has no calls");

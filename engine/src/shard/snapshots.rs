@@ -568,6 +568,9 @@ impl Shard {
     }
 }
 
+/// Hands out a snapshot's bytes, piece by piece. False: there is none.
+pub(crate) type Source<'a> = dyn FnMut(&mut dyn FnMut(&[u8])) -> bool + 'a;
+
 /// What a snapshot's bytes stand for, in a group whose state is like `state`: read as `source` hands them out, so that
 /// they and the state are never in memory both. `None`: the source has none.
 ///
@@ -576,7 +579,7 @@ impl Shard {
 pub(crate) fn read(
     state: &State,
     config: &machine::Config,
-    source: &mut dyn FnMut(&mut dyn FnMut(&[u8])) -> bool,
+    source: &mut Source<'_>,
 ) -> Result<Option<(Configuration, State)>, Unreadable> {
     let (mut restoring, mut sum) = (state.restore_begin(config), Checksum::default());
     let (mut members, mut fed) = (None, Ok(Restored::Hungry));

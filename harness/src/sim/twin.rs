@@ -124,6 +124,9 @@ enum Due {
     Line(usize),
 }
 
+/// What a line was: its version and its value, if it was there.
+type Was = Option<(Token, u64)>;
+
 /// A lock or a queue that somebody left.
 #[derive(PartialEq)]
 enum Left {
@@ -150,7 +153,7 @@ pub struct Twin {
     pub lines: Vec<Line>,
     pub answers: BTreeMap<(Id, u64), Answer>,
     /// What each line was, from when on.
-    pub past: BTreeMap<Vec<u8>, Vec<(Time, Option<(Token, u64)>)>>,
+    pub past: BTreeMap<Vec<u8>, Vec<(Time, Was)>>,
     /// Numbers that somebody was told.
     pub numbers: BTreeMap<Token, u64>,
     pub told: BTreeMap<u64, Token>,

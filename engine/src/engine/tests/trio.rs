@@ -128,7 +128,8 @@ impl Trio {
             while !left.is_empty() {
                 let frame = wire::split(left, PEER_FRAME_BYTES_MAX).unwrap().unwrap();
                 let entries = frame.header.kind == Append::KIND && frame.header.shard == G.0;
-                if !cut.contains(&(at, to)) && !(mute.contains(&at) && entries) {
+                let muted = entries && mute.contains(&at);
+                if !muted && !cut.contains(&(at, to)) {
                     mail.push_back((at, to, left[..frame.used].to_vec()));
                 }
                 left = &left[frame.used..];
