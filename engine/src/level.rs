@@ -6,7 +6,7 @@
 //!
 //! 1. Nodes tell each other the newest level that they know ([`wire::peer::FeatureLevel`]).
 //! 2. Once every node of the cluster knows a higher one, and all are reached, the meta group's leader proposes it
-//!    there ([`kind::LEVEL`](crate::entry::kind::LEVEL)). With the nodes it becomes known everywhere.
+//!    there ([`kind::LEVEL`]). With the nodes it becomes known everywhere.
 //! 3. Each group's leader then proposes it in its own log. What comes with the level may follow that entry, and only
 //!    that.
 //!

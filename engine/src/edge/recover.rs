@@ -1,6 +1,6 @@
 //! What is left of a cluster that lost its majority for good: a survivor's data directory becomes a backup.
 //!
-//! There is one way to begin anew, and that is [`restore`](super::restore): a new cluster with an id of its own. Recovering
+//! There is one way to begin anew, and that is [`restore`]: a new cluster with an id of its own. Recovering
 //! only makes the backup for it, of what one node has. So the nodes that are gone can't come back and vote, the fences
 //! rise above all that was ever issued, and what was there stays as it was, to be looked at or tried again.
 //!
