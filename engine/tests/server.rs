@@ -100,10 +100,8 @@ fn get(to: SocketAddr, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Sends a hello and one more request by the wire, and gives the answer to the latter.
-fn ask(to: SocketAddr, kind: wire::Kind, body: &[u8]) -> (wire::Header, Vec<u8>) {
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+/// The frame of a hello, as request 1.
+fn hello() -> Vec<u8> {
     let hello = wire::message::Hello {
         cluster: [0; 16],
         client: [0; 16],
@@ -113,9 +111,17 @@ fn ask(to: SocketAddr, kind: wire::Kind, body: &[u8]) -> (wire::Header, Vec<u8>)
         name: b"test",
         credentials: b"",
     };
-    let mut out = Vec::new();
+    let mut frame = Vec::new();
     let header = wire::Header::new(wire::message::Hello::KIND, 1);
-    wire::frame(&mut out, &header, |b| hello.encode(b));
+    wire::frame(&mut frame, &header, |b| hello.encode(b));
+    frame
+}
+
+/// Sends a hello and one more request by the wire, and gives the answer to the latter.
+fn ask(to: SocketAddr, kind: wire::Kind, body: &[u8]) -> (wire::Header, Vec<u8>) {
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut out = hello();
     wire::frame(&mut out, &wire::Header::new(kind, 2), |b| b.extend_from_slice(body));
     stream.write_all(&out).unwrap();
     loop {
@@ -276,24 +282,13 @@ fn a_node_that_may_open_few_files_refuses_clients_and_not_its_own_work() {
     node.wait_for("/readyz");
     let open = || std::fs::read_dir(format!("/proc/{}/fd", node.child.id())).unwrap().count();
     let quiet = open();
-    let hello = wire::message::Hello {
-        cluster: [0; 16],
-        client: [0; 16],
-        engine: 0,
-        version_min: 1,
-        version_max: 1,
-        name: b"",
-        credentials: b"",
-    };
-    let mut frame = Vec::new();
-    let header = wire::Header::new(wire::message::Hello::KIND, 1);
-    wire::frame(&mut frame, &header, |b| hello.encode(b));
+    let hello = hello();
     let mut clients = Vec::new();
     let mut refused = 0;
     for _ in 0..500 {
         let mut stream = TcpStream::connect_timeout(&listen, Duration::from_secs(2)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&frame).unwrap();
+        stream.write_all(&hello).unwrap();
         let mut answer = [0; wire::HEADER_BYTES];
         stream.read_exact(&mut answer).unwrap();
         let (header, _) = wire::Header::parse(&answer).unwrap();

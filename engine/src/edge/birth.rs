@@ -210,16 +210,7 @@ impl Shared {
 
     /// What this node says of itself.
     fn hello(&self) -> PeerHello {
-        let state = self.lock();
-        let m = &state.manifest;
-        PeerHello {
-            cluster: m.cluster.0,
-            incarnation: m.incarnation.0,
-            node: m.node.0,
-            engine: 0,
-            engines: m.engines,
-            version: VERSION,
-        }
+        hello_of(&self.lock().manifest)
     }
 
     /// Answers whoever connects, until it is over.
@@ -577,16 +568,20 @@ impl Shared {
 
 /// Whether a node of the manifest's cluster answers at `address`.
 pub fn is_there(manifest: &Manifest, address: &str, within: Duration) -> bool {
-    let hello = PeerHello {
+    let answer = talk::ask_within(address, &hello_of(manifest), within);
+    answer.is_ok_and(|answer| answer.cluster == manifest.cluster.0)
+}
+
+/// What a node with this manifest says of itself.
+fn hello_of(manifest: &Manifest) -> PeerHello {
+    PeerHello {
         cluster: manifest.cluster.0,
         incarnation: manifest.incarnation.0,
         node: manifest.node.0,
         engine: 0,
         engines: manifest.engines,
         version: VERSION,
-    };
-    let answer = talk::ask_within(address, &hello, within);
-    answer.is_ok_and(|answer| answer.cluster == manifest.cluster.0)
+    }
 }
 
 /// Whom a node asks, and where: the cluster's other nodes as far as it knows them, else its peers.
