@@ -3,12 +3,12 @@
 //! What happens is an event in a list ordered by (time, number); nothing else moves the time. All that
 //! must never happen is checked as it would happen, by [`Witness`].
 
+use super::config;
 use super::disk::{Disk, Record};
 use super::words::{Packet, describe_note, describe_persist};
 use crate::engine::Reads;
 use crate::entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
-use crate::level::Level;
 use crate::raft::random::Random;
 use crate::raft::*;
 use crate::time::{Duration, Elapsed, Time};
@@ -296,19 +296,10 @@ impl Cluster {
         };
         let preferred = world.preferred == Some(id.0);
         let config = Config {
-            group: GROUP,
-            node: id,
-            incarnation: self.incarnation(id),
-            founders,
-            election_timeout_min: Duration::from_millis(150),
-            election_timeout_max: Duration::from_millis(300),
-            heartbeat: Duration::from_millis(50),
             reads: world.reads,
             preference: if preferred { Preference::Preferred } else { Preference::Ordinary },
-            append_bytes_max: usize::MAX,
-            uncommitted_bytes_max: usize::MAX,
-            level_max: Level::NEWEST,
             seed,
+            ..config(GROUP, (id, self.incarnation(id)), founders)
         };
         let node = self.node(id);
         assert!(node.raft.is_none(), "a node is started once");

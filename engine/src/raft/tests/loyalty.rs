@@ -1,9 +1,8 @@
 //! For how long a replica is loyal: what was agreed, whatever it is told itself.
 
-use crate::engine::Reads;
+use super::config;
 use crate::entry::{self, EntryHeader, kind};
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
-use crate::level::Level;
 use crate::raft::*;
 use crate::time::{Duration, Elapsed, Time};
 use wire::peer::Vote;
@@ -28,22 +27,7 @@ fn restarted(agreed: Duration) -> Raft {
     entry::write(&header, &payload, &mut bytes);
     let mut restored = Restored::default();
     restored.on_entry(entry::read(&bytes).expect("it was just written")).expect("it is the first");
-    let config = Config {
-        group: GroupId(1),
-        node: NodeId(1),
-        incarnation: LIFE,
-        founders: voters,
-        election_timeout_min: Duration::from_millis(150),
-        election_timeout_max: Duration::from_millis(300),
-        heartbeat: Duration::from_millis(50),
-        reads: Reads::Lease,
-        preference: Preference::Ordinary,
-        append_bytes_max: usize::MAX,
-        uncommitted_bytes_max: usize::MAX,
-        level_max: Level::NEWEST,
-        seed: 1,
-    };
-    Raft::new(config, restored, START)
+    Raft::new(config(GroupId(1), (NodeId(1), LIFE), voters), restored, START)
 }
 
 /// Whether it answers who asks for its vote so long after its start.

@@ -10,3 +10,32 @@ mod parts;
 mod quiet;
 mod script;
 mod words;
+
+use super::{Config, Configuration, Preference};
+use crate::engine::Reads;
+use crate::ids::{GroupId, Incarnation, NodeId};
+use crate::level::Level;
+use crate::time::Duration;
+
+/// What a replica is told: short timeouts, nothing limited.
+fn config(
+    group: GroupId,
+    (node, incarnation): (NodeId, Incarnation),
+    founders: Configuration,
+) -> Config {
+    Config {
+        group,
+        node,
+        incarnation,
+        founders,
+        election_timeout_min: Duration::from_millis(150),
+        election_timeout_max: Duration::from_millis(300),
+        heartbeat: Duration::from_millis(50),
+        reads: Reads::Lease,
+        preference: Preference::Ordinary,
+        append_bytes_max: usize::MAX,
+        uncommitted_bytes_max: usize::MAX,
+        level_max: Level::NEWEST,
+        seed: 1,
+    }
+}

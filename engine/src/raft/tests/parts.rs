@@ -1,9 +1,8 @@
 //! The parts, each alone.
 
-use crate::engine::Reads;
+use super::config;
 use crate::entry::{self, ENTRY_HEADER_BYTES, Entry, EntryHeader, kind};
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
-use crate::level::Level;
 use crate::raft::durability::Durability;
 use crate::raft::random::Random;
 use crate::raft::*;
@@ -259,22 +258,9 @@ fn a_snapshot_drops_the_log_up_to_it_and_what_contradicts_it() {
 
 fn replica(voters: u32) -> Raft {
     let incarnation = Incarnation([1; 16]);
-    let config = Config {
-        group: GROUP,
-        node: NodeId(1),
-        incarnation,
-        founders: Configuration::of_voters((1..=voters).map(|n| (NodeId(n), incarnation)))
-            .with_loyalty(Duration::from_millis(150)),
-        election_timeout_min: Duration::from_millis(150),
-        election_timeout_max: Duration::from_millis(300),
-        heartbeat: Duration::from_millis(50),
-        reads: Reads::Lease,
-        preference: Preference::Ordinary,
-        append_bytes_max: usize::MAX,
-        uncommitted_bytes_max: usize::MAX,
-        level_max: Level::NEWEST,
-        seed: 1,
-    };
+    let founders = Configuration::of_voters((1..=voters).map(|n| (NodeId(n), incarnation)))
+        .with_loyalty(Duration::from_millis(150));
+    let config = config(GROUP, (NodeId(1), incarnation), founders);
     Raft::new(config, Restored::default(), Time(1000))
 }
 

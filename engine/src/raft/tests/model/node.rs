@@ -3,21 +3,20 @@
 //! Time is taken out: before each input all that depends on a clock is put back to where anything may
 //! happen at any moment (see [`Node::forget_time`]), so that equal nodes behave equally.
 
+use super::super::config;
 use super::super::disk::Record;
 use super::super::words::Packet;
 use super::{Batch, Disks, Scope};
 use crate::engine::Reads;
 use crate::entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position};
-use crate::level::Level;
 use crate::raft::clock::Clock;
 use crate::raft::progress::State;
 use crate::raft::role::Role;
 use crate::raft::{
-    Config, Configuration, Hold, LIMITS, Limits, Message, Output, Persist, Preference, Raft,
-    Restored,
+    Config, Configuration, Hold, LIMITS, Limits, Message, Output, Persist, Raft, Restored,
 };
-use crate::time::{Duration, Elapsed, Time};
+use crate::time::{Elapsed, Time};
 use std::collections::VecDeque;
 use wire::{Kind, peer};
 
@@ -234,22 +233,12 @@ fn incarnation(id: NodeId) -> Incarnation {
 }
 
 fn start(id: NodeId, batch: Batch, restored: Restored) -> Raft {
+    let founders =
+        Configuration::of_voters((1..=NODES).map(|n| (NodeId(n), incarnation(NodeId(n)))));
     let config = Config {
-        group: GROUP,
-        node: id,
-        incarnation: incarnation(id),
-        founders: Configuration::of_voters(
-            (1..=NODES).map(|n| (NodeId(n), incarnation(NodeId(n)))),
-        ),
-        election_timeout_min: Duration::from_millis(150),
-        election_timeout_max: Duration::from_millis(300),
-        heartbeat: Duration::from_millis(50),
         reads: Reads::ReadIndex,
-        preference: Preference::Ordinary,
-        append_bytes_max: usize::MAX,
-        uncommitted_bytes_max: usize::MAX,
-        level_max: Level::NEWEST,
         seed: 7,
+        ..config(GROUP, (id, incarnation(id)), founders)
     };
     let mut raft = Raft::new(config, restored, Time::ZERO);
     let append = if batch == Batch::One { 1 } else { LIMITS.append };
