@@ -33,6 +33,7 @@ pub mod conns;
 pub mod held;
 mod levels;
 pub mod liveness;
+mod members;
 pub mod moves;
 pub mod placement;
 pub mod reads;
@@ -49,11 +50,7 @@ use crate::journal::{Journal, Record};
 use crate::level::{Kinds, Level};
 use crate::machine::{self, Applied, Outcome, WARM_MAX, Wake};
 use crate::mutant::{self, Mutant};
-use crate::raft::Standing;
-use crate::raft::configuration::MEMBERS_BYTES_MAX;
-use crate::raft::{
-    Change, ChangeError, Hold, Member, Message, Output, Persist, Quiet, Raft, Refused,
-};
+use crate::raft::{Hold, Member, Message, Output, Persist, Quiet, Raft, Refused};
 use crate::status::{GroupStatus, PeerStatus};
 use crate::time::{Duration, Elapsed, Time};
 use alloc::collections::BTreeSet;
@@ -66,19 +63,14 @@ use conns::{Conns, Hint, Replies};
 use held::Held;
 use liveness::Liveness;
 use moves::Moves;
-use placement::Replicas;
 use reads::{Reads, Served};
 use snapshots::Snapshots;
 use state::State;
 use wire::message::CachePut;
-use wire::peer::{Join, Stray};
-use wire::{Code, Header, Kind};
+use wire::{Code, Kind};
 
 /// What an entry takes beside its payload, its share of a record's header included, in bytes.
 const ENTRY_ROOM_BYTES: usize = 2 * crate::entry::ENTRY_HEADER_BYTES;
-
-/// A learner that is silent for so long keeps no other from being added.
-const LEARNER_SILENT: Duration = Duration::from_secs(3);
 
 /// What a step may touch besides its shard: the engine's one journal, its effects, and scratch space
 /// that is used again.
@@ -300,112 +292,6 @@ impl Shard {
         }
         let deadline = self.state.session_deadline(session);
         deadline.is_some_and(|deadline| deadline >= self.raft.clock(now) + ttl)
-    }
-
-    // ---- Members ----
-
-    /// The group is to be elsewhere, or led by another.
-    pub fn aim(&mut self, wanted: &Replicas) {
-        self.balance.prefer(wanted.preferred);
-        self.moves.aim(wanted.nodes.clone());
-    }
-
-    /// Whether the members are those that the placement wants.
-    pub fn is_placed(&self) -> bool {
-        self.moves.is_done(&self.raft)
-    }
-
-    /// Whether this replica leads one that is still being caught up, and answers.
-    pub fn teaches(&self, now: Time) -> bool {
-        let mut followers = self.raft.progress().iter();
-        followers.any(|f| f.standing == Standing::Learner && f.silence(now) < LEARNER_SILENT)
-    }
-
-    /// The leader's next step from who keeps the group to who should; or a replica without a leader asks
-    /// whether it still belongs to it.
-    fn keep_members(&mut self, step: &mut Step<'_>) {
-        if self.leads.is_none() {
-            if self.moves.is_astray(step.now, &self.raft) {
-                let stray =
-                    Stray { term: self.raft.term().0, incarnation: self.raft.incarnation().0 };
-                let header = Header { shard: self.group.0, ..Header::new(Stray::KIND, 0) };
-                for peer in step.linked {
-                    let out = step.effects.peers.to(peer.0);
-                    wire::frame(out, &header, |b| stray.encode(b));
-                }
-            }
-            return;
-        }
-        let next = self.moves.next(step.now, &self.raft, step.linked, *step.may_add);
-        let Some(change) = next else { return };
-        // What is refused is tried again.
-        let Ok(index) = self.on_change(step, change) else { return };
-        let group = self.group;
-        if let Change::AddLearner { node, incarnation } = change {
-            *step.may_add = false;
-            // Before the first entry.
-            let join = Join { term: self.raft.term().0, incarnation: incarnation.0 };
-            let header = Header { shard: group.0, ..Header::new(Join::KIND, 0) };
-            wire::frame(step.effects.peers.to(node.0), &header, |b| join.encode(b));
-        }
-        step.effects.notes.push(Note::ChangeAnswered { group, change, answer: Ok(index) });
-    }
-
-    /// A node keeps no replica of the group.
-    pub fn on_absent(&mut self, node: NodeId, sent_at: Time) {
-        self.raft.on_absent(node, sent_at);
-    }
-
-    /// A replica asks whether it belongs to the group.
-    pub fn on_stray(&mut self, step: &mut Step<'_>, from: NodeId, stray: &Stray) {
-        self.raft.on_stray(step.now, from, stray, step.out);
-        self.settle(step);
-    }
-
-    /// Leadership is to be handed over because somebody asks for it.
-    ///
-    /// # Errors
-    /// [`Code`]: why not.
-    pub fn on_leader_move(&mut self, step: &mut Step<'_>, to: NodeId) -> Result<(), Code> {
-        if to == self.node {
-            return Ok(());
-        }
-        if !self.raft.configuration().voters().any(|voter| voter.node == to) {
-            return Err(Code::NodeUnknown);
-        }
-        if !self.balance.is_able(step.now, &self.raft, to, step.suspected) {
-            return Err(Code::NodeBehind);
-        }
-        self.note_leader(step);
-        if self.raft.is_handing_over() || !self.balance.may_be_asked(step.now) {
-            return Err(Code::Busy);
-        }
-        self.hand_over(step, to);
-        self.settle(step);
-        Ok(())
-    }
-
-    /// Changes who belongs to the group.
-    ///
-    /// # Errors
-    /// [`ChangeError`].
-    pub fn on_change(&mut self, step: &mut Step<'_>, change: Change) -> Result<Index, ChangeError> {
-        let room = *step.proposed + MEMBERS_BYTES_MAX + ENTRY_ROOM_BYTES;
-        if !step.journal.has_own_room(room) {
-            return Err(ChangeError::Busy);
-        }
-        let index = self.raft.change(change)?;
-        step.take_room(MEMBERS_BYTES_MAX);
-        Ok(index)
-    }
-
-    /// This replica ends: nobody who waits here is answered by it. Gives the snapshot that it leaves behind.
-    pub fn end(mut self, step: &mut Step<'_>) -> Option<Index> {
-        assert!(!self.is_snapshotting(), "what is on its way to the disk is waited for");
-        self.send_callers_away(step);
-        self.end_backup(step);
-        step.journal.append(Record::Replica { group: self.group, replica: None });
-        Some(self.snapshots.durable()).filter(|index| *index > Index::ZERO)
     }
 
     // ---- Peers and the disk ----
