@@ -1,12 +1,16 @@
 //! Claims about limits: each is reached, and refused by its own code.
 
 use super::kit::*;
+use crate::entry::kind;
 use crate::ids::SessionId;
-use crate::limits::{SESSIONS_ENDED_MAX, SESSIONS_MAX, WAITERS_MAX};
+use crate::level::Level;
+use crate::limits::{
+    GRANTS_MAX, SESSIONS_ENDED_MAX, SESSIONS_MAX, SESSIONS_REMEMBERED_MAX, WAITERS_MAX,
+};
 use crate::machine::{Applied, Machine};
 use crate::time::Elapsed;
 use wire::Code;
-use wire::limits::WINDOW_REPLIES_MAX;
+use wire::limits::{SESSION_ENDED_MS, WINDOW_REPLIES_MAX};
 use wire::message::{LockAcquire, SessionClose, SessionOpen};
 
 fn session(n: usize) -> [u8; 16] {
@@ -25,6 +29,10 @@ fn close(machine: &mut Machine, n: usize) {
     let mut b = Vec::new();
     SessionClose { session: session(n) }.encode(&mut b);
     machine.apply_at(Elapsed::ZERO, SessionClose::KIND, &b, &mut Vec::new());
+}
+
+fn raise(machine: &mut Machine, level: Level) {
+    machine.apply_at(Elapsed::ZERO, kind::LEVEL, &level.encode(), &mut Vec::new());
 }
 
 fn acquire(machine: &mut Machine, n: usize, sequence: u64) -> Applied {
@@ -56,6 +64,45 @@ fn the_ended_sessions_that_are_remembered_are_limited() {
     }
     assert_eq!(open(&mut machine, 1), refused(Code::SessionUnknown));
     assert_eq!(open(&mut machine, 0), done(0), "the first that ended is the first forgotten");
+}
+
+#[test]
+fn sessions_that_ended_are_remembered_up_to_a_limit_and_none_is_opened_past_it() {
+    let mut machine = Machine::new(CONFIG);
+    raise(&mut machine, Level::BOUNDED);
+    open(&mut machine, 0);
+    for n in 1..SESSIONS_REMEMBERED_MAX {
+        assert_eq!(open(&mut machine, n), done(0));
+        close(&mut machine, n);
+    }
+    assert_eq!(open(&mut machine, SESSIONS_REMEMBERED_MAX), refused(Code::Busy));
+    assert_eq!(open(&mut machine, 1), refused(Code::SessionUnknown), "each is remembered");
+    assert_eq!(open(&mut machine, 0), done(0), "one that is open stays open");
+    // Once the oldest are forgotten there is room again.
+    let later = at(SESSION_ENDED_MS.into());
+    machine.apply_at(later, kind::TICK, &[], &mut Vec::new());
+    let mut b = Vec::new();
+    SessionOpen { session: session(SESSIONS_REMEMBERED_MAX), ttl_ms: 60_000 }.encode(&mut b);
+    let opened = machine.apply_at(later, SessionOpen::KIND, &b, &mut Vec::new());
+    assert_eq!(opened, done(0));
+}
+
+#[test]
+fn grants_and_calls_that_wait_for_one_are_limited_together() {
+    for (level, full) in [(Level::BOUNDED, true), (Level(Level::BOUNDED.0 - 1), false)] {
+        let mut kit = Kit::open_to(2);
+        kit.raise(level);
+        kit.verify = Verify::Never;
+        let fence = token(kit.acquire(1, "held", EXCLUSIVE, 0, 0));
+        // So many wait, as far as the sum of them knows: the calls themselves would take gigabytes.
+        kit.machine.counts.lock_waiters = GRANTS_MAX as u64 - 2;
+        let last = token(kit.acquire(1, "last", EXCLUSIVE, 0, 0));
+        assert_eq!(kit.acquire(2, "new", EXCLUSIVE, 0, 0) == refused(Code::StateFull), full);
+        assert_eq!(kit.acquire(2, "held", SHARED, 60_000, 0) == refused(Code::StateFull), full);
+        assert_eq!(token(kit.acquire(1, "held", EXCLUSIVE, 0, 0)), fence, "it is held already");
+        assert_eq!(kit.release(1, "last", last), done(0));
+        token(kit.acquire(2, "last", EXCLUSIVE, 0, 0));
+    }
 }
 
 #[test]
