@@ -7,6 +7,7 @@ mod lines;
 
 use client::Client;
 use common::{servers, three_nodes};
+use engine::journal::unit::{self, UNIT_HEADER_BYTES};
 use harness::cluster::{Cluster, ClusterConfig};
 use lines::Lines;
 use std::collections::BTreeMap;
@@ -81,6 +82,50 @@ fn a_snapshot_with_a_flipped_bit_is_set_aside_and_its_groups_come_from_the_other
 }
 
 #[test]
+fn a_journal_whose_newest_segment_is_gone_is_set_aside_and_its_groups_come_from_the_others() {
+    without_the_newest_segment("segment-gone", |path| {
+        fs::remove_file(path).expect("a file is removed");
+    });
+}
+
+#[test]
+fn a_journal_whose_newest_segment_is_zeroed_is_set_aside_and_its_groups_come_from_the_others() {
+    without_the_newest_segment("segment-zeroed", |path| {
+        let bytes = fs::metadata(path).expect("the file is there").len();
+        let file = fs::File::create(path).expect("a file is emptied");
+        file.set_len(bytes).expect("it has its length again");
+    });
+}
+
+/// A node loses the newest of several segments while it is stopped.
+fn without_the_newest_segment(test: &str, lose: impl Fn(&Path)) {
+    let mut cluster = start(test, &["--segment-size", "20MiB"]);
+    let client = Client::connect(servers(&cluster)).expect("the cluster answers");
+    let (since, mut lines) = (Instant::now(), Lines::default());
+    for key in 0.. {
+        lines.put(&client, key % 100, vec![key as u8; 200_000]);
+        if key % 20 == 19 && newest_segment(&cluster).0 > 1 {
+            break;
+        }
+        assert!(since.elapsed() < SNAPSHOT_WITHIN, "{}", cluster.log_tail(DAMAGED));
+    }
+    let before = wait_lives(&cluster, |_| true);
+
+    cluster.stop_node(DAMAGED).expect("a node stops");
+    let (number, path) = newest_segment(&cluster);
+    assert!(number > 1, "it is not the only one");
+    lose(&path);
+    cluster.restart(DAMAGED, &[]).expect("it starts all the same");
+    assert_named(&cluster, "E109");
+    wait_lives(&cluster, |lives| is_another(lives, &before));
+
+    cluster.kill(1).expect("a node dies");
+    cluster.wait_leaders().expect("the healed node and the third go on");
+    lines.assert_there(&client);
+    cluster.stop().expect("the nodes stop");
+}
+
+#[test]
 fn an_engine_whose_directory_is_gone_is_refused_instead_of_founded_again() {
     let mut cluster = start("engine-gone", &[]);
     // From then on its manifest says that it has served.
@@ -118,6 +163,19 @@ fn snapshots(cluster: &Cluster) -> Vec<PathBuf> {
     let rows = fs::read_dir(engine_dir(cluster).join("snapshots")).expect("a directory");
     let paths = rows.flatten().map(|row| row.path());
     paths.filter(|path| path.extension().is_some_and(|extension| extension == "snap")).collect()
+}
+
+/// The number and the file of the segment that the damaged node began last.
+fn newest_segment(cluster: &Cluster) -> (u64, PathBuf) {
+    let rows = fs::read_dir(engine_dir(cluster).join("wal")).expect("a directory");
+    let segments = rows.flatten().map(|row| row.path());
+    let segments = segments.filter(|path| path.extension().is_some_and(|it| it == "seg"));
+    let begun = segments.filter_map(|path| {
+        let mut head = [0; UNIT_HEADER_BYTES];
+        fs::File::open(&path).and_then(|file| file.read_exact_at(&mut head, 0)).ok()?;
+        Some((unit::claim(&head, 0)?.segment, path))
+    });
+    begun.max().expect("a node that served has a segment")
 }
 
 /// Flips a bit of a byte that was written, half way to the last one.
