@@ -1,6 +1,7 @@
 //! Whole data planes, with real engines, sockets and files, spoken to by hand.
 
 mod lost;
+mod refused;
 
 use super::*;
 use crate::edge::bridge::{CONTROL_MAILBOX_MAX, Inbox};
