@@ -132,6 +132,12 @@ impl Node {
     }
 }
 
+/// A put of a session that waits for no earlier answer.
+fn put_of<'a>(session: [u8; 16], sequence: u64, key: &'a [u8], value: &'a [u8]) -> CachePut<'a> {
+    let (answered_below, version, ttl_ms, expect) = (sequence, 0, 0, 0);
+    CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value }
+}
+
 struct Answer {
     kind: Kind,
     code: Option<Code>,
@@ -295,12 +301,9 @@ fn a_name_is_written_by_its_own_shard_alone_whatever_shard_is_asked() {
         node.engine.on(node.now, Input::Frame { conn: CONN, header, body }, &mut node.effects);
         node.codes()
     };
-    let (session, ttl_ms, key, value) = (SESSION, 0, b"key".as_slice(), b"value".as_slice());
-    let (sequence, answered_below, version, expect) = (1, 1, 0, 0);
-    let put = CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value };
     let (mut open, mut body) = (Vec::new(), Vec::new());
-    SessionOpen { session, ttl_ms: 1000 }.encode(&mut open);
-    put.encode(&mut body);
+    SessionOpen { session: SESSION, ttl_ms: 1000 }.encode(&mut open);
+    put_of(SESSION, 1, b"key", b"value").encode(&mut body);
     for shard in 0..=SHARDS {
         let opened = ask(shard, SessionOpen::KIND, &open);
         assert_eq!(opened == [None], shard < SHARDS);
@@ -403,9 +406,8 @@ fn sorted(bytes: &[u8]) -> Vec<u8> {
 /// A put of one of some lines, each a call of its own.
 fn put_line(node: &mut Node, sequence: u64) {
     let key = format!("key-{}", sequence % 300);
-    let (session, answered_below, version) = (SESSION, sequence, 0);
-    let (ttl_ms, expect, key, value) = (0, 0, key.as_bytes(), &[sequence as u8; 100][..]);
-    let put = CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value };
+    let value = [sequence as u8; 100];
+    let put = put_of(SESSION, sequence, key.as_bytes(), &value);
     node.send(CachePut::KIND, 0, |b| put.encode(b));
     assert_eq!(node.codes(), [None]);
 }

@@ -5,7 +5,7 @@ use crate::limits::{
     ANSWER_SMALL_BYTES_MAX, ANSWERS_CLIENT_BYTES_MAX, ANSWERS_TURN_BYTES_MAX, CREDIT_BYTES,
 };
 use wire::limits::VALUE_BYTES_MAX;
-use wire::message::{Delivery, QueuePop, QueuePush, Topology, TopologyReply};
+use wire::message::{Delivery, QueuePop, QueuePush, Status, StatusReply, Topology, TopologyReply};
 
 const OTHERS: u32 = 20;
 
@@ -217,4 +217,26 @@ fn a_topology_that_is_asked_for_without_end_is_refused_once_enough_is_told() {
     assert!(ANSWER_SMALL_BYTES_MAX < turn.all() / told, "it is large");
     node.ask(CONN, Topology::KIND, |b| Topology { known: 0 }.encode(b));
     assert_eq!(node.one_turn().of(TopologyReply::KIND), 1);
+}
+
+#[test]
+fn the_node_s_state_is_refused_to_who_does_not_read_and_told_once_it_has() {
+    let mut node = Node::with(Config { shards: 512, ..config() });
+    let status = |node: &mut Node| {
+        node.ask(CONN, Status::KIND, |b| Status { reserved: 0 }.encode(b));
+        node.codes()
+    };
+    for (full, free) in [
+        (Input::Filled { conn: CONN }, Input::Drained { conn: CONN }),
+        (Input::Crowded, Input::Eased),
+    ] {
+        node.on(full);
+        assert_eq!(status(&mut node), [Some(Code::Busy)]);
+        assert_eq!(node.effects.report.take(), None, "nothing is gathered for it");
+        node.on(free);
+        assert_eq!(status(&mut node), []);
+        assert_eq!(node.effects.report.take(), Some(ReportWanted));
+        node.on(Input::Report { json: b"{}" });
+        assert_eq!(node.one_turn().kinds, [StatusReply::KIND]);
+    }
 }

@@ -56,9 +56,7 @@ fn with_lines() -> Node {
     let mut node = Node::new();
     (1..=600).for_each(|sequence| put_line(&mut node, sequence));
     let value = vec![7; SNAPSHOT_PIECE_BYTES_MAX];
-    let (session, sequence, answered_below, version) = (SESSION, 601, 601, 0);
-    let (ttl_ms, expect, key, value) = (0, 0, b"large".as_slice(), value.as_slice());
-    let put = CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value };
+    let put = put_of(SESSION, 601, b"large", &value);
     node.send(CachePut::KIND, 0, |b| put.encode(b));
     assert_eq!(node.codes(), [None]);
     node
@@ -120,6 +118,23 @@ fn another_backup_is_busy_until_nobody_reads_the_first() {
     node.work_on();
     node.begin([8; 16], GroupId::META);
     assert!(node.ready().total < total, "now the other's turn");
+}
+
+#[test]
+fn a_piece_is_refused_to_who_does_not_read_and_is_there_once_it_has() {
+    let mut node = with_lines();
+    node.begin(BACKUP, GROUP);
+    node.ready();
+    for (full, free) in [
+        (Input::Filled { conn: CONN }, Input::Drained { conn: CONN }),
+        (Input::Crowded, Input::Eased),
+    ] {
+        node.engine.on(node.now, full, &mut node.effects);
+        assert_eq!(node.read(0).code, Some(Code::Busy));
+        node.engine.on(node.now, free, &mut node.effects);
+        let answer = node.read(0);
+        assert_eq!(BackupPiece::decode(&answer.body).unwrap().offset, 0);
+    }
 }
 
 #[test]

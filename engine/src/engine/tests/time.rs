@@ -14,9 +14,7 @@ fn deadline(shard: &Shard) -> Elapsed {
 }
 
 fn put(trio: &mut Trio, at: usize, sequence: u64, value: &[u8]) {
-    let (session, answered_below, version) = (SESSION, sequence, 0);
-    let (ttl_ms, expect, key) = (0, 0, b"key".as_slice());
-    let put = CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value };
+    let put = put_of(SESSION, sequence, b"key", value);
     trio.answers.clear();
     trio.send(at, CachePut::KIND, |b| put.encode(b));
     trio.deliver();
@@ -149,19 +147,8 @@ fn renewals_find_room_when_clients_have_filled_theirs() {
         // 2. Clients, who keep their credit full, fill all that may be uncommitted.
         for conn in &loaders {
             for nth in 0..4 {
-                let (session, sequence) = ([conn.index as u8; 16], 4 * turn + nth + 1);
-                let (answered_below, version, ttl_ms, expect) = (sequence, 0, 0, 0);
-                let (key, value) = (b"key".as_slice(), &value[..]);
-                let put = CachePut {
-                    session,
-                    sequence,
-                    answered_below,
-                    version,
-                    ttl_ms,
-                    expect,
-                    key,
-                    value,
-                };
+                let sequence = 4 * turn + nth + 1;
+                let put = put_of([conn.index as u8; 16], sequence, b"key", &value);
                 let (mut body, header) = (Vec::new(), Header::new(CachePut::KIND, sequence));
                 put.encode(&mut body);
                 let input = Input::Frame { conn: *conn, header, body: &body };
