@@ -2,7 +2,7 @@
 
 use super::calls::Caller;
 use crate::effects::Outbox;
-use crate::ids::{ConnId, Index, NodeId};
+use crate::ids::{ConnId, GroupId, Index, NodeId, SessionId};
 use crate::level::Level;
 use crate::limits::{ANSWER_SMALL_BYTES_MAX, ANSWERS_CLIENT_BYTES_MAX, ANSWERS_TURN_BYTES_MAX};
 use crate::limits::{CREDIT_BYTES, CREDIT_BYTES_RESERVED, CREDIT_FRAMES, CREDIT_FRAMES_RESERVED};
@@ -15,8 +15,12 @@ use wire::message::{
 };
 use wire::{Code, Header, Kind};
 
-/// How often a connection's requests count as a sign of life of their session.
+/// How often a session's calls in a shard count as a sign of life.
 const TOUCH_EVERY: Duration = Duration::from_millis(200);
+/// Signs of life that a connection remembers, each at a place of its own. Two that share a place both count, more often
+/// than they need.
+const TOUCHES: usize = 1 << TOUCHES_BITS;
+const TOUCHES_BITS: u32 = 3;
 
 /// Where to go instead, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -48,10 +52,29 @@ struct Conn {
     unanswered: u32,
     /// What they are together, in bytes.
     unanswered_bytes: u64,
-    /// When its requests last counted as a sign of life.
-    touched: Time,
+    /// When its calls last counted as signs of life.
+    touches: [Touch; TOUCHES],
     /// Whether it has to read before it gets more that is large.
     filled: bool,
+}
+
+/// When calls last counted as a sign of life, and of which session in which shard.
+#[derive(Clone, Copy)]
+struct Touch {
+    whose: (GroupId, SessionId),
+    at: Time,
+}
+
+impl Touch {
+    const NONE: Touch = Touch { whose: (GroupId(0), SessionId([0; 16])), at: Time::ZERO };
+
+    /// Where it is remembered.
+    fn place((GroupId(group), SessionId(session)): (GroupId, SessionId)) -> usize {
+        let session = u32::from_le_bytes([session[0], session[1], session[2], session[3]]);
+        // An engine's groups are alike in their last bits.
+        let mixed = (group ^ session).wrapping_mul(0x9E37_79B9);
+        (mixed >> (u32::BITS - TOUCHES_BITS)) as usize
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,7 +102,7 @@ impl Conns {
             open: Open::Closed,
             unanswered: 0,
             unanswered_bytes: 0,
-            touched: Time::ZERO,
+            touches: [Touch::NONE; TOUCHES],
             filled: false,
         };
         let at = id.index as usize;
@@ -180,12 +203,13 @@ impl Conns {
         true
     }
 
-    /// Whether a request on this connection is to count as a sign of life: now and then.
-    pub fn touches(&mut self, id: ConnId, now: Time) -> bool {
+    /// Whether a session's call in a shard, on this connection, is to count as a sign of life: now and then.
+    pub fn touches(&mut self, id: ConnId, whose: (GroupId, SessionId), now: Time) -> bool {
         let Some(conn) = self.get(id) else { return false };
-        let due = now.since(conn.touched) >= TOUCH_EVERY;
+        let touch = &mut conn.touches[Touch::place(whose)];
+        let due = touch.whose != whose || now.since(touch.at) >= TOUCH_EVERY;
         if due {
-            conn.touched = now;
+            *touch = Touch { whose, at: now };
         }
         due
     }

@@ -254,8 +254,9 @@ impl Shard {
         if !step.has_room(request.body.len()) {
             return step.replies().error(request.caller, Code::Busy, Hint::retry(5));
         }
-        if step.conns.touches(request.caller.conn, step.now) {
-            self.touch(step.now, request.call.session);
+        let session = request.call.session;
+        if step.conns.touches(request.caller.conn, (self.group, session), step.now) {
+            self.touch(step.now, session);
         }
         let time = self.raft.clock(step.now);
         match self.raft.propose(request.kind, 0, time, request.body) {

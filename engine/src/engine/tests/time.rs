@@ -183,6 +183,43 @@ fn turn_without_sync(node: &mut Node) -> Option<Position> {
 }
 
 #[test]
+fn calls_keep_each_session_of_a_connection_alive_in_each_of_its_shards() {
+    const SHARDS: u32 = 16;
+    let mut node = Node::with(Config { shards: SHARDS, ..config() });
+    let sessions: Vec<[u8; 16]> = (1..=3).map(|n| [n; 16]).collect();
+    let keys: Vec<String> = (0..SHARDS)
+        .map(|shard| {
+            let mut names = (0..).map(|n| format!("key-{n}"));
+            names.find(|name| wire::name::shard(name.as_bytes(), SHARDS) == shard).unwrap()
+        })
+        .collect();
+    let ask = |node: &mut Node, shard, kind, body: &[u8]| {
+        let header = Header { shard, ..Header::new(kind, 1) };
+        node.engine.on(node.now, Input::Frame { conn: CONN, header, body }, &mut node.effects);
+    };
+    for shard in 0..SHARDS {
+        for session in &sessions {
+            let mut open = Vec::new();
+            SessionOpen { session: *session, ttl_ms: 1_000 }.encode(&mut open);
+            ask(&mut node, shard, SessionOpen::KIND, &open);
+        }
+    }
+    assert!(node.codes().iter().all(Option::is_none));
+    // None of them sends a heartbeat.
+    for round in 1..=20 {
+        node.pass(Duration::from_millis(250));
+        for (shard, key) in (0..).zip(&keys) {
+            for session in &sessions {
+                let mut put = Vec::new();
+                put_of(*session, round, key.as_bytes(), b"value").encode(&mut put);
+                ask(&mut node, shard, CachePut::KIND, &put);
+            }
+        }
+        assert!(node.codes().iter().all(Option::is_none), "round {round}");
+    }
+}
+
+#[test]
 fn a_renewal_that_was_refused_is_taken_up_again() {
     let mut trio = Trio::new(8_000);
     let leader = trio.leader();
