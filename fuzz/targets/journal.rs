@@ -4,7 +4,7 @@
 #![no_main]
 
 use engine::entry::{self, EntryHeader, kind};
-use engine::ids::{GroupId, Index, NodeId, Term};
+use engine::ids::{GroupId, Incarnation, Index, NodeId, Term};
 use engine::journal::unit::{self, PAGE_BYTES, pages};
 use engine::journal::{Config, Journal, Record, Replay, SEGMENT_BYTES_MIN, inspect};
 use engine::time::Elapsed;
@@ -33,6 +33,9 @@ static WHOLE: LazyLock<Disk> = LazyLock::new(|| {
     let mut disk: Disk = (0..3).map(|slot| (slot, blank.clone())).collect();
     let mut journal = recover(&disk, &mut |_| {}).expect("a blank disk is a fresh journal");
     let mut last = [0; GROUPS as usize];
+    for group in (0..GROUPS).map(GroupId) {
+        journal.append(Record::Replica { group, replica: Some(Incarnation([7; 16])) });
+    }
     for round in 1..=40 {
         let group = GroupId(round as u32 % GROUPS);
         let (first, term) = (last[group.0 as usize] + 1, Term(round));
@@ -46,6 +49,15 @@ static WHOLE: LazyLock<Disk> = LazyLock::new(|| {
         let (first, end) = (Index(first), Index(first + 2));
         journal.append(Record::Entries { group, first, last: end, last_term: term, bytes: &bytes });
         last[group.0 as usize] = end.0;
+        if round % 6 == 0 {
+            journal.append(Record::Carry {
+                group,
+                first,
+                last: end,
+                last_term: term,
+                bytes: &bytes,
+            });
+        }
         if round % 5 == 0 {
             journal.append(Record::Truncate { group, from: end });
             last[group.0 as usize] -= 1;
