@@ -45,6 +45,11 @@ bench: release ## Measure everything with three local nodes (QUICK=1: under 40 s
 run: release ## Start three local nodes until Ctrl-C
 	$(BENCH) nodes
 
+.PHONY: cost
+cost: ## Count the instructions of each operation in the pure core (needs valgrind); fails when one rose by 3 %
+	$(CARGO) build --release -p harness --no-default-features --bin tercet-cost
+	.ci/cost
+
 .PHONY: flamegraph
 flamegraph: ## Draw where the nodes' CPU time goes while a benchmark runs (needs perf)
 	.ci/flamegraph "$(TARGET)" bench-reports/flamegraph.svg

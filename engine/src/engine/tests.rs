@@ -98,16 +98,20 @@ impl Node {
 
     /// Ends the turn, and all that follow from it without time passing.
     fn turn(&mut self) {
-        loop {
-            self.engine.end_turn(self.now, &mut self.effects);
-            self.notes.append(&mut self.effects.notes);
-            for slot in core::mem::take(&mut self.effects.segments) {
-                self.engine.on(self.now, Input::SegmentReady { slot }, &mut self.effects);
-            }
-            let Some(write) = self.effects.write.take() else { return };
-            let synced = Input::Synced { position: write.position };
-            self.engine.on(self.now, synced, &mut self.effects);
+        while self.half_turn() {}
+    }
+
+    /// Ends the turn. If it writes, that is durable at once, and true.
+    fn half_turn(&mut self) -> bool {
+        self.engine.end_turn(self.now, &mut self.effects);
+        self.notes.append(&mut self.effects.notes);
+        for slot in core::mem::take(&mut self.effects.segments) {
+            self.engine.on(self.now, Input::SegmentReady { slot }, &mut self.effects);
         }
+        let Some(write) = self.effects.write.take() else { return false };
+        let synced = Input::Synced { position: write.position };
+        self.engine.on(self.now, synced, &mut self.effects);
+        true
     }
 
     fn pass(&mut self, span: Duration) {

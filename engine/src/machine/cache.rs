@@ -17,7 +17,7 @@
 
 use super::request::Expect;
 use super::slab::{Linked, Links};
-use super::table::{Row, Table};
+use super::table::{Probe, Row, Table};
 use super::timers::Timer;
 use super::{Get, Machine, Outcome};
 use crate::mutant::{self, Mutant};
@@ -94,8 +94,8 @@ impl Linked for Line {
 }
 
 impl Machine {
-    pub(super) fn view_line(&self, key: &[u8], at: Elapsed) -> Get<'_> {
-        let Some(slot) = self.lines.find(key) else {
+    pub(super) fn view_line(&self, probe: Probe, key: &[u8], at: Elapsed) -> Get<'_> {
+        let Some(slot) = self.lines.find_at(&probe, key) else {
             return Get::Missing;
         };
         let line = &self.lines[slot];

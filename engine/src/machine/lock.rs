@@ -28,7 +28,7 @@
 use super::request::Mode;
 use super::session::{Ask, Owned, Verdict};
 use super::slab::{Linked, Links, List};
-use super::table::Row;
+use super::table::{Probe, Row};
 use super::timers::Timer;
 use super::unfinished::Unfinished;
 use super::{Machine, Outcome, Turn};
@@ -40,9 +40,14 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wire::Code;
 
+/// A lock with so many grants is searched from end to end; of one with more each grant stands in `Machine::crowded`.
+pub(super) const FEW_GRANTS: usize = 8;
+
 /// A lock that somebody holds.
 pub(super) struct Lock {
     pub(super) name: Box<[u8]>,
+    /// Of its name.
+    probe: Probe,
     /// Of the grants.
     pub(super) mode: Mode,
     /// By fence.
@@ -82,8 +87,9 @@ impl Linked for Grant {
 }
 
 impl Lock {
-    pub(super) fn new(name: &[u8], mode: Mode) -> Lock {
-        Lock { name: name.into(), mode, grants: List::EMPTY, waiters: List::EMPTY, unserved: 0 }
+    pub(super) fn new(name: &[u8], probe: Probe, mode: Mode) -> Lock {
+        let (grants, waiters) = (List::EMPTY, List::EMPTY);
+        Lock { name: name.into(), probe, mode, grants, waiters, unserved: 0 }
     }
 
     /// Whether the holders let somebody in with `mode`.
@@ -113,14 +119,15 @@ impl Machine {
     ) -> Verdict {
         let Acquire { name, wait_ms, lease_ms, mode } = ask;
         self.end_own_lease(name, session, turn);
-        let settled = self.settled_lock(name, turn);
+        let probe = self.locks.probe(name);
+        let settled = self.settled_lock(&probe, name, turn);
         let claims = self.grants.len() + self.counts.lock_waiters as usize;
         let full = claims >= GRANTS_MAX && self.level >= Level::BOUNDED;
         let Some(lock) = settled.lock() else {
             if self.locks.len() >= LOCKS_MAX || full {
                 return Verdict::Now(Outcome::Refused(Code::StateFull));
             }
-            let lock = self.locks.insert(Lock::new(name, mode));
+            let lock = self.locks.insert_at(probe, Lock::new(name, probe, mode));
             return Verdict::Now(self.grant(lock, session, mode, lease_ms, turn));
         };
         if let Some(grant) = self.grant_of(lock, session) {
@@ -157,7 +164,7 @@ impl Machine {
     ) -> Outcome {
         self.end_own_lease(name, session, turn);
         let lock = match self.level < Level::BOUNDED {
-            true => self.settled_lock(name, turn).lock(),
+            true => self.settled_lock(&self.locks.probe(name), name, turn).lock(),
             // What is due of others' is no matter of a release.
             false => self.locks.find(name),
         };
@@ -211,8 +218,7 @@ impl Machine {
         let Grant { lock, session, fence, deadline, .. } = self.grants[slot];
         self.locks.row_mut(lock).grants.push(&mut self.grants, slot);
         self.timers.arm(deadline, fence, Timer::LockLease(slot));
-        let before = self.holds.insert((session, lock), slot);
-        assert!(before.is_none(), "a session has one grant of a lock");
+        self.crowd(lock, slot);
         let session = &mut self.sessions.table.rows_mut()[session];
         session.owned.insert(fence, Owned::Grant(slot));
     }
@@ -247,9 +253,36 @@ impl Machine {
         let session = &mut self.sessions.table.rows_mut()[grant.session];
         let owned = session.owned.remove(&grant.fence);
         assert!(owned == Some(Owned::Grant(slot)), "a session knows its grants");
-        let held = self.holds.remove(&(grant.session, lock));
-        assert!(held == Some(slot), "a grant is found by its session and its lock");
+        self.uncrowd(lock, grant.session);
         lock
+    }
+
+    /// A lock has one grant more.
+    fn crowd(&mut self, lock: u32, slot: u32) {
+        let (grants, rows) = (&self.locks[lock].grants, &self.grants);
+        if grants.len() <= FEW_GRANTS {
+            return;
+        }
+        let fresh = if grants.len() == FEW_GRANTS + 1 { grants.first() } else { Some(slot) };
+        for slot in List::iter_from(fresh, rows) {
+            let before = self.crowded.insert((rows[slot].session, lock), slot);
+            assert!(before.is_none(), "a session has one grant of a lock");
+        }
+    }
+
+    /// A lock has one grant less: that of `session`.
+    fn uncrowd(&mut self, lock: u32, session: u32) {
+        let grants = self.locks[lock].grants;
+        if grants.len() < FEW_GRANTS {
+            return;
+        }
+        let held = self.crowded.remove(&(session, lock));
+        assert!(held.is_some(), "a grant of a crowded lock is found by its session");
+        if grants.len() == FEW_GRANTS {
+            for slot in grants.iter(&self.grants) {
+                self.crowded.remove(&(self.grants[slot].session, lock));
+            }
+        }
     }
 
     /// Grants the lock to whoever is next, as long as it admits them and the steps go; forgets it when nobody
@@ -280,7 +313,8 @@ impl Machine {
         let row = &self.locks[lock];
         if row.grants.is_empty() && row.unserved == 0 {
             assert!(row.waiters.is_empty(), "a free lock has no waiters");
-            self.locks.remove(lock);
+            let probe = row.probe;
+            self.locks.remove_at(probe, lock);
         }
     }
 
@@ -321,13 +355,17 @@ impl Machine {
     }
 
     /// The grant that a session has on a lock.
-    fn grant_of(&self, lock: u32, session: u32) -> Option<u32> {
-        self.holds.get(&(session, lock)).copied()
+    pub(super) fn grant_of(&self, lock: u32, session: u32) -> Option<u32> {
+        let grants = &self.locks[lock].grants;
+        if grants.len() > FEW_GRANTS {
+            return self.crowded.get(&(session, lock)).copied();
+        }
+        grants.iter(&self.grants).find(|grant| self.grants[*grant].session == session)
     }
 
     /// Finds a lock. If something of it is due or unfinished, it happens here, as far as the steps go.
-    fn settled_lock(&mut self, name: &[u8], turn: &mut Turn<'_>) -> Settled {
-        let Some(lock) = self.locks.find(name) else { return Settled::Free };
+    fn settled_lock(&mut self, probe: &Probe, name: &[u8], turn: &mut Turn<'_>) -> Settled {
+        let Some(lock) = self.locks.find_at(probe, name) else { return Settled::Free };
         if !self.timers.is_overdue(turn.now) && self.unfinished.is_empty() {
             return Settled::Held(lock);
         }

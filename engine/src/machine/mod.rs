@@ -56,7 +56,8 @@ pub use reborn::{TOKENS_SKIPPED, Times};
 pub use request::{Access, Vetted};
 pub use restore::{Checksum, Corrupt, Restore, Restored};
 pub use snapshot::{Progress, Slice};
-pub use warm::WARM_MAX;
+pub(crate) use table::Probe;
+pub use warm::{WARM_MAX, Warm};
 
 use self::lock::{Acquire, Grant, Lock};
 use self::queue::{Message, Queue};
@@ -175,8 +176,9 @@ pub struct Machine {
     waiters: Slab<Waiter>,
     locks: Table<Lock>,
     grants: Slab<Grant>,
-    /// Grants by session and lock: slots, which decide nothing.
-    holds: BTreeMap<(u32, u32), u32>,
+    /// The grants of locks with more than [`FEW_GRANTS`](lock::FEW_GRANTS), by session and lock: slots, which decide
+    /// nothing.
+    crowded: BTreeMap<(u32, u32), u32>,
     queues: Table<Queue>,
     messages: Table<Message>,
     lines: Table<cache::Line>,
@@ -239,7 +241,7 @@ impl Machine {
             waiters: Slab::new(),
             locks: Table::new(secret),
             grants: Slab::new(),
-            holds: BTreeMap::new(),
+            crowded: BTreeMap::new(),
             queues: Table::new(secret),
             messages: Table::new(secret),
             lines: Table::new(secret),
@@ -334,7 +336,12 @@ impl Machine {
 
     /// Reads a line as it is at `at`, which is not before [`Machine::clock`].
     pub fn get(&self, key: &[u8], at: Elapsed) -> Get<'_> {
-        self.view_line(key, at.max(self.clock))
+        self.get_at(self.lines.probe(key), key, at)
+    }
+
+    /// The same, of a key that was looked at.
+    pub(crate) fn get_at(&self, probe: Probe, key: &[u8], at: Elapsed) -> Get<'_> {
+        self.view_line(probe, key, at.max(self.clock))
     }
 
     /// What an [`Outcome::Delivered`] delivers. None if that delivery is no longer in flight: it was

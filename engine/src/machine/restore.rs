@@ -200,7 +200,7 @@ impl Machine {
             && self.locks.shed(slice, |_, _| true)
             && self.queues.shed(slice, |row, slice| shed_map(&mut row.ready, slice))
             && self.grants.shed(slice, |_, _| true)
-            && shed_map(&mut self.holds, slice)
+            && shed_map(&mut self.crowded, slice)
             && shed_map(&mut self.unfinished, slice)
             && self.waiters.shed(slice, |_, _| true);
         if empty { Progress::Done } else { Progress::More }
@@ -384,10 +384,10 @@ impl Restore {
         let left = from.bytes.len();
         let links = Links::NONE;
         let grant = Grant { lock, session, fence, count: held, deadline, links };
-        let slot = self.machine.grants.insert(grant);
-        if self.machine.holds.contains_key(&(session, lock)) {
+        if self.machine.grant_of(lock, session).is_some() {
             return Err(Corrupt::Malformed);
         }
+        let slot = self.machine.grants.insert(grant);
         self.machine.link_grant(slot);
         self.note_ended(session);
         self.at += bytes - left;
@@ -465,7 +465,8 @@ impl Restore {
     /// Reads a lock but for its grants, which follow one by one: there may be as many as sessions.
     fn read_lock(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
         let (name, mode, count) = (from.bytes()?, from.mode()?, from.u32()?);
-        let lock = self.machine.locks.insert(Lock::new(name, mode));
+        let probe = self.machine.locks.probe(name);
+        let lock = self.machine.locks.insert_at(probe, Lock::new(name, probe, mode));
         self.next = Next::Grants { lock, count, bytes: 0 };
         Ok(())
     }

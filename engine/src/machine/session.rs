@@ -17,7 +17,7 @@
 //!   wait.
 
 use super::request::{Call, Mode};
-use super::slab::{Linked, Links};
+use super::slab::{Linked, Links, NIL};
 use super::table::{Row, Table};
 use super::timers::Timer;
 use super::unfinished::Unfinished;
@@ -39,6 +39,8 @@ pub(super) struct Sessions {
     pub(super) table: Table<Session>,
     /// How many of them ended.
     pub(super) over: usize,
+    /// Who made the last call: often the next one is of the same session. A slot, which decides nothing.
+    last: u32,
     /// Ended ids, the first that ended first. Never more than [`SESSIONS_ENDED_MAX`]; none from [`Level::BOUNDED`] on.
     pub(super) ended: VecDeque<SessionId>,
     ended_set: BTreeSet<SessionId>,
@@ -125,7 +127,13 @@ impl Session {
 impl Sessions {
     pub(super) fn new(secret: Secret) -> Sessions {
         let table = Table::new(secret);
-        Sessions { table, over: 0, ended: VecDeque::new(), ended_set: BTreeSet::new() }
+        Sessions { table, over: 0, last: NIL, ended: VecDeque::new(), ended_set: BTreeSet::new() }
+    }
+
+    /// Whether this session, which has not ended, made the last call.
+    fn is_last(&self, id: SessionId) -> bool {
+        let last = self.table.get(self.last);
+        last.is_some_and(|session| session.id == id && session.standing == Standing::Lives)
     }
 
     /// How many live.
@@ -285,7 +293,11 @@ impl Machine {
 
     /// The slot of a session that lives. One whose end is due but has not fired ends here.
     fn live_session(&mut self, id: SessionId, turn: &mut Turn<'_>) -> Option<u32> {
-        let slot = self.open_session(id)?;
+        let slot = match self.sessions.is_last(id) {
+            true => self.sessions.last,
+            false => self.open_session(id)?,
+        };
+        self.sessions.last = slot;
         if self.sessions.table[slot].deadline <= turn.now {
             self.expire_session(slot, turn);
             return None;

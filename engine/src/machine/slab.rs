@@ -108,6 +108,15 @@ impl<T> Slab<T> {
         matches!(chunk[(slot % CHUNK_ROWS) as usize], Cell::Row(_))
     }
 
+    /// The row at `slot`, if there is one.
+    pub(super) fn get(&self, slot: u32) -> Option<&T> {
+        let chunk = self.chunks.get((slot / CHUNK_ROWS) as usize)?;
+        match chunk.get((slot % CHUNK_ROWS) as usize)? {
+            Cell::Row(row) => Some(row),
+            Cell::Free(_) => None,
+        }
+    }
+
     /// Every row with its slot.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let cells = (0..).zip(self.chunks.iter().flatten());
@@ -204,7 +213,18 @@ impl List {
     where
         T: Linked + 'a,
     {
-        core::iter::successors(self.first(), |slot| {
+        List::iter_from(self.first(), rows)
+    }
+
+    /// The slot `first`, which is in a list, and every slot behind it.
+    pub(super) fn iter_from<'a, T>(
+        first: Option<u32>,
+        rows: &'a impl Index<u32, Output = T>,
+    ) -> impl Iterator<Item = u32> + 'a
+    where
+        T: Linked + 'a,
+    {
+        core::iter::successors(first, |slot| {
             let next = rows[*slot].links().next;
             (next != NIL).then_some(next)
         })

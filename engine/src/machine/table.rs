@@ -47,9 +47,10 @@ impl Key for SessionId {
     }
 }
 
+/// A number that the machine issued: nobody chooses it, and so it needs no secret.
 impl Key for u64 {
-    fn hash(&self, secret: &Secret) -> u64 {
-        secret.hash(&self.to_le_bytes())
+    fn hash(&self, _: &Secret) -> u64 {
+        self.wrapping_mul(SPREAD)
     }
 }
 
@@ -75,14 +76,9 @@ impl Place {
 
 /// A key's hash, spread out.
 #[derive(Clone, Copy)]
-pub(super) struct Probe {
+pub(crate) struct Probe {
     bucket: usize,
     place: Place,
-}
-
-impl Probe {
-    /// Of no key.
-    pub(super) const NONE: Probe = Probe { bucket: 0, place: Place { tag: 0, slot: 0 } };
 }
 
 /// Rows by key, and by slot.
@@ -106,17 +102,23 @@ impl<R: Row> Table<R> {
 
     /// The slot of the row with `key`.
     pub(super) fn find(&self, key: &R::Key) -> Option<u32> {
-        let (bucket, probe) = self.locate(key);
-        let place = self.buckets[bucket].find(probe.spread(), |place| {
-            place.tag == probe.tag && self.rows[place.slot].key() == key
+        self.find_at(&self.probe(key), key)
+    }
+
+    /// The same, of a key whose probe is known.
+    pub(super) fn find_at(&self, probe: &Probe, key: &R::Key) -> Option<u32> {
+        let place = self.buckets[probe.bucket].find(probe.place.spread(), |place| {
+            place.tag == probe.place.tag && self.rows[place.slot].key() == key
         });
         place.map(|place| place.slot)
     }
 
     /// Where a key would be.
     pub(super) fn probe(&self, key: &R::Key) -> Probe {
-        let (bucket, place) = self.locate(key);
-        Probe { bucket, place }
+        let hash = key.hash(&self.secret);
+        let tag = u32::try_from(hash & 0xffff_ffff).expect("32 bits are a u32");
+        let bucket = usize::try_from(hash >> (64 - BUCKETS_BITS)).expect("a few bits are a usize");
+        Probe { bucket, place: Place { tag, slot: 0 } }
     }
 
     /// Looks at the bucket of a probe: the first step of [`Table::find`]. What it gives means nothing.
@@ -139,8 +141,14 @@ impl<R: Row> Table<R> {
 
     /// Adds a row whose key is not in the table, and says where it lies.
     pub(super) fn insert(&mut self, row: R) -> u32 {
-        debug_assert!(self.find(row.key()).is_none(), "a key is inserted once");
-        let (bucket, mut place) = self.locate(row.key());
+        let probe = self.probe(row.key());
+        self.insert_at(probe, row)
+    }
+
+    /// The same, with a probe of its key.
+    pub(super) fn insert_at(&mut self, probe: Probe, row: R) -> u32 {
+        debug_assert!(self.find_at(&probe, row.key()).is_none(), "a key is inserted once");
+        let Probe { bucket, mut place } = probe;
         place.slot = self.rows.insert(row);
         if let Some(walk) = &mut self.walk
             && !mutant::on(Mutant::WalkShowsNewRows)
@@ -153,10 +161,16 @@ impl<R: Row> Table<R> {
 
     /// Removes the row at `slot`, which no walk owes.
     pub(super) fn remove(&mut self, slot: u32) -> R {
+        let probe = self.probe(self.rows[slot].key());
+        self.remove_at(probe, slot)
+    }
+
+    /// The same, with a probe of its key.
+    pub(super) fn remove_at(&mut self, probe: Probe, slot: u32) -> R {
         assert!(!self.owes(slot), "a row that is owed is kept before it goes");
         let row = self.rows.remove(slot);
-        let (bucket, probe) = self.locate(row.key());
-        let entry = self.buckets[bucket].find_entry(probe.spread(), |place| place.slot == slot);
+        let Probe { bucket, place } = probe;
+        let entry = self.buckets[bucket].find_entry(place.spread(), |place| place.slot == slot);
         let Ok(entry) = entry else { panic!("the row at slot {slot} is in its bucket") };
         entry.remove();
         row
@@ -167,6 +181,11 @@ impl<R: Row> Table<R> {
     pub(super) fn row_mut(&mut self, slot: u32) -> &mut R {
         assert!(!self.owes(slot), "a row that is owed is kept before it changes");
         &mut self.rows[slot]
+    }
+
+    /// The row at `slot`, if there is one.
+    pub(super) fn get(&self, slot: u32) -> Option<&R> {
+        self.rows.get(slot)
     }
 
     /// The rows, to change in them what is in no snapshot.
@@ -238,14 +257,6 @@ impl<R: Row> Table<R> {
         }
         self.buckets = buckets.into_boxed_slice();
         self.buckets.is_empty()
-    }
-
-    /// The bucket of a key, and its place there with the slot still unknown.
-    fn locate(&self, key: &R::Key) -> (usize, Place) {
-        let hash = key.hash(&self.secret);
-        let tag = u32::try_from(hash & 0xffff_ffff).expect("32 bits are a u32");
-        let bucket = usize::try_from(hash >> (64 - BUCKETS_BITS)).expect("a few bits are a usize");
-        (bucket, Place { tag, slot: 0 })
     }
 }
 
@@ -333,8 +344,8 @@ mod tests {
         let table = Table::<Named>::new(SECRET);
         let places: BTreeSet<(usize, u32)> = keys
             .iter()
-            .map(|key| table.locate(key.as_slice()))
-            .map(|(bucket, place)| (bucket, place.tag))
+            .map(|key| table.probe(key.as_slice()))
+            .map(|probe| (probe.bucket, probe.place.tag))
             .collect();
         assert!(places.len() >= 999, "{} places for a thousand keys", places.len());
     }

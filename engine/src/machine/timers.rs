@@ -32,10 +32,17 @@ pub(super) enum Timer {
 }
 
 /// Every timer.
-#[derive(Default)]
 pub(super) struct Timers {
     sessions: BTreeMap<(Elapsed, u64), u32>,
     others: BTreeMap<(Elapsed, u64), Timer>,
+    /// The earliest deadline of all: each entry asks for it, some more than once.
+    earliest: Elapsed,
+}
+
+impl Default for Timers {
+    fn default() -> Timers {
+        Timers { sessions: BTreeMap::new(), others: BTreeMap::new(), earliest: Elapsed::MAX }
+    }
 }
 
 impl Timers {
@@ -49,33 +56,47 @@ impl Timers {
             _ => self.others.insert((deadline, number), timer).is_some(),
         };
         assert!(!before, "a thing has one timer");
+        self.earliest = self.earliest.min(deadline);
     }
 
     /// Disarms the timer of thing `number`, if it has not fired.
     pub(super) fn disarm(&mut self, deadline: Elapsed, number: u64) {
         if deadline != Elapsed::MAX {
             self.others.remove(&(deadline, number));
+            self.on_gone(deadline);
         }
     }
 
     /// Disarms the timer of session `number`, which lives, if it has not fired.
     pub(super) fn disarm_session(&mut self, deadline: Elapsed, number: u64) {
         self.sessions.remove(&(deadline, number));
+        self.on_gone(deadline);
+    }
+
+    /// A timer with this deadline is gone.
+    fn on_gone(&mut self, deadline: Elapsed) {
+        if deadline == self.earliest {
+            let session = self.sessions.first_key_value().map(|(key, _)| key.0);
+            let other = self.others.first_key_value().map(|(key, _)| key.0);
+            self.earliest = session.into_iter().chain(other).min().unwrap_or(Elapsed::MAX);
+        }
     }
 
     /// Takes the first timer that is due at `now`.
     pub(super) fn take_due(&mut self, now: Elapsed) -> Option<Timer> {
+        if !self.is_overdue(now) {
+            return None;
+        }
         let session = self.sessions.first_key_value().map(|(key, _)| *key);
         let other = self.others.first_key_value().map(|(key, _)| *key);
         let first = session.into_iter().chain(other).min()?;
-        if first.0 > now {
-            return None;
-        }
-        if session == Some(first) {
+        let taken = if session == Some(first) {
             self.sessions.pop_first().map(|(_, slot)| Timer::SessionEnd(slot))
         } else {
             self.others.pop_first().map(|(_, timer)| timer)
-        }
+        };
+        self.on_gone(first.0);
+        taken
     }
 
     /// Frees some of them. True: none is left.
@@ -89,15 +110,15 @@ impl Timers {
     }
 
     /// The earliest deadline.
+    #[inline]
     pub(super) fn next_deadline(&self) -> Option<Elapsed> {
-        let session = self.sessions.first_key_value().map(|(key, _)| key.0);
-        let other = self.others.first_key_value().map(|(key, _)| key.0);
-        session.into_iter().chain(other).min()
+        (self.earliest != Elapsed::MAX).then_some(self.earliest)
     }
 
     /// Whether something due at `now` has not fired.
+    #[inline]
     pub(super) fn is_overdue(&self, now: Elapsed) -> bool {
-        self.next_deadline().is_some_and(|deadline| deadline <= now)
+        self.earliest <= now
     }
 
     /// Slots of the sessions whose deadline comes before `before`, earliest first.

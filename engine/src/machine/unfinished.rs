@@ -37,7 +37,14 @@ pub(super) enum Unfinished {
 impl Machine {
     /// Fires what is due and goes on with what is unfinished, each with half of so many steps, or all that the other
     /// leaves.
+    #[inline]
     pub(super) fn go_on(&mut self, steps: u32, turn: &mut Turn<'_>) {
+        if self.timers.is_overdue(turn.now) || !self.unfinished.is_empty() {
+            self.fire_and_finish(steps, turn);
+        }
+    }
+
+    fn fire_and_finish(&mut self, steps: u32, turn: &mut Turn<'_>) {
         turn.steps = steps / 2;
         self.fire_due(turn);
         turn.steps += steps - steps / 2;

@@ -1,6 +1,7 @@
 //! The invariants, as a check of the whole state: for tests and for the simulator.
 
 use super::Machine;
+use super::lock::FEW_GRANTS;
 use super::queue::Place;
 use super::request::Mode;
 use super::session::{Ask, Owned, Remembered, Standing};
@@ -43,7 +44,7 @@ impl Machine {
                         grants += 1;
                         let row = &self.grants[grant];
                         assert_eq!((row.fence, row.session), (*number, slot));
-                        assert_eq!(self.holds.get(&(slot, row.lock)), Some(&grant));
+                        assert_eq!(self.grant_of(row.lock, slot), Some(grant));
                     }
                     Owned::Waiter(waiter) => {
                         waits += 1;
@@ -76,7 +77,9 @@ impl Machine {
         let next = self.unfinished.values().filter(|found| next(found)).count();
         assert_eq!(self.unfinished.len(), unfinished + next, "what is unfinished is there");
         assert_eq!(grants, self.grants.len(), "every grant has an owner");
-        assert_eq!(grants, self.holds.len(), "every grant is found");
+        let crowds = self.locks.iter().map(|(_, lock)| lock.grants.len());
+        let crowded: usize = crowds.filter(|grants| *grants > FEW_GRANTS).sum();
+        assert_eq!(self.crowded.len(), crowded, "a crowded lock's grants, and no others");
         assert_eq!(waiters, self.waiters.len(), "every waiter has an owner");
         assert_eq!(messages as u64, self.counts.messages_in_flight);
     }

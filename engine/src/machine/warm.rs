@@ -9,23 +9,32 @@
 use super::Machine;
 use super::cache::Line;
 use super::table::{Probe, Table};
+use alloc::vec::Vec;
 use core::hint::black_box;
 
 /// Keys that go together, at most: about as many loads as a core keeps under way.
 pub const WARM_MAX: usize = 32;
 
+/// Where keys that were looked at are found, in their order: so that none is hashed twice.
+#[derive(Default)]
+pub struct Warm(Vec<Probe>);
+
+impl Warm {
+    /// Where the key number `nth` is found, if it was looked at.
+    #[inline]
+    pub(crate) fn probe(&self, nth: usize) -> Option<Probe> {
+        self.0.get(nth).copied()
+    }
+}
+
 impl Machine {
-    /// Looks at the first [`WARM_MAX`] of some lines.
-    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        let mut probes = [Probe::NONE; WARM_MAX];
-        let mut count = 0;
-        for (probe, key) in probes.iter_mut().zip(keys) {
-            *probe = self.lines.probe(key);
-            count += 1;
-        }
+    /// Looks at the first [`WARM_MAX`] of some lines. Says in `warm` where their keys are found.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>, warm: &mut Warm) {
+        warm.0.clear();
+        warm.0.extend(keys.take(WARM_MAX).map(|key| self.lines.probe(key)));
         // A few are not worth it: what is asked for next waits as long.
-        if count > 2 {
-            look(&self.lines, &probes[..count]);
+        if warm.0.len() > 2 {
+            look(&self.lines, &warm.0);
         }
     }
 }

@@ -17,6 +17,7 @@ impl Raft {
     /// # Errors
     /// [`Refused::NotLeader`], or [`Refused::Busy`] while too much is uncommitted or leadership is being
     /// handed over.
+    #[inline]
     pub fn propose(
         &mut self,
         kind: Kind,
@@ -56,6 +57,7 @@ impl Raft {
         if leader.transfer.is_some() || full { Err(Refused::Busy) } else { Ok(()) }
     }
 
+    #[inline]
     fn append(&mut self, kind: Kind, principal: u32, time: Elapsed, payload: &[u8]) -> Index {
         let header = EntryHeader {
             group: self.group,

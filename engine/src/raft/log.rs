@@ -240,6 +240,7 @@ impl Log {
     }
 
     /// Appends an entry.
+    #[inline]
     pub(super) fn append(&mut self, header: &EntryHeader, payload: &[u8]) {
         assert_eq!(header.index, self.last.index.next(), "the log has no gap");
         assert!(header.term >= self.last.term, "terms never fall");

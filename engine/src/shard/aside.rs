@@ -168,8 +168,8 @@ impl Shard {
     fn serve_item(&mut self, step: &mut Step<'_>, item: Item) -> Option<Item> {
         match item {
             Item::Read { caller, deadline, ref key } => {
-                match read_line(&self.state, self.raft.clock(step.now), step, caller, key, deadline)
-                {
+                let clock = self.raft.clock(step.now);
+                match read_line(&self.state, clock, step, caller, (None, key), deadline) {
                     Served::Yes => None,
                     Served::Later => Some(item),
                     Served::Due => {

@@ -44,11 +44,10 @@ mod time;
 
 use crate::effects::{Effects, Note};
 use crate::engine::Reads as ReadMode;
-use crate::entry::{Entry, EntryHeader};
 use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
 use crate::level::{Kinds, Level};
-use crate::machine::{self, Applied, Outcome, WARM_MAX, Wake};
+use crate::machine::{self, Applied, Outcome, WARM_MAX, Wake, Warm};
 use crate::mutant::{self, Mutant};
 use crate::raft::{Hold, Member, Message, Output, Persist, Quiet, Raft, Refused};
 use crate::status::{GroupStatus, PeerStatus};
@@ -150,6 +149,8 @@ pub struct Shard {
     due: Option<Elapsed>,
     calls: Calls,
     reads: Reads,
+    /// Where the keys that were looked ahead at are found.
+    warm: Warm,
     aside: Aside,
     liveness: Liveness,
     balance: Balance,
@@ -195,6 +196,7 @@ impl Shard {
             applied: applied.0,
             calls: Calls::new(machine.secret),
             reads: Reads::default(),
+            warm: Warm::default(),
             aside: Aside::default(),
             liveness: Liveness::new(machine.secret),
             balance,
@@ -443,8 +445,7 @@ impl Shard {
             let entry = entry.expect("a committed entry stays in memory until it is applied");
             assert_eq!(entry.header.index, index, "entries are applied in order");
             let kind = step.kinds.read(entry.header.kind);
-            let entry = Entry { header: EntryHeader { kind, ..entry.header }, ..entry };
-            let applied = self.state.apply(&entry, step.wakes);
+            let applied = self.state.apply(kind, &entry, step.wakes);
             self.applied = index;
             let caller = self.calls.take(index);
             match (applied, caller) {
@@ -477,10 +478,11 @@ impl Shard {
     }
 
     /// Looks ahead at the lines that entries are about to write.
-    fn warm_puts(&self, first: Index, last: Index) {
+    fn warm_puts(&mut self, first: Index, last: Index) {
         let entries = (first.0..=last.0).filter_map(|index| self.raft.log().entry(Index(index)));
         let puts = entries.filter(|entry| entry.header.kind == CachePut::KIND);
-        self.state.warm(puts.filter_map(|e| CachePut::view(e.payload).ok().map(|put| put.key)));
+        let keys = puts.filter_map(|e| CachePut::view(e.payload).ok().map(|put| put.key));
+        self.state.warm(keys, &mut self.warm);
     }
 
     fn answer(&mut self, step: &mut Step<'_>, caller: Caller, outcome: Outcome) {

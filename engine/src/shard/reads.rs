@@ -8,7 +8,7 @@ use super::state::State;
 use super::{Shard, Step};
 use crate::ids::Index;
 use crate::level::Level;
-use crate::machine::{Get, WARM_MAX};
+use crate::machine::{Get, Probe, WARM_MAX};
 use crate::raft::Read;
 use crate::time::{Elapsed, Time};
 use alloc::collections::VecDeque;
@@ -122,7 +122,7 @@ impl Shard {
 
     /// Answers the reads that wait for nothing any more, oldest first.
     pub(super) fn serve_reads(&mut self, step: &mut Step<'_>) {
-        let mut warm = 0;
+        let (mut warm, mut nth) = (core::mem::take(&mut self.warm), WARM_MAX);
         for _ in 0..self.reads.len() {
             let Some((read, _)) = self.reads.first() else { break };
             let (commit, confirmed) = (self.raft.commit(), self.raft.confirmed_at());
@@ -130,19 +130,28 @@ impl Shard {
             if !ready && step.now < read.deadline {
                 break;
             }
-            if warm == 0 {
-                warm = WARM_MAX;
-                self.state.warm(self.reads.keys());
+            let (caller, deadline) = (read.caller, read.deadline);
+            if nth == WARM_MAX {
+                nth = 0;
+                self.state.warm(self.reads.keys(), &mut warm);
             }
-            warm -= 1;
-            self.serve_read(step, read.caller, read.deadline);
+            self.serve_read(step, warm.probe(nth), caller, deadline);
+            nth += 1;
         }
+        self.warm = warm;
     }
 
     /// Answers the first read from the applied state, since leadership was confirmed for it.
-    fn serve_read(&mut self, step: &mut Step<'_>, caller: Caller, deadline: Time) {
+    fn serve_read(
+        &mut self,
+        step: &mut Step<'_>,
+        probe: Option<Probe>,
+        caller: Caller,
+        deadline: Time,
+    ) {
         let Some((_, key)) = self.reads.first() else { return };
-        match read_line(&self.state, self.raft.clock(step.now), step, caller, key, deadline) {
+        let clock = self.raft.clock(step.now);
+        match read_line(&self.state, clock, step, caller, (probe, key), deadline) {
             Served::Yes => {}
             Served::Due => return self.end_line_first(step, caller, deadline),
             Served::Later => {
@@ -182,7 +191,7 @@ pub(super) fn read_line(
     clock: Elapsed,
     step: &mut Step<'_>,
     caller: Caller,
-    key: &[u8],
+    (probe, key): (Option<Probe>, &[u8]),
     deadline: Time,
 ) -> Served {
     let now = step.now;
@@ -191,7 +200,7 @@ pub(super) fn read_line(
         replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
         return Served::Yes;
     }
-    match state.get(key, clock) {
+    match state.get(probe, key, clock) {
         Get::Found { value, .. } if !replies.takes(caller, value.len()) => return Served::Later,
         Get::Found { version, value } => replies.value(caller, version, value),
         Get::Missing => replies.error(caller, Code::KeyUnknown, Hint::NONE),

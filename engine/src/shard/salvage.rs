@@ -38,7 +38,7 @@ impl Shard {
         while self.applied < index {
             let next = self.applied.next();
             let entry = self.raft.log().entry(next).expect("what is not applied is in the log");
-            self.state.apply(&entry, &mut wakes);
+            self.state.apply(entry.header.kind, &entry, &mut wakes);
             self.applied = next;
             wakes.clear();
         }

@@ -5,7 +5,7 @@ use crate::ids::{ClusterId, GroupId, SessionId};
 use crate::level::Level;
 use crate::machine::meta::Meta;
 use crate::machine::{self, Applied, DeliveryView, Get, Machine, Outcome, Wake};
-use crate::machine::{Progress, Restore, Restored, Slice};
+use crate::machine::{Probe, Progress, Restore, Restored, Slice, Warm};
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
 use alloc::boxed::Box;
@@ -134,17 +134,20 @@ impl State {
     }
 
     /// Looks ahead at some cache lines; changes nothing.
-    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>, warm: &mut Warm) {
         if let State::Data(machine) = self {
-            machine.warm(keys);
+            machine.warm(keys, warm);
         }
     }
 
-    /// Applies an entry.
-    pub fn apply(&mut self, entry: &Entry<'_>, wakes: &mut Vec<Wake>) -> Applied {
+    /// Applies an entry, as one of `kind`.
+    pub fn apply(&mut self, kind: Kind, entry: &Entry<'_>, wakes: &mut Vec<Wake>) -> Applied {
         match self {
-            State::Meta(meta, _) => meta.apply(entry).map_or(Applied::Nothing, Applied::Done),
-            State::Data(machine) => machine.apply(entry, wakes),
+            State::Meta(meta, _) => {
+                let outcome = meta.apply_part(kind, entry.payload);
+                outcome.map_or(Applied::Nothing, Applied::Done)
+            }
+            State::Data(machine) => machine.apply_at(entry.header.time, kind, entry.payload, wakes),
         }
     }
 
@@ -205,10 +208,11 @@ impl State {
     }
 
     /// A cache line.
-    pub fn get(&self, key: &[u8], at: Elapsed) -> Get<'_> {
-        match self {
-            State::Meta(..) => Get::Missing,
-            State::Data(machine) => machine.get(key, at),
+    pub(super) fn get(&self, probe: Option<Probe>, key: &[u8], at: Elapsed) -> Get<'_> {
+        match (self, probe) {
+            (State::Meta(..), _) => Get::Missing,
+            (State::Data(machine), None) => machine.get(key, at),
+            (State::Data(machine), Some(probe)) => machine.get_at(probe, key, at),
         }
     }
 

@@ -480,10 +480,10 @@ impl Client {
         let Some(key) = self.chance.choice(keys) else { return };
         *values += 1;
         let wrote = self.wrote.filter(in_shard);
-        let (reads, key) = match wrote {
-            Some(key) if self.id % 2 == 0 => (true, key),
-            None if self.id % 2 == 0 => (false, key),
-            _ => (self.chance.bool(), key),
+        let (reads, key) = match (self.id.is_multiple_of(2), wrote) {
+            (true, Some(key)) => (true, key),
+            (true, None) => (false, key),
+            (false, _) => (self.chance.bool(), key),
         };
         let did = if reads { Did::Get { key } } else { Did::put(key, *values) };
         let to = if reads { confusion.deposed } else { confusion.elected };
