@@ -8,6 +8,7 @@ use crate::limits::{ANSWER_SMALL_BYTES_MAX, ANSWERS_CLIENT_BYTES_MAX, ANSWERS_TU
 use crate::limits::{CREDIT_BYTES, CREDIT_BYTES_RESERVED, CREDIT_FRAMES, CREDIT_FRAMES_RESERVED};
 use crate::machine::DeliveryView;
 use crate::time::{Duration, Time};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wire::limits::ERROR_TEXT_BYTES_MAX;
 use wire::message::{
@@ -44,7 +45,7 @@ impl Hint {
 }
 
 /// One connection.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Conn {
     generation: u32,
     open: Open,
@@ -53,7 +54,7 @@ struct Conn {
     /// What they are together, in bytes.
     unanswered_bytes: u64,
     /// When its calls last counted as signs of life.
-    touches: [Touch; TOUCHES],
+    touches: Box<[Touch; TOUCHES]>,
     /// Whether it has to read before it gets more that is large.
     filled: bool,
 }
@@ -102,12 +103,12 @@ impl Conns {
             open: Open::Closed,
             unanswered: 0,
             unanswered_bytes: 0,
-            touches: [Touch::NONE; TOUCHES],
+            touches: Box::new([Touch::NONE; TOUCHES]),
             filled: false,
         };
         let at = id.index as usize;
         if at >= self.conns.len() {
-            self.conns.resize(at + 1, closed);
+            self.conns.resize(at + 1, closed.clone());
         }
         assert!(self.conns[at].open == Open::Closed, "a connection's place is used once at a time");
         self.conns[at] = Conn { generation: id.generation, open: Open::Open, ..closed };
