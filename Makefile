@@ -144,7 +144,8 @@ deny: ## Check the licences, bans and sources of dependencies, and advisories wh
 	.ci/deny "$(TOOLS)"
 
 .PHONY: fix
-fix: ## Write what can be written: formatting, and clippy's own fixes
+fix: ## Write what can be written: formatting, clippy's own fixes, and what follows from the declarations of messages
+	TERCET_WRITE=1 $(CARGO) test --quiet -p wire --features archive --test vectors --test protocol_doc
 	$(CARGO) clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml

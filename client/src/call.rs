@@ -6,6 +6,7 @@ use crate::session::Tenure;
 use std::fmt;
 use std::sync::Arc;
 use wire::message as m;
+pub(crate) use wire::message::LockMode as Mode;
 use wire::{Kind, message::Done};
 
 /// Numbers a client's calls.
@@ -30,13 +31,6 @@ pub(crate) enum Op {
     CloseSession { session: SessionId },
 }
 
-/// How a lock is held.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Mode {
-    Shared = 1,
-    Exclusive = 2,
-}
-
 /// What a line must be for a write to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Expect {
@@ -46,11 +40,11 @@ pub(crate) enum Expect {
 }
 
 impl Expect {
-    fn wire(self) -> (u8, u64) {
+    fn wire(self) -> (m::Expect, u64) {
         match self {
-            Expect::Anything => (0, 0),
-            Expect::Absent => (1, 0),
-            Expect::Version(version) => (2, version),
+            Expect::Anything => (m::Expect::Any, 0),
+            Expect::Absent => (m::Expect::Absent, 0),
+            Expect::Version(version) => (m::Expect::Version, version),
         }
     }
 }
@@ -134,68 +128,37 @@ impl Op {
     /// Appends the body of its message.
     pub fn encode(&self, stamp: Stamp, answered_below: u64, out: &mut Vec<u8>) {
         let Stamp { session, sequence } = stamp;
+        let call = wire::Call { session, sequence, answered_below };
         match self {
-            Op::Acquire { name, mode, wait_ms, lease_ms } => m::LockAcquire {
-                session,
-                sequence,
-                answered_below,
-                wait_ms: *wait_ms,
-                lease_ms: *lease_ms,
-                mode: *mode as u8,
-                name,
-            }
-            .encode(out),
-            Op::Release { name, fence } => {
-                m::LockRelease { session, sequence, answered_below, fence: *fence, name }
+            Op::Acquire { name, mode, wait_ms, lease_ms } => {
+                m::LockAcquire { call, wait_ms: *wait_ms, lease_ms: *lease_ms, mode: *mode, name }
                     .encode(out)
             }
+            Op::Release { name, fence } => m::LockRelease { call, fence: *fence, name }.encode(out),
             Op::Push { name, priority, payload } => {
                 let priority = *priority;
-                m::QueuePush { session, sequence, answered_below, priority, name, payload }
+                m::QueuePush { call, priority, name, payload }.encode(out)
+            }
+            Op::Pop { name, wait_ms, visibility_ms } => {
+                m::QueuePop { call, wait_ms: *wait_ms, visibility_ms: *visibility_ms, name }
                     .encode(out)
             }
-            Op::Pop { name, wait_ms, visibility_ms } => m::QueuePop {
-                session,
-                sequence,
-                answered_below,
-                wait_ms: *wait_ms,
-                visibility_ms: *visibility_ms,
-                name,
-            }
-            .encode(out),
             Op::Ack { name, id, delivery } => {
                 let (id, delivery) = (*id, *delivery);
-                m::QueueAck { session, sequence, answered_below, id, delivery, name }.encode(out)
+                m::QueueAck { call, id, delivery, name }.encode(out)
             }
-            Op::Nack { name, id, delivery, delay_ms } => m::QueueNack {
-                session,
-                sequence,
-                answered_below,
-                id: *id,
-                delivery: *delivery,
-                delay_ms: *delay_ms,
-                name,
+            Op::Nack { name, id, delivery, delay_ms } => {
+                m::QueueNack { call, id: *id, delivery: *delivery, delay_ms: *delay_ms, name }
+                    .encode(out)
             }
-            .encode(out),
             Op::Get { key } => m::CacheGet { key }.encode(out),
             Op::Put { key, value, ttl_ms, expect } => {
                 let ((expect, version), ttl_ms) = (expect.wire(), *ttl_ms);
-                m::CachePut {
-                    session,
-                    sequence,
-                    answered_below,
-                    version,
-                    ttl_ms,
-                    expect,
-                    key,
-                    value,
-                }
-                .encode(out)
+                m::CachePut { call, version, ttl_ms, expect, key, value }.encode(out)
             }
             Op::Delete { key, expect } => {
                 let (expect, version) = expect.wire();
-                m::CacheDelete { session, sequence, answered_below, version, expect, key }
-                    .encode(out)
+                m::CacheDelete { call, version, expect, key }.encode(out)
             }
             Op::CloseSession { session } => m::SessionClose { session: *session }.encode(out),
         }

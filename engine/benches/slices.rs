@@ -25,7 +25,8 @@ use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
-use wire::message::{CachePut, LockAcquire, QueuePush, SessionOpen};
+use wire::Call;
+use wire::message::{CachePut, Expect, LockAcquire, LockMode, QueuePush, SessionOpen};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -73,9 +74,16 @@ impl Load {
         self.sequence += 1;
         let (sequence, key) = (self.sequence, format!("key-{n:012}"));
         let (session, answered_below, version) = (session(0), sequence, 0);
-        let (ttl_ms, expect, key, value) = (0, 0, key.as_bytes(), &self.value[..]);
-        CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value }
-            .encode(&mut self.body);
+        let (ttl_ms, expect, key, value) = (0, Expect::Any, key.as_bytes(), &self.value[..]);
+        CachePut {
+            call: Call { session, sequence, answered_below },
+            version,
+            ttl_ms,
+            expect,
+            key,
+            value,
+        }
+        .encode(&mut self.body);
         self.apply(CachePut::KIND);
     }
 
@@ -84,17 +92,23 @@ impl Load {
         let (sequence, name) = (self.sequence, format!("queue-{}", n % 1_000));
         let (session, answered_below, priority) = (session(0), sequence, 0);
         let (name, payload) = (name.as_bytes(), &self.value[..]);
-        QueuePush { session, sequence, answered_below, priority, name, payload }
+        QueuePush { call: Call { session, sequence, answered_below }, priority, name, payload }
             .encode(&mut self.body);
         self.apply(QueuePush::KIND);
     }
 
-    fn acquire(&mut self, holder: u64, name: &str, mode: u8) {
+    fn acquire(&mut self, holder: u64, name: &str, mode: LockMode) {
         self.sequence += 1;
         let (sequence, name) = (self.sequence, name.as_bytes());
         let (session, answered_below, wait_ms, lease_ms) = (session(holder), sequence, 0, 90_000);
-        LockAcquire { session, sequence, answered_below, mode, wait_ms, lease_ms, name }
-            .encode(&mut self.body);
+        LockAcquire {
+            call: Call { session, sequence, answered_below },
+            mode,
+            wait_ms,
+            lease_ms,
+            name,
+        }
+        .encode(&mut self.body);
         self.apply(LockAcquire::KIND);
     }
 
@@ -121,11 +135,11 @@ impl Load {
         let sessions = engine::limits::SESSIONS_MAX as u64 - 1;
         for n in 1..=sessions {
             self.open(n);
-            (0..10).for_each(|at| self.acquire(n, &format!("lock-{n}-{at}"), 2));
+            (0..10).for_each(|at| self.acquire(n, &format!("lock-{n}-{at}"), LockMode::Exclusive));
         }
         // One that many share, if so many are to.
         let shared = std::env::var("SHARED_GRANTS").ok().and_then(|n| n.parse().ok());
-        (0..shared.unwrap_or(0)).for_each(|n| self.acquire(n + 1, "shared", 1));
+        (0..shared.unwrap_or(0)).for_each(|n| self.acquire(n + 1, "shared", LockMode::Shared));
         if report {
             println!("{sessions} sessions with ten locks each, {shared:?} share one");
         }

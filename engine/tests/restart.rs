@@ -9,7 +9,8 @@ use engine::secret::Secret;
 use engine::time::Elapsed;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use wire::message::{CachePut, SessionOpen};
+use wire::Call;
+use wire::message::{CachePut, Expect, SessionOpen};
 
 const NAME: &str = "a_state_that_is_read_back_takes_its_memory_once";
 /// Tells the process that reads where the snapshot is.
@@ -60,10 +61,17 @@ fn state() -> Vec<u8> {
     machine.apply_at(Elapsed(1), SessionOpen::KIND, &body, &mut wakes);
     for sequence in 1..=LINES {
         let (key, value, answered_below) = (format!("key-{sequence}"), &value[..], sequence);
-        let (version, ttl_ms, expect, key) = (0, 0, 0, key.as_bytes());
+        let (version, ttl_ms, expect, key) = (0, 0, Expect::Any, key.as_bytes());
         body.clear();
-        CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value }
-            .encode(&mut body);
+        CachePut {
+            call: Call { session, sequence, answered_below },
+            version,
+            ttl_ms,
+            expect,
+            key,
+            value,
+        }
+        .encode(&mut body);
         machine.apply_at(Elapsed(1), CachePut::KIND, &body, &mut wakes);
     }
     let mut bytes = Vec::new();

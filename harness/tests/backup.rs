@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use wire::Call;
 use wire::message::{Done, QueuePush, SessionOpen};
 use wire::name::shard;
 
@@ -145,7 +146,8 @@ fn push(cluster: &Cluster, session: [u8; 16], opens: Opens) -> Result<u64, Optio
     }
     let (name, payload) = (b"jobs".as_slice(), b"by hand".as_slice());
     let (sequence, answered_below, priority) = (1, 1, client::PRIORITY);
-    let push = QueuePush { session, sequence, answered_below, priority, name, payload };
+    let push =
+        QueuePush { call: Call { session, sequence, answered_below }, priority, name, payload };
     let pushed = ask.call(QueuePush::KIND, shard, |out| push.encode(out)).map_err(refused)?;
     Ok(Done::decode(&pushed.1).expect("a push is done").token)
 }

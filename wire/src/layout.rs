@@ -5,6 +5,7 @@
 //! byte string as a signed 32-bit offset from that very field to its bytes and an unsigned 32-bit
 //! length.
 
+use crate::messages::Value;
 use alloc::vec::Vec;
 
 /// What is wrong with some bytes.
@@ -51,10 +52,12 @@ pub(crate) trait Field<'a>: Sized {
     fn write_fixed(&self, at: usize, body_start: usize, out: &mut Vec<u8>);
     /// Reads the field whose fixed part begins at `pos` of `body`.
     fn read(body: &'a [u8], pos: usize) -> Result<Self, WireError>;
+    /// Shows what it holds, under its name.
+    fn show(&self, name: &'static str, each: &mut dyn FnMut(&'static str, Value<'_>));
 }
 
 macro_rules! integer {
-    ($($ty:ty),*) => {$(
+    ($($ty:ty, $value:ident;)*) => {$(
         impl<'a> Field<'a> for $ty {
             const FIXED: usize = size_of::<$ty>();
             fn write_out(&self, _: usize, _: &mut Vec<u8>) -> usize {
@@ -67,10 +70,13 @@ macro_rules! integer {
                 let bytes = body.get(pos..pos + Self::FIXED).ok_or(WireError::Malformed)?;
                 Ok(<$ty>::from_le_bytes(bytes.try_into().expect("the slice has the field's size")))
             }
+            fn show(&self, name: &'static str, each: &mut dyn FnMut(&'static str, Value<'_>)) {
+                each(name, Value::$value(*self));
+            }
         }
     )*};
 }
-integer!(u8, u16, u32, u64);
+integer!(u8, U8; u16, U16; u32, U32; u64, U64;);
 
 impl<'a> Field<'a> for [u8; 16] {
     const FIXED: usize = 16;
@@ -83,6 +89,9 @@ impl<'a> Field<'a> for [u8; 16] {
     fn read(body: &'a [u8], pos: usize) -> Result<Self, WireError> {
         let bytes = body.get(pos..pos + 16).ok_or(WireError::Malformed)?;
         Ok(bytes.try_into().expect("the slice has 16 bytes"))
+    }
+    fn show(&self, name: &'static str, each: &mut dyn FnMut(&'static str, Value<'_>)) {
+        each(name, Value::Id(*self));
     }
 }
 
@@ -107,5 +116,88 @@ impl<'a> Field<'a> for &'a [u8] {
         let start = start.map_err(|_| WireError::Malformed)?;
         let end = start.checked_add(length as usize).ok_or(WireError::Malformed)?;
         body.get(start..end).ok_or(WireError::Malformed)
+    }
+    fn show(&self, name: &'static str, each: &mut dyn FnMut(&'static str, Value<'_>)) {
+        each(name, Value::Bytes(self));
+    }
+}
+
+/// How a plain field and an archived one become each other.
+#[cfg(feature = "archive")]
+pub(crate) mod archive {
+    use crate::request::Call;
+    use alloc::vec::Vec;
+    use rkyv::rend::unaligned::{u16_ule, u32_ule, u64_ule};
+    use rkyv::vec::ArchivedVec;
+
+    /// The type that rkyv serializes for a field.
+    pub trait Own {
+        type Owned;
+        fn own(&self) -> Self::Owned;
+    }
+    /// The plain field out of an archived one. None: it is none of its choices.
+    pub trait Get<'a, T> {
+        fn get(&'a self) -> Option<T>;
+    }
+    macro_rules! plain {
+        ($($ty:ty, $archived:ty, $it:ident => $get:expr;)*) => {$(
+            impl Own for $ty {
+                type Owned = $ty;
+                fn own(&self) -> $ty {
+                    *self
+                }
+            }
+            impl Get<'_, $ty> for $archived {
+                #[inline]
+                fn get(&self) -> Option<$ty> {
+                    let $it = self;
+                    Some($get)
+                }
+            }
+        )*};
+    }
+    plain! {
+        u8, u8, it => *it;
+        u16, u16_ule, it => it.to_native();
+        u32, u32_ule, it => it.to_native();
+        u64, u64_ule, it => it.to_native();
+        [u8; 16], [u8; 16], it => *it;
+    }
+    impl Own for &[u8] {
+        type Owned = Vec<u8>;
+        fn own(&self) -> Vec<u8> {
+            self.to_vec()
+        }
+    }
+    impl<'a> Get<'a, &'a [u8]> for ArchivedVec<u8> {
+        #[inline]
+        fn get(&'a self) -> Option<&'a [u8]> {
+            Some(self.as_slice())
+        }
+    }
+
+    /// What rkyv serializes for a [`Call`].
+    #[derive(rkyv::Archive, rkyv::Serialize)]
+    pub struct OwnedCall {
+        session: [u8; 16],
+        sequence: u64,
+        answered_below: u64,
+    }
+    impl Own for Call {
+        type Owned = OwnedCall;
+        fn own(&self) -> OwnedCall {
+            let Call { session, sequence, answered_below } = *self;
+            OwnedCall { session, sequence, answered_below }
+        }
+    }
+    impl Get<'_, Call> for ArchivedOwnedCall {
+        #[inline]
+        fn get(&self) -> Option<Call> {
+            Some(Call {
+                session: self.session,
+                sequence: self.sequence.to_native(),
+                answered_below: self.answered_below.to_native(),
+            })
+        }
     }
 }

@@ -27,16 +27,21 @@ extern crate alloc;
 
 pub mod backup;
 pub mod code;
+mod declare;
 pub mod frames;
 pub mod header;
 mod layout;
 pub mod limits;
 pub mod message;
+pub mod messages;
 pub mod name;
 pub mod peer;
+pub mod request;
 pub mod topology;
 
 pub use code::Code;
 pub use frames::{begin, finish, frame, split};
 pub use header::{HEADER_BYTES, Header, Kind};
 pub use layout::WireError;
+pub use message::Request;
+pub use request::Call;

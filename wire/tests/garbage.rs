@@ -4,22 +4,20 @@
 
 mod common;
 
-use common::{Example, Fields, Value, examples, lay_out};
+use common::{Example, Fields, Value, call, examples, lay_out, read};
 use proptest::prelude::*;
 use wire::limits::{FRAME_BYTES_MAX, PEER_FRAME_BYTES_MAX};
-use wire::message::{CachePut, Heartbeat};
+use wire::message::{CachePut, Expect, Heartbeat};
 use wire::{HEADER_BYTES, Header, WireError, split, topology};
 
 /// A valid frame.
 fn a_frame() -> Vec<u8> {
     let mut bytes = Vec::new();
     let put = CachePut {
-        session: [3; 16],
-        sequence: 9,
-        answered_below: 4,
+        call: call(9, 4),
         version: 7,
         ttl_ms: 1,
-        expect: 2,
+        expect: Expect::Version,
         key: b"some/key",
         value: b"some value",
     };
@@ -44,8 +42,15 @@ fn any_message() -> impl Strategy<Value = (usize, Fields)> {
             };
             let all = examples();
             let of = &all[which];
+            let choices = |name: &str| {
+                let row = of.message.fields.iter().find(|row| row.name == name);
+                row.map_or(&[][..], |row| row.choices)
+            };
             let fields = of.fields.iter().map(|(name, value)| {
                 let value = match value {
+                    Value::U8(_) if !choices(name).is_empty() => {
+                        Value::U8(choices(name)[next() as usize % choices(name).len()].0)
+                    }
                     Value::U8(_) => Value::U8(next() as u8),
                     Value::U16(_) => Value::U16(next() as u16),
                     Value::U32(_) => Value::U32(next() as u32),
@@ -62,10 +67,10 @@ fn any_message() -> impl Strategy<Value = (usize, Fields)> {
 
 /// Reads `body` in every way. What the server's way accepts, the client's way reads alike.
 fn read_every_way(example: &Example, body: &[u8]) {
-    let decoded = (example.decode)(body);
+    let decoded = read(example.message.decode, body);
     #[cfg(feature = "archive")]
-    if let Ok(viewed) = (example.view)(body) {
-        assert_eq!(decoded, Ok(viewed), "{}", example.name);
+    if let Ok(viewed) = read(example.message.view, body) {
+        assert_eq!(decoded, Ok(viewed), "{}", example.message.name);
     }
     drop(decoded);
 }
@@ -77,8 +82,8 @@ proptest! {
     fn any_values_come_back_from_every_reader((which, fields) in any_message()) {
         let example = &examples()[which];
         let body = lay_out(&fields);
-        for read in example.readers() {
-            prop_assert_eq!(read(&body), Ok(fields.clone()));
+        for by in example.readers() {
+            prop_assert_eq!(read(by, &body), Ok(fields.clone()));
         }
     }
 
@@ -143,9 +148,9 @@ proptest! {
         let cut = cut.index(body.len());
         read_every_way(example, &body[..cut]);
         read_every_way(example, &body[cut..]);
-        if cut < example.fixed {
-            for read in example.readers() {
-                prop_assert_eq!(read(&body[..cut]), Err(WireError::Malformed));
+        if cut < example.message.fixed {
+            for by in example.readers() {
+                prop_assert_eq!(read(by, &body[..cut]), Err(WireError::Malformed));
             }
         }
     }
@@ -242,12 +247,10 @@ fn the_largest_request_fits_a_frame() {
     use wire::limits::{NAME_BYTES_MAX, VALUE_BYTES_MAX};
     let (key, value) = (vec![1; NAME_BYTES_MAX], vec![2; VALUE_BYTES_MAX]);
     let put = CachePut {
-        session: [3; 16],
-        sequence: 9,
-        answered_below: 4,
+        call: call(9, 4),
         version: 7,
         ttl_ms: 1,
-        expect: 2,
+        expect: Expect::Version,
         key: &key,
         value: &value,
     };

@@ -1,9 +1,11 @@
-//! `docs/protocol.md` says what the code does: its tables are read and held to the crate.
+//! `docs/protocol.md` says what the code does: the messages' tables are written from the declarations (`make fix`), the
+//! others are read and held to the crate.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the finding")]
 
 mod common;
 
-use common::{declared, examples, hex};
-use wire::{Code, limits};
+use common::{hex, render};
+use wire::{Code, limits, messages};
 
 const DOC: &str = include_str!("../../docs/protocol.md");
 const VECTORS: &str = include_str!("vectors.txt");
@@ -28,36 +30,35 @@ fn rows(text: &str) -> Vec<Vec<String>> {
     body.map(|(_, line)| cells(line)).collect()
 }
 
-#[test]
-fn every_message_stands_in_the_document_field_by_field() {
-    let all = examples();
-    for message in [include_str!("../src/message.rs"), include_str!("../src/peer.rs")]
-        .into_iter()
-        .flat_map(declared)
-    {
-        let text = section(&format!("### 0x{:02x} {}", message.kind, message.name));
-        let mut at = 0;
-        let example = all.iter().find(|e| e.name == message.name).expect("each has an example");
-        let mut expected = Vec::new();
-        for (name, value) in &example.fields {
-            let (ty, size) = value.shape();
-            expected.push([at.to_string(), size.to_string(), name.to_string(), ty.to_string()]);
-            at += size;
-        }
-        let written: Vec<_> = rows(text).iter().map(|r| r[..4].to_vec()).collect();
-        assert_eq!(written, expected, "{}", message.name);
-        assert!(text.contains(&format!("Fixed part: {at} bytes.")), "{}", message.name);
+/// Holds a file to what it must say, or writes that.
+fn hold(path: &str, must: impl FnOnce(&str) -> String) {
+    let is = std::fs::read_to_string(path).unwrap();
+    let must = must(&is);
+    if std::env::var_os("TERCET_WRITE").is_some() {
+        return std::fs::write(path, must).unwrap();
     }
+    let differs = is.lines().zip(must.lines()).position(|(is, must)| is != must);
+    let at = differs.unwrap_or_else(|| is.lines().count().min(must.lines().count()));
+    assert!(is == must, "{path} line {}: make fix writes it as it must be", at + 1);
+}
+
+#[test]
+fn every_message_stands_in_the_document_as_it_is_declared() {
+    hold(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md"), render::protocol);
+}
+
+#[test]
+fn every_message_stands_in_the_python_client_as_it_is_declared() {
+    hold(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples/raw_client.py"), render::python);
 }
 
 #[test]
 fn every_message_of_the_document_is_in_the_code() {
-    let known = examples();
     let headings = DOC.lines().filter_map(|l| l.strip_prefix("### 0x"));
     for heading in headings {
         let (kind, name) = heading.split_once(' ').expect("a kind and a name");
         let kind = u16::from_str_radix(kind, 16).expect("a kind is hex");
-        assert!(known.iter().any(|e| e.kind == kind && e.name == name), "{heading}");
+        assert!(messages::all().any(|m| m.kind.0 == kind && m.name == name), "{heading}");
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::*;
 use wire::topology::{Node, Placement, write_node, write_placement};
-use wire::{Code, Header, Kind};
+use wire::{Code, Header, Kind, Request};
 
 /// What happens to a frame.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -373,9 +373,9 @@ impl Memory {
                 let put = CachePut::decode(body).unwrap();
                 let old = self.lines.get(put.key).map(|(version, _)| *version);
                 let wrong = match put.expect {
-                    1 => old.is_some(),
-                    2 => old != Some(put.version),
-                    _ => false,
+                    Expect::Absent => old.is_some(),
+                    Expect::Version => old != Some(put.version),
+                    Expect::Any => false,
                 };
                 if wrong {
                     return refusal(Code::VersionMismatch, 0, 0);
@@ -394,20 +394,16 @@ impl Memory {
 
 /// The session, sequence and answered-below that a body carries.
 fn call_of(kind: Kind, body: &[u8]) -> ([u8; 16], u64, u64) {
-    macro_rules! call {
-        ($($name:ident)*) => {
-            match kind {
-                $($name::KIND => {
-                    let it = $name::decode(body).unwrap();
-                    (it.session, it.sequence, it.answered_below)
-                })*
-                SessionOpen::KIND => (SessionOpen::decode(body).unwrap().session, 0, 0),
-                SessionClose::KIND => (SessionClose::decode(body).unwrap().session, 0, 0),
-                _ => ([0; 16], 0, 0),
-            }
-        };
+    match Request::decode(kind, body) {
+        Ok(Request::Session(
+            SessionRequest::SessionOpen(SessionOpen { session, .. })
+            | SessionRequest::SessionClose(SessionClose { session }),
+        )) => (session, 0, 0),
+        Ok(request) => request
+            .call()
+            .map_or(([0; 16], 0, 0), |call| (call.session, call.sequence, call.answered_below)),
+        Err(_) => ([0; 16], 0, 0),
     }
-    call!(LockAcquire LockRelease QueuePush QueuePop QueueAck QueueNack CachePut CacheDelete)
 }
 
 fn done(token: u64) -> (Kind, Vec<u8>) {

@@ -6,14 +6,24 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use wire::request::Family;
+use wire::{Kind, Request};
 
 /// Steps of a [`Histogram`]: powers of two from 1, the last one open.
 pub const STEPS: usize = 32;
 /// Families of frames: see [`FAMILIES`].
-pub const FAMILY_COUNT: usize = 6;
-/// What the frames of each family are about, by [`family`].
-pub const FAMILIES: [&str; FAMILY_COUNT] =
-    ["connection", "session", "lock", "queue", "cache", "peer"];
+pub const FAMILY_COUNT: usize = Family::ALL.len() + 1;
+/// What the frames of each family are about, by [`family`]: those of requests, and what nodes say to each other.
+pub const FAMILIES: [&str; FAMILY_COUNT] = {
+    let mut families = ["peer"; FAMILY_COUNT];
+    let mut at = 0;
+    while at < Family::ALL.len() {
+        assert!(Family::ALL[at].index() == at);
+        families[at] = Family::ALL[at].slug();
+        at += 1;
+    }
+    families
+};
 
 /// One number, written by one thread.
 #[derive(Default, Debug)]
@@ -124,16 +134,12 @@ pub struct Counters {
     pub notes_dropped: Count,
 }
 
-/// The family of a frame's kind: an index into [`FAMILIES`].
-pub fn family(kind: wire::Kind) -> usize {
-    match kind.0 >> 4 {
-        0 => 0,
-        1 => 1,
-        2 => 2,
-        3 => 3,
-        4 => 4,
-        0x10.. => 5,
-        _ => 0,
+/// The family of a frame's kind: an index into [`FAMILIES`]. What no request is, is about the connection.
+pub fn family(kind: Kind) -> usize {
+    match Request::facts_of(kind) {
+        Some(facts) => facts.family.index(),
+        None if kind.0 >= wire::peer::PEER_FIRST.0 => FAMILY_COUNT - 1,
+        None => Family::Connection.index(),
     }
 }
 
@@ -156,6 +162,8 @@ mod tests {
     fn every_kind_has_a_family() {
         assert_eq!(FAMILIES[family(wire::message::LockAcquire::KIND)], "lock");
         assert_eq!(FAMILIES[family(wire::message::CachePut::KIND)], "cache");
+        assert_eq!(FAMILIES[family(wire::message::NodeAdd::KIND)], "admin");
+        assert_eq!(FAMILIES[family(wire::message::BackupRead::KIND)], "admin");
         assert_eq!(FAMILIES[family(wire::peer::Append::KIND)], "peer");
         assert_eq!(FAMILIES[family(wire::Kind(0x7f))], "connection");
     }

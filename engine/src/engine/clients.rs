@@ -6,20 +6,30 @@ use crate::ids::{ConnId, GroupId, NodeId, SessionId};
 use crate::level::Level;
 use crate::limits::SNAPSHOT_PIECE_BYTES_MAX;
 use crate::limits::{BACKUPS_MAX, CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
-use crate::machine::{Access, Machine};
 use crate::shard::calls::{CallId, Caller};
 use crate::shard::conns::{Hint, Replies};
 use crate::shard::{Request, Shard, Step};
 use crate::time::{Time, millis};
 use alloc::vec::Vec;
 use wire::limits::FRAME_BYTES_MAX;
-use wire::message::{BackupBegin, BackupRead, Heartbeat, LeaderMove, NodeAdd, NodeDrain};
-use wire::message::{NodeForget, Status, StatusReply, Topology, TopologyReply, Welcome};
+use wire::message::{
+    AdminRequest, BackupBegin, BackupRead, CacheRequest, ConnectionRequest, Heartbeat, LeaderMove,
+    SessionClose, SessionOpen, SessionRequest, StatusReply, TopologyReply, Welcome,
+};
 use wire::topology::{self, engine_of_group};
 use wire::{Code, HEADER_BYTES, Header, Kind};
 
 /// What a topology or a status says of a shard, about, in bytes.
 const ROW_BYTES: usize = 64;
+
+/// What a client sent, once it is known to be a request.
+struct Frame<'a> {
+    caller: Caller,
+    kind: Kind,
+    /// From which level on the request has its meaning.
+    level: Level,
+    body: &'a [u8],
+}
 
 impl Engine {
     pub(super) fn on_opened(&mut self, conn: ConnId, request: u64, effects: &mut Effects) {
@@ -83,69 +93,113 @@ impl Engine {
         let bytes = u32::try_from(bytes).expect("a client's frame is far below 4 GiB");
         let caller = Caller { conn, request: header.request, bytes };
         let admitted = self.conns.admit(caller, header.kind);
-        // Answered at once and past any credit: a client that asks for too much does not lose its locks.
-        if header.kind == Heartbeat::KIND {
-            return self.on_heartbeat(now, caller, body, effects);
-        }
         let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        if !admitted {
+        // A heartbeat is answered past any credit: a client that asks for too much does not lose its locks.
+        if !admitted && header.kind != Heartbeat::KIND {
             return replies.error(caller, Code::Busy, Hint::retry(1));
         }
         let Some(from_level) = self.config.kinds.since(header.kind) else {
             return replies.error(caller, Code::UnknownKind, Hint::NONE);
         };
-        match header.kind {
-            BackupRead::KIND if !replies.takes(caller, SNAPSHOT_PIECE_BYTES_MAX) => {
-                return replies.error(caller, Code::Busy, Hint::retry(20));
-            }
-            Topology::KIND | Status::KIND
-                if !replies.takes(caller, self.config.shards as usize * ROW_BYTES) =>
-            {
-                return replies.error(caller, Code::Busy, Hint::retry(20));
-            }
-            Topology::KIND => return self.on_topology(caller, effects),
-            Status::KIND => return self.on_status(caller, body, effects),
-            NodeAdd::KIND | NodeDrain::KIND | NodeForget::KIND => {
-                return self.on_node_call(now, caller, (header.kind, from_level), body, effects);
-            }
-            LeaderMove::KIND => return self.on_leader_move(now, caller, body, effects),
-            BackupBegin::KIND => return self.on_backup_begin(now, caller, body, effects),
-            BackupRead::KIND => return self.on_backup_read(now, caller, body, effects),
-            _ => {}
-        }
-        let vetted = match Machine::vet(header.kind, body) {
-            Ok(vetted) => vetted,
+        let request = match wire::Request::view(header.kind, body) {
+            Ok(request) => request,
             Err(code) => return replies.error(caller, code, Hint::NONE),
         };
-        let shard = match vetted.name {
-            Some(name) => wire::name::shard(name, self.config.shards),
-            None => header.shard,
-        };
-        if shard != header.shard || shard >= self.config.shards {
+        let level = from_level.max(Level(request.level()));
+        let frame = Frame { caller, kind: header.kind, level, body };
+        match request {
+            wire::Request::Connection(ConnectionRequest::Heartbeat(it)) => {
+                self.on_heartbeat(now, caller, SessionId(it.session), effects);
+            }
+            wire::Request::Connection(ConnectionRequest::Topology(_)) => {
+                self.on_topology(caller, effects);
+            }
+            // A connection is greeted once, before it gets here.
+            wire::Request::Connection(ConnectionRequest::Hello(_)) => {
+                replies.error(caller, Code::UnknownKind, Hint::NONE);
+            }
+            wire::Request::Admin(request) => self.on_admin(now, &frame, request, effects),
+            wire::Request::Session(_)
+            | wire::Request::Lock(_)
+            | wire::Request::Queue(_)
+            | wire::Request::Cache(_) => {
+                let deadline = deadline(since, header.deadline_ms);
+                self.on_request(now, &frame, (header.shard, deadline), request, effects);
+            }
+        }
+    }
+
+    /// Something is asked of a shard.
+    fn on_request(
+        &mut self,
+        now: Time,
+        frame: &Frame<'_>,
+        (said, deadline): (u32, Time),
+        request: wire::Request<'_>,
+        effects: &mut Effects,
+    ) {
+        let &Frame { caller, kind, level, body } = frame;
+        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let name = request.name();
+        let shard = name.map_or(said, |name| wire::name::shard(name, self.config.shards));
+        if shard != said || shard >= self.config.shards {
             return replies.error(caller, Code::WrongShard, Hint::NONE);
         }
         let group = GroupId::of_shard(shard);
         let Some(at) = self.place_of(group) else {
             return self.send_away(caller, group, effects);
         };
-        let deadline = deadline(since, header.deadline_ms);
         if deadline <= now {
             let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
             return replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
         }
         let shard = self.shards.touch(at);
         let step = step!(self, now, effects);
-        let level = from_level.max(vetted.level);
-        match vetted.access {
-            Access::Read => {
-                shard.on_read(step, caller, level, vetted.name.unwrap_or_default(), deadline);
+        let call = match request {
+            wire::Request::Cache(CacheRequest::CacheGet(it)) => {
+                return shard.on_read(step, caller, level, it.key, deadline);
             }
-            Access::Write => {
-                let session = vetted.session.expect("what writes names its session");
-                let call = CallId { session, sequence: vetted.sequence };
-                shard.on_write(step, Request { caller, kind: header.kind, level, call, body });
+            // A session's own messages have no number: asked twice, they are done once all the same.
+            wire::Request::Session(
+                SessionRequest::SessionOpen(SessionOpen { session, .. })
+                | SessionRequest::SessionClose(SessionClose { session }),
+            ) => CallId { session: SessionId(session), sequence: 0 },
+            _ => {
+                let call = request.call().expect("what only reads is answered above");
+                CallId { session: SessionId(call.session), sequence: call.sequence }
             }
+        };
+        shard.on_write(step, Request { caller, kind, level, call, body });
+    }
+
+    /// Something is asked of the node or of the cluster.
+    fn on_admin(
+        &mut self,
+        now: Time,
+        frame: &Frame<'_>,
+        request: AdminRequest<'_>,
+        effects: &mut Effects,
+    ) {
+        let caller = frame.caller;
+        match request {
+            AdminRequest::Status(_) => self.on_status(caller, effects),
+            AdminRequest::NodeAdd(_) | AdminRequest::NodeDrain(_) | AdminRequest::NodeForget(_) => {
+                self.on_node_call(now, frame, effects);
+            }
+            AdminRequest::LeaderMove(it) => self.on_leader_move(now, caller, it, effects),
+            AdminRequest::BackupBegin(it) => self.on_backup_begin(now, caller, it, effects),
+            AdminRequest::BackupRead(it) => self.on_backup_read(now, caller, it, effects),
         }
+    }
+
+    /// Whether so much may be answered to a client now; if not it is told to come again.
+    fn takes(&mut self, caller: Caller, bytes: usize, effects: &mut Effects) -> bool {
+        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let takes = replies.takes(caller, bytes);
+        if !takes {
+            replies.error(caller, Code::Busy, Hint::retry(20));
+        }
+        takes
     }
 
     /// The group is kept by another engine or by other nodes.
@@ -158,12 +212,14 @@ impl Engine {
         replies.error(caller, code, hint);
     }
 
-    fn on_heartbeat(&mut self, now: Time, caller: Caller, body: &[u8], effects: &mut Effects) {
+    fn on_heartbeat(
+        &mut self,
+        now: Time,
+        caller: Caller,
+        session: SessionId,
+        effects: &mut Effects,
+    ) {
         let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        let Ok(heartbeat) = Heartbeat::view(body) else {
-            return replies.error(caller, Code::BadMessage, Hint::NONE);
-        };
-        let session = SessionId(heartbeat.session);
         self.scratch.clear();
         for at in 0..self.shards.len() {
             if self.shards[at].state().session_ttl(session).is_none() {
@@ -179,11 +235,11 @@ impl Engine {
     }
 
     /// The node's state is asked for: the world tells it, once for all who ask meanwhile.
-    fn on_status(&mut self, caller: Caller, body: &[u8], effects: &mut Effects) {
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        if !Status::view(body).is_ok_and(|status| status.reserved == 0) {
-            return replies.error(caller, Code::BadMessage, Hint::NONE);
+    fn on_status(&mut self, caller: Caller, effects: &mut Effects) {
+        if !self.takes(caller, self.config.shards as usize * ROW_BYTES, effects) {
+            return;
         }
+        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
         if self.askers.len() >= REPORT_ASKERS_MAX {
             return replies.error(caller, Code::Busy, Hint::retry(20));
         }
@@ -225,23 +281,8 @@ impl Engine {
     }
 
     /// Who the cluster's nodes are is to change: a matter of the meta group.
-    fn on_node_call(
-        &mut self,
-        now: Time,
-        caller: Caller,
-        (kind, level): (Kind, Level),
-        body: &[u8],
-        effects: &mut Effects,
-    ) {
-        let whole = match kind {
-            NodeAdd::KIND => NodeAdd::view(body).is_ok(),
-            NodeDrain::KIND => NodeDrain::view(body).is_ok(),
-            _ => NodeForget::view(body).is_ok(),
-        };
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        if !whole {
-            return replies.error(caller, Code::BadMessage, Hint::NONE);
-        }
+    fn on_node_call(&mut self, now: Time, frame: &Frame<'_>, effects: &mut Effects) {
+        let &Frame { caller, kind, level, body } = frame;
         let Some(at) = self.place_of(GroupId::META) else {
             return self.send_away(caller, GroupId::META, effects);
         };
@@ -252,11 +293,13 @@ impl Engine {
             .on_write(step!(self, now, effects), Request { caller, kind, level, call, body });
     }
 
-    fn on_leader_move(&mut self, now: Time, caller: Caller, body: &[u8], effects: &mut Effects) {
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        let Ok(LeaderMove { group, node }) = LeaderMove::view(body) else {
-            return replies.error(caller, Code::BadMessage, Hint::NONE);
-        };
+    fn on_leader_move(
+        &mut self,
+        now: Time,
+        caller: Caller,
+        LeaderMove { group, node }: LeaderMove,
+        effects: &mut Effects,
+    ) {
         let group = GroupId(group);
         if !self.is_ours(group) {
             let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
@@ -274,52 +317,62 @@ impl Engine {
     }
 
     /// A group's snapshot is wanted for a backup.
-    fn on_backup_begin(&mut self, now: Time, caller: Caller, body: &[u8], effects: &mut Effects) {
-        let begin = BackupBegin::view(body).ok();
-        let of = begin.map(|begin| GroupId(begin.group));
-        let kept = |shard: &&Shard| shard.has_backup() && Some(shard.group()) != of;
-        if let Some(BackupBegin { backup, .. }) = begin {
-            // What is left of another group of the same backup: nobody reads it any more.
-            let step = step!(self, now, effects);
-            for at in 0..self.shards.len() {
-                if kept(&&self.shards[at]) {
-                    self.shards.touch(at).forget_backup(step, backup);
-                }
+    fn on_backup_begin(
+        &mut self,
+        now: Time,
+        caller: Caller,
+        BackupBegin { backup, group }: BackupBegin,
+        effects: &mut Effects,
+    ) {
+        let group = GroupId(group);
+        let other = |shard: &Shard| shard.has_backup() && shard.group() != group;
+        // What is left of another group of the same backup: nobody reads it any more.
+        let step = step!(self, now, effects);
+        for at in 0..self.shards.len() {
+            if other(&self.shards[at]) {
+                self.shards.touch(at).forget_backup(step, backup);
             }
         }
-        let full = self.shards.iter().filter(kept).count() >= BACKUPS_MAX;
-        let ours = of.is_some_and(|group| self.is_ours(group));
+        let full = self.shards.iter().filter(|shard| other(shard)).count() >= BACKUPS_MAX;
+        let ours = self.is_ours(group);
         let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        let Some(BackupBegin { backup, group }) = begin else {
-            return replies.error(caller, Code::BadMessage, Hint::NONE);
-        };
         if !ours {
             return replies.error(caller, Code::WrongShard, Hint::NONE);
         }
         if full {
             return replies.error(caller, Code::Busy, Hint::retry(500));
         }
-        let group = GroupId(group);
         let Some(at) = self.place_of(group) else { return self.send_away(caller, group, effects) };
         self.shards.touch(at).on_backup_begin(step!(self, now, effects), caller, backup);
     }
 
     /// A piece of it is wanted.
-    fn on_backup_read(&mut self, now: Time, caller: Caller, body: &[u8], effects: &mut Effects) {
-        let read = BackupRead::view(body).ok();
-        let at = read.and_then(|read| self.place_of(GroupId(read.group)));
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        match (read, at) {
-            (Some(BackupRead { backup, offset, .. }), Some(at)) => {
+    fn on_backup_read(
+        &mut self,
+        now: Time,
+        caller: Caller,
+        BackupRead { backup, group, offset }: BackupRead,
+        effects: &mut Effects,
+    ) {
+        if !self.takes(caller, SNAPSHOT_PIECE_BYTES_MAX, effects) {
+            return;
+        }
+        match self.place_of(GroupId(group)) {
+            Some(at) => {
                 let step = step!(self, now, effects);
                 self.shards.touch(at).on_backup_read(step, caller, backup, offset);
             }
-            (Some(_), None) => replies.error(caller, Code::BackupGone, Hint::NONE),
-            (None, _) => replies.error(caller, Code::BadMessage, Hint::NONE),
+            None => {
+                let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+                replies.error(caller, Code::BackupGone, Hint::NONE);
+            }
         }
     }
 
     fn on_topology(&mut self, caller: Caller, effects: &mut Effects) {
+        if !self.takes(caller, self.config.shards as usize * ROW_BYTES, effects) {
+            return;
+        }
         let (mut nodes, mut placement) = (Vec::new(), Vec::new());
         for node in self.nodes.nodes() {
             let (engines, address) = (node.engines, node.address.clone());

@@ -16,11 +16,11 @@ use crate::raft::{ChangeError, Configuration};
 use alloc::vec;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{
-    Alive, CacheGet, CachePut, Done, Error, Heartbeat, LeaderMove, LockAcquire, SessionClose,
-    SessionOpen, Status, StatusReply, Value,
+    Alive, CacheGet, CachePut, Done, Error, Expect, Heartbeat, LeaderMove, LockAcquire, LockMode,
+    SessionClose, SessionOpen, Status, StatusReply, Value,
 };
 use wire::peer::{Leave, Pulse, Snapshot};
-use wire::{Code, Kind};
+use wire::{Call, Code, Kind};
 
 /// More suspicion than a busy machine explains.
 const SUSPECTED_SURELY: f64 = 50.0;
@@ -84,12 +84,10 @@ impl Node {
 
     fn put(&mut self, since: Time, sequence: u64, deadline_ms: u32, value: &[u8]) {
         let put = CachePut {
-            session: SESSION,
-            sequence,
-            answered_below: 1,
+            call: Call { session: SESSION, sequence, answered_below: 1 },
             version: 0,
             ttl_ms: 0,
-            expect: 0,
+            expect: Expect::Any,
             key: b"key",
             value,
         };
@@ -138,8 +136,15 @@ impl Node {
 
 /// A put of a session that waits for no earlier answer.
 fn put_of<'a>(session: [u8; 16], sequence: u64, key: &'a [u8], value: &'a [u8]) -> CachePut<'a> {
-    let (answered_below, version, ttl_ms, expect) = (sequence, 0, 0, 0);
-    CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value }
+    let (answered_below, version, ttl_ms, expect) = (sequence, 0, 0, Expect::Any);
+    CachePut {
+        call: Call { session, sequence, answered_below },
+        version,
+        ttl_ms,
+        expect,
+        key,
+        value,
+    }
 }
 
 struct Answer {
@@ -230,12 +235,10 @@ fn a_write_whose_deadline_passed_while_it_arrived_is_refused_and_not_done() {
 fn a_waiting_acquire_outlives_its_deadline_and_ends_by_its_wait() {
     let mut node = Node::new();
     let lock = |sequence, session, wait_ms| LockAcquire {
-        session,
-        sequence,
-        answered_below: 1,
+        call: Call { session, sequence, answered_below: 1 },
         wait_ms,
         lease_ms: 0,
-        mode: 2,
+        mode: LockMode::Exclusive,
         name: b"lock",
     };
     let open = SessionOpen { session: [6; 16], ttl_ms: 60_000 };
@@ -254,12 +257,10 @@ fn a_wait_that_is_sent_again_gives_the_first_one_s_credit_back() {
     let mut node = Node::new();
     let open = SessionOpen { session: [6; 16], ttl_ms: 60_000 };
     let lock = |session, wait_ms| LockAcquire {
-        session,
-        sequence: 1,
-        answered_below: 1,
+        call: Call { session, sequence: 1, answered_below: 1 },
         wait_ms,
         lease_ms: 0,
-        mode: 2,
+        mode: LockMode::Exclusive,
         name: b"lock",
     };
     node.send(SessionOpen::KIND, 0, |b| open.encode(b));

@@ -25,7 +25,6 @@
 //! Upgrade and downgrade, multi-lock, deadlock detection, forced release: they come with the lock
 //! issue. Until then a deadlock ends by the wait's timeout.
 
-use super::request::Mode;
 use super::session::{Ask, Owned, Verdict};
 use super::slab::{Linked, Links, List};
 use super::table::{Probe, Row};
@@ -39,6 +38,7 @@ use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wire::Code;
+use wire::message::LockMode;
 
 /// A lock with so many grants is searched from end to end; of one with more each grant stands in `Machine::crowded`.
 pub(super) const FEW_GRANTS: usize = 8;
@@ -49,7 +49,7 @@ pub(super) struct Lock {
     /// Of its name.
     probe: Probe,
     /// Of the grants.
-    pub(super) mode: Mode,
+    pub(super) mode: LockMode,
     /// By fence.
     pub(super) grants: List,
     /// By ticket.
@@ -87,16 +87,16 @@ impl Linked for Grant {
 }
 
 impl Lock {
-    pub(super) fn new(name: &[u8], probe: Probe, mode: Mode) -> Lock {
+    pub(super) fn new(name: &[u8], probe: Probe, mode: LockMode) -> Lock {
         let (grants, waiters) = (List::EMPTY, List::EMPTY);
         Lock { name: name.into(), probe, mode, grants, waiters, unserved: 0 }
     }
 
     /// Whether the holders let somebody in with `mode`.
-    pub(super) fn admits(&self, mode: Mode) -> bool {
+    pub(super) fn admits(&self, mode: LockMode) -> bool {
         let all = mutant::on(Mutant::LockAdmitsAll)
-            || (mutant::on(Mutant::SharersUnseen) && self.mode == Mode::Shared);
-        all || self.grants.is_empty() || (self.mode == Mode::Shared && mode == Mode::Shared)
+            || (mutant::on(Mutant::SharersUnseen) && self.mode == LockMode::Shared);
+        all || self.grants.is_empty() || (self.mode == LockMode::Shared && mode == LockMode::Shared)
     }
 }
 
@@ -106,7 +106,7 @@ pub(super) struct Acquire<'a> {
     pub(super) name: &'a [u8],
     pub(super) wait_ms: u32,
     pub(super) lease_ms: u32,
-    pub(super) mode: Mode,
+    pub(super) mode: LockMode,
 }
 
 impl Machine {
@@ -197,7 +197,7 @@ impl Machine {
         &mut self,
         lock: u32,
         session: u32,
-        mode: Mode,
+        mode: LockMode,
         lease_ms: u32,
         turn: &Turn<'_>,
     ) -> Outcome {
@@ -224,7 +224,13 @@ impl Machine {
     }
 
     /// Grants a lock again to a session that holds it.
-    fn grant_again(&mut self, slot: u32, mode: Mode, lease_ms: u32, turn: &Turn<'_>) -> Outcome {
+    fn grant_again(
+        &mut self,
+        slot: u32,
+        mode: LockMode,
+        lease_ms: u32,
+        turn: &Turn<'_>,
+    ) -> Outcome {
         let Grant { lock, count, .. } = self.grants[slot];
         if !self.locks[lock].mode.covers(mode) || count == u32::MAX {
             return Outcome::Refused(Code::LockHeld);

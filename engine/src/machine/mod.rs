@@ -2,8 +2,7 @@
 //!
 //! # How it works
 //!
-//! [`Machine::vet`] checks what a request alone can tell, before anything is proposed.
-//! [`Machine::apply`] applies one committed entry: it moves the clock to the entry's time, fires
+//! [`Request::view`] checks what a request alone can tell, before anything is proposed. [`Machine::apply`] applies one committed entry: it moves the clock to the entry's time, fires
 //! what is due, in the order of (deadline, number), and then does what the entry says. An outcome that
 //! comes at once is returned; one that somebody waited for comes as a [`Wake`], with whatever entry
 //! brought it about. [`Machine::get`] and [`Machine::delivery`] read in place.
@@ -53,16 +52,14 @@ mod warm;
 mod tests;
 
 pub use reborn::{TOKENS_SKIPPED, Times};
-pub use request::{Access, Vetted};
 pub use restore::{Checksum, Corrupt, Restore, Restored};
 pub use snapshot::{Progress, Slice};
 pub(crate) use table::Probe;
 pub use warm::{WARM_MAX, Warm};
 
-use self::lock::{Acquire, Grant, Lock};
+use self::lock::{Grant, Lock};
 use self::queue::{Message, Queue};
-use self::request::{Op, Request};
-use self::session::{Sessions, Verdict, Waiter};
+use self::session::{Sessions, Waiter};
 use self::slab::{List, Slab};
 use self::table::Table;
 use self::timers::{Timer, Timers};
@@ -79,7 +76,7 @@ use crate::time::{Duration, Elapsed, millis};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use wire::{Code, Kind};
+use wire::{Code, Kind, Request};
 
 /// What a machine is made with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -256,16 +253,6 @@ impl Machine {
         }
     }
 
-    /// Checks all that a request alone can tell, and reads from it what routing needs.
-    ///
-    /// # Errors
-    /// [`Code::UnknownKind`] for a kind that is no request to a shard, [`Code::BadMessage`] for a
-    /// malformed body or a field out of its range, [`Code::TooLarge`] for a name or a value over its
-    /// limit, [`Code::Busy`] for a call too far ahead of what was answered.
-    pub fn vet(kind: Kind, body: &[u8]) -> Result<Vetted<'_>, Code> {
-        Request::parse(kind, body).map(|request| request.vetted())
-    }
-
     /// Applies the next entry of the shard's log. Whoever's wait it ends is appended to `wakes`,
     /// in an order that is the same on every replica.
     pub fn apply(&mut self, entry: &Entry<'_>, wakes: &mut Vec<Wake>) -> Applied {
@@ -310,7 +297,7 @@ impl Machine {
                 }
                 Applied::Nothing
             }
-            _ => match Request::parse(kind, payload) {
+            _ => match Request::view(kind, payload) {
                 Err(code) => Applied::Done(Outcome::Refused(code)),
                 Ok(request) => self.request(request, turn),
             },
@@ -432,44 +419,6 @@ impl Machine {
         let ask = self.waiters[waiter].ask;
         self.end_wait(waiter, Outcome::Refused(code), turn);
         self.after_wait(ask, turn);
-    }
-
-    fn request(&mut self, request: Request<'_>, turn: &mut Turn<'_>) -> Applied {
-        match request {
-            Request::Open { session, ttl_ms } => Applied::Done(self.open(session, ttl_ms, turn)),
-            Request::Close { session } => Applied::Done(self.close(session, turn)),
-            // A read is never proposed; one that is all the same reads nothing.
-            Request::Get { .. } => Applied::Done(Outcome::Refused(Code::UnknownKind)),
-            Request::Call(call, op) => {
-                let sequence = call.sequence;
-                self.call(call, turn, |machine, session, turn| {
-                    machine.operate(session, sequence, op, turn)
-                })
-            }
-        }
-    }
-
-    fn operate(&mut self, session: u32, sequence: u64, op: Op<'_>, turn: &mut Turn<'_>) -> Verdict {
-        let outcome = match op {
-            Op::Acquire { name, wait_ms, lease_ms, mode } => {
-                let ask = Acquire { name, wait_ms, lease_ms, mode };
-                return self.acquire(session, sequence, ask, turn);
-            }
-            Op::Pop { name, wait_ms, visibility_ms } => {
-                return self.pop(session, sequence, name, wait_ms, visibility_ms, turn);
-            }
-            Op::Release { name, fence } => self.release(session, name, fence, turn),
-            Op::Push { name, priority, payload } => self.push(name, priority, payload, turn),
-            Op::Ack { name, id, delivery } => self.ack(name, id, delivery, turn),
-            Op::Nack { name, id, delivery, delay_ms } => {
-                self.nack(name, id, delivery, delay_ms, turn)
-            }
-            Op::Put { key, value, ttl_ms, expect } => {
-                self.put(key, value, ttl_ms, expect, turn.now)
-            }
-            Op::Delete { key, expect } => self.delete(key, expect, turn.now),
-        };
-        Verdict::Now(outcome)
     }
 
     /// The next number.

@@ -7,7 +7,6 @@
 use super::cache::Line;
 use super::lock::{Grant, Lock};
 use super::queue::{Message, Place, Queue};
-use super::request::Mode;
 use super::session::{Ask, Remembered, Session, Standing, Waiter, Window};
 use super::slab::Links;
 use super::snapshot::{
@@ -23,6 +22,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use wire::Code;
+use wire::message::LockMode;
 
 /// Size of the magic and the version.
 const OPENING_BYTES: usize = 8;
@@ -144,7 +144,7 @@ struct Wait {
 
 #[derive(Clone, Copy)]
 enum WaitAsk {
-    Lock { mode: Mode, lease_ms: u32 },
+    Lock { mode: LockMode, lease_ms: u32 },
     Pop { visibility_ms: u32 },
 }
 
@@ -571,8 +571,8 @@ impl<'a> Reader<'a> {
         self.take().map(SessionId)
     }
 
-    fn mode(&mut self) -> Result<Mode, Corrupt> {
-        Mode::from_number(self.u8()?).ok_or(Corrupt::Malformed)
+    fn mode(&mut self) -> Result<LockMode, Corrupt> {
+        LockMode::from_number(self.u8()?).ok_or(Corrupt::Malformed)
     }
 
     fn bytes(&mut self) -> Result<&'a [u8], Corrupt> {

@@ -16,7 +16,6 @@
 //!   that its client says was answered while it still waits is cancelled: so a client gives up a
 //!   wait.
 
-use super::request::{Call, Mode};
 use super::slab::{Linked, Links, NIL};
 use super::table::{Row, Table};
 use super::timers::Timer;
@@ -30,8 +29,9 @@ use crate::secret::Secret;
 use crate::time::{Duration, Elapsed, millis};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
-use wire::Code;
 use wire::limits::{SESSION_ENDED_MS, WINDOW_REPLIES_MAX};
+use wire::message::LockMode;
+use wire::{Call, Code};
 
 /// Every session, and the ids of those that ended last.
 pub(super) struct Sessions {
@@ -90,7 +90,7 @@ pub(super) struct Waiter {
 /// What a waiter waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ask {
-    Lock { lock: u32, mode: Mode, lease_ms: u32 },
+    Lock { lock: u32, mode: LockMode, lease_ms: u32 },
     Pop { queue: u32, visibility_ms: u32 },
 }
 
@@ -312,7 +312,7 @@ impl Machine {
         turn: &mut Turn<'_>,
         op: impl FnOnce(&mut Machine, u32, &mut Turn<'_>) -> Verdict,
     ) -> Applied {
-        let Some(slot) = self.live_session(call.session, turn) else {
+        let Some(slot) = self.live_session(SessionId(call.session), turn) else {
             return Applied::Done(Outcome::Refused(Code::SessionUnknown));
         };
         self.keep_session(slot);

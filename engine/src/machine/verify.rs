@@ -3,12 +3,12 @@
 use super::Machine;
 use super::lock::FEW_GRANTS;
 use super::queue::Place;
-use super::request::Mode;
 use super::session::{Ask, Owned, Remembered, Standing};
 use super::table::Row;
 use super::unfinished::Unfinished;
 use crate::time::Elapsed;
 use wire::limits::WINDOW_REPLIES_MAX;
+use wire::message::LockMode;
 
 impl Machine {
     /// Looks at every row. Slow: for tests.
@@ -95,7 +95,10 @@ impl Machine {
             let stands = self.unfinished.get(&next) == Some(&Unfinished::Lock(slot));
             assert_eq!(stands, next > 0, "who is next is served in time");
             assert!(next > 0 || !lock.grants.is_empty(), "a free lock has no record");
-            assert!(lock.mode == Mode::Shared || lock.grants.len() < 2, "exclusive stands alone");
+            assert!(
+                lock.mode == LockMode::Shared || lock.grants.len() < 2,
+                "exclusive stands alone"
+            );
             let mut last = 0;
             for grant in lock.grants.iter(&self.grants) {
                 let grant = &self.grants[grant];

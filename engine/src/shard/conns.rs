@@ -11,10 +11,8 @@ use crate::time::{Duration, Time};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wire::limits::ERROR_TEXT_BYTES_MAX;
-use wire::message::{
-    Alive, Delivery, Done, Error, LockRelease, QueueAck, QueueNack, SessionClose, Value,
-};
-use wire::{Code, Header, Kind};
+use wire::message::{Alive, Delivery, Done, Error, Value};
+use wire::{Code, Header, Kind, Request};
 
 /// How often a session's calls in a shard count as a sign of life.
 const TOUCH_EVERY: Duration = Duration::from_millis(200);
@@ -141,8 +139,7 @@ impl Conns {
         let Some(conn) = self.get(from.conn) else { return false };
         conn.unanswered += 1;
         conn.unanswered_bytes += u64::from(from.bytes);
-        let gives_back = [LockRelease::KIND, QueueAck::KIND, QueueNack::KIND, SessionClose::KIND]
-            .contains(&kind);
+        let gives_back = Request::facts_of(kind).is_some_and(|facts| facts.gives_back);
         let reserved =
             if gives_back { (CREDIT_FRAMES_RESERVED, CREDIT_BYTES_RESERVED) } else { (0, 0) };
         conn.unanswered <= CREDIT_FRAMES + reserved.0
@@ -292,7 +289,7 @@ impl Replies<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::message::{CachePut, LockAcquire};
+    use wire::message::{CachePut, LockAcquire, LockRelease};
 
     #[test]
     fn an_answer_never_reaches_the_next_user_of_a_place() {

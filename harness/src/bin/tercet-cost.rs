@@ -9,7 +9,7 @@ use engine::secret::Secret;
 use engine::time::{Duration, Time};
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::*;
-use wire::{Header, Kind};
+use wire::{Call, Header, Kind};
 
 /// Makes operations on one engine that leads alone, and whose disk works at once.
 ///
@@ -134,10 +134,16 @@ impl Node {
 
     fn put(&mut self, number: u64) {
         let (session, sequence) = self.stamp(number);
-        let (answered_below, version, ttl_ms, expect) = (sequence, 0, 0, 0);
+        let (answered_below, version, ttl_ms, expect) = (sequence, 0, 0, Expect::Any);
         let (key, value) = (&name("cache", number)[..], &PAYLOAD[..]);
-        let put =
-            CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value };
+        let put = CachePut {
+            call: Call { session, sequence, answered_below },
+            version,
+            ttl_ms,
+            expect,
+            key,
+            value,
+        };
         self.send(number, CachePut::KIND, |b| put.encode(b));
     }
 
@@ -148,25 +154,35 @@ impl Node {
 
     fn acquire(&mut self, number: u64) {
         let (session, sequence) = self.stamp(number);
-        let (answered_below, wait_ms, lease_ms, mode) = (sequence, 0, 0, 2);
+        let (answered_below, wait_ms, lease_ms, mode) = (sequence, 0, 0, LockMode::Exclusive);
         let name = &name("locks", number)[..];
-        let acquire =
-            LockAcquire { session, sequence, answered_below, wait_ms, lease_ms, mode, name };
+        let acquire = LockAcquire {
+            call: Call { session, sequence, answered_below },
+            wait_ms,
+            lease_ms,
+            mode,
+            name,
+        };
         self.send(number, LockAcquire::KIND, |b| acquire.encode(b));
     }
 
     fn release(&mut self, number: u64, fence: u64) {
         let (session, sequence) = self.stamp(number);
         let name = &name("locks", number)[..];
-        let release = LockRelease { session, sequence, answered_below: sequence, fence, name };
+        let release =
+            LockRelease { call: Call { session, sequence, answered_below: sequence }, fence, name };
         self.send(number, LockRelease::KIND, |b| release.encode(b));
     }
 
     fn push(&mut self, number: u64) {
         let (session, sequence) = self.stamp(number);
         let (answered_below, priority, name) = (sequence, 0, &name("queue", number % 64)[..]);
-        let push =
-            QueuePush { session, sequence, answered_below, priority, name, payload: &PAYLOAD };
+        let push = QueuePush {
+            call: Call { session, sequence, answered_below },
+            priority,
+            name,
+            payload: &PAYLOAD,
+        };
         self.send(number, QueuePush::KIND, |b| push.encode(b));
     }
 
@@ -174,14 +190,19 @@ impl Node {
         let (session, sequence) = self.stamp(number);
         let (answered_below, wait_ms, visibility_ms) = (sequence, 0, 30_000);
         let name = &name("queue", number % 64)[..];
-        let pop = QueuePop { session, sequence, answered_below, wait_ms, visibility_ms, name };
+        let pop = QueuePop {
+            call: Call { session, sequence, answered_below },
+            wait_ms,
+            visibility_ms,
+            name,
+        };
         self.send(number, QueuePop::KIND, |b| pop.encode(b));
     }
 
     fn ack(&mut self, number: u64, (id, delivery): (u64, u32)) {
         let (session, sequence) = self.stamp(number);
         let (answered_below, name) = (sequence, &name("queue", number % 64)[..]);
-        let ack = QueueAck { session, sequence, answered_below, id, delivery, name };
+        let ack = QueueAck { call: Call { session, sequence, answered_below }, id, delivery, name };
         self.send(number, QueueAck::KIND, |b| ack.encode(b));
     }
 

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use wire::Code;
-use wire::message::{CachePut, SessionClose, SessionOpen};
+use wire::message::{CachePut, Expect, SessionClose, SessionOpen};
 use wire::topology::engine_of_group;
+use wire::{Call, Code};
 
 /// How long one attempt to connect, or one answer, may take.
 const ASK_MAX: Duration = Duration::from_secs(1);
@@ -178,12 +178,10 @@ fn write(probes: &Probes, shard: u32, node: SocketAddr) -> Result<(), AskError> 
     }
     let open = SessionOpen { session, ttl_ms: super::schedule::SESSION_TTL_MS };
     let put = CachePut {
-        session,
-        sequence: 1,
-        answered_below: 1,
+        call: Call { session, sequence: 1, answered_below: 1 },
         version: 0,
         ttl_ms: 0,
-        expect: 0,
+        expect: Expect::Any,
         key: &probes.keys[shard as usize],
         value: b"written",
     };

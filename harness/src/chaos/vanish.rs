@@ -26,7 +26,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use wire::message::{Heartbeat, LockAcquire, QueuePop, SessionClose, SessionOpen};
+use wire::Call;
+use wire::message::{Heartbeat, LockAcquire, LockMode, QueuePop, SessionClose, SessionOpen};
 
 /// Connections to each node that only say hello.
 const IDLE_EACH: usize = 4;
@@ -360,9 +361,7 @@ fn hold(
     let wait = lock(session, 1, WAIT_MS, name);
     waiter.tell(LockAcquire::KIND, shard, |out| wait.encode(out))?;
     let pop = QueuePop {
-        session,
-        sequence: 2,
-        answered_below: 1,
+        call: Call { session, sequence: 2, answered_below: 1 },
         wait_ms: WAIT_MS,
         visibility_ms: WAIT_MS,
         name,
@@ -387,8 +386,8 @@ fn opened(addresses: &[SocketAddr], shard: u32) -> Result<(Ask, [u8; 16]), AskEr
 }
 
 fn lock(session: [u8; 16], sequence: u64, wait_ms: u32, name: &[u8]) -> LockAcquire<'_> {
-    let answered_below = sequence;
-    LockAcquire { session, sequence, answered_below, wait_ms, lease_ms: 0, mode: 2, name }
+    let call = Call { session, sequence, answered_below: sequence };
+    LockAcquire { call, wait_ms, lease_ms: 0, mode: LockMode::Exclusive, name }
 }
 
 fn acquire(

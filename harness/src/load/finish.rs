@@ -9,8 +9,8 @@ use crate::cluster::ask::{Ask, AskError};
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use wire::Code;
 use wire::message::{Delivery, QueueAck, QueuePop, SessionClose, SessionOpen};
+use wire::{Call, Code};
 
 /// Calls that may be unanswered on a connection.
 const CALLS_AT_ONCE: usize = 128;
@@ -104,9 +104,7 @@ fn drain(ask: &mut Ask, core: &mut Core, shard: u32, session: SessionId) -> Resu
         sequence += 1;
         let name = core.queues[shard as usize].clone();
         let pop = QueuePop {
-            session,
-            sequence,
-            answered_below: sequence,
+            call: Call { session, sequence, answered_below: sequence },
             wait_ms: 0,
             visibility_ms: super::slot::VISIBILITY_MS,
             name: &name,
@@ -123,8 +121,8 @@ fn drain(ask: &mut Ask, core: &mut Core, shard: u32, session: SessionId) -> Resu
         core.violations.take(verdict);
         sequence += 1;
         let (id, delivery) = (delivery.id, delivery.delivery);
-        let ack =
-            QueueAck { session, sequence, answered_below: sequence, id, delivery, name: &name };
+        let call = Call { session, sequence, answered_below: sequence };
+        let ack = QueueAck { call, id, delivery, name: &name };
         ask.call(QueueAck::KIND, shard, |out| ack.encode(out))?;
         drained += 1;
     }

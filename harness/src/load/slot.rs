@@ -3,8 +3,10 @@
 use super::Lines;
 use super::names::Names;
 use crate::scenario::Step;
-use wire::message::{CacheGet, CachePut, LockAcquire, LockRelease, QueueAck, QueuePop, QueuePush};
-use wire::{Header, Kind};
+use wire::message::{
+    CacheGet, CachePut, Expect, LockAcquire, LockMode, LockRelease, QueueAck, QueuePop, QueuePush,
+};
+use wire::{Call, Header, Kind, Request};
 
 /// How long an acquire waits, in milliseconds.
 const ACQUIRE_WAIT_MS: u32 = 10_000;
@@ -121,52 +123,39 @@ pub struct Material<'a> {
 
 /// Appends the slot's request to `out`.
 pub fn encode(slot: &Slot, index: u32, material: &mut Material<'_>, out: &mut Vec<u8>) {
-    let Material { session, answered_below, shard, locks, queue, lines } = material;
-    let (session, answered_below, sequence) = (*session, *answered_below, slot.sequence);
-    let put = |kind, out: &mut Vec<u8>, body: &dyn Fn(&mut Vec<u8>)| {
-        let header = Header { shard: *shard, ..Header::new(kind, slot.request(index)) };
-        wire::frame(out, &header, body);
-    };
+    let shard = material.shard;
+    let request = request(slot, material);
+    let header = Header { shard, ..Header::new(request.facts().kind(), slot.request(index)) };
+    wire::frame(out, &header, |out| request.encode(out));
+}
+
+fn request<'a>(slot: &Slot, material: &'a mut Material<'_>) -> Request<'a> {
+    let Material { session, answered_below, locks, queue, lines, .. } = material;
+    let (session, answered_below) = (*session, *answered_below);
+    let call = Call { session, sequence: slot.sequence, answered_below };
     match slot.step {
         Step::Acquire => {
-            let name = locks.get(slot.lock);
-            let (wait_ms, lease_ms, mode) = (ACQUIRE_WAIT_MS, 0, 2);
-            let ask =
-                LockAcquire { session, sequence, answered_below, wait_ms, lease_ms, mode, name };
-            put(LockAcquire::KIND, out, &|out| ask.encode(out));
+            let (wait_ms, lease_ms, mode) = (ACQUIRE_WAIT_MS, 0, LockMode::Exclusive);
+            LockAcquire { call, wait_ms, lease_ms, mode, name: locks.get(slot.lock) }.into()
         }
-        Step::Release => {
-            let (fence, name) = (slot.fence, locks.get(slot.lock));
-            let ask = LockRelease { session, sequence, answered_below, fence, name };
-            put(LockRelease::KIND, out, &|out| ask.encode(out));
-        }
+        Step::Release => LockRelease { call, fence: slot.fence, name: locks.get(slot.lock) }.into(),
         Step::Push => {
-            let (priority, name) = (128, *queue);
             let payload = lines.stamped(slot.message, lines.run);
-            let ask = QueuePush { session, sequence, answered_below, priority, name, payload };
-            put(QueuePush::KIND, out, &|out| ask.encode(out));
+            QueuePush { call, priority: 128, name: queue, payload }.into()
         }
         Step::Pop => {
             let (wait_ms, visibility_ms, name) = (POP_WAIT_MS, VISIBILITY_MS, *queue);
-            let ask = QueuePop { session, sequence, answered_below, wait_ms, visibility_ms, name };
-            put(QueuePop::KIND, out, &|out| ask.encode(out));
+            QueuePop { call, wait_ms, visibility_ms, name }.into()
         }
         Step::Ack => {
-            let ((_, id, delivery), name) = (slot.popped, *queue);
-            let ask = QueueAck { session, sequence, answered_below, id, delivery, name };
-            put(QueueAck::KIND, out, &|out| ask.encode(out));
+            let (_, id, delivery) = slot.popped;
+            QueueAck { call, id, delivery, name: queue }.into()
         }
         Step::Put => {
             lines.stamp(u64::from(slot.line), slot.stamp);
-            let (version, ttl_ms, expect) = (0, 0, 0);
             let (key, value) = (lines.names.get(slot.line), lines.payload());
-            let ask =
-                CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value };
-            put(CachePut::KIND, out, &|out| ask.encode(out));
+            CachePut { call, version: 0, ttl_ms: 0, expect: Expect::Any, key, value }.into()
         }
-        Step::Get => {
-            let ask = CacheGet { key: lines.names.get(slot.line) };
-            put(CacheGet::KIND, out, &|out| ask.encode(out));
-        }
+        Step::Get => CacheGet { key: lines.names.get(slot.line) }.into(),
     }
 }

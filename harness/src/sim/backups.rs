@@ -12,8 +12,10 @@ use engine::machine::{Applied, Machine, Outcome, Times};
 use engine::reborn::Rebirth;
 use engine::time::Duration;
 use wire::limits::FRAME_BYTES_MAX;
-use wire::message::{BackupBegin, BackupPiece, BackupRead, BackupReady, LockAcquire, SessionOpen};
-use wire::{Header, Kind};
+use wire::message::{
+    BackupBegin, BackupPiece, BackupRead, BackupReady, LockAcquire, LockMode, SessionOpen,
+};
+use wire::{Call, Header, Kind};
 
 /// The connections of whoever takes backups: an index that no client has.
 pub(super) const BACKER: u32 = 901;
@@ -184,9 +186,9 @@ impl World {
         let (session, name) = ([1; 16], b"a lock that nobody has".as_slice());
         let (mut open, mut acquire) = (Vec::new(), Vec::new());
         SessionOpen { session, ttl_ms: 1_000 }.encode(&mut open);
-        let (sequence, answered_below, wait_ms, lease_ms, mode) = (1, 1, 0, 0, 2);
-        LockAcquire { session, sequence, answered_below, wait_ms, lease_ms, mode, name }
-            .encode(&mut acquire);
+        let call = Call { session, sequence: 1, answered_below: 1 };
+        let (wait_ms, lease_ms, mode) = (0, 0, LockMode::Exclusive);
+        LockAcquire { call, wait_ms, lease_ms, mode, name }.encode(&mut acquire);
         let (now, wakes) = (machine.clock(), &mut Vec::new());
         machine.apply_at(now, SessionOpen::KIND, &open, wakes);
         let granted = machine.apply_at(now, LockAcquire::KIND, &acquire, wakes);

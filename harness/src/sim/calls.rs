@@ -2,8 +2,11 @@
 
 use super::SHARDS;
 use engine::time::Time;
-use wire::message::*;
-use wire::{Code, Kind};
+use wire::message::{
+    CacheDelete, CacheGet, CachePut, Delivery, Done, Error, LockAcquire, LockMode, LockRelease,
+    QueueAck, QueueNack, QueuePop, QueuePush, SessionClose, SessionOpen, Value,
+};
+use wire::{Call, Code, Kind, Request};
 
 /// Lines, locks and queues that clients use.
 pub const KEYS: u8 = 5;
@@ -16,6 +19,26 @@ pub enum Expect {
     Any,
     Absent,
     Version(u64),
+}
+
+impl Expect {
+    /// As a request says it: the choice, and the version that goes with it.
+    fn wire(self) -> (wire::message::Expect, u64) {
+        match self {
+            Expect::Any => (wire::message::Expect::Any, 0),
+            Expect::Absent => (wire::message::Expect::Absent, 0),
+            Expect::Version(version) => (wire::message::Expect::Version, version),
+        }
+    }
+
+    /// The same, read.
+    pub fn of(expect: wire::message::Expect, version: u64) -> Expect {
+        match expect {
+            wire::message::Expect::Any => Expect::Any,
+            wire::message::Expect::Absent => Expect::Absent,
+            wire::message::Expect::Version => Expect::Version(version),
+        }
+    }
 }
 
 /// What a client did.
@@ -143,55 +166,35 @@ impl Did {
         }
     }
 
-    /// Appends the request's body, and says its kind. `payload` is what a push or a put carries.
-    pub fn encode(&self, stamp: Stamp, payload: &[u8], out: &mut Vec<u8>) -> Kind {
+    /// The request. `name` is what it is about, `payload` what a push or a put carries.
+    pub fn request<'a>(&self, stamp: Stamp, name: &'a [u8], payload: &'a [u8]) -> Request<'a> {
         let Stamp { session, sequence, answered_below, session_ttl_ms } = stamp;
-        let name = self.name();
-        let expectation = |expect: Expect| match expect {
-            Expect::Any => (0, 0),
-            Expect::Absent => (1, 0),
-            Expect::Version(version) => (2, version),
-        };
-        macro_rules! call {
-            ($kind:ident { $($field:tt)* }) => {{
-                $kind { session, sequence, answered_below, $($field)* }.encode(out);
-                $kind::KIND
-            }};
-        }
+        let call = Call { session, sequence, answered_below };
         match *self {
             Did::Put { ttl_ms, expect, .. } => {
-                let (expect, version) = expectation(expect);
-                call!(CachePut { version, ttl_ms, expect, key: &name, value: payload })
+                let (expect, version) = expect.wire();
+                CachePut { call, version, ttl_ms, expect, key: name, value: payload }.into()
             }
-            Did::Get { .. } => {
-                CacheGet { key: &name }.encode(out);
-                CacheGet::KIND
-            }
+            Did::Get { .. } => CacheGet { key: name }.into(),
             Did::Delete { expect, .. } => {
-                let (expect, version) = expectation(expect);
-                call!(CacheDelete { version, expect, key: &name })
+                let (expect, version) = expect.wire();
+                CacheDelete { call, version, expect, key: name }.into()
             }
             Did::Acquire { exclusive, wait_ms, lease_ms, .. } => {
-                let mode = 1 + u8::from(exclusive);
-                call!(LockAcquire { wait_ms, lease_ms, mode, name: &name })
+                let mode = if exclusive { LockMode::Exclusive } else { LockMode::Shared };
+                LockAcquire { call, wait_ms, lease_ms, mode, name }.into()
             }
-            Did::Release { fence, .. } => call!(LockRelease { fence, name: &name }),
-            Did::Push { priority, .. } => call!(QueuePush { priority, name: &name, payload }),
+            Did::Release { fence, .. } => LockRelease { call, fence, name }.into(),
+            Did::Push { priority, .. } => QueuePush { call, priority, name, payload }.into(),
             Did::Pop { wait_ms, visibility_ms, .. } => {
-                call!(QueuePop { wait_ms, visibility_ms, name: &name })
+                QueuePop { call, wait_ms, visibility_ms, name }.into()
             }
-            Did::Ack { id, delivery, .. } => call!(QueueAck { id, delivery, name: &name }),
+            Did::Ack { id, delivery, .. } => QueueAck { call, id, delivery, name }.into(),
             Did::Nack { id, delivery, delay_ms, .. } => {
-                call!(QueueNack { id, delivery, delay_ms, name: &name })
+                QueueNack { call, id, delivery, delay_ms, name }.into()
             }
-            Did::Reopen { session, .. } => {
-                SessionOpen { session, ttl_ms: session_ttl_ms }.encode(out);
-                SessionOpen::KIND
-            }
-            Did::Close { .. } => {
-                SessionClose { session }.encode(out);
-                SessionClose::KIND
-            }
+            Did::Reopen { session, .. } => SessionOpen { session, ttl_ms: session_ttl_ms }.into(),
+            Did::Close { .. } => SessionClose { session }.into(),
         }
     }
 }

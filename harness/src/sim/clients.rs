@@ -597,10 +597,11 @@ impl Client {
             }
             _ => Vec::new(),
         };
-        let mut body = Vec::new();
-        let kind = open.did.encode(stamp, &carried, &mut body);
+        let name = open.did.name();
+        let request = open.did.request(stamp, &name, &carried);
+        let kind = request.facts().kind();
         let header = Header { shard: open.shard, ..Header::new(kind, open.request) };
-        wire::frame(out, &header, |b| b.extend_from_slice(&body));
+        wire::frame(out, &header, |out| request.encode(out));
     }
 
     fn send(&mut self, to: u32, frame: Vec<u8>, sign: Option<[u8; 16]>, call: Option<(u32, u64)>) {

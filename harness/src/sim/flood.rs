@@ -118,9 +118,9 @@ fn write(shard: u32, bytes: usize) -> Vec<u8> {
     let did = Did::put(key.expect("each shard has lines"), 0);
     let stamp =
         Stamp { session: [0xf1; 16], sequence: 1, answered_below: 1, session_ttl_ms: 1_000 };
-    let (mut body, mut frame) = (Vec::new(), Vec::new());
-    let kind = did.encode(stamp, &vec![0; bytes], &mut body);
-    let header = Header { shard, ..Header::new(kind, 1) };
-    wire::frame(&mut frame, &header, |out| out.extend_from_slice(&body));
+    let (mut frame, name, payload) = (Vec::new(), did.name(), vec![0; bytes]);
+    let request = did.request(stamp, &name, &payload);
+    let header = Header { shard, ..Header::new(request.facts().kind(), 1) };
+    wire::frame(&mut frame, &header, |out| request.encode(out));
     frame
 }

@@ -15,8 +15,8 @@ use engine::entry::{Entry, kind};
 use engine::ids::Index;
 use engine::time::{Duration, Time};
 use std::collections::{BTreeMap, BTreeSet};
-use wire::Code;
-use wire::message::*;
+use wire::message::{CacheRequest, LockMode, LockRequest, QueueRequest, SessionRequest};
+use wire::{Call, Code, Request};
 
 pub type Id = [u8; 16];
 const NEVER: u64 = u64::MAX;
@@ -226,55 +226,56 @@ impl Twin {
     }
 
     fn request(&mut self, entry: &Entry<'_>) -> Result<(), String> {
-        let body = entry.payload;
-        let whole = |e: wire::WireError| format!("{}: {e}", entry.header.index);
-        macro_rules! on_call {
-            ($kind:ident, $message:ident, $op:expr) => {{
-                let $message = $kind::decode(body).map_err(whole)?;
-                let call = ($message.session, $message.sequence, $message.answered_below);
-                self.call(call, $op)
-            }};
+        if entry.header.kind == kind::LEVEL {
+            let level = entry.payload.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+            self.level = self.level.max(level);
         }
-        match entry.header.kind {
-            SessionOpen::KIND => {
-                let open = SessionOpen::decode(body).map_err(whole)?;
-                self.open(open.session, open.ttl_ms);
-            }
-            SessionClose::KIND => {
-                let close = SessionClose::decode(body).map_err(whole)?;
-                self.end_session(close.session);
-            }
-            LockAcquire::KIND => on_call!(LockAcquire, m, |twin| {
-                let (name, exclusive) = (m.name.to_vec(), m.mode == 2);
-                twin.acquire((m.session, m.sequence), name, exclusive, m.wait_ms, m.lease_ms)
-            }),
-            LockRelease::KIND => {
-                on_call!(LockRelease, m, |twin| twin.release(m.session, m.name, m.fence))
-            }
-            QueuePush::KIND => {
-                on_call!(QueuePush, m, |twin| { twin.push(m.name, m.priority, number(m.payload)) })
-            }
-            QueuePop::KIND => on_call!(QueuePop, m, |twin| {
-                let (call, visibility_ms) = ((m.session, m.sequence), m.visibility_ms);
-                twin.pop(call, m.name.to_vec(), m.wait_ms, visibility_ms)
-            }),
-            QueueAck::KIND => on_call!(QueueAck, m, |twin| twin.ack(m.name, m.id, m.delivery)),
-            QueueNack::KIND => {
-                on_call!(QueueNack, m, |twin| { twin.nack(m.name, m.id, m.delivery, m.delay_ms) })
-            }
-            CachePut::KIND => on_call!(CachePut, m, |twin| {
-                twin.put(m.key, number(m.value), m.ttl_ms, expectation(m.expect, m.version))
-            }),
-            CacheDelete::KIND => on_call!(CacheDelete, m, |twin| {
-                twin.delete(m.key, expectation(m.expect, m.version))
-            }),
-            kind::LEVEL => {
-                let level = body.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-                self.level = self.level.max(level);
-            }
+        if Request::facts_of(entry.header.kind).is_none() {
+            return Ok(());
+        }
+        let request = Request::decode(entry.header.kind, entry.payload);
+        let request = request.map_err(|code| format!("{}: {}", entry.header.index, code.slug()))?;
+        if let Some(call) = request.call() {
+            self.call(call, |twin| twin.answer((call.session, call.sequence), request));
+            return Ok(());
+        }
+        match request {
+            Request::Session(SessionRequest::SessionOpen(it)) => self.open(it.session, it.ttl_ms),
+            Request::Session(SessionRequest::SessionClose(it)) => self.end_session(it.session),
             _ => {}
         }
         Ok(())
+    }
+
+    /// What a call does, and what it is answered.
+    fn answer(&mut self, by: (Id, u64), request: Request<'_>) -> Answer {
+        match request {
+            Request::Lock(LockRequest::LockAcquire(m)) => {
+                let exclusive = m.mode == LockMode::Exclusive;
+                self.acquire(by, m.name.to_vec(), exclusive, m.wait_ms, m.lease_ms)
+            }
+            Request::Lock(LockRequest::LockRelease(m)) => self.release(by.0, m.name, m.fence),
+            Request::Queue(QueueRequest::QueuePush(m)) => {
+                self.push(m.name, m.priority, number(m.payload))
+            }
+            Request::Queue(QueueRequest::QueuePop(m)) => {
+                self.pop(by, m.name.to_vec(), m.wait_ms, m.visibility_ms)
+            }
+            Request::Queue(QueueRequest::QueueAck(m)) => self.ack(m.name, m.id, m.delivery),
+            Request::Queue(QueueRequest::QueueNack(m)) => {
+                self.nack(m.name, m.id, m.delivery, m.delay_ms)
+            }
+            Request::Cache(CacheRequest::CachePut(m)) => {
+                self.put(m.key, number(m.value), m.ttl_ms, Expect::of(m.expect, m.version))
+            }
+            Request::Cache(CacheRequest::CacheDelete(m)) => {
+                self.delete(m.key, Expect::of(m.expect, m.version))
+            }
+            Request::Cache(CacheRequest::CacheGet(_))
+            | Request::Session(_)
+            | Request::Connection(_)
+            | Request::Admin(_) => unreachable!("it is no call"),
+        }
     }
 
     // ---- What ends by itself ----
@@ -424,7 +425,7 @@ impl Twin {
     /// Does a call once.
     fn call(
         &mut self,
-        (session, sequence, answered_below): (Id, u64, u64),
+        Call { session, sequence, answered_below }: Call,
         op: impl FnOnce(&mut Twin) -> Answer,
     ) {
         if let Some(sent) = self.sent.get(&(session, sequence)) {
@@ -769,12 +770,4 @@ impl Place {
 
 fn number(payload: &[u8]) -> u64 {
     payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-fn expectation(expect: u8, version: u64) -> Expect {
-    match expect {
-        1 => Expect::Absent,
-        2 => Expect::Version(version),
-        _ => Expect::Any,
-    }
 }

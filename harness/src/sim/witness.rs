@@ -272,9 +272,10 @@ mod tests {
 
         fn call_of(&mut self, session: Id, sequence: u64, did: &Did) -> Applied {
             let stamp = Stamp { session, sequence, answered_below: sequence, session_ttl_ms: 0 };
-            let mut body = Vec::new();
-            let kind = did.encode(stamp, &7u64.to_le_bytes(), &mut body);
-            self.entry(1, kind, &body)
+            let (mut body, name, payload) = (Vec::new(), did.name(), 7u64.to_le_bytes());
+            let request = did.request(stamp, &name, &payload);
+            request.encode(&mut body);
+            self.entry(1, request.facts().kind(), &body)
         }
 
         fn saw(&mut self, sequence: u64, did: &Did, saw: Saw) -> Result<(), String> {

@@ -15,10 +15,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Instant;
-use wire::message::{CacheGet, CachePut, Done, Error, Hello, NodeAdd, NodeDrain, NodeForget};
+use wire::message::{
+    CacheGet, CachePut, Done, Error, Expect, Hello, NodeAdd, NodeDrain, NodeForget,
+};
 use wire::message::{SessionOpen, Value, Welcome};
 use wire::peer::{Birth, Nodes, PeerHello};
-use wire::{Code, Header, Kind};
+use wire::{Call, Code, Header, Kind};
 
 const SEGMENT: u64 = 32 << 20;
 const SHARDS: u32 = 3;
@@ -260,12 +262,10 @@ impl Client {
 fn put(client: &mut Client, session: [u8; 16], sequence: u64, key: &[u8], value: &[u8]) -> u64 {
     let shard = wire::name::shard(key, SHARDS);
     let put = CachePut {
-        session,
-        sequence,
-        answered_below: sequence,
+        call: Call { session, sequence, answered_below: sequence },
         version: 0,
         ttl_ms: 0,
-        expect: 0,
+        expect: Expect::Any,
         key,
         value,
     };
@@ -399,12 +399,10 @@ fn a_frame_that_arrives_slower_than_its_deadline_is_not_begun() {
     open_session(&mut client, [1; 16], b"k");
     put(&mut client, [1; 16], 1, b"k", b"before");
     let put = CachePut {
-        session: [1; 16],
-        sequence: 2,
-        answered_below: 2,
+        call: Call { session: [1; 16], sequence: 2, answered_below: 2 },
         version: 0,
         ttl_ms: 0,
-        expect: 0,
+        expect: Expect::Any,
         key: b"k",
         value: b"late",
     };

@@ -172,9 +172,7 @@ fn large_messages_that_many_pops_take_at_once_are_delivered_one_after_the_other(
     for sequence in 1..=COUNT {
         let payload = &[sequence as u8; VALUE_BYTES_MAX];
         let push = QueuePush {
-            session: SESSION,
-            sequence,
-            answered_below: 1,
+            call: Call { session: SESSION, sequence, answered_below: 1 },
             priority: 0,
             name: b"queue",
             payload,
@@ -184,9 +182,7 @@ fn large_messages_that_many_pops_take_at_once_are_delivered_one_after_the_other(
     }
     for sequence in COUNT + 1..=2 * COUNT {
         let pop = QueuePop {
-            session: SESSION,
-            sequence,
-            answered_below: 1,
+            call: Call { session: SESSION, sequence, answered_below: 1 },
             wait_ms: 0,
             visibility_ms: 60_000,
             name: b"queue",

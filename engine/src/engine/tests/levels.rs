@@ -1,7 +1,7 @@
 //! What came with a level is asked for before the group is at it.
 
 use super::*;
-use wire::message::CacheDelete;
+use wire::message::{CacheDelete, Expect};
 
 /// A build that knows deletes of lines since level 3, in a cluster that goes up to `level_max`.
 fn node(build: Level, level_max: Level) -> Node {
@@ -17,8 +17,14 @@ fn node(build: Level, level_max: Level) -> Node {
 }
 
 fn delete(node: &mut Node, sequence: u64) -> Answer {
-    let (session, answered_below, version, expect) = (SESSION, sequence, 0, 0);
-    let delete = CacheDelete { session, sequence, answered_below, version, expect, key: b"key" };
+    let (session, answered_below, version) = (SESSION, sequence, 0);
+    let expect = Expect::Any;
+    let delete = CacheDelete {
+        call: Call { session, sequence, answered_below },
+        version,
+        expect,
+        key: b"key",
+    };
     node.send(CacheDelete::KIND, 0, |b| delete.encode(b));
     node.answers().pop().expect("it is answered")
 }

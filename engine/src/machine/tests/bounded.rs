@@ -6,9 +6,9 @@ use crate::level::Level;
 use crate::limits::{STEPS_PER_CALL_MAX, STEPS_PER_ENTRY_MAX, STEPS_PER_TICK_MAX};
 use crate::machine::{Applied, Get, Machine, Outcome, Progress, Slice};
 use std::collections::BTreeSet;
-use wire::Code;
 use wire::limits::{SESSION_ENDED_MS, WINDOW_REPLIES_MAX};
-use wire::message::{LockAcquire, SessionClose, SessionOpen};
+use wire::message::{LockAcquire, LockMode, SessionClose, SessionOpen};
+use wire::{Call, Code};
 
 /// What an entry may do that asks for something: what was due, what it asks for, and the waits of the last session.
 const ENTRY: u32 = STEPS_PER_ENTRY_MAX + STEPS_PER_CALL_MAX + 2 * WINDOW_REPLIES_MAX as u32;
@@ -39,11 +39,17 @@ fn close(kit: &mut Kit, n: u32) {
     assert_eq!(kit.apply(SessionClose::KIND, &b), done(0));
 }
 
-fn acquire(kit: &mut Kit, n: u32, name: &[u8], mode: u8, wait_ms: u32) -> Applied {
+fn acquire(kit: &mut Kit, n: u32, name: &[u8], mode: LockMode, wait_ms: u32) -> Applied {
     let (session, sequence, answered_below) = (session(n), 1, 1);
     let mut b = Vec::new();
-    LockAcquire { session, sequence, answered_below, wait_ms, lease_ms: 0, mode, name }
-        .encode(&mut b);
+    LockAcquire {
+        call: Call { session, sequence, answered_below },
+        wait_ms,
+        lease_ms: 0,
+        mode,
+        name,
+    }
+    .encode(&mut b);
     kit.apply(LockAcquire::KIND, &b)
 }
 

@@ -8,12 +8,12 @@ use crate::secret::Secret;
 use crate::time::{Duration, Elapsed, millis};
 use std::collections::BTreeMap;
 use wire::message::*;
-use wire::{Code, Kind};
+use wire::{Call, Code, Kind};
 
 pub const SECRET: Secret = Secret::new([42; 16]);
 pub const CONFIG: Config = Config { cluster: 42, cache_bytes_max: 1 << 20, secret: SECRET };
-pub const SHARED: u8 = 1;
-pub const EXCLUSIVE: u8 = 2;
+pub const SHARED: LockMode = LockMode::Shared;
+pub const EXCLUSIVE: LockMode = LockMode::Exclusive;
 /// The time to live of a session that [`Kit::open`] opens, in milliseconds.
 pub const TTL_MS: u32 = 10_000;
 
@@ -162,7 +162,14 @@ impl Kit {
         self.apply(SessionClose::KIND, &b)
     }
 
-    pub fn acquire(&mut self, n: u8, name: &str, mode: u8, wait_ms: u32, lease_ms: u32) -> Applied {
+    pub fn acquire(
+        &mut self,
+        n: u8,
+        name: &str,
+        mode: LockMode,
+        wait_ms: u32,
+        lease_ms: u32,
+    ) -> Applied {
         let sequence = self.next(n);
         self.acquire_as(n, sequence, name, mode, wait_ms, lease_ms)
     }
@@ -172,14 +179,20 @@ impl Kit {
         n: u8,
         sequence: u64,
         name: &str,
-        mode: u8,
+        mode: LockMode,
         wait_ms: u32,
         lease_ms: u32,
     ) -> Applied {
         let (session, answered_below, name) = (id(n).0, self.answered_below, name.as_bytes());
         let mut b = Vec::new();
-        LockAcquire { session, sequence, answered_below, wait_ms, lease_ms, mode, name }
-            .encode(&mut b);
+        LockAcquire {
+            call: Call { session, sequence, answered_below },
+            wait_ms,
+            lease_ms,
+            mode,
+            name,
+        }
+        .encode(&mut b);
         self.apply(LockAcquire::KIND, &b)
     }
 
@@ -187,7 +200,8 @@ impl Kit {
         let sequence = self.next(n);
         let (session, answered_below, name) = (id(n).0, self.answered_below, name.as_bytes());
         let mut b = Vec::new();
-        LockRelease { session, sequence, answered_below, fence, name }.encode(&mut b);
+        LockRelease { call: Call { session, sequence, answered_below }, fence, name }
+            .encode(&mut b);
         self.apply(LockRelease::KIND, &b)
     }
 
@@ -195,7 +209,8 @@ impl Kit {
         let sequence = self.next(n);
         let (session, answered_below, name) = (id(n).0, self.answered_below, name.as_bytes());
         let mut b = Vec::new();
-        QueuePush { session, sequence, answered_below, priority, name, payload }.encode(&mut b);
+        QueuePush { call: Call { session, sequence, answered_below }, priority, name, payload }
+            .encode(&mut b);
         self.apply(QueuePush::KIND, &b)
     }
 
@@ -214,7 +229,8 @@ impl Kit {
     ) -> Applied {
         let (session, answered_below, name) = (id(n).0, self.answered_below, name.as_bytes());
         let mut b = Vec::new();
-        QueuePop { session, sequence, answered_below, wait_ms, visibility_ms, name }.encode(&mut b);
+        QueuePop { call: Call { session, sequence, answered_below }, wait_ms, visibility_ms, name }
+            .encode(&mut b);
         self.apply(QueuePop::KIND, &b)
     }
 
@@ -223,7 +239,8 @@ impl Kit {
         let (session, answered_below, name) = (id(n).0, self.answered_below, name.as_bytes());
         let (id, delivery) = message;
         let mut b = Vec::new();
-        QueueAck { session, sequence, answered_below, id, delivery, name }.encode(&mut b);
+        QueueAck { call: Call { session, sequence, answered_below }, id, delivery, name }
+            .encode(&mut b);
         self.apply(QueueAck::KIND, &b)
     }
 
@@ -232,8 +249,14 @@ impl Kit {
         let (session, answered_below, name) = (id(n).0, self.answered_below, name.as_bytes());
         let (id, delivery) = message;
         let mut b = Vec::new();
-        QueueNack { session, sequence, answered_below, id, delivery, delay_ms, name }
-            .encode(&mut b);
+        QueueNack {
+            call: Call { session, sequence, answered_below },
+            id,
+            delivery,
+            delay_ms,
+            name,
+        }
+        .encode(&mut b);
         self.apply(QueueNack::KIND, &b)
     }
 
@@ -265,8 +288,15 @@ impl Kit {
     ) -> Applied {
         let (session, answered_below, key) = (id(n).0, self.answered_below, key.as_bytes());
         let mut b = Vec::new();
-        CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value }
-            .encode(&mut b);
+        CachePut {
+            call: Call { session, sequence, answered_below },
+            version,
+            ttl_ms,
+            expect: Expect::from_number(expect).expect("a choice"),
+            key,
+            value,
+        }
+        .encode(&mut b);
         self.apply(CachePut::KIND, &b)
     }
 
@@ -274,7 +304,9 @@ impl Kit {
         let sequence = self.next(n);
         let (session, answered_below, key) = (id(n).0, self.answered_below, key.as_bytes());
         let mut b = Vec::new();
-        CacheDelete { session, sequence, answered_below, version, expect, key }.encode(&mut b);
+        let call = Call { session, sequence, answered_below };
+        let expect = Expect::from_number(expect).expect("a choice");
+        CacheDelete { call, version, expect, key }.encode(&mut b);
         self.apply(CacheDelete::KIND, &b)
     }
 }

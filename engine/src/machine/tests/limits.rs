@@ -9,9 +9,9 @@ use crate::limits::{
 };
 use crate::machine::{Applied, Machine};
 use crate::time::Elapsed;
-use wire::Code;
 use wire::limits::{SESSION_ENDED_MS, WINDOW_REPLIES_MAX};
 use wire::message::{LockAcquire, SessionClose, SessionOpen};
+use wire::{Call, Code};
 
 fn session(n: usize) -> [u8; 16] {
     let mut id = [1; 16];
@@ -39,7 +39,8 @@ fn acquire(machine: &mut Machine, n: usize, sequence: u64) -> Applied {
     let (session, answered_below, name) = (session(n), 0, &b"l"[..]);
     let (wait_ms, lease_ms, mode) = (60_000, 0, EXCLUSIVE);
     let mut b = Vec::new();
-    LockAcquire { session, sequence, answered_below, wait_ms, lease_ms, mode, name }.encode(&mut b);
+    LockAcquire { call: Call { session, sequence, answered_below }, wait_ms, lease_ms, mode, name }
+        .encode(&mut b);
     machine.apply_at(Elapsed::ZERO, LockAcquire::KIND, &b, &mut Vec::new())
 }
 

@@ -304,7 +304,7 @@ proptest! {
         let mut kit = Kit::open_to(1);
         let before = kit.snapshot();
         let applied = kit.apply(wire::Kind(kind), &body);
-        if let Err(code) = Machine::vet(wire::Kind(kind), &body) {
+        if let Err(code) = wire::Request::view(wire::Kind(kind), &body) {
             prop_assert_eq!(applied, refused(code));
             prop_assert_eq!(before, kit.snapshot());
         }

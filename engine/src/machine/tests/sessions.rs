@@ -1,7 +1,7 @@
 //! Claims about sessions: their life, the window of remembered outcomes, vetting.
 
 use super::kit::*;
-use crate::machine::{Applied, Machine, Outcome};
+use crate::machine::{Applied, Outcome};
 use crate::time::Duration;
 use wire::Code;
 use wire::limits::WINDOW_REPLIES_MAX;
@@ -142,33 +142,4 @@ fn the_end_of_a_session_gives_back_all_that_it_had() {
     assert!(matches!(wakes[1], (3, 1, Outcome::Done { .. })));
     assert_eq!(wakes[2], (3, 2, Outcome::Delivered { id: message, delivery: 2 }));
     assert_eq!(wakes.len(), 3);
-}
-
-#[test]
-fn vetting_refuses_what_is_out_of_range() {
-    use wire::message::*;
-    let vet_open = |ttl_ms| {
-        let mut b = Vec::new();
-        SessionOpen { session: [1; 16], ttl_ms }.encode(&mut b);
-        Machine::vet(SessionOpen::KIND, &b).map(|vetted| vetted.session)
-    };
-    assert_eq!(vet_open(999), Err(Code::BadMessage));
-    assert_eq!(vet_open(1_000), Ok(Some(id(1))));
-    let vet_put = |key: &[u8], value: &[u8], sequence, answered_below, expect| {
-        let (session, version, ttl_ms) = ([1; 16], 0, 0);
-        let mut b = Vec::new();
-        CachePut { session, sequence, answered_below, version, ttl_ms, expect, key, value }
-            .encode(&mut b);
-        Machine::vet(CachePut::KIND, &b).map(|vetted| vetted.sequence)
-    };
-    assert_eq!(vet_put(b"k", b"", 7, 7, 0), Ok(7));
-    assert_eq!(vet_put(b"", b"", 7, 7, 0), Err(Code::BadMessage));
-    assert_eq!(vet_put(&[b'k'; 513], b"", 7, 7, 0), Err(Code::TooLarge));
-    assert_eq!(vet_put(b"k", &[0; (1 << 20) + 1], 7, 7, 0), Err(Code::TooLarge));
-    assert_eq!(vet_put(b"k", b"", 0, 0, 0), Err(Code::BadMessage));
-    assert_eq!(vet_put(b"k", b"", 7, 8, 0), Err(Code::BadMessage));
-    assert_eq!(vet_put(b"k", b"", 7, 7, 3), Err(Code::BadMessage));
-    assert_eq!(vet_put(b"k", b"", 257, 1, 0), Err(Code::Busy));
-    assert_eq!(Machine::vet(CachePut::KIND, b"garbage"), Err(Code::BadMessage));
-    assert_eq!(Machine::vet(wire::Kind(0x7fff), b""), Err(Code::UnknownKind));
 }

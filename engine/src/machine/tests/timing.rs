@@ -4,8 +4,8 @@ use super::kit::*;
 use crate::machine::{Applied, Config, Machine, Outcome};
 use crate::time::Elapsed;
 use std::time::Duration;
-use wire::Kind;
 use wire::message::*;
+use wire::{Call, Kind};
 
 const CALLS: u64 = 200_000;
 const SESSIONS: u64 = 64;
@@ -101,12 +101,10 @@ fn timing_of_the_cache() {
                 let (session, sequence, answered_below) = script.call(n);
                 let key = (n * 7919 % keys).to_string();
                 let (key, value) = (key.as_bytes(), &[7; 128][..]);
-                let (version, expect) = (0, 0);
+                let (version, expect) = (0, Expect::Any);
                 script.add(CachePut::KIND, |b| {
                     CachePut {
-                        session,
-                        sequence,
-                        answered_below,
+                        call: Call { session, sequence, answered_below },
                         version,
                         ttl_ms,
                         expect,
@@ -157,7 +155,12 @@ fn timing_of_locks() {
                     let name = format!("lock-{n}-{}", chunk % 16);
                     let name = name.as_bytes();
                     script.add(LockRelease::KIND, |b| {
-                        LockRelease { session, sequence, answered_below, fence, name }.encode(b);
+                        LockRelease {
+                            call: Call { session, sequence, answered_below },
+                            fence,
+                            name,
+                        }
+                        .encode(b);
                     });
                 }
             }
@@ -179,7 +182,14 @@ fn acquire(script: &mut Script, n: u64, name: &str, lease_ms: u32) {
     let (session, sequence, answered_below) = script.call(n);
     let (wait_ms, mode, name) = (0, EXCLUSIVE, name.as_bytes());
     script.add(LockAcquire::KIND, |b| {
-        LockAcquire { session, sequence, answered_below, wait_ms, lease_ms, mode, name }.encode(b);
+        LockAcquire {
+            call: Call { session, sequence, answered_below },
+            wait_ms,
+            lease_ms,
+            mode,
+            name,
+        }
+        .encode(b);
     });
 }
 
@@ -188,7 +198,8 @@ fn push(script: &mut Script, n: u64) {
     let (name, payload, priority) = (format!("queue-{}", n % 16), &[7; 128][..], 0);
     let name = name.as_bytes();
     script.add(QueuePush::KIND, |b| {
-        QueuePush { session, sequence, answered_below, priority, name, payload }.encode(b);
+        QueuePush { call: Call { session, sequence, answered_below }, priority, name, payload }
+            .encode(b);
     });
 }
 
@@ -197,7 +208,8 @@ fn pop(script: &mut Script, n: u64) {
     let (wait_ms, visibility_ms, name) = (0, 30_000, format!("queue-{}", n % 16));
     let name = name.as_bytes();
     script.add(QueuePop::KIND, |b| {
-        QueuePop { session, sequence, answered_below, wait_ms, visibility_ms, name }.encode(b);
+        QueuePop { call: Call { session, sequence, answered_below }, wait_ms, visibility_ms, name }
+            .encode(b);
     });
 }
 
@@ -206,7 +218,7 @@ fn ack(script: &mut Script, n: u64, (id, delivery): (u64, u32)) {
     let name = format!("queue-{}", n % 16);
     let name = name.as_bytes();
     script.add(QueueAck::KIND, |b| {
-        QueueAck { session, sequence, answered_below, id, delivery, name }.encode(b);
+        QueueAck { call: Call { session, sequence, answered_below }, id, delivery, name }.encode(b);
     });
 }
 

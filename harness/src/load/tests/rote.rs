@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wire::message::*;
 use wire::topology::{Placement, write_node, write_placement};
-use wire::{Code, Header, Kind};
+use wire::{Code, Header, Kind, Request};
 
 const SHARDS: u32 = 3;
 
@@ -245,18 +245,9 @@ impl State {
 }
 
 fn call_of(kind: Kind, body: &[u8]) -> ([u8; 16], u64, u64, &[u8]) {
-    macro_rules! of {
-        ($($message:ident $name:ident),*) => {
-            match kind {
-                $($message::KIND => {
-                    let it = $message::decode(body).unwrap();
-                    (it.session, it.sequence, it.answered_below, it.$name)
-                })*
-                kind => panic!("kind {:#x} is not sent by a load", kind.0),
-            }
-        };
-    }
-    of!(LockAcquire name, LockRelease name, QueuePush name, QueuePop name, QueueAck name, CachePut key)
+    let request = Request::decode(kind, body).expect("a load sends what is right");
+    let (call, name) = request.call().zip(request.name()).expect("a load sends calls");
+    (call.session, call.sequence, call.answered_below, name)
 }
 
 fn topology(at: SocketAddr) -> Reply {
