@@ -112,6 +112,8 @@ MESSAGES = {
     "Hello": (0x01, "cluster:id client:id engine:u32 version_min:u8 version_max:u8 name:bytes credentials:bytes"),
     "Heartbeat": (0x02, "session:id"),
     "Topology": (0x03, "known:u64"),
+    "Watch": (0x05, "cursor:u64 credit:u32"),
+    "PushesRead": (0x06, "subscription:u64 cursor:u64"),
     "SessionOpen": (0x10, "session:id ttl_ms:u32"),
     "SessionClose": (0x11, "session:id"),
     "LockAcquire": (0x20, CALL + "wait_ms:u32 lease_ms:u32 mode:u8 name:bytes"),
@@ -137,12 +139,14 @@ MESSAGES = {
     "Alive": (0x82, "shards:bytes"),
     "TopologyReply": (0x83, "epoch:u64 cluster:id shards:u32 nodes:bytes placement:bytes"),
     "StatusReply": (0x84, "json:bytes"),
+    "Watching": (0x85, "cursor:u64"),
     "Error": (0x8F, "code:u16 retry_ms:u32 node:u32 engine:u32 text:bytes"),
     "Done": (0x90, "token:u64 index:u64"),
     "Delivery": (0xB1, "id:u64 delivery:u32 priority:u8 payload:bytes"),
     "Value": (0xC0, "version:u64 value:bytes"),
     "BackupReady": (0xE0, "index:u64 term:u64 total:u64 cache_bytes_max:u64"),
     "BackupPiece": (0xE1, "offset:u64 bytes:bytes"),
+    "TopologyPush": (0x86, "cursor:u64 epoch:u64 shards:u32 whole:u8 nodes:bytes placement:bytes"),
 }
 NAMES = {kind: name for name, (kind, _) in MESSAGES.items()}
 

@@ -5,6 +5,7 @@ mod clients;
 mod levels;
 mod nodes;
 mod peers;
+mod pushes;
 mod replicas;
 mod salvage;
 mod shards;
@@ -31,6 +32,8 @@ use crate::status::EngineStatus;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
 use peers::Peers;
+pub use pushes::LOOK_EVERY;
+use pushes::Pushes;
 use replicas::Ending;
 use shards::Shards;
 use wire::Header;
@@ -341,6 +344,7 @@ pub struct Engine {
     conns: Conns,
     /// Who waits for the node's state.
     askers: Vec<Caller>,
+    pushes: Pushes,
     held: Held,
     /// Whether people were told that the journal is full.
     full: Full,
@@ -438,6 +442,7 @@ impl Engine {
         let places = Places { founding: &founding, wanted: &placement };
         let opened = open::open(&config, &places, now, disk)?;
         let groups = config.shards as usize + 1;
+        let pushes = Pushes::new(config.seed);
         let mut engine = Engine {
             config,
             journal: opened.journal,
@@ -449,6 +454,7 @@ impl Engine {
             leads_at: Time::MAX,
             conns: Conns::default(),
             askers: Vec::new(),
+            pushes,
             held: Held::default(),
             full: Full::No,
             wake_at: now,
@@ -544,8 +550,10 @@ impl Engine {
         self.shards.beat_quietly(now, &mut effects.peers);
         self.learn_nodes(effects);
         self.tell_leads(now, effects);
+        self.push(now, effects);
         self.peers.pulse(now, effects);
         self.wake_at = self.shards.wake_at().min(self.leads_at).min(self.peers.wake_at());
+        self.wake_at = self.wake_at.min(self.pushes.wake_at());
         self.end_replicas(now, effects);
         self.reclaim(now, effects);
         if effects.write.is_none() {

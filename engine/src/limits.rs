@@ -48,6 +48,8 @@ pub const CREDIT_FRAMES: u32 = 1024;
 pub const CREDIT_BYTES: u32 = 4 << 20;
 /// Clients of one engine that wait for the node's state at a time.
 pub const REPORT_ASKERS_MAX: usize = 64;
+/// Subscriptions of an engine's clients.
+pub const SUBSCRIPTIONS_MAX: usize = 1024;
 /// Frames past the credit that may still give something back: release, acknowledge, nack, close.
 pub const CREDIT_FRAMES_RESERVED: u32 = 64;
 /// The same in bytes.

@@ -67,6 +67,8 @@ codes! {
     15 NotReady "not-ready" "the node belongs to no cluster yet. Start the other founders, or add it to the cluster",
     /// The group's feature level is below the one from which the request exists.
     16 LevelTooLow "level-too-low" "the cluster is at a lower feature level than the request needs, and nothing was done. Upgrade every node, and start none with a lower --level-max: the cluster then goes up by itself",
+    /// A subscription read too slowly.
+    17 PushesUnread "pushes-unread" "the subscription read nothing for too long while more waited for it, and has ended. Subscribe again with the cursor of the last push that was read",
     /// The lock is held by somebody else (a try).
     20 LockHeld "lock-held" "somebody else holds the lock. Wait for it with a wait time, or try later",
     /// The wait ran out.

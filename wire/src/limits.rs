@@ -24,6 +24,10 @@ pub const WAIT_MS_MAX: u32 = 600_000;
 pub const LEASE_MS_MAX: u32 = 43_200_000;
 /// The longest time to live of a cache line, in milliseconds (30 days).
 pub const LINE_TTL_MS_MAX: u32 = 2_592_000_000;
+/// Pushes of one subscription that may be unread.
+pub const PUSHES_UNREAD_MAX: u32 = 256;
+/// How long a subscription may read nothing while more waits for it, in milliseconds. Then it is cut off.
+pub const PUSH_READ_MS_MAX: u32 = 10_000;
 /// The longest text of an error, in bytes.
 pub const ERROR_TEXT_BYTES_MAX: usize = 512;
 

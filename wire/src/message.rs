@@ -14,7 +14,8 @@ use crate::declare::{choice, messages, requests};
 use crate::header::Kind;
 use crate::layout::{Field, WireError};
 use crate::limits::{
-    LEASE_MS_MAX, LINE_TTL_MS_MAX, SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN, WAIT_MS_MAX,
+    LEASE_MS_MAX, LINE_TTL_MS_MAX, PUSHES_UNREAD_MAX, SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN,
+    WAIT_MS_MAX,
 };
 use crate::request::{call, id};
 use alloc::vec::Vec;
@@ -80,6 +81,25 @@ requests! { REQUESTS:
         0x03 Topology "ask for the topology": level 1 -> TopologyReply {
             /// The epoch that the client knows; 0 = none.
             known: u64 = 0x0102_0304_0506_0708,
+        }
+
+        /// Subscribes to where everything is: what there is now, and then what changes, as [`TopologyPush`] frames that
+        /// carry the id of this request. Answered with [`Watching`]. It ends with the connection, or with an error on
+        /// the same id.
+        0x05 Watch "watch the topology": level 1 -> Watching {
+            /// The cursor of the last push that was read, of whichever connection; 0 = none.
+            cursor: u64 = 0x0a0b_0c0d_0000_0007,
+            /// How many pushes may be unread; the node sends no more before it is told that some were read.
+            credit: u32 in (1..=PUSHES_UNREAD_MAX) = 8,
+        }
+
+        /// Says how far the pushes of a subscription were read: there is room for as many more. Answered with
+        /// [`Watching`]. Who reads nothing for [`crate::limits::PUSH_READ_MS_MAX`] while more waits is cut off.
+        0x06 PushesRead "read pushes": level 1 -> Watching {
+            /// The id of the request that subscribed.
+            subscription: u64 = 5,
+            /// The cursor of the last push that was read.
+            cursor: u64 = 0x0a0b_0c0d_0000_0009,
         }
     }
 
@@ -339,6 +359,12 @@ messages! { ANSWERS:
         json: bytes = b"{\"node\":2}",
     }
 
+    /// A subscription stands.
+    0x85 Watching {
+        /// The cursor of the newest push that was sent to it, or from which it goes on; 0 = it begins anew.
+        cursor: u64 = 0x0a0b_0c0d_0000_0007,
+    }
+
     /// Something went wrong. On a request's id it answers that request; on request id 0 it is
     /// about the connection, which closes after it.
     0x8f Error<'a> {
@@ -400,5 +426,24 @@ messages! { ANSWERS:
         offset: u64 = 262_144,
         /// As much from there as fits, at least a byte.
         bytes: bytes = b"abc",
+    }
+}
+
+messages! { PUSHES:
+    /// Where something is, that was not so when the push before was sent. What changed in between comes once, as it is
+    /// now. The rows are read with [`crate::topology`].
+    0x86 TopologyPush<'a> {
+        /// Where the reader stands with it. Cursors rise; another life of the node has others.
+        cursor: u64 = 0x0a0b_0c0d_0000_0008,
+        /// The placement epoch.
+        epoch: u64 = 9,
+        /// How many shards the cluster has.
+        shards: u32 = 1,
+        /// 1 = everything is told: whatever was known before is void. 0 = what changed.
+        whole: u8 = 0,
+        /// Every node, one row after the other; none = they are as they were.
+        nodes: bytes = b"",
+        /// The shards that changed: their replicas and leaders, one row after the other.
+        placement: bytes = b"\0\0\0\0\x02\0\0\0\x01\x02\0\0\0",
     }
 }

@@ -165,8 +165,14 @@ fn text(lines: &[&str]) -> String {
     lines.join(" ").replace("[`", "`").replace("`]", "`")
 }
 
-/// Every message: requests, answers, and what nodes tell each other, each in the order of its declaration.
+/// Every message: requests, answers, pushes, and what nodes tell each other, each in the order of its declaration.
 pub fn all() -> impl Iterator<Item = &'static Message> {
-    let lists = [crate::message::REQUESTS, crate::message::ANSWERS, crate::peer::PEERS];
+    use crate::message::{ANSWERS, PUSHES, REQUESTS};
+    let lists = [REQUESTS, ANSWERS, PUSHES, crate::peer::PEERS];
     lists.into_iter().flatten().copied()
+}
+
+/// The pushes among them: what a node sends that answers nothing.
+pub fn pushes() -> impl Iterator<Item = &'static Message> {
+    crate::message::PUSHES.iter().copied()
 }

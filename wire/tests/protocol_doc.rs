@@ -74,7 +74,7 @@ fn the_codes_are_the_documents() {
 
 #[test]
 fn the_limits_are_the_documents() {
-    let expected: [(&str, u64); 12] = [
+    let expected: [(&str, u64); 14] = [
         ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX as u64),
         ("VALUE_BYTES_MAX", limits::VALUE_BYTES_MAX as u64),
         ("FRAME_BYTES_MAX", limits::FRAME_BYTES_MAX as u64),
@@ -86,6 +86,8 @@ fn the_limits_are_the_documents() {
         ("WAIT_MS_MAX", limits::WAIT_MS_MAX.into()),
         ("LEASE_MS_MAX", limits::LEASE_MS_MAX.into()),
         ("LINE_TTL_MS_MAX", limits::LINE_TTL_MS_MAX.into()),
+        ("PUSHES_UNREAD_MAX", limits::PUSHES_UNREAD_MAX.into()),
+        ("PUSH_READ_MS_MAX", limits::PUSH_READ_MS_MAX.into()),
         ("ERROR_TEXT_BYTES_MAX", limits::ERROR_TEXT_BYTES_MAX as u64),
     ];
     let written: Vec<_> = rows(section("## Limits")).iter().map(|r| r[..2].to_vec()).collect();

@@ -16,7 +16,7 @@ use wire::message::{
     AdminRequest, BackupBegin, BackupRead, CacheRequest, ConnectionRequest, Heartbeat, LeaderMove,
     SessionClose, SessionOpen, SessionRequest, StatusReply, TopologyReply, Welcome,
 };
-use wire::topology::{self, engine_of_group};
+use wire::topology::engine_of_group;
 use wire::{Code, HEADER_BYTES, Header, Kind};
 
 /// What a topology or a status says of a shard, about, in bytes.
@@ -54,6 +54,7 @@ impl Engine {
     /// A client is gone.
     pub(super) fn on_closed(&mut self, conn: ConnId) {
         self.conns.close(conn);
+        self.pushes.on_closed(conn);
         for at in 0..self.shards.len() {
             if self.shards[at].has_aside() {
                 self.shards.touch(at).on_closed(conn);
@@ -113,6 +114,12 @@ impl Engine {
             }
             wire::Request::Connection(ConnectionRequest::Topology(_)) => {
                 self.on_topology(caller, effects);
+            }
+            wire::Request::Connection(ConnectionRequest::Watch(it)) => {
+                self.on_watch(now, caller, it, effects);
+            }
+            wire::Request::Connection(ConnectionRequest::PushesRead(it)) => {
+                self.on_pushes_read(caller, it, effects);
             }
             // A connection is greeted once, before it gets here.
             wire::Request::Connection(ConnectionRequest::Hello(_)) => {
@@ -262,12 +269,12 @@ impl Engine {
     }
 
     /// The placement epoch: it rises whenever the cluster's nodes change.
-    fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> u64 {
         self.nodes.epoch() + 1
     }
 
     /// Who keeps a group: by its replica here, by its leader's word, or by the placement.
-    fn keepers_of(&self, group: GroupId) -> Vec<u32> {
+    pub(super) fn keepers_of(&self, group: GroupId) -> Vec<u32> {
         let (known, wanted) =
             (&self.known[group.0 as usize].members, &self.placement[group.0 as usize].nodes);
         match self.place_of(group) {
@@ -373,19 +380,10 @@ impl Engine {
         if !self.takes(caller, self.config.shards as usize * ROW_BYTES, effects) {
             return;
         }
-        let (mut nodes, mut placement) = (Vec::new(), Vec::new());
-        for node in self.nodes.nodes() {
-            let (engines, address) = (node.engines, node.address.clone());
-            let row = topology::Node { id: node.node.0, engines, address };
-            topology::write_node(&row, &mut nodes);
-        }
-        for shard in 0..self.config.shards {
-            let group = GroupId::of_shard(shard);
-            let leader = self.known[group.0 as usize].leader.map_or(0, |leader| leader.0);
-            let replicas = self.keepers_of(group);
-            let row = topology::Placement { shard, leader, replicas };
-            topology::write_placement(&row, &mut placement);
-        }
+        let nodes = self.node_rows();
+        let placement: Vec<Vec<u8>> =
+            (0..self.config.shards).map(|shard| self.placement_row(shard)).collect();
+        let placement = placement.concat();
         let reply = TopologyReply {
             epoch: self.epoch(),
             cluster: self.config.cluster.0,

@@ -3,6 +3,7 @@
 mod answers;
 mod backup;
 mod levels;
+mod pushes;
 mod room;
 mod time;
 mod trio;

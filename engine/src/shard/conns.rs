@@ -247,14 +247,19 @@ impl Replies<'_> {
 
     /// The request was refused.
     pub fn error(&mut self, to: Caller, code: Code, hint: Hint) {
-        let error = Error {
-            code: code.number(),
-            retry_ms: hint.retry_ms,
-            node: hint.node.map_or(0, |n| n.0),
-            engine: hint.engine,
-            text: code.advice().as_bytes(),
-        };
-        self.reply(to, Error::KIND, |b| error.encode(b));
+        self.reply(to, Error::KIND, |b| refusal(code, hint).encode(b));
+    }
+
+    /// Sends what answers nothing: it carries the id of the request that subscribed to it.
+    pub fn push(&mut self, to: Caller, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) {
+        if self.conns.get(to.conn).is_some() {
+            wire::frame(self.outbox.to(to.conn.index), &Header::new(kind, to.request), body);
+        }
+    }
+
+    /// A subscription has ended.
+    pub fn push_error(&mut self, to: Caller, code: Code) {
+        self.push(to, Error::KIND, |b| refusal(code, Hint::NONE).encode(b));
     }
 
     /// The request exists from a level on that is above the group's.
@@ -283,6 +288,16 @@ impl Replies<'_> {
     /// The shards in which a session lives.
     pub fn alive(&mut self, to: Caller, shards: &[u8]) {
         self.reply(to, Alive::KIND, |b| Alive { shards }.encode(b));
+    }
+}
+
+fn refusal(code: Code, hint: Hint) -> Error<'static> {
+    Error {
+        code: code.number(),
+        retry_ms: hint.retry_ms,
+        node: hint.node.map_or(0, |n| n.0),
+        engine: hint.engine,
+        text: code.advice().as_bytes(),
     }
 }
 

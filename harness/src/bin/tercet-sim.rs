@@ -79,7 +79,7 @@ fn main() -> ExitCode {
                 operations += report.operations;
                 cells.join(&report.cells);
                 println!(
-                    "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {:?}",
+                    "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {} pushes, {:?}",
                     report.trace,
                     report.operations,
                     report.events,
@@ -93,6 +93,7 @@ fn main() -> ExitCode {
                     report.damaged,
                     report.meta_voters,
                     report.backups,
+                    report.pushes,
                     report.elapsed
                 );
             }

@@ -29,6 +29,7 @@ mod linear;
 mod models;
 mod movers;
 mod nodes;
+mod reader;
 mod signs;
 mod twin;
 mod wants;
@@ -48,6 +49,7 @@ use engine::raft::Change;
 use engine::time::{Duration, Time};
 use faults::Temper;
 use flood::Flood;
+use reader::Reader;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
@@ -131,6 +133,8 @@ pub struct Report {
     pub meta_voters: u64,
     /// Groups that were backed up, and made another cluster's.
     pub backups: u64,
+    /// Pushes to whoever watched where everything is.
+    pub pushes: u64,
     /// What clients asked for and were answered.
     pub cells: Cells,
     /// Virtual time that passed.
@@ -184,6 +188,10 @@ enum Event {
     BackUp,
     /// A node's answers arrive there.
     BackedUp { generation: u32, bytes: Vec<u8> },
+    /// Somebody watches where everything is.
+    Subscribe,
+    /// A node's pushes arrive there.
+    Pushed { generation: u32, bytes: Vec<u8> },
 }
 
 /// Something in a node's inbox.
@@ -270,6 +278,7 @@ pub struct World {
     /// How many there were.
     flooded: u32,
     backups: Backups,
+    reader: Reader,
     watch: Watch,
     /// When it was last looked at whether groups can commit, and which could.
     looked_at: Time,
@@ -335,6 +344,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         too_new: world.clients.history.too_new,
         meta_voters: world.voters(GroupId::META),
         backups: world.backups.taken,
+        pushes: world.reader.pushes,
         cells,
         elapsed: world.now.since(Time(0)),
     })
@@ -392,6 +402,7 @@ impl World {
             flood: None,
             flooded: 0,
             backups: Backups::new(options.seed),
+            reader: Reader::new(options.seed),
             watch: Watch::new(off),
             looked_at: Time(0),
             able: [false; SHARDS as usize],
@@ -415,6 +426,9 @@ impl World {
         }
         if Backups::are_taken(options.seed) {
             world.plan(Duration::from_millis(500), Event::BackUp);
+        }
+        if Reader::watches(options.seed) {
+            world.plan(Duration::from_millis(100), Event::Subscribe);
         }
         world
     }
@@ -534,6 +548,8 @@ impl World {
             Event::BackedUp { generation, bytes } => {
                 self.on_backup(generation, &bytes).map_err(Failure::Safety)?;
             }
+            Event::Subscribe => self.subscribe(),
+            Event::Pushed { generation, bytes } => self.on_pushed(generation, &bytes)?,
         }
         Ok(())
     }
@@ -606,6 +622,8 @@ impl Event {
             Event::Full { node, .. } => (13, *node, 0),
             Event::BackUp => (14, 0, 0),
             Event::BackedUp { bytes, .. } => (15, 0, size(bytes.len())),
+            Event::Subscribe => (17, 0, 0),
+            Event::Pushed { bytes, .. } => (18, 0, size(bytes.len())),
             Event::Flood { shard } => (16, shard.unwrap_or(u32::MAX), 0),
         }
     }

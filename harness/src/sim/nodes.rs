@@ -2,6 +2,7 @@
 
 use super::backups::BACKER;
 use super::faults::HEARTBEAT;
+use super::reader::READER;
 use super::signs::Signs;
 use super::{Event, FOUNDERS, Failure, Incoming, SHARDS, World};
 use engine::effects::{Effects, Note};
@@ -51,6 +52,7 @@ impl World {
                     let frame = wire::split(bytes, wire::limits::FRAME_BYTES_MAX);
                     let frame = frame.expect("clients send frames").expect("whole ones");
                     self.watch.signs.on_request(now, id, engine, &frame);
+                    self.reader.on_request(id, *conn, &frame);
                     let (header, body) = (frame.header, frame.body);
                     engine.on(now, Input::Frame { conn: *conn, header, body }, effects);
                 }
@@ -113,6 +115,10 @@ impl World {
         let did = self.watch.on_turn(self.now, &self.clocks, id, engine);
         let did = did.map_err(Failure::Safety)?;
         self.perform(id)?;
+        let node = &self.nodes[id as usize];
+        if let Some(engine) = &node.engine {
+            self.reader.on_turn((id, node.life), now, engine).map_err(Failure::Safety)?;
+        }
         let wake_at = self.clocks[id as usize].when(wake_at);
         self.plan_turn(id, wake_at.max(self.now + Duration::from_micros(10)));
         self.aim(id, did);
@@ -142,7 +148,15 @@ impl World {
                 let all = Signs::on_answers(id, engine, bytes);
                 vouched = std::mem::replace(&mut vouched, Ok(())).and(all);
             }
-            if let Some(generation) = self.clients.connected(index, id) {
+            if index == READER
+                && let Some(engine) = &self.nodes[id as usize].engine
+            {
+                match self.reader.on_sent((id, life), engine, bytes) {
+                    Ok(Some(to)) => self.send_to_reader(id, std::mem::take(bytes), to),
+                    Ok(None) => {}
+                    Err(why) => vouched = std::mem::replace(&mut vouched, Ok(())).and(Err(why)),
+                }
+            } else if let Some(generation) = self.clients.connected(index, id) {
                 let bytes = bytes.clone();
                 let takes = self.delay();
                 self.plan(takes, Event::Reply { client: index, generation, bytes });
