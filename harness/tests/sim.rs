@@ -12,7 +12,7 @@ fn two_hundred_seeds_run_clean() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// What each showed stands in docs/verification.md.
+/// What each showed stands in docs/findings/seeds.md.
 #[test]
 fn seeds_that_failed_once_run_clean() {
     for seed in [562, 1474, 1552, 1963, 4750, 6247, 7798] {
