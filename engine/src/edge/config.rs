@@ -85,13 +85,14 @@ SIGNALS:
 EXIT CODES:
    0  stopped in order
    2  a flag is not known or malformed
-  65  restore: the backup is damaged, or of another version (E125, E126)
-  66  restore: the backup can't be read (E124)
-  69  an address can't be bound (E13x)
-  71  the machine lacks something: kernel, io_uring, locked memory (E30x)
-  73  the data directory is refused (E10x, E11x, E12x)
+  28  the disk is full (E202; also E127, E153 and E306, if that is why)
+  65  restore, recover: the backup is damaged, or of another version or cluster (E125, E126, E154)
+  66  restore, recover: the backup can't be read (E124)
+  69  an address can't be bound (E130, E131)
+  71  the machine lacks something: kernel, io_uring, locked memory, files (E132, E30x but for E306)
+  73  the data directory is refused (E10x, E11x, E12x, E133, E134, E306)
       recover: the cluster is not lost, or --accept-loss was not given (E15x)
-  74  the disk or the ring failed while running (E20x)
+  74  the disk or the ring failed while running (E20x); the disk failed (E127, E153)
   75  the node did not stop in order in time
   78  the configuration is wrong (E14x)
  130  ended by a second signal";
