@@ -27,6 +27,7 @@ T     ?= 60
 SCOPE ?=
 STATES ?=
 IMAGE ?= tercet:latest
+TABLE ?=
 # The last version of feature level 2.
 OLDER ?= 78570f8
 
@@ -117,10 +118,10 @@ members-mutants: ## Plant known bugs in changes of membership, and see the simul
 		$(CARGO) test --release -p engine --no-default-features --lib planted_changes -- --nocapture
 
 .PHONY: mutants
-mutants: ## Plant known bugs in the engine, one by one, and see the simulator catch each (SEEDS=2000)
+mutants: ## Plant known bugs in the engine, one by one, and see the simulator catch each (SEEDS=2000; TABLE=docs/mutants.md writes it)
 	RUSTFLAGS="--cfg tercet_mutants" CARGO_TARGET_DIR=$(TARGET)/mutants \
 		$(CARGO) build --release -p harness --no-default-features --bin tercet-sim
-	$(TARGET)/mutants/release/tercet-sim --mutants --count $(SEEDS)
+	$(TARGET)/mutants/release/tercet-sim --mutants --count $(SEEDS) $(if $(TABLE),--table $(TABLE))
 
 .PHONY: fuzz
 fuzz: ## Feed the readers of frames, messages and journals with bad bytes, T seconds each (T=60)
@@ -149,6 +150,11 @@ fix: ## Write what can be written: formatting, clippy's own fixes, and what foll
 	$(CARGO) clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
+	$(MAKE) docs
+
+.PHONY: docs
+docs: ## Write the tables of the documents that follow from the code
+	TERCET_DOCS=write $(CARGO) test -p engine --features edge --test docs
 
 .PHONY: tools
 tools: ## Install the developers' tools (cargo-deny, inferno) under the target directory

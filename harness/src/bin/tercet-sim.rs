@@ -45,6 +45,10 @@ struct Args {
     #[cfg(tercet_mutants)]
     #[arg(long, conflicts_with_all = ["mutant", "seed"])]
     mutants: bool,
+    /// With --mutants: write what came of each into the table of this page.
+    #[cfg(tercet_mutants)]
+    #[arg(long, requires = "mutants", value_name = "FILE")]
+    table: Option<std::path::PathBuf>,
 }
 
 /// After so many seeds, each cell of the table of requests, options and outcomes was reached.
@@ -54,7 +58,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     #[cfg(tercet_mutants)]
     if args.mutants {
-        return mutants::all(args.from, args.count);
+        return mutants::all(args.from, args.count, args.table.as_deref());
     }
     #[cfg(tercet_mutants)]
     let stops = match &args.mutant {
@@ -143,6 +147,7 @@ mod mutants {
     //! Planted bugs: one a process, since what one plants stays.
 
     use engine::mutant::{self, Mutant};
+    use std::path::Path;
     use std::process::{Command, ExitCode};
 
     /// Plants the bug of this name.
@@ -160,9 +165,9 @@ mod mutants {
         &[Mutant::ChangeBeforeOwnCommit, Mutant::ChangesOverlap, Mutant::AnyIncarnationVotes];
 
     /// Runs all of them, and says which were not caught.
-    pub fn all(from: u64, count: u64) -> ExitCode {
+    pub fn all(from: u64, count: u64, table: Option<&Path>) -> ExitCode {
         let mut missed = 0;
-        println!("| planted bug | seeds until it was caught | by |\n|---|---|---|");
+        println!("| planted bug | what it does | seeds | caught by |\n|---|---|---|---|");
         for (_, name, what) in Mutant::ALL.iter().filter(|(bug, ..)| !ELSEWHERE.contains(bug)) {
             let program = std::env::current_exe().expect("this program has a path");
             let (from, count) = (from.to_string(), count.to_string());
@@ -185,9 +190,33 @@ mod mutants {
                 (Some(how), _, _) => how.to_string(),
                 (None, _, _) => "**not caught**".to_string(),
             };
-            println!("| {name}: {what} | {after} | {by} |");
+            let row = format!("| `{name}` | {what} | {after} | {} |", quoted(&by));
+            println!("{row}");
+            if let Some(file) = table {
+                write_row(file, name, &row);
+            }
         }
         println!("{missed} not caught");
         ExitCode::from(u8::from(missed > 0))
+    }
+
+    /// Letters of what a run said that a table keeps.
+    const SAID_MAX: usize = 140;
+
+    /// What a run said, as a cell of a table.
+    fn quoted(said: &str) -> String {
+        let said = said.replace(['`', '|'], "'");
+        let cut = if said.chars().count() > SAID_MAX { " ..." } else { "" };
+        let kept: String = said.chars().take(SAID_MAX).collect();
+        format!("`{}{cut}`", kept.trim_end())
+    }
+
+    /// Replaces the row of this bug. `make docs` sees to it that there is one.
+    fn write_row(file: &Path, name: &str, row: &str) {
+        let page = std::fs::read_to_string(file).expect("the page of the table is there");
+        let old = format!("| `{name}` |");
+        let lines = page.lines().map(|line| if line.starts_with(&old) { row } else { line });
+        let page: String = lines.map(|line| format!("{line}\n")).collect();
+        std::fs::write(file, page).expect("the page of the table can be written");
     }
 }
