@@ -32,6 +32,7 @@
 
 use crate::entry::kind;
 use core::fmt;
+use wire::request::Facts;
 use wire::{Kind, Request};
 
 /// A feature level.
@@ -98,9 +99,20 @@ impl Kinds {
 
     /// From which level on a kind exists. `None`: this build does not know it.
     pub fn since(self, kind: Kind) -> Option<Level> {
+        self.unless_late(kind, since(kind)?)
+    }
+
+    /// The same, of a request of which more is known.
+    #[inline]
+    pub(crate) fn since_of(self, facts: &Facts) -> Option<Level> {
+        self.unless_late(facts.kind(), Level(facts.level))
+    }
+
+    #[inline]
+    fn unless_late(self, kind: Kind, since: Level) -> Option<Level> {
         let since = match self.late {
             Some((late, since)) if late == kind => since,
-            _ => since(kind)?,
+            _ => since,
         };
         (since <= self.build).then_some(since)
     }

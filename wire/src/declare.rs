@@ -174,23 +174,24 @@ macro_rules! requests {
             }
 
             /// The name that decides the shard; none where none does.
-            #[inline]
             pub fn name(&self) -> Option<&'a [u8]> {
-                match self {
-                    $($(Request::$family($group::$name($name { $($field,)* })) => {
-                        None $(.or($crate::declare::name_of!($word $field)))*
-                    })*)*
-                }
+                self.route().name
             }
 
             /// From which feature level on its kind exists and all that its fields say has that meaning.
-            #[inline]
             pub fn level(&self) -> u32 {
+                self.route().level
+            }
+
+            /// What routing needs, at once.
+            #[inline]
+            pub fn route(&self) -> $crate::request::Route<'a> {
                 match self {
-                    $($(Request::$family($group::$name($name { $($field,)* })) => {
-                        let levels = [$level $(, $crate::declare::level_of!($word $field))*];
-                        $crate::request::highest(&levels)
-                    })*)*
+                    $($(Request::$family($group::$name($name { $($field,)* })) => $crate::request::Route {
+                        name: None $(.or($crate::declare::name_of!($word $field)))*,
+                        call: None $(.or($crate::declare::call_of!($word $field)))*,
+                        level: $crate::request::highest(&[$level $(, $crate::declare::level_of!($word $field))*]),
+                    },)*)*
                 }
             }
 

@@ -160,6 +160,17 @@ impl<'a> Field<'a> for Call {
     }
 }
 
+/// What routing needs of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route<'a> {
+    /// The name that decides the shard; none where none does.
+    pub name: Option<&'a [u8]>,
+    /// What makes it exactly-once; none for what is no call.
+    pub call: Option<Call>,
+    /// From which feature level on its kind exists and all that its fields say has that meaning.
+    pub level: u32,
+}
+
 /// Where the fields of a drawn request come from: a simulator's clients, a fuzzer, a test.
 pub trait Draw<'a> {
     /// What makes it exactly-once.
@@ -198,10 +209,12 @@ pub(crate) const fn call(sequence: u64, answered_below: u64) -> Call {
     Call { session: id(0x40), sequence, answered_below }
 }
 
+#[inline]
 pub(crate) fn vet_session(id: [u8; 16]) -> Result<(), Code> {
     if id == [0; 16] { Err(Code::BadMessage) } else { Ok(()) }
 }
 
+#[inline]
 pub(crate) fn vet_name(name: &[u8]) -> Result<(), Code> {
     match name.len() {
         0 => Err(Code::BadMessage),
@@ -210,15 +223,18 @@ pub(crate) fn vet_name(name: &[u8]) -> Result<(), Code> {
     }
 }
 
+#[inline]
 pub(crate) fn vet_value(value: &[u8]) -> Result<(), Code> {
     if value.len() > VALUE_BYTES_MAX { Err(Code::TooLarge) } else { Ok(()) }
 }
 
+#[inline]
 pub(crate) fn vet_range(is_within: bool) -> Result<(), Code> {
     if is_within { Ok(()) } else { Err(Code::BadMessage) }
 }
 
 /// The highest of some levels.
+#[inline]
 pub(crate) fn highest(levels: &[u32]) -> u32 {
     levels.iter().copied().fold(1, u32::max)
 }

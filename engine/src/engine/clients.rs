@@ -16,6 +16,7 @@ use wire::message::{
     AdminRequest, BackupBegin, BackupRead, CacheRequest, ConnectionRequest, Heartbeat, LeaderMove,
     SessionClose, SessionOpen, SessionRequest, StatusReply, TopologyReply, Welcome,
 };
+use wire::request::Route;
 use wire::topology::engine_of_group;
 use wire::{Code, HEADER_BYTES, Header, Kind};
 
@@ -46,7 +47,7 @@ impl Engine {
             version: wire::header::VERSION,
         };
         let caller = Caller { conn, request, bytes: 0 };
-        self.conns.admit(caller, Welcome::KIND);
+        self.conns.admit(caller, None);
         let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
         replies.reply(caller, Welcome::KIND, |b| welcome.encode(b));
     }
@@ -93,20 +94,22 @@ impl Engine {
         let bytes = HEADER_BYTES + body.len();
         let bytes = u32::try_from(bytes).expect("a client's frame is far below 4 GiB");
         let caller = Caller { conn, request: header.request, bytes };
-        let admitted = self.conns.admit(caller, header.kind);
+        let facts = wire::Request::facts_of(header.kind);
+        let admitted = self.conns.admit(caller, facts);
         let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
         // A heartbeat is answered past any credit: a client that asks for too much does not lose its locks.
         if !admitted && header.kind != Heartbeat::KIND {
             return replies.error(caller, Code::Busy, Hint::retry(1));
         }
-        let Some(from_level) = self.config.kinds.since(header.kind) else {
+        let Some(from_level) = facts.and_then(|facts| self.config.kinds.since_of(facts)) else {
             return replies.error(caller, Code::UnknownKind, Hint::NONE);
         };
         let request = match wire::Request::view(header.kind, body) {
             Ok(request) => request,
             Err(code) => return replies.error(caller, code, Hint::NONE),
         };
-        let level = from_level.max(Level(request.level()));
+        let route = request.route();
+        let level = from_level.max(Level(route.level));
         let frame = Frame { caller, kind: header.kind, level, body };
         match request {
             wire::Request::Connection(ConnectionRequest::Heartbeat(it)) => {
@@ -131,7 +134,8 @@ impl Engine {
             | wire::Request::Queue(_)
             | wire::Request::Cache(_) => {
                 let deadline = deadline(since, header.deadline_ms);
-                self.on_request(now, &frame, (header.shard, deadline), request, effects);
+                let to = (header.shard, deadline);
+                self.on_request(now, &frame, to, (&request, &route), effects);
             }
         }
     }
@@ -142,13 +146,12 @@ impl Engine {
         now: Time,
         frame: &Frame<'_>,
         (said, deadline): (u32, Time),
-        request: wire::Request<'_>,
+        (request, route): (&wire::Request<'_>, &Route<'_>),
         effects: &mut Effects,
     ) {
         let &Frame { caller, kind, level, body } = frame;
         let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        let name = request.name();
-        let shard = name.map_or(said, |name| wire::name::shard(name, self.config.shards));
+        let shard = route.name.map_or(said, |name| wire::name::shard(name, self.config.shards));
         if shard != said || shard >= self.config.shards {
             return replies.error(caller, Code::WrongShard, Hint::NONE);
         }
@@ -162,19 +165,20 @@ impl Engine {
         }
         let shard = self.shards.touch(at);
         let step = step!(self, now, effects);
-        let call = match request {
-            wire::Request::Cache(CacheRequest::CacheGet(it)) => {
+        let call = match (&route.call, request) {
+            (Some(call), _) => CallId { session: SessionId(call.session), sequence: call.sequence },
+            (None, wire::Request::Cache(CacheRequest::CacheGet(it))) => {
                 return shard.on_read(step, caller, level, it.key, deadline);
             }
             // A session's own messages have no number: asked twice, they are done once all the same.
-            wire::Request::Session(
-                SessionRequest::SessionOpen(SessionOpen { session, .. })
-                | SessionRequest::SessionClose(SessionClose { session }),
-            ) => CallId { session: SessionId(session), sequence: 0 },
-            _ => {
-                let call = request.call().expect("what only reads is answered above");
-                CallId { session: SessionId(call.session), sequence: call.sequence }
-            }
+            (
+                None,
+                wire::Request::Session(
+                    SessionRequest::SessionOpen(SessionOpen { session, .. })
+                    | SessionRequest::SessionClose(SessionClose { session }),
+                ),
+            ) => CallId { session: SessionId(*session), sequence: 0 },
+            (None, _) => unreachable!("what changes a shard is a call"),
         };
         shard.on_write(step, Request { caller, kind, level, call, body });
     }

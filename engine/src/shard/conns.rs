@@ -12,7 +12,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wire::limits::ERROR_TEXT_BYTES_MAX;
 use wire::message::{Alive, Delivery, Done, Error, Value};
-use wire::{Code, Header, Kind, Request};
+use wire::request::Facts;
+use wire::{Code, Header, Kind};
 
 /// How often a session's calls in a shard count as a sign of life.
 const TOUCH_EVERY: Duration = Duration::from_millis(200);
@@ -135,11 +136,11 @@ impl Conns {
     ///
     /// What gives something back finds a place when the credit is used up: were a client's frames all
     /// acquires that wait for its own release, none would ever be answered.
-    pub fn admit(&mut self, from: Caller, kind: Kind) -> bool {
+    pub fn admit(&mut self, from: Caller, facts: Option<&Facts>) -> bool {
         let Some(conn) = self.get(from.conn) else { return false };
         conn.unanswered += 1;
         conn.unanswered_bytes += u64::from(from.bytes);
-        let gives_back = Request::facts_of(kind).is_some_and(|facts| facts.gives_back);
+        let gives_back = facts.is_some_and(|facts| facts.gives_back);
         let reserved =
             if gives_back { (CREDIT_FRAMES_RESERVED, CREDIT_BYTES_RESERVED) } else { (0, 0) };
         conn.unanswered <= CREDIT_FRAMES + reserved.0
@@ -325,18 +326,18 @@ mod tests {
         let conn = ConnId { index: 3, generation: 0 };
         let caller = |request| Caller { conn, request, bytes };
         conns.open(conn);
-        (0..full).for_each(|at| assert!(conns.admit(caller(u64::from(at)), CachePut::KIND)));
-        assert!(!conns.admit(caller(5000), CachePut::KIND));
+        (0..full).for_each(|at| assert!(conns.admit(caller(u64::from(at)), Some(CachePut::FACTS))));
+        assert!(!conns.admit(caller(5000), Some(CachePut::FACTS)));
         let mut replies = Replies { conns: &mut conns, outbox: &mut outbox };
         replies.error(caller(5000), Code::Busy, Hint::retry(1));
         assert!(
-            !conns.admit(caller(5001), CachePut::KIND),
+            !conns.admit(caller(5001), Some(CachePut::FACTS)),
             "a refusal gives back only what the refused frame took"
         );
         let mut replies = Replies { conns: &mut conns, outbox: &mut outbox };
         replies.error(caller(5001), Code::Busy, Hint::retry(1));
         replies.done(caller(0), 1, Index(1));
-        assert!(conns.admit(caller(5002), CachePut::KIND));
+        assert!(conns.admit(caller(5002), Some(CachePut::FACTS)));
     }
 
     #[test]
@@ -355,10 +356,10 @@ mod tests {
         let conn = ConnId { index: 0, generation: 0 };
         let caller = |request: u32| Caller { conn, request: request.into(), bytes: 100 };
         conns.open(conn);
-        (0..CREDIT_FRAMES).for_each(|n| assert!(conns.admit(caller(n), LockAcquire::KIND)));
+        (0..CREDIT_FRAMES).for_each(|n| assert!(conns.admit(caller(n), Some(LockAcquire::FACTS))));
         for n in 0..CREDIT_FRAMES_RESERVED {
-            assert!(conns.admit(caller(CREDIT_FRAMES + n), LockRelease::KIND));
+            assert!(conns.admit(caller(CREDIT_FRAMES + n), Some(LockRelease::FACTS)));
         }
-        assert!(!conns.admit(caller(9_000), LockRelease::KIND));
+        assert!(!conns.admit(caller(9_000), Some(LockRelease::FACTS)));
     }
 }
