@@ -1,8 +1,8 @@
 //! A call: what is asked, and how far it has come.
 
 use crate::clock::Moment;
+use crate::core::session::Tenure;
 use crate::pending::Slot;
-use crate::session::Tenure;
 use std::fmt;
 use std::sync::Arc;
 use wire::message as m;

@@ -3,9 +3,9 @@
 //! Both end when the [`Outbox`] is killed, which shuts the socket, or when the other side closes.
 
 use crate::call::LinkId;
+use crate::core::{LinkKey, text_of};
 use crate::handle::Shared;
 use crate::limits::{CONNECT_MAX, SILENCE_MAX};
-use crate::state::{LinkKey, text_of};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -3,11 +3,11 @@
 use crate::call::{Answer, Op, SessionId};
 use crate::clock::Moment;
 use crate::config::Config;
+use crate::core::session::Session;
+use crate::core::{Out, Phase, Request, State};
 use crate::error::Error;
 use crate::limits::{DROP_LINGER, THREADS_END_MAX};
 use crate::pending::{Outcome, Pending, Slot};
-use crate::session::Session;
-use crate::state::{Out, Phase, Request, State};
 use crate::{Client, connection};
 use std::cell::Cell;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -25,7 +25,7 @@
 //!
 //! # How it works
 //! A call goes to the leader of its name's shard, straight to the core that serves it, pipelined on one
-//! connection per core. All that is known and decided is in `state`, which is told what happened
+//! connection per core. All that is known and decided is in `core`, which is told what happened
 //! and when; threads around it carry bytes (`connection`) and time (`handle`). Redirects are
 //! followed, refusals that pass are waited out, lost connections are made again, all within the
 //! call's deadline.
@@ -68,14 +68,13 @@ mod call;
 mod clock;
 mod config;
 mod connection;
+mod core;
 mod error;
 mod handle;
 mod lock;
 mod pending;
 mod probe;
 mod queue;
-mod session;
-mod state;
 
 #[cfg(test)]
 mod tests;

@@ -2,10 +2,10 @@
 
 use crate::call::{Mode, Op, Reply, SessionId};
 use crate::clock::{Moment, millis};
+use crate::core::session::Tenure;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::pending::Pending;
-use crate::session::Tenure;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::limits::{LEASE_MS_MAX, WAIT_MS_MAX};

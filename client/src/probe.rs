@@ -1,9 +1,9 @@
 //! A look at one node: whether it answers, how fast, and what it says of itself.
 
 use crate::connection::{dial, greet, read_frame};
+use crate::core::text_of;
 use crate::error::Error;
 use crate::limits::CONNECT_MAX;
-use crate::state::text_of;
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

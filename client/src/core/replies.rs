@@ -3,9 +3,9 @@
 use super::{Sent, State, What};
 use crate::call::{Answer, CallId, LinkId, Op, Place, Reply, SessionId};
 use crate::clock::Moment;
+use crate::core::session::Opening;
 use crate::error::Error;
 use crate::limits::REDIRECTS_AT_ONCE;
-use crate::session::Opening;
 use std::time::Duration;
 use wire::message::{Alive, Done, Error as Refusal, TopologyReply};
 use wire::{Code, Header};

@@ -4,11 +4,11 @@ use super::{Phase, State};
 use crate::call::{CallId, LinkId, Op, Place, SessionId, Stamp};
 use crate::clock::{Moment, millis};
 use crate::connection::Outbox;
+use crate::core::session::Asks;
 use crate::limits::{
     CALL_FRAME_BYTES_MAX, CREDIT_GIVE_BACK, CREDIT_RESERVED, CREDIT_RESERVED_BYTES, REST_MAX,
     SILENCE_MAX,
 };
-use crate::session::Asks;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,9 +3,9 @@
 use super::{Phase, Request, Sent, State, What};
 use crate::call::{Answer, CallId, LinkId, Op, Place, SessionId, Stamp};
 use crate::clock::{Moment, millis};
+use crate::core::session::{Asks, Opening, Session};
 use crate::error::Error;
 use crate::limits::HEARTBEATS_PER_TTL;
-use crate::session::{Asks, Opening, Session};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::Header;
@@ -173,7 +173,7 @@ impl State {
     /// Sends the heartbeats that are due, one to each engine that leads a shard of the session.
     pub(crate) fn beat(&mut self, now: Moment) {
         let tenure = self.config.tenure();
-        let due = |(shard, seat): (&u32, &crate::session::Seat)| {
+        let due = |(shard, seat): (&u32, &crate::core::session::Seat)| {
             (seat.opening.is_known() && seat.beat_at <= now).then_some(*shard)
         };
         let due: Vec<u32> = self.session.seats.iter().filter_map(due).collect();
