@@ -8,8 +8,7 @@
 //! whole and on the disk.
 
 use crate::admin::{self, Open, Tried, attempt, bring};
-use crate::core::text_of;
-use crate::error::Error;
+use crate::error::{Error, text_of};
 use crate::limits::{ADMIN_ANSWER_MAX, BACKOFF_MAX, BACKUP_TRIES_MAX};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};

@@ -59,6 +59,8 @@
 //! Exactly-once by session and sequence: Ongaro, Consensus: Bridging Theory and Practice, section
 //! 6.3. Fencing: Kleppmann, How to do distributed locking, 2016.
 
+extern crate alloc;
+
 pub mod admin;
 pub mod backup;
 pub mod limits;
@@ -68,13 +70,16 @@ mod call;
 mod clock;
 mod config;
 mod connection;
-mod core;
+pub mod core;
 mod error;
 mod handle;
+mod inbox;
+mod inner;
 mod lock;
 mod pending;
 mod probe;
 mod queue;
+mod tenure;
 
 #[cfg(test)]
 mod tests;
@@ -139,13 +144,13 @@ impl Client {
 
     /// The session's id. It changes when the session ends.
     pub fn session(&self) -> [u8; 16] {
-        self.handle.shared().with(|state, _| state.session.life.id)
+        self.handle.shared().with(|inner, _| inner.session())
     }
 
     /// The nodes of the cluster and the placement of its shards, as last heard.
     pub fn topology(&self) -> (Vec<Node>, Vec<Placement>) {
-        self.handle.shared().with(|state, _| {
-            let map = state.map.as_ref().expect("a client is handed out with a topology");
+        self.handle.shared().with(|inner, _| {
+            let map = inner.core.map().expect("a client is handed out with a topology");
             (map.nodes.values().cloned().collect(), map.placement.values().cloned().collect())
         })
     }

@@ -1,8 +1,7 @@
 //! A look at one node: whether it answers, how fast, and what it says of itself.
 
 use crate::connection::{dial, greet, read_frame};
-use crate::core::text_of;
-use crate::error::Error;
+use crate::error::{Error, text_of};
 use crate::limits::CONNECT_MAX;
 use std::io::Write;
 use std::net::TcpStream;

@@ -1,71 +1,77 @@
-//! How the client ends: nothing new, the session closed, then everything gone.
+//! How the client ends: nothing new, the sessions closed, then everything gone.
 
+use super::ask::Ask;
+use super::outcome::{Doubt, End, Event, Failure};
+use super::seats::close;
+use super::time::Moment;
 use super::turns::Turns;
-use super::{Phase, Request, State};
-use crate::call::{CallId, Op};
-use crate::clock::Moment;
-use crate::error::Error;
-use crate::pending::Slot;
-use std::sync::Arc;
-use std::time::Duration;
+use super::{Core, LinkId, Phase};
+use alloc::vec::Vec;
+use core::time::Duration;
 
-impl State {
-    /// Takes nothing new, gives every open call up, and closes the session wherever it is open.
-    /// The slots are done when that is done.
-    pub fn leave(&mut self, now: Moment, limit: Duration) -> Vec<Arc<Slot>> {
-        // Whoever comes second waits for the same.
+impl<A: Ask> Core<A> {
+    /// Takes nothing new, gives every open call up, and closes the sessions wherever they are open. When that is
+    /// done, or `limit` has passed, it says [`Event::Left`].
+    pub fn leave(&mut self, now: Moment, limit: Duration) {
         if self.phase != Phase::Running {
-            return self.closing.clone();
+            return;
         }
         self.stop_calls(now);
         self.phase = Phase::Leaving;
-        let session = self.session.life.id;
-        let shards = self.seats_taken();
-        self.end_life("the client was closed");
-        let mut slots = Vec::new();
-        for shard in shards {
-            let slot = Arc::<Slot>::default();
-            let op = Op::CloseSession { session };
-            let request = Request { op, slot: Some(Arc::clone(&slot)), limit, bound: None };
-            self.submit_to_shard(now, shard, request);
-            slots.push(slot);
+        self.end_sessions();
+        for key in self.session_keys() {
+            let session = &self.sessions[key.0 as usize];
+            let id = session.id;
+            for shard in session.shards_taken() {
+                self.take(now, shard, close(A::close_session(id), key, limit));
+            }
         }
-        self.closing.clone_from(&slots);
-        slots
+        if self.calls.is_empty() {
+            self.event(Event::Left);
+        }
     }
 
     /// Ends it all: every call, every connection.
     pub fn vanish(&mut self, now: Moment) {
+        if self.phase == Phase::Gone {
+            return;
+        }
         self.stop_calls(now);
         self.phase = Phase::Gone;
-        self.closing.clear();
-        self.end_life("the client was closed");
-        if let Some((slot, ..)) = self.ready.take() {
-            self.out.done.push((slot, Err(Error::Closed { subject: String::from("connect") })));
-        }
-        for link in std::mem::take(&mut self.links).into_values() {
-            link.outbox.kill();
+        self.unready = None;
+        self.end_sessions();
+        let links: Vec<LinkId> = self.links.iter().map(|(key, _)| LinkId(key)).collect();
+        for link in links {
+            self.links.remove(link.0);
+            self.event(Event::Close { link });
         }
         self.by_key.clear();
+        self.ways.fill(None);
+    }
+
+    /// What sessions hold is lost from now on to whoever holds it by them.
+    fn end_sessions(&mut self) {
+        for key in self.session_keys() {
+            let id = self.session_id(key);
+            self.event(Event::Ended { session: key, id, why: End::Closed });
+        }
     }
 
     fn stop_calls(&mut self, now: Moment) {
         // Nothing that is freed here may be dispatched again.
         self.turns = Turns::default();
-        let open: Vec<CallId> = self.calls.keys().copied().collect();
-        for seat in self.session.seats.values_mut() {
-            seat.waiting.clear();
-            seat.owed.clear();
+        for session in &mut self.sessions {
+            for (_, seat) in session.seats_mut() {
+                seat.waiting.clear();
+                seat.owed.clear();
+            }
         }
-        for id in open {
-            let call = &self.calls[&id];
-            let subject = call.op.to_string();
-            let error = if call.may_be_applied() {
-                Error::OutcomeUnknown { subject, why: String::from("the client was closed") }
-            } else {
-                Error::Closed { subject }
+        for id in self.calls_that(|_| true) {
+            let failure = match self.calls[id.0].may_be_applied() {
+                true => Failure::Unknown(Doubt::Closed),
+                false => Failure::Closed,
             };
-            self.finish(now, id, Err(error));
+            self.fail(now, id, failure);
         }
     }
 }

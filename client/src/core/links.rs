@@ -1,32 +1,35 @@
-//! Connections as the state sees them: credit, what is unanswered, and silence.
+//! Connections as the core sees them: credit, what is unanswered, and silence.
 
-use super::{Phase, State};
-use crate::call::{CallId, LinkId, Op, Place, SessionId, Stamp};
-use crate::clock::{Moment, millis};
-use crate::connection::Outbox;
-use crate::core::session::Asks;
+use super::ask::{Ask, Stamp};
+use super::calls::{Call, Place};
+use super::outcome::{Event, Obstacle, Trouble};
+use super::session::Asks;
+use super::slab::{Key, Slab};
+use super::time::Moment;
+use super::{CallId, Core, LinkId, Phase, SessionKey};
 use crate::limits::{
     CALL_FRAME_BYTES_MAX, CREDIT_GIVE_BACK, CREDIT_RESERVED, CREDIT_RESERVED_BYTES, REST_MAX,
-    SILENCE_MAX,
 };
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
 use wire::Header;
 use wire::message::{Topology, Welcome};
 
 /// What a connection is to.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(crate) struct LinkKey {
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct LinkKey {
     /// "host:port".
-    pub address: String,
+    pub address: Arc<str>,
     pub engine: u32,
     /// Which of the connections to that engine.
     pub lane: u32,
 }
 
 /// A frame that was sent and not answered.
-pub(crate) struct Sent {
+pub(super) struct Sent {
     pub what: What,
     pub at: Moment,
     /// The answer is due at once: its absence is a sign of trouble.
@@ -34,47 +37,73 @@ pub(crate) struct Sent {
     bytes: usize,
 }
 
-impl Sent {
-    /// A frame whose answer is due at once.
-    pub fn prompt(at: Moment) -> (Moment, bool) {
-        (at, true)
-    }
-}
-
 /// What a frame was.
-pub(crate) enum What {
+pub(super) enum What {
     Call(CallId),
-    Open { shard: u32, session: SessionId },
-    Beat { session: SessionId, shards: Vec<u32> },
+    Open { session: SessionKey, life: u32, shard: u32 },
+    Beat(Box<Beat>),
     Map,
 }
 
+/// A heartbeat, and the shards that it should confirm.
+pub(super) struct Beat {
+    pub session: SessionKey,
+    pub life: u32,
+    pub shards: Vec<u32>,
+}
+
 /// A connection.
-pub(crate) struct Link {
+pub(super) struct Link {
     pub key: LinkKey,
-    pub outbox: Arc<Outbox>,
     /// It was welcomed.
     pub up: bool,
     /// Calls that wait for credit.
     pub queue: VecDeque<CallId>,
     /// Those of them that give something back: they go first, past the credit.
     pub owed: VecDeque<CallId>,
-    pub unanswered: BTreeMap<u64, Sent>,
+    /// By request.
+    pub unanswered: Slab<Sent>,
+    /// How many of them are answered at once, and how many are heartbeats.
+    prompts: u32,
+    beats: u32,
     /// When anything was heard on it last.
     pub heard: Moment,
     /// What a node said about the connection before it closed it.
-    pub complaint: Option<String>,
+    pub complaint: Option<Trouble>,
+    /// Bytes that its driver is to send.
+    pub out: Vec<u8>,
+    /// Whether its driver knows that there are some.
+    pub is_dirty: bool,
     credit_frames: usize,
     credit_bytes: usize,
     bytes: usize,
 }
 
 impl Link {
-    fn has_credit(&self, op: &Op) -> bool {
-        if op.is_give_back() {
+    fn new(key: LinkKey, now: Moment) -> Link {
+        Link {
+            key,
+            up: false,
+            queue: VecDeque::new(),
+            owed: VecDeque::new(),
+            unanswered: Slab::default(),
+            prompts: 0,
+            beats: 0,
+            heard: now,
+            complaint: None,
+            out: Vec::new(),
+            is_dirty: false,
+            credit_frames: 0,
+            credit_bytes: 0,
+            bytes: 0,
+        }
+    }
+
+    fn has_credit(&self, ask: &impl Ask) -> bool {
+        if ask.is_give_back() {
             return self.unanswered.len() < self.credit_frames + CREDIT_GIVE_BACK;
         }
-        let bytes = self.bytes + op.bytes() + CALL_FRAME_BYTES_MAX;
+        let bytes = self.bytes + ask.bytes() + CALL_FRAME_BYTES_MAX;
         self.unanswered.is_empty()
             || (self.unanswered.len() < self.credit_frames && bytes <= self.credit_bytes)
     }
@@ -87,50 +116,54 @@ impl Link {
         }
     }
 
-    /// Sends a frame. `sent`: when, and whether its answer is due at once.
-    pub fn send(
+    /// Writes a frame, whose request follows from where it is kept. `sent`: when, and whether its answer is due at once.
+    fn send(
         &mut self,
-        header: Header,
+        mut header: Header,
         what: What,
         (at, prompt): (Moment, bool),
         body: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let bytes = self.outbox.push(|out| wire::frame(out, &header, body));
+    ) -> Key {
+        self.prompts += u32::from(prompt);
+        self.beats += u32::from(matches!(what, What::Beat(_)));
+        let request = self.unanswered.insert(Sent { what, at, prompt, bytes: 0 });
+        header.request = request.number();
+        let before = self.out.len();
+        wire::frame(&mut self.out, &header, body);
+        let bytes = self.out.len() - before;
         self.bytes += bytes;
-        let twice = self.unanswered.insert(header.request, Sent { what, at, prompt, bytes });
-        assert!(twice.is_none(), "a request id is used once");
+        self.unanswered.get_mut(request).expect("it was just put there").bytes = bytes;
+        request
     }
 
     /// The frame that is answered by `request`.
-    pub fn answered(&mut self, request: u64) -> Option<Sent> {
-        let sent = self.unanswered.remove(&request)?;
+    pub fn answered(&mut self, request: Key) -> Option<Sent> {
+        let sent = self.unanswered.remove(request)?;
         self.bytes -= sent.bytes;
+        self.prompts -= u32::from(sent.prompt);
+        self.beats -= u32::from(matches!(sent.what, What::Beat(_)));
         Some(sent)
     }
 
     /// Since when an answer is overdue.
     fn waits_since(&self) -> Option<Moment> {
-        let oldest = self.unanswered.values().find(|s| s.prompt)?;
-        Some(oldest.at.max(self.heard))
-    }
-
-    fn is_probed(&self) -> bool {
-        self.unanswered.values().any(|s| matches!(s.what, What::Beat { .. }))
+        let prompt = self.unanswered.iter().filter(|(_, sent)| sent.prompt);
+        let oldest = prompt.map(|(_, sent)| sent.at).min()?;
+        Some(oldest.max(self.heard))
     }
 }
 
 /// An address that failed, and rests.
-#[derive(Clone, Debug)]
-pub(crate) struct Rest {
+pub(super) struct Rest {
     failures: u32,
     until: Moment,
     /// What happened there.
-    pub why: String,
+    pub why: Trouble,
 }
 
-impl State {
+impl<A: Ask> Core<A> {
     /// The connection to `key`, made if there is none; or the moment up to which the address rests.
-    pub(crate) fn link_to(&mut self, now: Moment, key: &LinkKey) -> Result<LinkId, Moment> {
+    pub(super) fn link_to(&mut self, now: Moment, key: &LinkKey) -> Result<LinkId, Moment> {
         if let Some(id) = self.by_key.get(key) {
             return Ok(*id);
         }
@@ -139,40 +172,23 @@ impl State {
         {
             return Err(rest.until);
         }
-        let id = self.fresh_id();
-        let outbox = Arc::<Outbox>::default();
-        let link = Link {
-            key: key.clone(),
-            outbox: Arc::clone(&outbox),
-            up: false,
-            queue: VecDeque::new(),
-            owed: VecDeque::new(),
-            unanswered: BTreeMap::new(),
-            heard: now,
-            complaint: None,
-            credit_frames: 0,
-            credit_bytes: 0,
-            bytes: 0,
-        };
-        self.links.insert(id, link);
+        let id = LinkId(self.links.insert(Link::new(key.clone(), now)));
         self.by_key.insert(key.clone(), id);
-        self.out.connect.push((id, key.clone(), outbox));
+        let (address, engine) = (Arc::clone(&key.address), key.engine);
+        self.event(Event::Connect { link: id, address, engine });
         Ok(id)
     }
 
-    /// A connection was welcomed. An error is why it can't be used.
-    pub fn on_link_up(&mut self, now: Moment, id: LinkId, welcome: &Welcome) -> Result<(), String> {
-        if let Some(map) = &self.map
-            && map.cluster != welcome.cluster
-        {
-            return Err(String::from("the node belongs to another cluster"));
+    /// A connection was welcomed.
+    pub fn on_connected(&mut self, now: Moment, id: LinkId, welcome: &Welcome) {
+        let cluster = self.map.as_ref().map(|map| map.cluster);
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        if cluster.is_some_and(|cluster| cluster != welcome.cluster) {
+            return self.break_off(now, id, Trouble::OtherCluster);
         }
-        let Some(link) = self.links.get_mut(&id) else {
-            return Err(String::from("the connection is not wanted any more"));
-        };
         if link.key.engine != welcome.engine {
-            let (want, got) = (link.key.engine, welcome.engine);
-            return Err(format!("engine {want} was asked for and engine {got} answered"));
+            let (wanted, got) = (link.key.engine, welcome.engine);
+            return self.break_off(now, id, Trouble::OtherEngine { wanted, got });
         }
         link.up = true;
         link.heard = now;
@@ -186,34 +202,38 @@ impl State {
             self.send_fetch(now, id);
         }
         self.beat_soon(now);
-        Ok(())
     }
 
     /// A connection is gone, or was never made.
-    pub fn on_link_down(&mut self, now: Moment, id: LinkId, why: &str) {
-        let Some(link) = self.links.remove(&id) else { return };
-        let address = link.key.address.clone();
+    pub fn on_closed(&mut self, now: Moment, id: LinkId, why: Trouble) {
+        let Some(link) = self.links.remove(id.0) else { return };
         self.by_key.remove(&link.key);
-        link.outbox.kill();
-        let why = format!("{address}: {}", link.complaint.as_deref().unwrap_or(why));
+        for way in self.ways.iter_mut().filter(|way| **way == Some(id)) {
+            *way = None;
+        }
         if self.phase == Phase::Gone {
             return;
         }
+        let address = link.key.address;
+        let why = link.complaint.unwrap_or(why);
         let failures = self.rests.get(&address).map_or(0, |r| r.failures) + u32::from(!link.up);
         let full = (Duration::from_millis(10) * (1 << failures.min(8))).min(REST_MAX);
-        let until = now + self.chance(full);
-        self.rests.insert(address, Rest { failures, until, why: why.clone() });
-        for sent in link.unanswered.into_values() {
+        let until = now + self.chance.part_of(full);
+        self.rests.insert(Arc::clone(&address), Rest { failures, until, why: why.clone() });
+        let lost = Obstacle::Lost(Arc::new((address, why)));
+        let mut unanswered: Vec<Sent> = link.unanswered.into_values().collect();
+        unanswered.sort_by_key(|sent| sent.at);
+        for sent in unanswered {
             match sent.what {
-                What::Call(call) => self.on_call_lost(now, id, call, &why),
-                What::Open { shard, session } => self.on_unopened(id, shard, session),
-                What::Beat { .. } | What::Map => {}
+                What::Call(call) => self.on_call_lost(now, id, call, &lost),
+                What::Open { session, life, shard } => self.on_unopened(id, session, life, shard),
+                What::Beat(_) | What::Map => {}
             }
         }
         for call in link.owed.into_iter().chain(link.queue) {
-            if self.calls.get(&call).is_some_and(|c| c.place == Place::Queued(id)) {
+            if self.calls.get(call.0).is_some_and(|c| c.place == Place::Queued(id)) {
                 let pause = self.pause(call);
-                self.retry(now, call, pause, why.clone());
+                self.retry(now, call, pause, lost.clone());
             }
         }
         self.beat_soon(now);
@@ -221,18 +241,24 @@ impl State {
         self.want_map(now);
     }
 
-    fn on_call_lost(&mut self, now: Moment, link: LinkId, id: CallId, why: &str) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
+    /// The core gives a connection up.
+    pub(super) fn break_off(&mut self, now: Moment, id: LinkId, why: Trouble) {
+        self.event(Event::Close { link: id });
+        self.on_closed(now, id, why);
+    }
+
+    fn on_call_lost(&mut self, now: Moment, link: LinkId, id: CallId, why: &Obstacle) {
+        let Some(call) = self.calls.get_mut(id.0) else { return };
         if !matches!(call.place, Place::Flying(on, _) if on == link) {
             return;
         }
         call.ambiguous = true;
         let pause = self.pause(id);
-        self.retry(now, id, pause, why.to_owned());
+        self.retry(now, id, pause, why.clone());
     }
 
     /// Sends what waits on a connection, as far as its credit goes.
-    pub(crate) fn pump(&mut self, now: Moment, id: LinkId) {
+    pub(super) fn pump(&mut self, now: Moment, id: LinkId) {
         for asks in [Asks::GiveBack, Asks::Call] {
             self.pump_line(now, id, asks);
         }
@@ -240,10 +266,10 @@ impl State {
 
     fn pump_line(&mut self, now: Moment, id: LinkId, asks: Asks) {
         loop {
-            let Some(link) = self.links.get_mut(&id).filter(|l| l.up) else { return };
+            let Some(link) = self.links.get_mut(id.0).filter(|l| l.up) else { return };
             let Some(next) = link.line(asks).front().copied() else { return };
-            let call = self.calls.get(&next).filter(|c| c.place == Place::Queued(id));
-            if call.is_some_and(|call| !link.has_credit(&call.op)) {
+            let call = self.calls.get(next.0).filter(|c| c.place == Place::Queued(id));
+            if call.is_some_and(|call| !link.has_credit(&call.ask)) {
                 return;
             }
             link.line(asks).pop_front();
@@ -254,78 +280,105 @@ impl State {
     }
 
     fn send_call(&mut self, now: Moment, link_id: LinkId, id: CallId) {
-        let call = &self.calls[&id];
-        let (shard, stamp) = (call.shard, call.stamp);
-        if stamp.is_some() {
-            self.open_ahead(now, link_id, shard);
+        let call = &self.calls[id.0];
+        let (session, shard, seated) = (call.session, call.shard, call.seated);
+        if seated.is_some() {
+            self.open_ahead(now, link_id, session, shard);
         }
-        let request = self.fresh_id();
-        self.place(id, Place::Flying(link_id, request));
-        let call = self.calls.get_mut(&id).expect("it was found above");
-        call.attempts += 1;
-        call.first_sent.get_or_insert(now);
-        call.last_sent = now;
-        call.last = String::new();
-        let left = match call.deadline {
+        let epoch = self.map.as_ref().map_or(0, |m| m.epoch);
+        let session = &self.sessions[session.0 as usize];
+        let (sequence, answered_below) = match seated {
+            Some(seated) => {
+                let seat = session.seat(shard).expect("a sequence is of a seat");
+                (seated.sequence, seat.window.answered_below())
+            }
+            None => (0, 0),
+        };
+        let stamp = Stamp { session: session.id, sequence };
+        let link = self.links.get_mut(link_id.0).expect("the caller found it");
+        let call = self.calls.get_mut(id.0).expect("it was found above");
+        let deadline_ms = match call.deadline {
             Moment::MAX => 0,
-            at => millis(at.since(now)).max(1),
+            at => at.millis_since(now),
         };
-        let answered_below = match stamp {
-            Some(_) => self.session.seats.get(&shard).map_or(0, |s| s.answered_below()),
-            None => 0,
-        };
-        let header = Header {
-            kind: call.op.kind(),
-            request,
-            shard,
-            deadline_ms: left,
-            epoch: self.map.as_ref().map_or(0, |m| m.epoch),
-            trace: [0; 16],
-        };
-        let stamp = stamp.unwrap_or(Stamp { session: [0; 16], sequence: 0 });
-        let prompt = !call.op.is_waiting();
-        let link = self.links.get_mut(&link_id).expect("the caller found it");
-        let op = &call.op;
-        link.send(header, What::Call(id), (now, prompt), |out| {
-            op.encode(stamp, answered_below, out)
+        let header = Header { shard, deadline_ms, epoch, ..Header::new(call.ask.kind(), 0) };
+        let sent = (now, call.ask.wait_ms() == 0);
+        let ask = &call.ask;
+        let request = link.send(header, What::Call(id), sent, |out| {
+            ask.encode(stamp, answered_below, out);
         });
-        self.due(now + self.silence() / 2);
+        call.flies(now, link_id, request);
+        self.mark(link_id);
+        self.due(now + self.silence / 2);
+    }
+
+    /// Sends a frame whose answer is due at once.
+    pub(super) fn send_prompt(
+        &mut self,
+        now: Moment,
+        id: LinkId,
+        header: Header,
+        what: What,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let link = self.links.get_mut(id.0).expect("the caller found it");
+        link.send(header, what, (now, true), body);
+        self.mark(id);
+        self.due(now + self.silence / 2);
+    }
+
+    /// A connection has bytes to be sent.
+    fn mark(&mut self, id: LinkId) {
+        let link = self.links.get_mut(id.0).expect("the caller found it");
+        if !link.is_dirty {
+            link.is_dirty = true;
+            self.out.dirty.push(id);
+        }
     }
 
     /// Asks for the topology on a connection that is up.
     pub(super) fn send_fetch(&mut self, now: Moment, id: LinkId) {
-        let header = Header::new(Topology::KIND, self.fresh_id());
         let known = self.map.as_ref().map_or(0, |m| m.epoch);
-        let link = self.links.get_mut(&id).expect("the caller found it");
-        link.send(header, What::Map, Sent::prompt(now), |out| Topology { known }.encode(out));
-    }
-
-    /// How long a connection may be silent while an answer is due.
-    fn silence(&self) -> Duration {
-        SILENCE_MAX.min(self.config.session_ttl / 3)
+        let header = Header::new(Topology::KIND, 0);
+        self.send_prompt(now, id, header, What::Map, |out| Topology { known }.encode(out));
     }
 
     /// Probes connections that are silent, and gives up those that stay so.
     pub(super) fn tick_links(&mut self, now: Moment) {
-        let silence = self.silence();
-        let ids: Vec<LinkId> = self.links.keys().copied().collect();
-        for id in ids {
-            let Some(link) = self.links.get(&id).filter(|l| l.up) else { continue };
+        let silence = self.silence;
+        let waits = self.links.iter().filter(|(_, link)| link.up && link.prompts > 0);
+        let waits: Vec<LinkId> = waits.map(|(key, _)| LinkId(key)).collect();
+        for id in waits {
+            let Some(link) = self.links.get(id.0) else { continue };
+            if now.since(link.heard) < silence / 2 {
+                let look_at = link.heard + silence / 2;
+                self.due(look_at);
+                continue;
+            }
             let Some(since) = link.waits_since() else { continue };
             let quiet = now.since(since);
             if quiet >= silence {
-                let why = format!("nothing was heard for {quiet:?}");
-                self.on_link_down(now, id, &why);
-                continue;
-            }
-            if quiet >= silence / 2 {
-                if !link.is_probed() {
-                    self.send_heartbeat(now, id, Vec::new());
+                self.break_off(now, id, Trouble::Silent(quiet));
+            } else if quiet >= silence / 2 {
+                if link.beats == 0 {
+                    self.send_heartbeat(now, id, SessionKey(0), Vec::new());
                 }
                 self.due(since + silence);
             } else {
                 self.due(since + silence / 2);
             }
         }
+    }
+}
+
+impl<A: Ask> Call<A> {
+    /// It was sent.
+    fn flies(&mut self, now: Moment, link: LinkId, request: Key) {
+        // Its timer stays what it is in the line: the deadline.
+        debug_assert!(self.timer == self.deadline);
+        self.place = Place::Flying(link, request);
+        self.attempts += 1;
+        self.first_sent.get_or_insert(now);
+        self.last = Obstacle::Nothing;
     }
 }
