@@ -9,7 +9,9 @@ use client::core::{
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wire::message::{CachePut, Done, SessionClose, SessionOpen, Topology, TopologyReply, Welcome};
+use wire::message::{
+    CachePut, Done, Expect, SessionClose, SessionOpen, Topology, TopologyReply, Welcome,
+};
 use wire::topology::{Node, Placement, write_node, write_placement};
 use wire::{HEADER_BYTES, Header, Kind};
 
@@ -58,17 +60,11 @@ impl Ask for Put {
     fn encode(&self, stamp: Stamp, answered_below: u64, out: &mut Vec<u8>) {
         let Stamp { session, sequence } = stamp;
         match self {
-            Put::Line(key) => CachePut {
-                session,
-                sequence,
-                answered_below,
-                version: 0,
-                ttl_ms: 0,
-                expect: 0,
-                key,
-                value: &VALUE,
+            Put::Line(key) => {
+                let call = wire::Call { session, sequence, answered_below };
+                let (version, ttl_ms, expect) = (0, 0, Expect::Any);
+                CachePut { call, version, ttl_ms, expect, key, value: &VALUE }.encode(out);
             }
-            .encode(out),
             Put::Close(session) => SessionClose { session: *session }.encode(out),
         }
     }
@@ -116,7 +112,7 @@ fn connected() -> (Core<Put>, LinkId) {
 }
 
 /// Answers all that was sent.
-fn answer(core: &mut Core<Put>, now: Moment, link: LinkId, sent: &mut Vec<u8>, done: &mut Vec<u8>) {
+fn answer(core: &mut Core<Put>, now: Moment, link: LinkId, sent: &mut Vec<u8>, done: &[u8]) {
     sent.clear();
     while let Some(dirty) = core.next_to_send() {
         std::mem::swap(sent, core.bytes_of(dirty).expect("it is there"));
@@ -127,7 +123,7 @@ fn answer(core: &mut Core<Put>, now: Moment, link: LinkId, sent: &mut Vec<u8>, d
         rest = &rest[HEADER_BYTES + length..];
         let mut body = Vec::new();
         let (kind, body) = match header.kind {
-            CachePut::KIND | SessionOpen::KIND => (Done::KIND, &done[..]),
+            CachePut::KIND | SessionOpen::KIND => (Done::KIND, done),
             Topology::KIND => {
                 let (mut nodes, mut placement) = (Vec::new(), Vec::new());
                 let address = String::from("node:1");
@@ -157,7 +153,7 @@ fn main() {
     for depth in [1, 16, 128] {
         let (mut core, link) = connected();
         let mut sent = Vec::new();
-        answer(&mut core, Moment(0), link, &mut sent, &mut done);
+        answer(&mut core, Moment(0), link, &mut sent, &done);
         let begun = Instant::now();
         for round in 0..CALLS / depth {
             let now = Moment(round * 1_000);
@@ -174,7 +170,7 @@ fn main() {
                     },
                 );
             }
-            answer(&mut core, now, link, &mut sent, &mut done);
+            answer(&mut core, now, link, &mut sent, &done);
             if core.wake_at() <= now {
                 core.tick(now);
             }

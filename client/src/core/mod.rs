@@ -54,6 +54,7 @@ mod seats;
 mod session;
 mod slab;
 #[cfg(test)]
+#[cfg(feature = "edge")]
 mod tests;
 mod time;
 mod timers;

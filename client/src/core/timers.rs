@@ -54,4 +54,10 @@ impl Timers {
     pub fn next(&self) -> Moment {
         self.heap.peek().map_or(Moment::MAX, |Reverse((at, _))| *at)
     }
+
+    /// How many entries there are, void ones too.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
 }
