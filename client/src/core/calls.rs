@@ -106,6 +106,7 @@ impl<A: Ask> Call<A> {
 impl<A: Ask> Core<A> {
     /// Takes a call. It is finished once, whatever happens, if somebody waits for it. Where everything is must be
     /// known: see [`super::Event::Ready`].
+    #[inline]
     pub fn submit(&mut self, now: Moment, order: Order<A>) -> CallId {
         let refused = match self.phase {
             Phase::Running => self.excess(&order),
@@ -123,6 +124,7 @@ impl<A: Ask> Core<A> {
     }
 
     /// What there is too much of for a call.
+    #[inline]
     fn excess(&self, order: &Order<A>) -> Option<Failure> {
         // The client's own calls give things back, and are few: one for each that was granted. Those that a caller
         // waits for find room when nothing else does.
@@ -139,6 +141,7 @@ impl<A: Ask> Core<A> {
     }
 
     /// Takes a call to a shard.
+    #[inline]
     pub(super) fn take(&mut self, now: Moment, shard: u32, order: Order<A>) -> CallId {
         let Order { ask, session, limit, bound, caller, shard: _ } = order;
         assert!((session.0 as usize) < self.sessions.len(), "the session is the core's");
@@ -194,11 +197,16 @@ impl<A: Ask> Core<A> {
     }
 
     /// Gives a call to a connection, which sends it once there is credit.
-    pub(super) fn queue_on(&mut self, now: Moment, link: LinkId, id: CallId) {
+    #[inline]
+    fn queue_on(&mut self, now: Moment, link: LinkId, id: CallId) {
         self.place(id, Place::Queued(link));
-        let asks = Asks::of(&self.calls[id.0].ask);
-        let lines = self.links.get_mut(link.0).expect("the caller found it");
-        lines.line(asks).push_back(id);
+        let ask = &self.calls[id.0].ask;
+        let asks = Asks::of(ask);
+        let to = self.links.get_mut(link.0).expect("the caller found it");
+        if to.takes_at_once(ask) {
+            return self.send_call(now, link, id);
+        }
+        to.line(asks).push_back(id);
         self.pump(now, link);
     }
 
@@ -260,6 +268,7 @@ impl<A: Ask> Core<A> {
     }
 
     /// Puts a call into a place and sets its timer.
+    #[inline]
     pub(super) fn place(&mut self, id: CallId, place: Place) {
         let call = self.calls.get_mut(id.0).expect("a call is placed while it is open");
         call.place = place;
@@ -278,7 +287,7 @@ impl<A: Ask> Core<A> {
     /// The same, or by a refusal.
     pub(super) fn refuse(&mut self, now: Moment, id: CallId, outcome: Outcome<'static>) {
         let Some(call) = self.remove(id) else { return };
-        self.turn_over(now, id, &call);
+        self.turn_over(now, id, (&call.ask, call.session));
         let (session, shard, seated, aside) = (call.session, call.shard, call.seated, call.aside);
         self.tell(id, call.ask, call.caller, outcome);
         if let Some(seated) = seated.filter(|_| aside == Aside::No) {
@@ -287,6 +296,7 @@ impl<A: Ask> Core<A> {
     }
 
     /// Takes a call out of the table.
+    #[inline]
     pub(super) fn remove(&mut self, id: CallId) -> Option<Call<A>> {
         let call = self.calls.remove(id.0)?;
         self.call_bytes -= call.ask.bytes();

@@ -108,6 +108,12 @@ impl Link {
             || (self.unanswered.len() < self.credit_frames && bytes <= self.credit_bytes)
     }
 
+    /// Whether a call may be sent now, and nothing waits that goes before it.
+    #[inline]
+    pub fn takes_at_once(&self, ask: &impl Ask) -> bool {
+        self.up && self.owed.is_empty() && self.queue.is_empty() && self.has_credit(ask)
+    }
+
     /// The line of calls in which one waits for credit.
     pub fn line(&mut self, asks: Asks) -> &mut VecDeque<CallId> {
         match asks {
@@ -117,6 +123,7 @@ impl Link {
     }
 
     /// Writes a frame, whose request follows from where it is kept. `sent`: when, and whether its answer is due at once.
+    #[inline]
     fn send(
         &mut self,
         mut header: Header,
@@ -258,9 +265,12 @@ impl<A: Ask> Core<A> {
     }
 
     /// Sends what waits on a connection, as far as its credit goes.
+    #[inline]
     pub(super) fn pump(&mut self, now: Moment, id: LinkId) {
-        for asks in [Asks::GiveBack, Asks::Call] {
-            self.pump_line(now, id, asks);
+        let waits = |link: &Link| !(link.owed.is_empty() && link.queue.is_empty());
+        if self.links.get(id.0).is_some_and(waits) {
+            self.pump_line(now, id, Asks::GiveBack);
+            self.pump_line(now, id, Asks::Call);
         }
     }
 
@@ -279,28 +289,26 @@ impl<A: Ask> Core<A> {
         }
     }
 
-    fn send_call(&mut self, now: Moment, link_id: LinkId, id: CallId) {
+    pub(super) fn send_call(&mut self, now: Moment, link_id: LinkId, id: CallId) {
         let call = &self.calls[id.0];
-        let (session, shard, seated) = (call.session, call.shard, call.seated);
-        if seated.is_some() {
-            self.open_ahead(now, link_id, session, shard);
-        }
-        let epoch = self.map.as_ref().map_or(0, |m| m.epoch);
-        let session = &self.sessions[session.0 as usize];
-        let (sequence, answered_below) = match seated {
-            Some(seated) => {
-                let seat = session.seat(shard).expect("a sequence is of a seat");
-                (seated.sequence, seat.window.answered_below())
+        let (key, shard) = (call.session, call.shard);
+        let session = &self.sessions[key.0 as usize];
+        let mut stamp = Stamp { session: session.id, sequence: 0 };
+        let mut answered_below = 0;
+        if let Some(seated) = call.seated {
+            let seat = session.seat(shard).expect("a sequence is of a seat");
+            (stamp.sequence, answered_below) = (seated.sequence, seat.window.answered_below());
+            if !seat.opening.is_known() {
+                self.open_ahead(now, link_id, key, shard);
             }
-            None => (0, 0),
-        };
-        let stamp = Stamp { session: session.id, sequence };
+        }
         let link = self.links.get_mut(link_id.0).expect("the caller found it");
         let call = self.calls.get_mut(id.0).expect("it was found above");
         let deadline_ms = match call.deadline {
             Moment::MAX => 0,
             at => at.millis_since(now),
         };
+        let epoch = self.map.as_ref().map_or(0, |m| m.epoch);
         let header = Header { shard, deadline_ms, epoch, ..Header::new(call.ask.kind(), 0) };
         let sent = (now, call.ask.wait_ms() == 0);
         let ask = &call.ask;
@@ -308,8 +316,10 @@ impl<A: Ask> Core<A> {
             ask.encode(stamp, answered_below, out);
         });
         call.flies(now, link_id, request);
-        self.mark(link_id);
-        self.due(now + self.silence / 2);
+        if !core::mem::replace(&mut link.is_dirty, true) {
+            self.out.dirty.push(link_id);
+        }
+        self.due(now + self.half_silence);
     }
 
     /// Sends a frame whose answer is due at once.
@@ -323,17 +333,10 @@ impl<A: Ask> Core<A> {
     ) {
         let link = self.links.get_mut(id.0).expect("the caller found it");
         link.send(header, what, (now, true), body);
-        self.mark(id);
-        self.due(now + self.silence / 2);
-    }
-
-    /// A connection has bytes to be sent.
-    fn mark(&mut self, id: LinkId) {
-        let link = self.links.get_mut(id.0).expect("the caller found it");
-        if !link.is_dirty {
-            link.is_dirty = true;
+        if !core::mem::replace(&mut link.is_dirty, true) {
             self.out.dirty.push(id);
         }
+        self.due(now + self.half_silence);
     }
 
     /// Asks for the topology on a connection that is up.
@@ -350,8 +353,8 @@ impl<A: Ask> Core<A> {
         let waits: Vec<LinkId> = waits.map(|(key, _)| LinkId(key)).collect();
         for id in waits {
             let Some(link) = self.links.get(id.0) else { continue };
-            if now.since(link.heard) < silence / 2 {
-                let look_at = link.heard + silence / 2;
+            if now.since(link.heard) < self.half_silence {
+                let look_at = link.heard + self.half_silence;
                 self.due(look_at);
                 continue;
             }
@@ -359,13 +362,13 @@ impl<A: Ask> Core<A> {
             let quiet = now.since(since);
             if quiet >= silence {
                 self.break_off(now, id, Trouble::Silent(quiet));
-            } else if quiet >= silence / 2 {
+            } else if quiet >= self.half_silence {
                 if link.beats == 0 {
                     self.send_heartbeat(now, id, SessionKey(0), Vec::new());
                 }
                 self.due(since + silence);
             } else {
-                self.due(since + silence / 2);
+                self.due(since + self.half_silence);
             }
         }
     }

@@ -187,6 +187,7 @@ pub struct Core<A> {
     tenure: Duration,
     /// How long a connection may be silent while an answer is due.
     silence: Duration,
+    half_silence: Duration,
     phase: Phase,
     map: Option<Map>,
     /// By shard: the connection to its leader, as far as it was looked up.
@@ -227,9 +228,11 @@ impl<A: Ask> Core<A> {
             });
         }
         let tenure = surely(settings.session_ttl);
+        let silence = SILENCE_MAX.min(settings.session_ttl / 3);
         let mut core = Core {
             tenure,
-            silence: SILENCE_MAX.min(settings.session_ttl / 3),
+            silence,
+            half_silence: silence / 2,
             phase: Phase::Running,
             map: None,
             ways: Vec::new(),

@@ -18,6 +18,7 @@ use wire::{Code, Header, WireError};
 
 impl<A: Ask> Core<A> {
     /// A frame came. Gives the call that it ended, if it ended one that somebody waits for.
+    #[inline]
     pub fn on_frame<'f>(
         &mut self,
         now: Moment,
@@ -36,6 +37,7 @@ impl<A: Ask> Core<A> {
         finished
     }
 
+    #[inline]
     fn on_checked_frame<'f>(
         &mut self,
         now: Moment,
@@ -93,6 +95,7 @@ impl<A: Ask> Core<A> {
     }
 
     /// A call was answered.
+    #[inline]
     fn on_answer<'f>(
         &mut self,
         now: Moment,
@@ -115,7 +118,7 @@ impl<A: Ask> Core<A> {
         let seat = of.seat(shard).filter(|_| seated.is_some());
         let standing = seat.map(|seat| Standing { session: of.id, shard, until: seat.until });
         let call = self.remove(id).expect("it was found above");
-        self.turn_granted(now, id, &call, &reply, standing);
+        self.turn_granted(now, id, (&call.ask, session), &reply, standing);
         if let Some(seated) = seated.filter(|_| call.aside == Aside::No) {
             self.leave_seat(now, session, shard, seated);
         }
@@ -223,7 +226,7 @@ impl<A: Ask> Core<A> {
         refusal: Refusal<'f>,
     ) -> Option<Finished<'f, A>> {
         let call = self.remove(id).expect("the caller found it");
-        self.turn_over(now, id, &call);
+        self.turn_over(now, id, (&call.ask, call.session));
         if let Some(seated) = call.seated.filter(|_| call.aside == Aside::No) {
             self.leave_seat(now, call.session, call.shard, seated);
         }

@@ -43,10 +43,15 @@ pub(super) type NoWay = (Obstacle, Option<Moment>);
 
 impl<A: Ask> Core<A> {
     /// The connection that leads to a shard's leader, made if there is none.
+    #[inline]
     pub(super) fn way(&mut self, now: Moment, shard: u32) -> Result<LinkId, NoWay> {
-        if let Some(Some(link)) = self.ways.get(shard as usize) {
-            return Ok(*link);
+        match self.ways.get(shard as usize) {
+            Some(Some(link)) => Ok(*link),
+            _ => self.find_way(now, shard),
         }
+    }
+
+    fn find_way(&mut self, now: Moment, shard: u32) -> Result<LinkId, NoWay> {
         let key = self.route(shard).map_err(|why| (why, None))?;
         let link = self.link_to(now, &key);
         let link = link.map_err(|until| (Obstacle::Resting(key.address), Some(until)))?;

@@ -32,6 +32,7 @@ enum Fate {
 
 impl<A: Ask> Core<A> {
     /// Gives a call its sequence; `false` when it has to wait for room, or is finished.
+    #[inline]
     pub(super) fn sit(&mut self, now: Moment, id: CallId) -> bool {
         let call = self.calls.get_mut(id.0).expect("the caller found it");
         let (key, shard) = (call.session, call.shard);
@@ -78,6 +79,7 @@ impl<A: Ask> Core<A> {
     }
 
     /// A call is finished: its place in the window goes to who waits for it.
+    #[inline]
     pub(super) fn leave_seat(&mut self, now: Moment, key: SessionKey, shard: u32, seated: Seated) {
         let session = &mut self.sessions[key.0 as usize];
         if session.life != seated.life {

@@ -120,6 +120,7 @@ impl Seat {
     }
 
     /// The next sequence, for `call`, if the window has room for it.
+    #[inline]
     pub fn reserve(&mut self, call: CallId, asks: Asks) -> Option<u64> {
         let index = u32::try_from(call.0.index()).expect("a key's place has 32 bits");
         self.window.take(index, asks.room())
@@ -169,16 +170,19 @@ impl Session {
     }
 
     /// The session's seat in a shard, if it has one.
+    #[inline]
     pub fn seat(&self, shard: u32) -> Option<&Seat> {
         self.seats.get(shard as usize)?.as_deref()
     }
 
     /// The same, to be changed.
+    #[inline]
     pub fn seat_mut(&mut self, shard: u32) -> Option<&mut Seat> {
         self.seats.get_mut(shard as usize)?.as_deref_mut()
     }
 
     /// The session's seat in a shard, which is made if there is none.
+    #[inline]
     pub fn take_seat(&mut self, shard: u32, now: Moment) -> &mut Seat {
         let at = shard as usize;
         if self.seats.len() <= at {

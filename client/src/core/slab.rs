@@ -19,16 +19,19 @@ impl Key {
     pub(super) const NONE: Key = Key { index: u32::MAX, generation: 0 };
 
     /// Its place. Two rows that are there at one time have two places.
+    #[inline]
     pub fn index(self) -> usize {
         self.index as usize
     }
 
     /// The key as one number; never 0.
+    #[inline]
     pub fn number(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
     /// The key of a number, which may name nothing.
+    #[inline]
     pub fn of_number(number: u64) -> Key {
         Key { index: number as u32, generation: (number >> 32) as u32 }
     }
@@ -52,14 +55,17 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
+    #[inline]
     pub fn len(&self) -> usize {
         self.rows.len() - self.free.len()
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    #[inline]
     pub fn insert(&mut self, value: T) -> Key {
         let Some(index) = self.free.pop() else {
             let index = u32::try_from(self.rows.len()).expect("limits keep a table under 4 G rows");
@@ -73,6 +79,7 @@ impl<T> Slab<T> {
         Key { index, generation: row.generation }
     }
 
+    #[inline]
     pub fn remove(&mut self, key: Key) -> Option<T> {
         let row = self.rows.get_mut(key.index as usize)?;
         if row.generation != key.generation {
@@ -83,16 +90,19 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    #[inline]
     pub fn get(&self, key: Key) -> Option<&T> {
         let row = self.rows.get(key.index as usize)?;
         row.value.as_ref().filter(|_| row.generation == key.generation)
     }
 
+    #[inline]
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let row = self.rows.get_mut(key.index as usize)?;
         row.value.as_mut().filter(|_| row.generation == key.generation)
     }
 
+    #[inline]
     pub fn contains(&self, key: Key) -> bool {
         self.get(key).is_some()
     }
@@ -120,6 +130,7 @@ impl<T> Slab<T> {
 impl<T> core::ops::Index<Key> for Slab<T> {
     type Output = T;
 
+    #[inline]
     fn index(&self, key: Key) -> &T {
         self.get(key).expect("the key is of a row that is there")
     }

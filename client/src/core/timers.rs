@@ -23,6 +23,7 @@ pub(super) struct Timers {
 
 impl Timers {
     /// The timer of the call at a place rings at `at`.
+    #[inline]
     pub fn set(&mut self, index: u32, at: Moment) {
         let place = index as usize;
         if self.rings.len() <= place {

@@ -9,10 +9,10 @@
 //! - A name that nobody holds has nobody in line, and no record.
 
 use super::ask::{Ask, LockStep, Mode, Reply};
-use super::calls::{Call, Place};
+use super::calls::Place;
 use super::outcome::{Outcome, Said, Standing};
 use super::time::{Moment, millis};
-use super::{Again, CallId, Core, SessionId};
+use super::{Again, CallId, Core, SessionId, SessionKey};
 use crate::limits::TURN_LOOK;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -58,6 +58,7 @@ impl Turn {
 
 impl<A: Ask> Core<A> {
     /// Whether it is the turn of an acquire; else it is in line, or refused. Any other call has its turn.
+    #[inline]
     pub(super) fn takes_turn(&mut self, now: Moment, id: CallId) -> bool {
         if self.settings.again == Again::IsSent {
             return true;
@@ -100,18 +101,19 @@ impl<A: Ask> Core<A> {
     }
 
     /// A call was answered: what it says of a turn.
+    #[inline]
     pub(super) fn turn_granted(
         &mut self,
         now: Moment,
         id: CallId,
-        call: &Call<A>,
+        (ask, session): (&A, SessionKey),
         reply: &Reply<'_>,
         standing: Option<Standing>,
     ) {
-        let Some(LockStep::Acquire { lease_ms, .. }) = call.ask.lock_step() else {
-            return self.turn_over(now, id, call);
+        let Some(LockStep::Acquire { lease_ms, .. }) = ask.lock_step() else {
+            return self.turn_over(now, id, (ask, session));
         };
-        let Some(turn) = self.turns.names.get_mut(call.ask.name()) else { return };
+        let Some(turn) = self.turns.names.get_mut(ask.name()) else { return };
         if let (Reply::Done { token: fence, .. }, Some(standing)) = (reply, standing)
             && let Some(holder) = turn.holders.iter_mut().find(|h| h.by == By::Call(id))
         {
@@ -125,15 +127,20 @@ impl<A: Ask> Core<A> {
     }
 
     /// A call is over: an acquire that was not granted, or a release.
-    pub(super) fn turn_over(&mut self, now: Moment, id: CallId, call: &Call<A>) {
-        let gone = match call.ask.lock_step() {
-            Some(LockStep::Acquire { .. }) => By::Call(id),
-            Some(LockStep::Release { fence }) => {
-                By::Grant { session: self.session_id(call.session), fence }
-            }
-            None => return,
+    #[inline]
+    pub(super) fn turn_over(&mut self, now: Moment, id: CallId, of: (&A, SessionKey)) {
+        if let Some(step) = of.0.lock_step() {
+            self.end_turn(now, id, of, step);
+        }
+    }
+
+    fn end_turn(&mut self, now: Moment, id: CallId, of: (&A, SessionKey), step: LockStep) {
+        let (ask, session) = of;
+        let gone = match step {
+            LockStep::Acquire { .. } => By::Call(id),
+            LockStep::Release { fence } => By::Grant { session: self.session_id(session), fence },
         };
-        let name = call.ask.name();
+        let name = ask.name();
         let Some(turn) = self.turns.names.get_mut(name) else { return };
         turn.line.retain(|(waits, _)| *waits != id);
         if let Some(at) = turn.holders.iter().position(|holder| holder.by == gone) {

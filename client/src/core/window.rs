@@ -25,11 +25,13 @@ impl Window {
     }
 
     /// All calls below were answered, or will never be asked again.
+    #[inline]
     pub fn answered_below(&self) -> u64 {
         self.answered_below
     }
 
     /// The next sequence, for a call, unless the oldest open one is `room` or more behind it.
+    #[inline]
     pub fn take(&mut self, call: u32, room: u64) -> Option<u64> {
         assert!(room <= WINDOW_REPLIES_MAX && call != FREE);
         if self.next - self.answered_below >= room {
@@ -44,6 +46,7 @@ impl Window {
     }
 
     /// The call of this sequence will never be asked again.
+    #[inline]
     pub fn free(&mut self, sequence: u64) {
         assert!(self.answered_below <= sequence && sequence < self.next, "it was taken");
         assert!(self.open[place(sequence)] != FREE, "a sequence is freed once");
