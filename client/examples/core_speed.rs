@@ -5,15 +5,16 @@
 
 use client::core::{
     Again, Ask, Caller, Core, Event, LinkId, LockStep, Moment, Order, Outcome, Reply, SessionId,
-    SessionKey, Settings, Stamp,
+    SessionKey, Settings,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::message::{
     CachePut, Done, Expect, SessionClose, SessionOpen, Topology, TopologyReply, Welcome,
 };
+use wire::request::Facts;
 use wire::topology::{Node, Placement, write_node, write_placement};
-use wire::{HEADER_BYTES, Header, Kind};
+use wire::{Call, HEADER_BYTES, Header};
 
 const CALLS: u64 = 4_000_000;
 const VALUE: [u8; 128] = [7; 128];
@@ -26,10 +27,10 @@ enum Put {
 }
 
 impl Ask for Put {
-    fn kind(&self) -> Kind {
+    fn facts(&self) -> &'static Facts {
         match self {
-            Put::Line(_) => CachePut::KIND,
-            Put::Close(_) => SessionClose::KIND,
+            Put::Line(_) => CachePut::FACTS,
+            Put::Close(_) => SessionClose::FACTS,
         }
     }
     fn name(&self) -> &[u8] {
@@ -38,38 +39,24 @@ impl Ask for Put {
             Put::Close(_) => &[],
         }
     }
-    fn is_stamped(&self) -> bool {
-        matches!(self, Put::Line(_))
-    }
     fn wait_ms(&self) -> u32 {
         0
     }
     fn set_wait_ms(&mut self, _: u32) {}
-    fn is_grant(&self) -> bool {
-        false
-    }
-    fn is_give_back(&self) -> bool {
-        false
-    }
     fn lock_step(&self) -> Option<LockStep> {
         None
     }
     fn bytes(&self) -> usize {
         self.name().len() + VALUE.len()
     }
-    fn encode(&self, stamp: Stamp, answered_below: u64, out: &mut Vec<u8>) {
-        let Stamp { session, sequence } = stamp;
+    fn encode(&self, call: Call, out: &mut Vec<u8>) {
         match self {
             Put::Line(key) => {
-                let call = wire::Call { session, sequence, answered_below };
                 let (version, ttl_ms, expect) = (0, 0, Expect::Any);
                 CachePut { call, version, ttl_ms, expect, key, value: &VALUE }.encode(out);
             }
             Put::Close(session) => SessionClose { session: *session }.encode(out),
         }
-    }
-    fn answer<'f>(&self, kind: Kind, body: &'f [u8]) -> Option<Reply<'f>> {
-        Reply::read(kind, body)
     }
     fn undo(&self, _: &Reply<'_>) -> Option<Put> {
         None

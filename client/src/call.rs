@@ -1,14 +1,14 @@
 //! A call: what is asked, and what was answered.
 
 use crate::clock::Moment;
-use crate::core::{Ask, LockStep, Mode, Reply, SessionId, Stamp, Standing};
+use crate::core::{Ask, LockStep, Mode, Reply, SessionId, Standing};
 use crate::pending::Slot;
 use crate::tenure::Tenure;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 use wire::message as m;
-use wire::{Kind, message::Done};
+use wire::request::Facts;
 
 /// What is asked of a shard.
 #[derive(Clone, Debug)]
@@ -44,19 +44,19 @@ impl Expect {
 }
 
 impl Op {
-    /// The kind of its message.
-    pub fn kind(&self) -> Kind {
+    /// What is known of its kind.
+    pub fn facts(&self) -> &'static Facts {
         match self {
-            Op::Acquire { .. } => m::LockAcquire::KIND,
-            Op::Release { .. } => m::LockRelease::KIND,
-            Op::Push { .. } => m::QueuePush::KIND,
-            Op::Pop { .. } => m::QueuePop::KIND,
-            Op::Ack { .. } => m::QueueAck::KIND,
-            Op::Nack { .. } => m::QueueNack::KIND,
-            Op::Get { .. } => m::CacheGet::KIND,
-            Op::Put { .. } => m::CachePut::KIND,
-            Op::Delete { .. } => m::CacheDelete::KIND,
-            Op::CloseSession { .. } => m::SessionClose::KIND,
+            Op::Acquire { .. } => m::LockAcquire::FACTS,
+            Op::Release { .. } => m::LockRelease::FACTS,
+            Op::Push { .. } => m::QueuePush::FACTS,
+            Op::Pop { .. } => m::QueuePop::FACTS,
+            Op::Ack { .. } => m::QueueAck::FACTS,
+            Op::Nack { .. } => m::QueueNack::FACTS,
+            Op::Get { .. } => m::CacheGet::FACTS,
+            Op::Put { .. } => m::CachePut::FACTS,
+            Op::Delete { .. } => m::CacheDelete::FACTS,
+            Op::CloseSession { .. } => m::SessionClose::FACTS,
         }
     }
 
@@ -74,24 +74,6 @@ impl Op {
         }
     }
 
-    /// Whether it is numbered within its session.
-    pub fn is_stamped(&self) -> bool {
-        !matches!(self, Op::Get { .. } | Op::CloseSession { .. })
-    }
-
-    /// Whether its answer gives something that must be given back.
-    pub fn is_grant(&self) -> bool {
-        matches!(self, Op::Acquire { .. } | Op::Pop { .. })
-    }
-
-    /// Whether it gives something back. It is not forgotten before it was answered, or the session ended.
-    pub fn is_give_back(&self) -> bool {
-        matches!(
-            self,
-            Op::Release { .. } | Op::Ack { .. } | Op::Nack { .. } | Op::CloseSession { .. }
-        )
-    }
-
     /// Bytes that it brings along.
     pub fn bytes(&self) -> usize {
         let payload = match self {
@@ -103,9 +85,7 @@ impl Op {
     }
 
     /// Appends the body of its message.
-    pub fn encode(&self, stamp: Stamp, answered_below: u64, out: &mut Vec<u8>) {
-        let Stamp { session, sequence } = stamp;
-        let call = wire::Call { session, sequence, answered_below };
+    pub fn encode(&self, call: wire::Call, out: &mut Vec<u8>) {
         match self {
             Op::Acquire { name, mode, wait_ms, lease_ms } => {
                 m::LockAcquire { call, wait_ms: *wait_ms, lease_ms: *lease_ms, mode: *mode, name }
@@ -140,33 +120,15 @@ impl Op {
             Op::CloseSession { session } => m::SessionClose { session: *session }.encode(out),
         }
     }
-
-    /// Reads the answer, if it is one to this call.
-    pub fn answer<'f>(&self, kind: Kind, body: &'f [u8]) -> Option<Reply<'f>> {
-        let due = match self {
-            Op::Pop { .. } => m::Delivery::KIND,
-            Op::Get { .. } => m::Value::KIND,
-            _ => Done::KIND,
-        };
-        if kind == due { Reply::read(kind, body) } else { None }
-    }
 }
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self {
-            Op::Acquire { .. } => "acquire lock",
-            Op::Release { .. } => "release lock",
-            Op::Push { .. } => "push to queue",
-            Op::Pop { .. } => "pop from queue",
-            Op::Ack { .. } => "acknowledge in queue",
-            Op::Nack { .. } => "give back to queue",
-            Op::Get { .. } => "get",
-            Op::Put { .. } => "put",
-            Op::Delete { .. } => "delete",
-            Op::CloseSession { .. } => return f.write_str("close session"),
-        };
-        write!(f, "{what} \"{}\"", self.name().escape_ascii())
+        f.write_str(self.facts().phrase)?;
+        match self {
+            Op::CloseSession { .. } => Ok(()),
+            _ => write!(f, " \"{}\"", self.name().escape_ascii()),
+        }
     }
 }
 
@@ -186,16 +148,12 @@ impl From<Op> for Errand {
 }
 
 impl Ask for Errand {
-    fn kind(&self) -> Kind {
-        self.op.kind()
+    fn facts(&self) -> &'static Facts {
+        self.op.facts()
     }
 
     fn name(&self) -> &[u8] {
         self.op.name()
-    }
-
-    fn is_stamped(&self) -> bool {
-        self.op.is_stamped()
     }
 
     fn wait_ms(&self) -> u32 {
@@ -211,14 +169,6 @@ impl Ask for Errand {
         }
     }
 
-    fn is_grant(&self) -> bool {
-        self.op.is_grant()
-    }
-
-    fn is_give_back(&self) -> bool {
-        self.op.is_give_back()
-    }
-
     fn lock_step(&self) -> Option<LockStep> {
         match self.op {
             Op::Acquire { mode, lease_ms, .. } => Some(LockStep::Acquire { mode, lease_ms }),
@@ -231,12 +181,8 @@ impl Ask for Errand {
         self.op.bytes()
     }
 
-    fn encode(&self, stamp: Stamp, answered_below: u64, out: &mut Vec<u8>) {
-        self.op.encode(stamp, answered_below, out);
-    }
-
-    fn answer<'f>(&self, kind: Kind, body: &'f [u8]) -> Option<Reply<'f>> {
-        self.op.answer(kind, body)
+    fn encode(&self, call: wire::Call, out: &mut Vec<u8>) {
+        self.op.encode(call, out);
     }
 
     fn undo(&self, reply: &Reply<'_>) -> Option<Errand> {

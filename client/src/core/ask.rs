@@ -2,18 +2,10 @@
 
 use super::SessionId;
 use alloc::vec::Vec;
-use wire::Kind;
 pub use wire::message::LockMode as Mode;
 use wire::message::{Delivery, Done, Value};
-
-/// What makes a call exactly-once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stamp {
-    /// The session.
-    pub session: SessionId,
-    /// The call's number in its session and shard.
-    pub sequence: u64,
-}
+use wire::request::Facts;
+use wire::{Call, Kind};
 
 /// What a request does to a lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,36 +29,41 @@ pub enum LockStep {
 /// The core knows what each kind means for windows, retries and routes. Where names and payloads are kept is its
 /// driver's affair: the client's are its own, the load generator's lie in tables, the simulator's follow from a number.
 pub trait Ask: Clone {
-    /// The kind of its message.
-    fn kind(&self) -> Kind;
+    /// What is known of its kind.
+    fn facts(&self) -> &'static Facts;
     /// The name that decides the shard.
     fn name(&self) -> &[u8];
-    /// Whether it is numbered within its session.
-    fn is_stamped(&self) -> bool;
     /// How long it asks to wait, in milliseconds.
     fn wait_ms(&self) -> u32;
     /// It is to wait for so long instead.
     fn set_wait_ms(&mut self, wait_ms: u32);
-    /// Whether its answer gives something that must be given back.
-    fn is_grant(&self) -> bool;
-    /// Whether it gives something back. It is not forgotten before it was answered, or the session ended.
-    fn is_give_back(&self) -> bool;
     /// What it does to a lock, if anything.
     fn lock_step(&self) -> Option<LockStep>;
     /// Bytes of its name and of what it brings along.
     fn bytes(&self) -> usize;
-    /// Appends the body of its message.
-    fn encode(&self, stamp: Stamp, answered_below: u64, out: &mut Vec<u8>);
-    /// Reads the answer, if it is one to this request.
-    fn answer<'f>(&self, kind: Kind, body: &'f [u8]) -> Option<Reply<'f>>;
+    /// Appends the body of its message; `call` is nothing to one that is no call.
+    fn encode(&self, call: Call, out: &mut Vec<u8>);
     /// What gives back what an answer gave, if it gave something.
     fn undo(&self, reply: &Reply<'_>) -> Option<Self>;
     /// What ends a session in a shard.
     fn close_session(session: SessionId) -> Self;
 
+    /// The kind of its message.
+    #[inline]
+    fn kind(&self) -> Kind {
+        self.facts().kind()
+    }
+
     /// Whether it outlives its caller and its deadline.
+    #[inline]
     fn is_owed(&self) -> bool {
-        self.is_give_back() && self.is_stamped()
+        self.facts().gives_back && self.facts().is_call
+    }
+
+    /// Reads its answer.
+    #[inline]
+    fn answer<'f>(&self, kind: Kind, body: &'f [u8]) -> Option<Reply<'f>> {
+        if kind == self.facts().answer { Reply::read(kind, body) } else { None }
     }
 }
 

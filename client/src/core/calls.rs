@@ -131,7 +131,7 @@ impl<A: Ask> Core<A> {
         if order.caller == Caller::Nobody {
             return None;
         }
-        let gives_back = order.ask.is_give_back();
+        let gives_back = order.ask.facts().gives_back;
         let calls_max = if gives_back { CALLS_MAX + GIVE_BACKS_MAX } else { CALLS_MAX };
         if self.calls.len() >= calls_max {
             return Some(Failure::TooManyCalls { calls_max });
@@ -183,7 +183,7 @@ impl<A: Ask> Core<A> {
         let Some(call) = self.calls.get_mut(id.0) else { return };
         call.routed = Routed::Yes;
         let shard = call.shard;
-        if call.ask.is_stamped() && call.seated.is_none() && !self.sit(now, id) {
+        if call.ask.facts().is_call && call.seated.is_none() && !self.sit(now, id) {
             return;
         }
         match self.way(now, shard) {
@@ -323,7 +323,7 @@ impl<A: Ask> Core<A> {
         if !call.may_be_applied() {
             return self.fail(now, id, Failure::Closed);
         }
-        if call.ask.is_grant() {
+        if call.ask.facts().grants {
             self.orphan(id);
         }
     }
@@ -387,7 +387,7 @@ impl<A: Ask> Core<A> {
         }
         let after = if owed { After::GoesOn } else { After::Nothing };
         let unknown = Failure::Unknown(Doubt::NoAnswer { waited, last, after });
-        if owed || call.ask.is_grant() {
+        if owed || call.ask.facts().grants {
             let (ask, caller) = (call.ask.clone(), call.caller);
             self.tell(id, ask, caller, Outcome::Failed(unknown));
             self.orphan(id);

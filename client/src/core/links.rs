@@ -1,6 +1,6 @@
 //! Connections as the core sees them: credit, what is unanswered, and silence.
 
-use super::ask::{Ask, Stamp};
+use super::ask::Ask;
 use super::calls::{Call, Place};
 use super::outcome::{Event, Obstacle, Trouble};
 use super::session::Asks;
@@ -100,7 +100,7 @@ impl Link {
     }
 
     fn has_credit(&self, ask: &impl Ask) -> bool {
-        if ask.is_give_back() {
+        if ask.facts().gives_back {
             return self.unanswered.len() < self.credit_frames + CREDIT_GIVE_BACK;
         }
         let bytes = self.bytes + ask.bytes() + CALL_FRAME_BYTES_MAX;
@@ -293,11 +293,11 @@ impl<A: Ask> Core<A> {
         let call = &self.calls[id.0];
         let (key, shard) = (call.session, call.shard);
         let session = &self.sessions[key.0 as usize];
-        let mut stamp = Stamp { session: session.id, sequence: 0 };
-        let mut answered_below = 0;
+        let mut exact = wire::Call { session: session.id, sequence: 0, answered_below: 0 };
         if let Some(seated) = call.seated {
             let seat = session.seat(shard).expect("a sequence is of a seat");
-            (stamp.sequence, answered_below) = (seated.sequence, seat.window.answered_below());
+            exact.sequence = seated.sequence;
+            exact.answered_below = seat.window.answered_below();
             if !seat.opening.is_known() {
                 self.open_ahead(now, link_id, key, shard);
             }
@@ -312,9 +312,7 @@ impl<A: Ask> Core<A> {
         let header = Header { shard, deadline_ms, epoch, ..Header::new(call.ask.kind(), 0) };
         let sent = (now, call.ask.wait_ms() == 0);
         let ask = &call.ask;
-        let request = link.send(header, What::Call(id), sent, |out| {
-            ask.encode(stamp, answered_below, out);
-        });
+        let request = link.send(header, What::Call(id), sent, |out| ask.encode(exact, out));
         call.flies(now, link_id, request);
         if !core::mem::replace(&mut link.is_dirty, true) {
             self.out.dirty.push(link_id);

@@ -62,7 +62,7 @@ mod turns;
 mod window;
 mod words;
 
-pub use ask::{Ask, LockStep, Mode, Reply, Stamp};
+pub use ask::{Ask, LockStep, Mode, Reply};
 pub use map::Map;
 pub use outcome::{
     After, Doubt, End, Event, Failure, Finished, Loss, Obstacle, Outcome, Said, Standing, Trouble,

@@ -359,7 +359,7 @@ impl<A: Ask> Core<A> {
         }
         // It waited for a place in a window that is no more, or was never sent.
         let waits = call.place == Place::Window && call.seated.is_none();
-        if call.ask.is_stamped() && (begun || waits) { Fate::Anew } else { Fate::Stays }
+        if call.ask.facts().is_call && (begun || waits) { Fate::Anew } else { Fate::Stays }
     }
 }
 

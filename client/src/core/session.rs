@@ -57,7 +57,7 @@ pub(super) enum Asks {
 
 impl Asks {
     pub fn of(ask: &impl Ask) -> Asks {
-        if ask.is_give_back() { Asks::GiveBack } else { Asks::Call }
+        if ask.facts().gives_back { Asks::GiveBack } else { Asks::Call }
     }
 
     fn room(self) -> u64 {
