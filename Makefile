@@ -67,10 +67,11 @@ test: pure ## Run every test, and prove that the engine's pure part is pure
 	$(CARGO) test -p wire
 
 .PHONY: pure
-pure: ## Check that wire and the engine's pure part build without std: no clock, no I/O
+pure: ## Check that wire, the engine's pure part and the client's core build without std: no clock, no I/O
 	$(CARGO) check -p wire
 	$(CARGO) check -p wire --features archive
 	$(CARGO) check -p engine --no-default-features
+	$(CARGO) check -p client --no-default-features
 
 .PHONY: pure-proof
 pure-proof: ## Plant a clock in each pure module and see `make pure` fail

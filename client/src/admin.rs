@@ -4,11 +4,11 @@
 //! program that was interrupted may simply start over.
 
 use crate::connection::{dial, greet};
-use crate::error::Error;
+use crate::core::Map;
+use crate::error::{Error, text_of};
 use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_CALL_MAX, CONNECT_MAX, REDIRECTS_AT_ONCE};
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN};
 use crate::probe::ask;
-use crate::state::{Map, text_of};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use wire::message::{Done, Error as Refusal, Hello, LeaderMove, NodeAdd, NodeDrain, NodeForget};

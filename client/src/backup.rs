@@ -8,9 +8,8 @@
 //! whole and on the disk.
 
 use crate::admin::{self, Open, Tried, attempt, bring};
-use crate::error::Error;
+use crate::error::{Error, text_of};
 use crate::limits::{ADMIN_ANSWER_MAX, BACKOFF_MAX, BACKUP_TRIES_MAX};
-use crate::state::text_of;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};

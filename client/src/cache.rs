@@ -1,10 +1,11 @@
 //! The cache: linearizable lines with versions.
 
-use crate::call::{Answer, Expect, Op, Reply};
+use crate::call::{Answer, Expect, Given, Op};
 use crate::clock::millis;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::pending::Pending;
+use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub struct Line {
     /// Its version: higher than that of any earlier write to its key.
     pub version: u64,
     /// Its value.
-    pub value: Vec<u8>,
+    pub value: Bytes,
 }
 
 impl Cache {
@@ -38,7 +39,7 @@ impl Cache {
     pub fn get(&self, key: impl AsRef<[u8]>) -> Pending<Option<Line>> {
         let op = Op::Get { key: key.as_ref().to_vec() };
         self.handle.call(op, Duration::ZERO, None, |_, outcome| match found(outcome)? {
-            Some(Answer { reply: Reply::Value { version, value }, .. }) => {
+            Some(Answer { given: Given::Value { version, value }, .. }) => {
                 Ok(Some(Line { version, value }))
             }
             Some(_) => unreachable!("a get is answered with a value"),
@@ -128,8 +129,8 @@ impl Put {
         }
         let (key, value) = (std::mem::take(&mut self.key), std::mem::take(&mut self.value));
         let op = Op::Put { key, value, ttl_ms, expect: self.expect };
-        self.handle.call(op, Duration::ZERO, None, |_, outcome| match outcome?.reply {
-            Reply::Token(version) => Ok(version),
+        self.handle.call(op, Duration::ZERO, None, |_, outcome| match outcome?.given {
+            Given::Token(version) => Ok(version),
             _ => unreachable!("a put is answered with a token"),
         })
     }
@@ -180,7 +181,7 @@ impl Delete {
     fn start(&mut self) -> Pending<Option<u64>> {
         let op = Op::Delete { key: std::mem::take(&mut self.key), expect: self.expect };
         self.handle.call(op, Duration::ZERO, None, |_, outcome| match found(outcome)? {
-            Some(Answer { reply: Reply::Token(version), .. }) => Ok(Some(version)),
+            Some(Answer { given: Given::Token(version), .. }) => Ok(Some(version)),
             Some(_) => unreachable!("a deletion is answered with a token"),
             None => Ok(None),
         })

@@ -1,20 +1,14 @@
-//! A call: what is asked, and how far it has come.
+//! A call: what is asked, and what was answered.
 
 use crate::clock::Moment;
+use crate::core::{Ask, LockStep, Mode, Reply, SessionId, Standing};
 use crate::pending::Slot;
-use crate::session::Tenure;
+use crate::tenure::Tenure;
+use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 use wire::message as m;
-pub(crate) use wire::message::LockMode as Mode;
-use wire::{Kind, message::Done};
-
-/// Numbers a client's calls.
-pub(crate) type CallId = u64;
-/// Numbers a client's connections; none is used twice.
-pub(crate) type LinkId = u64;
-/// A session's 128 random bits.
-pub(crate) type SessionId = [u8; 16];
+use wire::request::Facts;
 
 /// What is asked of a shard.
 #[derive(Clone, Debug)]
@@ -49,27 +43,20 @@ impl Expect {
     }
 }
 
-/// What makes a call exactly-once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Stamp {
-    pub session: SessionId,
-    pub sequence: u64,
-}
-
 impl Op {
-    /// The kind of its message.
-    pub fn kind(&self) -> Kind {
+    /// What is known of its kind.
+    pub fn facts(&self) -> &'static Facts {
         match self {
-            Op::Acquire { .. } => m::LockAcquire::KIND,
-            Op::Release { .. } => m::LockRelease::KIND,
-            Op::Push { .. } => m::QueuePush::KIND,
-            Op::Pop { .. } => m::QueuePop::KIND,
-            Op::Ack { .. } => m::QueueAck::KIND,
-            Op::Nack { .. } => m::QueueNack::KIND,
-            Op::Get { .. } => m::CacheGet::KIND,
-            Op::Put { .. } => m::CachePut::KIND,
-            Op::Delete { .. } => m::CacheDelete::KIND,
-            Op::CloseSession { .. } => m::SessionClose::KIND,
+            Op::Acquire { .. } => m::LockAcquire::FACTS,
+            Op::Release { .. } => m::LockRelease::FACTS,
+            Op::Push { .. } => m::QueuePush::FACTS,
+            Op::Pop { .. } => m::QueuePop::FACTS,
+            Op::Ack { .. } => m::QueueAck::FACTS,
+            Op::Nack { .. } => m::QueueNack::FACTS,
+            Op::Get { .. } => m::CacheGet::FACTS,
+            Op::Put { .. } => m::CachePut::FACTS,
+            Op::Delete { .. } => m::CacheDelete::FACTS,
+            Op::CloseSession { .. } => m::SessionClose::FACTS,
         }
     }
 
@@ -87,34 +74,6 @@ impl Op {
         }
     }
 
-    /// Whether it is numbered within its session.
-    pub fn is_stamped(&self) -> bool {
-        !matches!(self, Op::Get { .. } | Op::CloseSession { .. })
-    }
-
-    /// Whether its answer may take as long as it asks to wait.
-    pub fn is_waiting(&self) -> bool {
-        matches!(self, Op::Acquire { wait_ms: 1.., .. } | Op::Pop { wait_ms: 1.., .. })
-    }
-
-    /// Whether its answer gives something that must be given back.
-    pub fn is_grant(&self) -> bool {
-        matches!(self, Op::Acquire { .. } | Op::Pop { .. })
-    }
-
-    /// Whether it gives something back. It is not forgotten before it was answered, or the session ended.
-    pub fn is_give_back(&self) -> bool {
-        matches!(
-            self,
-            Op::Release { .. } | Op::Ack { .. } | Op::Nack { .. } | Op::CloseSession { .. }
-        )
-    }
-
-    /// Whether it outlives its caller and its deadline.
-    pub fn is_owed(&self) -> bool {
-        self.is_give_back() && self.is_stamped()
-    }
-
     /// Bytes that it brings along.
     pub fn bytes(&self) -> usize {
         let payload = match self {
@@ -126,9 +85,7 @@ impl Op {
     }
 
     /// Appends the body of its message.
-    pub fn encode(&self, stamp: Stamp, answered_below: u64, out: &mut Vec<u8>) {
-        let Stamp { session, sequence } = stamp;
-        let call = wire::Call { session, sequence, answered_below };
+    pub fn encode(&self, call: wire::Call, out: &mut Vec<u8>) {
         match self {
             Op::Acquire { name, mode, wait_ms, lease_ms } => {
                 m::LockAcquire { call, wait_ms: *wait_ms, lease_ms: *lease_ms, mode: *mode, name }
@@ -163,136 +120,128 @@ impl Op {
             Op::CloseSession { session } => m::SessionClose { session: *session }.encode(out),
         }
     }
-
-    /// Reads the answer, if it is one to this call.
-    pub fn answer(&self, kind: Kind, body: &[u8]) -> Option<Reply> {
-        match self {
-            Op::Pop { .. } if kind == m::Delivery::KIND => {
-                let it = m::Delivery::decode(body).ok()?;
-                Some(Reply::Delivery {
-                    id: it.id,
-                    delivery: it.delivery,
-                    priority: it.priority,
-                    payload: it.payload.to_vec(),
-                })
-            }
-            Op::Get { .. } if kind == m::Value::KIND => {
-                let it = m::Value::decode(body).ok()?;
-                Some(Reply::Value { version: it.version, value: it.value.to_vec() })
-            }
-            Op::Pop { .. } | Op::Get { .. } => None,
-            _ if kind == Done::KIND => Some(Reply::Token(Done::decode(body).ok()?.token)),
-            _ => None,
-        }
-    }
 }
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self {
-            Op::Acquire { .. } => "acquire lock",
-            Op::Release { .. } => "release lock",
-            Op::Push { .. } => "push to queue",
-            Op::Pop { .. } => "pop from queue",
-            Op::Ack { .. } => "acknowledge in queue",
-            Op::Nack { .. } => "give back to queue",
-            Op::Get { .. } => "get",
-            Op::Put { .. } => "put",
-            Op::Delete { .. } => "delete",
-            Op::CloseSession { .. } => return f.write_str("close session"),
-        };
-        write!(f, "{what} \"{}\"", self.name().escape_ascii())
+        f.write_str(self.facts().phrase)?;
+        match self {
+            Op::CloseSession { .. } => Ok(()),
+            _ => write!(f, " \"{}\"", self.name().escape_ascii()),
+        }
     }
 }
 
-/// What a shard answered.
+/// What is asked, and where its answer is left. The core keeps it.
+#[derive(Clone)]
+pub(crate) struct Errand {
+    pub op: Op,
+    /// Who waits for it; `None` for the client's own.
+    pub slot: Option<Arc<Slot>>,
+}
+
+impl From<Op> for Errand {
+    /// One that nobody waits for.
+    fn from(op: Op) -> Errand {
+        Errand { op, slot: None }
+    }
+}
+
+impl Ask for Errand {
+    fn facts(&self) -> &'static Facts {
+        self.op.facts()
+    }
+
+    fn name(&self) -> &[u8] {
+        self.op.name()
+    }
+
+    fn wait_ms(&self) -> u32 {
+        match self.op {
+            Op::Acquire { wait_ms, .. } | Op::Pop { wait_ms, .. } => wait_ms,
+            _ => 0,
+        }
+    }
+
+    fn set_wait_ms(&mut self, to_ms: u32) {
+        if let Op::Acquire { wait_ms, .. } | Op::Pop { wait_ms, .. } = &mut self.op {
+            *wait_ms = to_ms;
+        }
+    }
+
+    fn lock_step(&self) -> Option<LockStep> {
+        match self.op {
+            Op::Acquire { mode, lease_ms, .. } => Some(LockStep::Acquire { mode, lease_ms }),
+            Op::Release { fence, .. } => Some(LockStep::Release { fence }),
+            _ => None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.op.bytes()
+    }
+
+    fn encode(&self, call: wire::Call, out: &mut Vec<u8>) {
+        self.op.encode(call, out);
+    }
+
+    fn undo(&self, reply: &Reply<'_>) -> Option<Errand> {
+        match (&self.op, reply) {
+            (Op::Acquire { name, .. }, Reply::Done { token: fence, .. }) => {
+                Some(Op::Release { name: name.clone(), fence: *fence }.into())
+            }
+            (Op::Pop { name, .. }, Reply::Delivery { id, delivery, .. }) => {
+                let (name, id, delivery) = (name.clone(), *id, *delivery);
+                Some(Op::Nack { name, id, delivery, delay_ms: 0 }.into())
+            }
+            _ => None,
+        }
+    }
+
+    fn close_session(session: SessionId) -> Errand {
+        Op::CloseSession { session }.into()
+    }
+}
+
+/// What a call gave.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Reply {
+pub(crate) enum Given {
     Token(u64),
     Delivery {
         id: u64,
         delivery: u32,
         priority: u8,
-        payload: Vec<u8>,
+        payload: Bytes,
     },
     Value {
         version: u64,
-        value: Vec<u8>,
+        value: Bytes,
     },
     /// The client knows where everything is.
     Ready,
 }
 
+impl Given {
+    /// What an answer gave. `keep` makes bytes of the answer last.
+    pub fn of(reply: Reply<'_>, keep: impl Fn(&[u8]) -> Bytes) -> Given {
+        match reply {
+            Reply::Done { token, .. } => Given::Token(token),
+            Reply::Delivery { id, delivery, priority, payload } => {
+                Given::Delivery { id, delivery, priority, payload: keep(payload) }
+            }
+            Reply::Value { version, value } => Given::Value { version, value: keep(value) },
+        }
+    }
+}
+
 /// A call's answer, and what the caller must know to hold what it was given.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    pub reply: Reply,
+    pub given: Given,
     /// The session's standing in the shard, for a call that was stamped.
     pub tenure: Option<Arc<Tenure>>,
     /// The earliest that what was granted can have been granted.
     pub granted_at: Moment,
-    /// How to give it back, if nobody takes it.
-    pub undo: Option<Op>,
-}
-
-/// Where a call is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
-    /// Waits until other guards of this client admit it; looked at again at that moment.
-    Turn(Moment),
-    /// Waits until the window of its shard has room.
-    Window,
-    /// Tried again at that moment, or when the topology is known.
-    Backoff(Moment),
-    /// Waits for credit on a connection.
-    Queued(LinkId),
-    /// Sent, under this request id.
-    Flying(LinkId, u64),
-}
-
-/// A call that is open.
-pub(crate) struct Call {
-    pub op: Op,
-    pub shard: u32,
-    /// Who waits for it; `None` for the client's own, and when its caller has given it up.
-    pub slot: Option<Arc<Slot>>,
-    pub begun: Moment,
-    pub deadline: Moment,
-    pub place: Place,
-    /// When its timer rings.
-    pub timer: Moment,
-    pub stamp: Option<Stamp>,
-    /// The only session under which it makes sense.
-    pub bound: Option<SessionId>,
-    /// Its place in the window was given away while it waits: it must not be sent again as it is.
-    pub aside: bool,
-    /// A frame was sent whose answer will never come.
-    pub ambiguous: bool,
-    pub attempts: u32,
-    /// How often it had to pause: each pause is longer than the last.
-    pub pauses: u32,
-    pub first_sent: Option<Moment>,
-    pub last_sent: Moment,
-    /// What stood in its way last.
-    pub last: String,
-}
-
-impl Call {
-    /// Makes a pop that gave its place away a new one, for what is left of its wait. If the old one took
-    /// a message, that comes back when its visibility runs out.
-    pub fn renew_wait(&mut self, now: Moment) {
-        self.aside = false;
-        self.stamp = None;
-        self.ambiguous = false;
-        if let Op::Pop { wait_ms, .. } = &mut self.op {
-            let passed = crate::clock::millis(now.since(self.begun));
-            *wait_ms = wait_ms.saturating_sub(passed);
-            self.begun = now;
-        }
-    }
-
-    /// Whether it may have been applied already.
-    pub fn may_be_applied(&self) -> bool {
-        self.stamp.is_some() && (self.ambiguous || matches!(self.place, Place::Flying(..)))
-    }
+    /// How to give it back, and by which standing, if nobody takes it.
+    pub undo: Option<(Op, Standing)>,
 }

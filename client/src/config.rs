@@ -99,12 +99,6 @@ impl Config {
         }
     }
 
-    /// How long what the session holds is held for sure after a sign of life was sent, by the client's clock: a
-    /// twentieth less than the session lives by a server's, which may run that much faster.
-    pub(crate) fn tenure(&self) -> Duration {
-        crate::lock::surely(self.session_ttl)
-    }
-
     fn check(&self) -> Result<(), Error> {
         let wrong = |what: String| Err(Error::Invalid { subject: String::from("connect"), what });
         let ttl = self.session_ttl.as_millis();

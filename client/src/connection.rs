@@ -2,19 +2,24 @@
 //!
 //! Both end when the [`Outbox`] is killed, which shuts the socket, or when the other side closes.
 
-use crate::call::LinkId;
+use crate::core::{LinkId, Trouble};
+use crate::error::text_of;
 use crate::handle::Shared;
+use crate::inbox::Inbox;
 use crate::limits::{CONNECT_MAX, SILENCE_MAX};
-use crate::state::{LinkKey, text_of};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use wire::Header;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{Error as Refusal, Hello, Welcome};
-use wire::{HEADER_BYTES, Header};
 
-/// The size of the buffer that is read into at first; it grows up to a frame.
-const READ_BYTES: usize = 64 << 10;
+/// What a connection is to.
+pub(crate) struct Target {
+    /// "host:port".
+    pub address: Arc<str>,
+    pub engine: u32,
+}
 
 /// Bytes on their way to a connection's writer. Bounded by the connection's credit.
 #[derive(Default)]
@@ -31,15 +36,16 @@ struct Inner {
 }
 
 impl Outbox {
-    /// Appends what `write` writes, and says how many bytes that were.
-    pub fn push(&self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    /// Takes bytes to be written, and leaves an empty buffer in their place.
+    pub fn push(&self, bytes: &mut Vec<u8>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = inner.bytes.len();
-        write(&mut inner.bytes);
-        let bytes = inner.bytes.len() - before;
+        if inner.bytes.is_empty() {
+            std::mem::swap(&mut inner.bytes, bytes);
+        } else {
+            inner.bytes.append(bytes);
+        }
         drop(inner);
         self.ready.notify_one();
-        bytes
     }
 
     /// Shuts the connection: both threads end soon.
@@ -72,8 +78,8 @@ impl Outbox {
 }
 
 /// The life of a connection's writing thread: makes the connection, starts its reader, writes.
-pub(crate) fn run(shared: &Arc<Shared>, id: LinkId, key: &LinkKey, outbox: &Arc<Outbox>) {
-    let why = match open(shared, key, outbox) {
+pub(crate) fn run(shared: &Arc<Shared>, id: LinkId, to: &Target, outbox: &Arc<Outbox>) {
+    let why = match open(shared, to, outbox) {
         Ok((stream, welcome, rest)) => match begin(shared, id, &stream, &welcome, rest) {
             Ok(()) => write_all(stream, outbox),
             Err(why) => why,
@@ -81,10 +87,10 @@ pub(crate) fn run(shared: &Arc<Shared>, id: LinkId, key: &LinkKey, outbox: &Arc<
         Err(why) => why,
     };
     outbox.kill();
-    shared.with(|state, now| state.on_link_down(now, id, &why));
+    shared.with(|inner, now| inner.on_closed(now, id, Trouble::world(&why)));
 }
 
-/// Tells the state that the connection stands, and starts its reader.
+/// Tells the core that the connection stands, and starts its reader.
 fn begin(
     shared: &Arc<Shared>,
     id: LinkId,
@@ -93,38 +99,26 @@ fn begin(
     rest: Vec<u8>,
 ) -> Result<(), String> {
     let reader = stream.try_clone().map_err(|e| e.to_string())?;
-    shared.with(|state, now| state.on_link_up(now, id, welcome))?;
+    shared.with(|inner, now| inner.core.on_connected(now, id, welcome));
     let shared = Arc::clone(shared);
     Shared::spawn(&Arc::clone(&shared), "tercet-read", move || {
-        let why = read_all(&shared, id, reader, rest);
-        shared.with(|state, now| state.on_link_down(now, id, &why));
+        let why = read_all(&shared, id, reader, &rest);
+        shared.with(|inner, now| inner.on_closed(now, id, why));
     })
 }
 
 /// Makes a connection and says hello.
 fn open(
     shared: &Arc<Shared>,
-    key: &LinkKey,
+    to: &Target,
     outbox: &Outbox,
 ) -> Result<(TcpStream, Welcome, Vec<u8>), String> {
-    let stream = dial(&key.address)?;
+    let stream = dial(&to.address)?;
     let ours = stream.try_clone().map_err(|e| e.to_string())?;
     if !outbox.attach(ours) {
         return Err(String::from("the client was closed"));
     }
-    let (name, session, cluster) = shared.with(|state, _| {
-        let cluster = state.map.as_ref().map_or([0; 16], |m| m.cluster);
-        (state.config.name.clone(), state.session.life.id, cluster)
-    });
-    let hello = Hello {
-        cluster,
-        client: session,
-        engine: key.engine,
-        version_min: wire::header::VERSION,
-        version_max: wire::header::VERSION,
-        name: name.as_bytes(),
-        credentials: &[],
-    };
+    let hello = shared.with(|inner, _| inner.core.hello(to.engine, &shared.config.name));
     let (welcome, rest) = greet(&stream, &hello)?;
     Ok((stream, welcome, rest))
 }
@@ -202,35 +196,16 @@ fn write_all(mut stream: TcpStream, outbox: &Outbox) -> String {
     }
 }
 
-fn read_all(shared: &Arc<Shared>, id: LinkId, mut stream: TcpStream, rest: Vec<u8>) -> String {
-    let mut buffer = rest;
-    let mut filled = buffer.len();
-    buffer.resize(filled.max(READ_BYTES), 0);
+fn read_all(shared: &Arc<Shared>, id: LinkId, stream: TcpStream, rest: &[u8]) -> Trouble {
+    let mut inbox = Inbox::new(rest);
     loop {
-        let used = match shared.with(|state, now| {
-            let mut used = 0;
-            while let Some(frame) =
-                wire::split(&buffer[used..filled], FRAME_BYTES_MAX).map_err(|e| e.to_string())?
-            {
-                state.on_frame(now, id, frame.header, frame.body)?;
-                used += frame.used;
-            }
-            Ok::<usize, String>(used)
-        }) {
-            Ok(used) => used,
-            Err(why) => return why,
-        };
-        buffer.copy_within(used..filled, 0);
-        filled -= used;
-        let grown = (buffer.len() * 2).min(FRAME_BYTES_MAX + HEADER_BYTES);
-        if filled == buffer.len() && grown > filled {
-            buffer.resize(grown, 0);
+        let read = shared
+            .with(|inner, now| inbox.frames(|header, body| inner.on_frame(now, id, header, &body)));
+        if let Err(error) = read {
+            return Trouble::Malformed(error);
         }
-        match stream.read(&mut buffer[filled..]) {
-            Ok(0) => return String::from("the node closed the connection"),
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return error.to_string(),
+        if let Err(why) = inbox.read(&stream) {
+            return Trouble::world(&why);
         }
     }
 }

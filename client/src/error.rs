@@ -1,7 +1,12 @@
 //! What can go wrong, and what to do about it.
 
+use crate::call::Op;
+use crate::core::{Failure, Said};
+use crate::limits::CALL_BYTES_MAX;
+use std::sync::Arc;
 use std::time::Duration;
 use wire::Code;
+use wire::message::Error as Refusal;
 
 /// Why a call has no result.
 ///
@@ -119,4 +124,37 @@ impl Error {
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, Error::OutcomeUnknown { .. })
     }
+}
+
+/// Words for what a call came to, made for those who wait for it.
+impl Error {
+    /// A call was refused; `by`: the address of the node, or this client itself.
+    pub(crate) fn refused(op: &Op, code: Code, by: Option<Arc<str>>, said: &Said<'_>) -> Error {
+        let node = by.map_or_else(|| String::from("this client"), |by| String::from(&*by));
+        Error::Refused { code, subject: op.to_string(), node, text: said.to_string() }
+    }
+
+    /// A call has no answer.
+    pub(crate) fn failed(op: &Op, failure: Failure) -> Error {
+        let subject = op.to_string();
+        match failure {
+            Failure::Deadline { waited, last } => {
+                Error::Deadline { subject, waited, last: last.to_string() }
+            }
+            Failure::Unknown(doubt) => Error::OutcomeUnknown { subject, why: doubt.to_string() },
+            Failure::SessionLost(loss) => Error::SessionLost { subject, why: loss.to_string() },
+            Failure::TooManyCalls { calls_max } => {
+                Error::TooManyCalls { subject, what: format!("{calls_max} calls") }
+            }
+            Failure::TooManyBytes => {
+                Error::TooManyCalls { subject, what: format!("calls of {CALL_BYTES_MAX} bytes") }
+            }
+            Failure::Closed => Error::Closed { subject },
+        }
+    }
+}
+
+/// What a node said, or at least what its code means.
+pub(crate) fn text_of(refusal: &Refusal<'_>) -> String {
+    Said::of(refusal).to_string()
 }

@@ -1,13 +1,13 @@
-//! What ties the state to the world: its mutex, its driver thread, and its end.
+//! What ties the core to the world: its mutex, its driver thread, and its end.
 
-use crate::call::{Answer, Op, SessionId};
+use crate::call::{Answer, Errand, Op};
 use crate::clock::Moment;
 use crate::config::Config;
+use crate::core::{Again, CallId, Phase, Resume, SessionId, Settings, Trouble};
 use crate::error::Error;
+use crate::inner::{Inner, Left, Todo};
 use crate::limits::{DROP_LINGER, THREADS_END_MAX};
 use crate::pending::{Outcome, Pending, Slot};
-use crate::session::Session;
-use crate::state::{Out, Phase, Request, State};
 use crate::{Client, connection};
 use std::cell::Cell;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -27,48 +27,62 @@ enum Ours {
 
 /// What all threads of a client share.
 pub(crate) struct Shared {
-    state: Mutex<State>,
+    pub config: Config,
+    inner: Mutex<Inner>,
     /// Wakes the driver.
     alarm: Condvar,
+    /// Done once the session is closed, or the client is gone.
+    left: Slot,
     threads: Mutex<usize>,
     ended: Condvar,
 }
 
 impl Shared {
-    /// Lets `f` act on the state, then does what it left to be done.
-    pub fn with<R>(self: &Arc<Shared>, f: impl FnOnce(&mut State, Moment) -> R) -> R {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = f(&mut state, Moment::now());
-        let out = std::mem::take(&mut state.out);
-        let early = state.wake_at() < state.driver_sleeps_until || state.phase == Phase::Gone;
-        drop(state);
+    /// Lets `f` act on the core, then does what it left to be done.
+    pub fn with<R>(self: &Arc<Shared>, f: impl FnOnce(&mut Inner, Moment) -> R) -> R {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = f(&mut inner, Moment::now());
+        let todo = inner.take_todo();
+        let gone = inner.core.phase() == Phase::Gone;
+        let early = inner.core.wake_at() < inner.driver_sleeps_until || gone;
+        drop(inner);
         if early {
             self.alarm.notify_one();
         }
-        self.perform(out);
+        self.perform(todo);
         result
     }
 
-    fn perform(self: &Arc<Shared>, out: Out) {
-        for (slot, outcome) in out.done {
+    fn perform(self: &Arc<Shared>, todo: Todo) {
+        if todo.left == Left::Yes {
+            self.left.leave();
+        }
+        for (slot, outcome) in todo.done {
             if let Some(Ok(answer)) = slot.complete(outcome) {
-                self.abandon(0, Some(Ok(answer)));
+                self.with(|inner, now| inner.undo(now, answer));
             }
         }
-        for (id, key, outbox) in out.connect {
+        for (id, to, outbox) in todo.connect {
             let shared = Arc::clone(self);
             let spawned = Shared::spawn(self, "tercet-write", move || {
-                connection::run(&shared, id, &key, &outbox);
+                connection::run(&shared, id, &to, &outbox);
             });
             if let Err(why) = spawned {
-                self.with(|state, now| state.on_link_down(now, id, &why));
+                self.with(|inner, now| inner.on_closed(now, id, Trouble::world(&why)));
             }
         }
     }
 
-    /// The caller of a call has given it up.
-    pub fn abandon(self: &Arc<Shared>, call: u64, unseen: Option<Outcome>) {
-        self.with(|state, now| state.abandon(now, call, unseen));
+    /// The caller of a call has given it up. `unseen`: its outcome, if it was there already.
+    pub fn abandon(self: &Arc<Shared>, call: Option<CallId>, unseen: Option<Outcome>) {
+        self.with(|inner, now| {
+            if let Some(Ok(answer)) = unseen {
+                inner.undo(now, answer);
+            }
+            if let Some(call) = call {
+                inner.core.abandon(now, call);
+            }
+        });
     }
 
     /// Starts a thread that [`Shared::end`] waits for.
@@ -90,38 +104,36 @@ impl Shared {
 
     /// The driver: everything that happens because time passes.
     fn drive(self: &Arc<Shared>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.phase != Phase::Gone {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        while inner.core.phase() != Phase::Gone {
             let now = Moment::now();
-            state.tick(now);
-            let out = std::mem::take(&mut state.out);
-            let sleep = state.wake_at().since(now).min(Duration::from_secs(60));
-            if out.done.is_empty() && out.connect.is_empty() {
-                state.driver_sleeps_until = now + sleep;
-                let woken = self.alarm.wait_timeout(state, sleep);
-                state = woken.unwrap_or_else(PoisonError::into_inner).0;
-                state.driver_sleeps_until = Moment(0);
+            inner.core.tick(now);
+            let todo = inner.take_todo();
+            let sleep = inner.core.wake_at().since(now).min(Duration::from_secs(60));
+            if todo.is_empty() {
+                inner.driver_sleeps_until = now + sleep;
+                let woken = self.alarm.wait_timeout(inner, sleep);
+                inner = woken.unwrap_or_else(PoisonError::into_inner).0;
+                inner.driver_sleeps_until = Moment(0);
             } else {
-                drop(state);
-                self.perform(out);
-                state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(inner);
+                self.perform(todo);
+                inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             }
         }
     }
 
     /// Closes the session within `limit`, then ends every call, connection and thread.
     fn end(self: &Arc<Shared>, limit: Duration) {
-        let begun = Moment::now();
         let limit = if OURS.get() == Ours::Yes { Duration::ZERO } else { limit };
-        for slot in self.with(|state, now| state.leave(now, limit)) {
-            slot.wait_until_done(limit.saturating_sub(Moment::now().since(begun)));
-        }
+        self.with(|inner, now| inner.core.leave(now, limit));
+        self.left.wait_until_done(limit);
         self.vanish();
     }
 
     /// Ends every call, connection and thread.
     fn vanish(self: &Arc<Shared>) {
-        self.with(|state, now| state.vanish(now));
+        self.with(|inner, now| inner.vanish(now));
         if OURS.get() == Ours::Yes {
             return;
         }
@@ -171,26 +183,22 @@ impl Handle {
             return Pending::failed(error);
         }
         let slot = Arc::<Slot>::default();
-        let sent = Arc::clone(&slot);
-        let call = self.shared.with(|state, now| {
-            let limit = state.config.deadline + wait;
-            state.submit(now, Request { op, slot: Some(sent), limit, bound })
-        });
-        Pending::new(Arc::clone(self), slot, call, finish)
+        let errand = Errand { op, slot: Some(Arc::clone(&slot)) };
+        let limit = self.shared.config.deadline + wait;
+        let call = self.shared.with(|inner, now| inner.submit(now, errand, limit, bound));
+        Pending::new(Arc::clone(self), slot, Some(call), finish)
     }
 
     /// Gives something back, and goes on trying until that is done or the session has ended.
     pub fn send_off(&self, op: Op, bound: SessionId) {
-        self.shared.with(|state, now| {
-            let limit = Duration::MAX;
-            state.submit(now, Request { op, slot: None, limit, bound: Some(bound) });
+        self.shared.with(|inner, now| {
+            inner.submit(now, op.into(), Duration::MAX, Some(bound));
         });
     }
 
     /// Closes the session, then ends everything.
     pub fn close(&self) {
-        let limit = self.shared.with(|state, _| state.config.deadline);
-        self.close_within(limit);
+        self.close_within(self.shared.config.deadline);
     }
 
     /// As [`Handle::close`], within `limit`.
@@ -201,12 +209,12 @@ impl Handle {
     /// Ends everything but the session, after a last sign of life.
     pub fn detach(&self) {
         let begun = Moment::now();
-        let limit = self.shared.with(|state, now| {
-            state.beat_soon(now);
-            state.beat(now);
-            state.config.deadline.min(Duration::from_secs(1))
+        self.shared.with(|inner, now| {
+            inner.core.beat_soon(now);
+            inner.core.beat(now);
         });
-        let confirmed = |state: &mut State, _| state.is_beaten_since(begun);
+        let limit = self.shared.config.deadline.min(Duration::from_secs(1));
+        let confirmed = |inner: &mut Inner, _| inner.core.is_beaten_since(begun);
         while Moment::now().since(begun) < limit && !self.shared.with(confirmed) {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -231,26 +239,18 @@ fn check(op: &Op) -> Result<(), Error> {
 
 /// Makes a client.
 pub(crate) fn start(config: Config) -> Pending<Client> {
-    let session = match config.resume {
-        // Microseconds since 1970 are above all that the session's last user reached.
-        Some(id) => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            Session::resumed(id, u64::try_from(now.as_micros()).unwrap_or(u64::MAX / 2))
-        }
-        None => {
-            let mut id = [0u8; 16];
-            if let Err(error) = getrandom::fill(&mut id) {
-                let what = format!("no randomness for a session's id: {error}");
-                return Pending::failed(Error::Machine { what });
-            }
-            Session::new(id)
-        }
-    };
+    let mut seed = [0u8; 16];
+    if let Err(error) = getrandom::fill(&mut seed) {
+        let what = format!("no randomness for a session's id: {error}");
+        return Pending::failed(Error::Machine { what });
+    }
     let slot = Arc::<Slot>::default();
-    let state = State::new(config, session, Arc::clone(&slot), Moment::now());
+    let inner = Inner::new(Moment::now(), settings(&config, seed), Arc::clone(&slot));
     let shared = Arc::new(Shared {
-        state: Mutex::new(state),
+        config,
+        inner: Mutex::new(inner),
         alarm: Condvar::new(),
+        left: Slot::default(),
         threads: Mutex::new(0),
         ended: Condvar::new(),
     });
@@ -259,5 +259,24 @@ pub(crate) fn start(config: Config) -> Pending<Client> {
     if let Err(what) = Shared::spawn(&handle.shared, "tercet-drive", move || driver.drive()) {
         return Pending::failed(Error::Machine { what });
     }
-    Pending::new(handle, slot, 0, |handle, outcome| outcome.map(|_| Client { handle }))
+    Pending::new(handle, slot, None, |handle, outcome| outcome.map(|_| Client { handle }))
+}
+
+fn settings(config: &Config, seed: [u8; 16]) -> Settings {
+    // Microseconds since 1970 are above all that the session's last user reached.
+    let resume = config.resume.map(|session| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let sequence = u64::try_from(now.as_micros()).unwrap_or(u64::MAX / 2);
+        Resume { session, sequence }
+    });
+    Settings {
+        addresses: config.addresses.iter().map(|address| Arc::from(address.as_str())).collect(),
+        session_ttl: config.session_ttl,
+        ready_within: config.deadline,
+        lanes: config.connections,
+        again: Again::Waits,
+        sessions: 1,
+        resume,
+        seed,
+    }
 }

@@ -25,7 +25,7 @@
 //!
 //! # How it works
 //! A call goes to the leader of its name's shard, straight to the core that serves it, pipelined on one
-//! connection per core. All that is known and decided is in `state`, which is told what happened
+//! connection per core. All that is known and decided is in [`core`], which is told what happened
 //! and when; threads around it carry bytes (`connection`) and time (`handle`). Redirects are
 //! followed, refusals that pass are waited out, lost connections are made again, all within the
 //! call's deadline.
@@ -58,115 +58,63 @@
 //! # Sources
 //! Exactly-once by session and sequence: Ongaro, Consensus: Bridging Theory and Practice, section
 //! 6.3. Fencing: Kleppmann, How to do distributed locking, 2016.
+#![cfg_attr(not(feature = "edge"), no_std)]
 
-pub mod admin;
-pub mod backup;
+extern crate alloc;
+
+pub mod core;
 pub mod limits;
 
+#[cfg(feature = "edge")]
+pub mod admin;
+#[cfg(feature = "edge")]
+pub mod backup;
+#[cfg(feature = "edge")]
 mod cache;
+#[cfg(feature = "edge")]
 mod call;
+#[cfg(feature = "edge")]
+mod client;
+#[cfg(feature = "edge")]
 mod clock;
+#[cfg(feature = "edge")]
 mod config;
+#[cfg(feature = "edge")]
 mod connection;
+#[cfg(feature = "edge")]
 mod error;
+#[cfg(feature = "edge")]
 mod handle;
+#[cfg(feature = "edge")]
+mod inbox;
+#[cfg(feature = "edge")]
+mod inner;
+#[cfg(feature = "edge")]
 mod lock;
+#[cfg(feature = "edge")]
 mod pending;
+#[cfg(feature = "edge")]
 mod probe;
+#[cfg(feature = "edge")]
 mod queue;
-mod session;
-mod state;
+#[cfg(feature = "edge")]
+mod tenure;
 
 #[cfg(test)]
+#[cfg(feature = "edge")]
 mod tests;
 
-pub use cache::{Cache, Delete, Line, Put};
-pub use config::Config;
-pub use error::Error;
-pub use lock::{Lock, LockGuard};
-pub use pending::Pending;
-pub use probe::{Probe, probe};
-pub use queue::{Message, PRIORITY, Queue};
 pub use wire::Code;
 pub use wire::topology::{Node, Placement};
 
-use crate::call::Op;
-use crate::handle::Handle;
-use std::sync::Arc;
-use std::time::Duration;
-
-/// A client of a cluster. Its clones are the same client, with the same session.
-///
-/// It ends when it is closed, or when its last clone and all that came of it (guards, messages, pending
-/// calls) are dropped; the session is closed then, and what it held is free.
-#[derive(Clone)]
-pub struct Client {
-    handle: Arc<Handle>,
-}
-
-impl Client {
-    /// Connects to a cluster, some of whose nodes are at `addresses` ("host:port"), with the
-    /// settings of [`Config::new`].
-    ///
-    /// # Errors
-    /// [`Error::Connect`] when no node answers within the deadline.
-    pub fn connect<A: Into<String>>(
-        addresses: impl IntoIterator<Item = A>,
-    ) -> Result<Client, Error> {
-        Config::new(addresses).connect()
-    }
-
-    /// The lock of this name.
-    pub fn lock(&self, name: impl AsRef<[u8]>) -> Lock {
-        Lock::new(Arc::clone(&self.handle), name.as_ref().to_vec())
-    }
-
-    /// Releases a lock that this client's session holds, without a guard. See [`Config::resume`].
-    pub fn release_lock(&self, name: impl AsRef<[u8]>, fence: u64) -> Pending<()> {
-        let op = Op::Release { name: name.as_ref().to_vec(), fence };
-        let bound = Some(self.session());
-        self.handle.call(op, Duration::ZERO, bound, |_, outcome| outcome.map(|_| ()))
-    }
-
-    /// The queue of this name.
-    pub fn queue(&self, name: impl AsRef<[u8]>) -> Queue {
-        Queue::new(Arc::clone(&self.handle), name.as_ref().to_vec())
-    }
-
-    /// The cache.
-    pub fn cache(&self) -> Cache {
-        Cache::new(Arc::clone(&self.handle))
-    }
-
-    /// The session's id. It changes when the session ends.
-    pub fn session(&self) -> [u8; 16] {
-        self.handle.shared().with(|state, _| state.session.life.id)
-    }
-
-    /// The nodes of the cluster and the placement of its shards, as last heard.
-    pub fn topology(&self) -> (Vec<Node>, Vec<Placement>) {
-        self.handle.shared().with(|state, _| {
-            let map = state.map.as_ref().expect("a client is handed out with a topology");
-            (map.nodes.values().cloned().collect(), map.placement.values().cloned().collect())
-        })
-    }
-
-    /// Closes the session, which frees all that it holds, then all connections. Waits for at most the
-    /// deadline. Calls that are still open fail; so do calls on other clones from now on.
-    pub fn close(self) {
-        self.handle.close();
-    }
-
-    /// As [`Client::close`], but waits for at most `limit`. What the session holds is free after its time to live,
-    /// if it could not be closed within that.
-    pub fn close_within(self, limit: Duration) {
-        self.handle.close_within(limit);
-    }
-
-    /// Ends the client but not its session, after a last sign of life: what the session holds stays
-    /// held for its time to live. For processes that end between acquire and release; see
-    /// [`Config::resume`].
-    pub fn detach(self) {
-        self.handle.detach();
-    }
-}
+#[cfg(feature = "edge")]
+pub use self::{
+    cache::{Cache, Delete, Line, Put},
+    client::Client,
+    config::Config,
+    error::Error,
+    lock::{Lock, LockGuard},
+    pending::Pending,
+    probe::{Probe, probe},
+    queue::{Message, PRIORITY, Queue},
+};

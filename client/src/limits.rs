@@ -1,6 +1,6 @@
 //! Every limit of the client, by name.
 
-use std::time::Duration;
+use core::time::Duration;
 
 /// Calls that may be open at a time in one client, waiting ones included.
 pub const CALLS_MAX: usize = 16_384;

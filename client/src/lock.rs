@@ -1,11 +1,12 @@
 //! Locks: shared or exclusive, with a fence.
 
-use crate::call::{Mode, Op, Reply, SessionId};
+use crate::call::{Given, Op};
 use crate::clock::{Moment, millis};
+use crate::core::{Mode, SessionId, surely};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::pending::Pending;
-use crate::session::Tenure;
+use crate::tenure::Tenure;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::limits::{LEASE_MS_MAX, WAIT_MS_MAX};
@@ -28,7 +29,7 @@ pub struct Lock {
 
 impl Lock {
     pub(crate) fn new(handle: Arc<Handle>, name: Vec<u8>) -> Lock {
-        let wait = handle.shared().with(|state, _| state.config.deadline);
+        let wait = handle.shared().config.deadline;
         Lock { handle, name, mode: Mode::Exclusive, wait, lease: None }
     }
 
@@ -84,7 +85,7 @@ impl Lock {
         let op = Op::Acquire { name: name.clone(), mode, wait_ms, lease_ms };
         handle.call(op, wait, None, move |handle, outcome| {
             let answer = outcome?;
-            let Reply::Token(fence) = answer.reply else {
+            let Given::Token(fence) = answer.given else {
                 unreachable!("an acquire is answered with a token")
             };
             let tenure = answer.tenure.expect("an acquire is stamped");
@@ -92,12 +93,6 @@ impl Lock {
             Ok(LockGuard { handle, name, fence, tenure, until, held: Held::Yes })
         })
     }
-}
-
-/// How long what is held for `time` by a server's clock is held for sure by the client's: a twentieth less, by which
-/// the server's may be faster.
-pub(crate) fn surely(time: Duration) -> Duration {
-    time - time / 20
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,7 @@
 //! A call that is under way: wait for it, or await it.
 
 use crate::call::Answer;
+use crate::core::CallId;
 use crate::error::Error;
 use crate::handle::Handle;
 use std::future::Future;
@@ -59,13 +60,18 @@ impl Slot {
         }
     }
 
-    /// Waits until the outcome is there or `limit` has passed, and says whether it is there.
-    pub fn wait_until_done(&self, limit: std::time::Duration) -> bool {
+    /// Waits until there is nothing to wait for any more, or `limit` has passed.
+    pub fn wait_until_done(&self, limit: std::time::Duration) {
         let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         let open = |s: &mut Stage| matches!(s, Stage::Open(_));
         let waited = self.done.wait_timeout_while(stage, limit, open);
-        let (stage, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        matches!(*stage, Stage::Done(_))
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Nobody is told anything any more; whoever waits until it is done goes on.
+    pub fn leave(&self) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = Stage::Gone;
+        self.done.notify_all();
     }
 
     fn poll(&self, context: &Context<'_>) -> Poll<Outcome> {
@@ -110,7 +116,7 @@ pub struct Pending<T> {
 
 enum Under<T> {
     Failed(Error),
-    Way { handle: Arc<Handle>, slot: Arc<Slot>, call: u64, finish: Finish<T> },
+    Way { handle: Arc<Handle>, slot: Arc<Slot>, call: Option<CallId>, finish: Finish<T> },
 }
 
 impl<T> Pending<T> {
@@ -121,7 +127,7 @@ impl<T> Pending<T> {
     pub(crate) fn new(
         handle: Arc<Handle>,
         slot: Arc<Slot>,
-        call: u64,
+        call: Option<CallId>,
         finish: impl FnOnce(Arc<Handle>, Outcome) -> Result<T, Error> + Send + 'static,
     ) -> Pending<T> {
         Pending { stage: Some(Under::Way { handle, slot, call, finish: Box::new(finish) }) }

@@ -1,9 +1,8 @@
 //! A look at one node: whether it answers, how fast, and what it says of itself.
 
 use crate::connection::{dial, greet, read_frame};
-use crate::error::Error;
+use crate::error::{Error, text_of};
 use crate::limits::CONNECT_MAX;
-use crate::state::text_of;
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

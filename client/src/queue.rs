@@ -1,10 +1,11 @@
 //! Queues: durable, at least once.
 
-use crate::call::{Op, Reply};
+use crate::call::{Given, Op};
 use crate::clock::millis;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::pending::Pending;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::Code;
@@ -41,8 +42,8 @@ impl Queue {
     pub fn push(&self, payload: impl Into<Vec<u8>>) -> Pending<u64> {
         let (name, priority) = (self.name.clone(), self.priority);
         let op = Op::Push { name, priority, payload: payload.into() };
-        self.handle.call(op, Duration::ZERO, None, |_, outcome| match outcome?.reply {
-            Reply::Token(id) => Ok(id),
+        self.handle.call(op, Duration::ZERO, None, |_, outcome| match outcome?.given {
+            Given::Token(id) => Ok(id),
             _ => unreachable!("a push is answered with a token"),
         })
     }
@@ -72,7 +73,7 @@ impl Queue {
                 Err(Error::Refused { code: Code::QueueEmpty, .. }) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            let Reply::Delivery { id, delivery, priority, payload } = answer.reply else {
+            let Given::Delivery { id, delivery, priority, payload } = answer.given else {
                 unreachable!("a pop is answered with a delivery")
             };
             let queue = Queue { handle, name, priority };
@@ -115,7 +116,7 @@ pub struct Message {
     /// Its priority: 0 is delivered first.
     pub priority: u8,
     /// What was pushed.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
 }
 
 impl Message {

@@ -112,9 +112,9 @@ impl Before {
 
         let (queue, mut jobs) = (client.queue("jobs"), BTreeMap::new());
         while let Some(job) = queue.pop(HOUR, Duration::ZERO).wait().expect("a pop is answered") {
-            let deliveries = if job.payload == b"job 1" { 2 } else { 1 };
+            let deliveries = if job.payload == "job 1" { 2 } else { 1 };
             assert_eq!(job.delivery, deliveries, "the count of deliveries stays");
-            jobs.insert(job.payload.clone(), job.id);
+            jobs.insert(job.payload.to_vec(), job.id);
             job.ack().wait().expect("it is acknowledged");
         }
         assert_eq!(jobs, self.jobs, "each job once, under its id");
@@ -225,7 +225,7 @@ fn check_lines(client: &Client, lines: &BTreeMap<String, u64>, issued: u64) {
     for (key, version) in lines {
         let line = client.cache().get(key).wait().expect("a get is answered");
         let line = line.unwrap_or_else(|| panic!("{key} was acknowledged and is gone"));
-        assert_eq!((line.version, line.value.as_slice()), (*version, key.as_bytes()));
+        assert_eq!((line.version, &line.value[..]), (*version, key.as_bytes()));
     }
     let key = lines.keys().next().expect("there are lines");
     let stale = client.cache().put(key, "stale").if_version(issued).wait();

@@ -49,7 +49,7 @@ fn a_client_made_from_the_document_alone_is_served_by_every_node() {
     // The Rust client sees the same, and the script sees what that one does.
     let client = Client::connect(servers.clone()).expect("the cluster answers");
     let line = client.cache().get("raw/2/5").wait().expect("a get is answered");
-    assert_eq!(line.expect("the script wrote it").value.as_slice(), b"value 2 5");
+    assert_eq!(line.expect("the script wrote it").value, "value 2 5");
     client.cache().put("from-rust", "seen").wait().expect("a put is done");
     assert_eq!(python(&[&servers[0], "get", "from-rust"]), Ok("seen".into()));
     let refused =

@@ -50,7 +50,7 @@ fn what_the_last_survivor_has_becomes_a_new_cluster_and_the_old_nodes_are_none_o
     for (key, version) in &lines {
         let line = client.cache().get(key).wait().expect("a get is answered");
         let line = line.unwrap_or_else(|| panic!("{key} was acknowledged and is gone"));
-        assert_eq!((line.version, line.value.as_slice()), (*version, key.as_bytes()));
+        assert_eq!((line.version, &line.value[..]), (*version, key.as_bytes()));
     }
     let guard = client.lock("held").acquire().wait().expect("nobody holds it any more");
     assert!(guard.fence() > issued, "{} after {issued}", guard.fence());

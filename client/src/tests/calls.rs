@@ -18,7 +18,7 @@ fn everything_works_once() {
     assert_eq!(cache.get("k").wait().unwrap(), None);
     let version = cache.put("k", "v").ttl(Duration::from_secs(9)).if_absent().wait().unwrap();
     let line = cache.get("k").wait().unwrap().unwrap();
-    assert_eq!((line.version, line.value), (version, b"v".to_vec()));
+    assert_eq!((line.version, line.value), (version, "v".into()));
     let error = cache.put("k", "w").if_absent().wait().unwrap_err();
     assert_eq!(error.code(), Some(Code::VersionMismatch));
     assert_eq!(cache.delete("k").if_version(version).wait().unwrap(), Some(version));
@@ -183,7 +183,7 @@ fn a_pop_whose_message_went_back_pops_anew() {
     client.queue("q").push("x").wait().unwrap();
     fake.once(QueuePop::KIND, refuse(Code::MessageUnknown));
     let message = client.queue("q").pop(ms(500), ms(50)).wait().unwrap().unwrap();
-    assert_eq!(message.payload, b"x");
+    assert_eq!(message.payload, "x");
     let pops = fake.seen(QueuePop::KIND);
     assert_eq!(pops.iter().map(|p| p.sequence).collect::<Vec<_>>(), [2, 3]);
 }
@@ -204,7 +204,7 @@ fn a_waiting_pop_does_not_hold_the_window_back() {
     // Its old sequence is gone for good, so after a break it pops anew.
     fake.once(CacheGet::KIND, Act::Close);
     client.cache().get("k").wait().unwrap();
-    assert_eq!(pop.wait().unwrap().unwrap().payload, b"x");
+    assert_eq!(pop.wait().unwrap().unwrap().payload, "x");
     let pops = fake.seen(QueuePop::KIND);
     assert!(pops[1].sequence > 600, "{}", pops[1].sequence);
     fake.nothing_was_applied_twice();

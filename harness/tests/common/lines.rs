@@ -27,7 +27,7 @@ impl Lines {
         for (key, (version, value)) in &self.0 {
             let line = client.cache().get(key.clone()).wait().expect("a get is answered");
             let line = line.unwrap_or_else(|| panic!("{key} was acknowledged and is gone"));
-            assert!(line.version == *version && line.value.as_slice() == value, "{key}");
+            assert!(line.version == *version && line.value == value, "{key}");
         }
     }
 }

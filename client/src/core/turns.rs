@@ -2,26 +2,29 @@
 //!
 //! To a shard a client is one session, and a session that asks for what it holds is granted it again. So an acquire
 //! that the client's own guards don't admit waits here, first come, first served, and is sent when it is
-//! its turn.
+//! its turn. ([`Again::IsSent`] turns that off.)
 //!
 //! # Invariants
 //! - Of one name there are, sent or granted and not given back, one exclusive acquire or any number of shared ones.
 //! - A name that nobody holds has nobody in line, and no record.
 
-use super::State;
-use crate::call::{CallId, Mode, Op, Place, Reply, SessionId};
-use crate::clock::{Moment, millis};
-use crate::error::Error;
+use super::ask::{Ask, LockStep, Mode, Reply};
+use super::calls::Place;
+use super::outcome::{Outcome, Said, Standing};
+use super::time::{Moment, millis};
+use super::{Again, CallId, Core, SessionId, SessionKey};
 use crate::limits::TURN_LOOK;
-use crate::pending::Outcome;
-use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
 use wire::Code;
 
 /// The turns of all names.
 #[derive(Default)]
-pub(crate) struct Turns {
-    names: HashMap<Vec<u8>, Turn>,
+pub(super) struct Turns {
+    names: BTreeMap<Box<[u8]>, Turn>,
 }
 
 /// A name that is asked for or held.
@@ -53,13 +56,17 @@ impl Turn {
     }
 }
 
-impl State {
+impl<A: Ask> Core<A> {
     /// Whether it is the turn of an acquire; else it is in line, or refused. Any other call has its turn.
+    #[inline]
     pub(super) fn takes_turn(&mut self, now: Moment, id: CallId) -> bool {
-        let call = &self.calls[&id];
-        let Op::Acquire { name, mode, wait_ms, .. } = &call.op else { return true };
-        let (mode, wait_ms) = (*mode, *wait_ms);
-        let turn = self.turns.names.entry(name.clone()).or_default();
+        if self.settings.again == Again::IsSent {
+            return true;
+        }
+        let call = &self.calls[id.0];
+        let Some(LockStep::Acquire { mode, .. }) = call.ask.lock_step() else { return true };
+        let wait_ms = call.ask.wait_ms();
+        let turn = self.turns.names.entry(Box::from(call.ask.name())).or_default();
         if turn.line.is_empty() && turn.admits(mode) {
             turn.holders.push(Holder { mode, by: By::Call(id), over: Moment::MAX });
             return true;
@@ -75,14 +82,11 @@ impl State {
 
     /// Looks whether a call that is in line waited as long as it wanted to, or whether a lease is over.
     pub(super) fn look_at_turn(&mut self, now: Moment, id: CallId) {
-        let call = &self.calls[&id];
-        let Op::Acquire { name, wait_ms, .. } = &call.op else {
-            unreachable!("only acquires are in line")
-        };
-        if now >= call.begun + Duration::from_millis(u64::from(*wait_ms)) {
+        let call = &self.calls[id.0];
+        if now >= call.begun + Duration::from_millis(u64::from(call.ask.wait_ms())) {
             return self.refuse_turn(now, id, Code::LockTimeout);
         }
-        let name = name.clone();
+        let name = Box::from(call.ask.name());
         self.place(id, Place::Turn(now + TURN_LOOK));
         if let Some(turn) = self.turns.names.get_mut(&name) {
             turn.holders.retain(|holder| holder.over > now);
@@ -91,35 +95,52 @@ impl State {
     }
 
     fn refuse_turn(&mut self, now: Moment, id: CallId, code: Code) {
-        let subject = self.calls[&id].op.to_string();
-        let text = String::from("another guard of this client has it");
-        let node = String::from("this client");
-        self.finish(now, id, Err(Error::Refused { code, subject, node, text }));
+        let text = Cow::Borrowed(&b"another guard of this client has it"[..]);
+        let said = Said { code: code.number(), text };
+        self.refuse(now, id, Outcome::Refused { code, by: None, said });
     }
 
-    /// A call is finished: what it says of a turn.
-    pub(super) fn follow_turn(&mut self, now: Moment, id: CallId, op: &Op, outcome: &Outcome) {
-        let (name, gone) = match (op, outcome) {
-            (Op::Acquire { name, lease_ms, .. }, Ok(answer)) => {
-                let Some(turn) = self.turns.names.get_mut(name) else { return };
-                if let (Reply::Token(fence), Some(tenure)) = (&answer.reply, &answer.tenure)
-                    && let Some(holder) = turn.holders.iter_mut().find(|h| h.by == By::Call(id))
-                {
-                    holder.by = By::Grant { session: tenure.life.id, fence: *fence };
-                    // It began before the answer came. A server's clock may be a twentieth slower.
-                    let lease = Duration::from_millis(u64::from(*lease_ms));
-                    if !lease.is_zero() {
-                        holder.over = now + lease + lease / 20;
-                    }
-                }
-                return;
-            }
-            (Op::Acquire { name, .. }, Err(_)) => (name, By::Call(id)),
-            (Op::Release { name, fence }, _) => {
-                (name, By::Grant { session: self.session.life.id, fence: *fence })
-            }
-            _ => return,
+    /// A call was answered: what it says of a turn.
+    #[inline]
+    pub(super) fn turn_granted(
+        &mut self,
+        now: Moment,
+        id: CallId,
+        (ask, session): (&A, SessionKey),
+        reply: &Reply<'_>,
+        standing: Option<Standing>,
+    ) {
+        let Some(LockStep::Acquire { lease_ms, .. }) = ask.lock_step() else {
+            return self.turn_over(now, id, (ask, session));
         };
+        let Some(turn) = self.turns.names.get_mut(ask.name()) else { return };
+        if let (Reply::Done { token: fence, .. }, Some(standing)) = (reply, standing)
+            && let Some(holder) = turn.holders.iter_mut().find(|h| h.by == By::Call(id))
+        {
+            holder.by = By::Grant { session: standing.session, fence: *fence };
+            // It began before the answer came. A server's clock may be a twentieth slower.
+            let lease = Duration::from_millis(u64::from(lease_ms));
+            if !lease.is_zero() {
+                holder.over = now + lease + lease / 20;
+            }
+        }
+    }
+
+    /// A call is over: an acquire that was not granted, or a release.
+    #[inline]
+    pub(super) fn turn_over(&mut self, now: Moment, id: CallId, of: (&A, SessionKey)) {
+        if let Some(step) = of.0.lock_step() {
+            self.end_turn(now, id, of, step);
+        }
+    }
+
+    fn end_turn(&mut self, now: Moment, id: CallId, of: (&A, SessionKey), step: LockStep) {
+        let (ask, session) = of;
+        let gone = match step {
+            LockStep::Acquire { .. } => By::Call(id),
+            LockStep::Release { fence } => By::Grant { session: self.session_id(session), fence },
+        };
+        let name = ask.name();
         let Some(turn) = self.turns.names.get_mut(name) else { return };
         turn.line.retain(|(waits, _)| *waits != id);
         if let Some(at) = turn.holders.iter().position(|holder| holder.by == gone) {
@@ -130,7 +151,7 @@ impl State {
 
     /// A session has ended: nothing is held by it.
     pub(super) fn end_turns(&mut self, now: Moment, ended: SessionId) {
-        let names: Vec<Vec<u8>> = self.turns.names.keys().cloned().collect();
+        let names: Vec<Box<[u8]>> = self.turns.names.keys().cloned().collect();
         for name in names {
             if let Some(turn) = self.turns.names.get_mut(&name) {
                 let of_old = |by| matches!(by, By::Grant { session, .. } if session == ended);
@@ -153,13 +174,11 @@ impl State {
                 return;
             }
             turn.line.pop_front();
-            let Some(call) = self.calls.get_mut(&id) else { continue };
+            let Some(call) = self.calls.get_mut(id.0) else { continue };
             turn.holders.push(Holder { mode, by: By::Call(id), over: Moment::MAX });
-            if let Op::Acquire { wait_ms, .. } = &mut call.op {
-                // What is left of its wait, and no less than a try that waits a moment.
-                let passed = millis(now.since(call.begun));
-                *wait_ms = wait_ms.saturating_sub(passed).max(1);
-            }
+            // What is left of its wait, and no less than a try that waits a moment.
+            let passed = millis(now.since(call.begun));
+            call.ask.set_wait_ms(call.ask.wait_ms().saturating_sub(passed).max(1));
             self.dispatch(now, id);
         }
     }
