@@ -146,16 +146,16 @@ deny: ## Check the licences, bans and sources of dependencies, and advisories wh
 	.ci/deny "$(TOOLS)"
 
 .PHONY: fix
-fix: ## Write what can be written: formatting, clippy's own fixes, and what follows from the declarations of messages
-	TERCET_WRITE=1 $(CARGO) test --quiet -p wire --features archive --test vectors --test protocol_doc
+fix: ## Write what can be written: formatting, clippy's own fixes, and what follows from the code (make docs)
 	$(CARGO) clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 	$(MAKE) docs
 
 .PHONY: docs
-docs: ## Write the tables of the documents that follow from the code
-	TERCET_DOCS=write $(CARGO) test -p engine --features edge --test docs
+docs: ## Write what follows from the code: the documents' tables, the Python client's, golden vectors of new messages
+	TERCET_WRITE=1 $(CARGO) test --quiet -p wire --features archive --test vectors --test protocol_doc
+	TERCET_WRITE=1 $(CARGO) test --quiet -p engine --features edge --test docs
 
 .PHONY: tools
 tools: ## Install the developers' tools (cargo-deny, inferno) under the target directory

@@ -3,6 +3,8 @@
 //! Asked twice, each of them is done once all the same. So one whose answer was lost is sent again, and a
 //! program that was interrupted may simply start over.
 
+pub use crate::watch::{Change, Watch};
+
 use crate::connection::{dial, greet};
 use crate::core::Map;
 use crate::error::{Error, text_of};

@@ -99,6 +99,8 @@ mod probe;
 mod queue;
 #[cfg(feature = "edge")]
 mod tenure;
+#[cfg(feature = "edge")]
+mod watch;
 
 #[cfg(test)]
 #[cfg(feature = "edge")]

@@ -57,7 +57,10 @@ pub const BACKUP_TRIES_MAX: u32 = 20;
 pub const HEARTBEATS_PER_TTL: u32 = 6;
 /// The most connections to one engine.
 pub const CONNECTIONS_MAX: u32 = 64;
+/// How often whoever watches asks for a sign of life.
+pub const WATCH_BEAT: Duration = Duration::from_millis(500);
 
+const _: () = assert!(2 * WATCH_BEAT.as_nanos() < SILENCE_MAX.as_nanos());
 const _: () = assert!(HEARTBEATS_PER_TTL > 4);
 const _: () = assert!(wire::HEADER_BYTES + wire::message::CachePut::FIXED <= CALL_FRAME_BYTES_MAX);
 const _: () = assert!(wire::HEADER_BYTES + wire::message::QueuePush::FIXED <= CALL_FRAME_BYTES_MAX);

@@ -7,6 +7,7 @@ mod common;
 mod lines;
 
 use client::Client;
+use client::admin::{Change, Watch};
 use common::{program, servers, three_nodes};
 use harness::cluster::{Cluster, ClusterConfig};
 use harness::load::{self, Go, LoadConfig, LoadReport};
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Leaders move after five quiet seconds; other tests on the same few CPUs may keep them from being quiet.
 const BALANCED_WITHIN: Duration = Duration::from_secs(120);
+/// How long it may take until whoever watches knows of a leader's fall, on a busy machine.
+const WATCHED_WITHIN: Duration = Duration::from_secs(30);
 
 fn start(test: &str, cores: u32) -> Cluster {
     let config = ClusterConfig { cores, shards: Some(4), ..three_nodes(test) };
@@ -174,5 +177,47 @@ fn lock_run_in_two_shells_runs_one_after_the_other() {
     assert!(first.wait().expect("the first ends").success());
     assert!(second.wait().expect("the second ends").success());
     assert!(began.elapsed() >= Duration::from_secs(2), "they did not overlap");
+    cluster.stop().expect("the nodes stop");
+}
+
+#[test]
+fn whoever_watches_is_told_that_a_leader_fell_and_by_another_node_when_its_own_fell() {
+    let mut cluster = start("watch", 1);
+    let addresses = servers(&cluster);
+    let mut watch = Watch::new(addresses.clone());
+    let leaders = |watch: &Watch| watch.placement().map(|p| p.leader).collect::<Vec<_>>();
+    let until = |watch: &mut Watch, what: &str, is: &dyn Fn(&Watch) -> bool| {
+        let begun = Instant::now();
+        let mut changes = Vec::new();
+        while !is(watch) {
+            assert!(begun.elapsed() < WATCHED_WITHIN, "{what}: {changes:?}");
+            changes.extend(watch.next(Duration::from_millis(100)).unwrap_or_default());
+        }
+        changes
+    };
+    let is_led = |watch: &Watch| {
+        watch.nodes().count() == 3 && !leaders(watch).is_empty() && !leaders(watch).contains(&0)
+    };
+    let first = until(&mut watch, "all is told", &is_led);
+    let told_by = |changes: &[Change]| {
+        let told = changes.iter().filter_map(|change| match change {
+            Change::Told { node, .. } => Some(*node),
+            _ => None,
+        });
+        told.last()
+    };
+    let teller = told_by(&first).expect("somebody tells");
+    let other = (1..=3).find(|node| *node != teller && leaders(&watch).contains(node));
+    let other = other.expect("leaders are spread over the nodes");
+    cluster.kill(other).expect("a node dies");
+    let is_elsewhere = |watch: &Watch| is_led(watch) && !leaders(watch).contains(&other);
+    let then = until(&mut watch, "a leader fell", &is_elsewhere);
+    assert_eq!(told_by(&then), None, "who told goes on to tell");
+    cluster.spawn(other, &[]).expect("it starts again");
+    cluster.wait_ready(other).expect("it is ready");
+    cluster.kill(teller).expect("a node dies");
+    let is_elsewhere = |watch: &Watch| is_led(watch) && !leaders(watch).contains(&teller);
+    let last = until(&mut watch, "who told fell", &is_elsewhere);
+    assert!(told_by(&last).is_some_and(|node| node != teller), "another one tells: {last:?}");
     cluster.stop().expect("the nodes stop");
 }

@@ -91,11 +91,19 @@ pub enum Command {
 /// back, by the farthest of them; `from here` is the tool's own way.
 #[derive(Group, Debug)]
 #[command(after_help = "Examples:\n  tercet status\n  tercet status --json | jq '.nodes[].up'\n  \
+    tercet status --watch\n  \
     tercet status --http http://127.0.0.1:7500")]
 pub struct Status {
     /// List every shard on a line of its own
     #[arg(long)]
     pub shards: bool,
+    /// Go on and tell what changes, a line for each change, until interrupted: nodes that come and go, and who leads
+    /// and keeps each shard
+    ///
+    /// One node tells, as it knows it; if it falls silent another one is asked. With --json each line is a document.
+    /// The exit status is 4 if no node answers at first; later it waits until one does.
+    #[arg(long, conflicts_with_all = ["http", "shards"])]
+    pub watch: bool,
     /// Show what this node says of itself at /status instead: its HTTP address
     #[arg(long, value_name = "URL")]
     pub http: Option<String>,

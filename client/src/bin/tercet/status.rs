@@ -5,16 +5,21 @@ use crate::args::{Common, Status};
 use crate::cluster::table;
 use crate::cluster::view::{Group, View};
 use crate::output::{Failure, Output, exit};
-use client::{Node, Probe, admin};
+use client::admin::{self, Change, Watch};
+use client::{Node, Placement, Probe};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A document of a node's state is never larger, in bytes.
 const STATUS_BYTES_MAX: u64 = 16 << 20;
+/// How long one look at what changes takes.
+const WATCH_LOOK: Duration = Duration::from_secs(60);
+/// How long it waits before it asks nodes again of which none answered.
+const WATCH_PAUSE: Duration = Duration::from_millis(500);
 
 pub fn status(common: &Common, status: &Status, output: &Output) -> Done {
     if let Some(url) = &status.http {
@@ -27,12 +32,97 @@ pub fn status(common: &Common, status: &Status, output: &Output) -> Done {
         output.result(&document, &text)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if status.watch {
+        return watch(common, output);
+    }
     let topology = admin::topology(&common.servers)?;
     let probes = look(&topology.nodes);
     let view = View::new(&topology, &probes);
     let document = document(&topology.nodes, &view, &probes);
     output.result(&document, &table(&topology.nodes, &view, &probes, status, output))?;
     Ok(ExitCode::from(view.state().exit()))
+}
+
+/// Tells what changes, until interrupted.
+fn watch(common: &Common, output: &Output) -> Done {
+    let begun = Instant::now();
+    let mut watch = Watch::new(common.servers.clone());
+    let mut lost = false;
+    // Whoever is not reached at first is named wrongly, most likely.
+    let mut changes = watch.next(WATCH_LOOK)?;
+    loop {
+        for change in &changes {
+            let after = begun.elapsed();
+            let seconds = after.as_secs_f64();
+            let document =
+                json!({ "after_ms": after.as_millis() as u64, "change": described(change) });
+            output.result(&document, &format!("{seconds:9.3}  {}", told(change)))?;
+        }
+        changes = match watch.next(WATCH_LOOK) {
+            Ok(changes) => {
+                lost = false;
+                changes
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut lost, true) {
+                    let seconds = begun.elapsed().as_secs_f64();
+                    output.note(&format!("{seconds:9.3}  no node answers; waiting: {error}"))?;
+                }
+                std::thread::sleep(WATCH_PAUSE);
+                Vec::new()
+            }
+        };
+    }
+}
+
+/// A change, for scripts.
+fn described(change: &Change) -> Value {
+    match change {
+        Change::Told { node, address } => {
+            json!({ "kind": "told-by", "node": node, "address": address })
+        }
+        Change::Node(node) => {
+            json!({ "kind": "node", "node": node.id, "address": node.address, "engines": node.engines })
+        }
+        Change::Gone(node) => json!({ "kind": "gone", "node": node.id, "address": node.address }),
+        Change::Shard { was, is } => {
+            let leader = |placement: &Placement| (placement.leader > 0).then_some(placement.leader);
+            json!({
+                "kind": "shard",
+                "shard": is.shard,
+                "leader": leader(is),
+                "replicas": is.replicas,
+                "was_leader": was.as_ref().and_then(leader),
+                "was_replicas": was.as_ref().map(|was| &was.replicas),
+            })
+        }
+    }
+}
+
+/// A change, for people.
+fn told(change: &Change) -> String {
+    let by = |leader: u32| match leader {
+        0 => String::from("nobody leads"),
+        leader => format!("node {leader} leads"),
+    };
+    match change {
+        Change::Told { node, address } => format!("node {node} at {address} tells"),
+        Change::Node(node) => format!("node {} is at {}", node.id, node.address),
+        Change::Gone(node) => format!("node {} has gone", node.id),
+        Change::Shard { was: None, is } => {
+            format!("shard {}: {}, kept by {:?}", is.shard, by(is.leader), is.replicas)
+        }
+        Change::Shard { was: Some(was), is } => {
+            let mut text = format!("shard {}:", is.shard);
+            if was.leader != is.leader {
+                let _ = write!(text, " {} (before: {})", by(is.leader), by(was.leader));
+            }
+            if was.replicas != is.replicas {
+                let _ = write!(text, " kept by {:?} (before: {:?})", is.replicas, was.replicas);
+            }
+            text
+        }
+    }
 }
 
 /// Looks at all nodes at once.
