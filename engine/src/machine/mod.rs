@@ -2,7 +2,8 @@
 //!
 //! # How it works
 //!
-//! [`Request::view`] checks what a request alone can tell, before anything is proposed. [`Machine::apply`] applies one committed entry: it moves the clock to the entry's time, fires
+//! [`Request::view`] checks what a request alone can tell, before anything is proposed.
+//! [`Machine::apply`] applies one committed entry: it moves the clock to the entry's time, fires
 //! what is due, in the order of (deadline, number), and then does what the entry says. An outcome that
 //! comes at once is returned; one that somebody waited for comes as a [`Wake`], with whatever entry
 //! brought it about. [`Machine::get`] and [`Machine::delivery`] read in place.
@@ -32,13 +33,13 @@
 //! How to do distributed locking, 2016.
 
 pub mod cache;
-mod lock;
+mod locks;
 pub mod meta;
-mod queue;
+mod queues;
 mod reborn;
 mod request;
 mod restore;
-mod session;
+mod sessions;
 mod slab;
 mod snapshot;
 mod table;
@@ -46,20 +47,19 @@ mod timers;
 mod unfinished;
 mod verify;
 mod walk;
-mod warm;
 
 #[cfg(test)]
 mod tests;
 
+pub use cache::warm::{WARM_MAX, Warm};
 pub use reborn::{TOKENS_SKIPPED, Times};
 pub use restore::{Checksum, Corrupt, Restore, Restored};
 pub use snapshot::{Progress, Slice};
 pub(crate) use table::Probe;
-pub use warm::{WARM_MAX, Warm};
 
-use self::lock::{Grant, Lock};
-use self::queue::{Message, Queue};
-use self::session::{Sessions, Waiter};
+use self::locks::{Grant, Lock};
+use self::queues::{Message, Queue};
+use self::sessions::{Sessions, Waiter};
 use self::slab::{List, Slab};
 use self::table::Table;
 use self::timers::{Timer, Timers};
@@ -173,7 +173,7 @@ pub struct Machine {
     waiters: Slab<Waiter>,
     locks: Table<Lock>,
     grants: Slab<Grant>,
-    /// The grants of locks with more than [`FEW_GRANTS`](lock::FEW_GRANTS), by session and lock: slots, which decide
+    /// The grants of locks with more than [`FEW_GRANTS`](locks::FEW_GRANTS), by session and lock: slots, which decide
     /// nothing.
     crowded: BTreeMap<(u32, u32), u32>,
     queues: Table<Queue>,

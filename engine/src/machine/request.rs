@@ -4,8 +4,8 @@
 //! vets a request before it proposes it. Applying vets the same bytes again, which costs a few nanoseconds and means
 //! that no entry, from whatever leader, can bring a value out of range into the machine.
 
-use super::lock::Acquire;
-use super::session::Verdict;
+use super::locks::Acquire;
+use super::sessions::Verdict;
 use super::{Applied, Machine, Outcome, Turn};
 use crate::ids::SessionId;
 use wire::message::{self, CacheRequest, LockRequest, QueueRequest, SessionRequest};

@@ -5,9 +5,9 @@
 //! the locks and queues are there, and the lines' order of eviction, until all lines are.
 
 use super::cache::Line;
-use super::lock::{Grant, Lock};
-use super::queue::{Message, Place, Queue};
-use super::session::{Ask, Remembered, Session, Standing, Waiter, Window};
+use super::locks::{Grant, Lock};
+use super::queues::{Message, Place, Queue};
+use super::sessions::{Ask, Remembered, Session, Standing, Waiter, Window};
 use super::slab::Links;
 use super::snapshot::{
     LENGTH_BYTES, MAGIC, Progress, Section, Slice, TAIL_BYTES, VERSION, VERSION_OLDEST,

@@ -49,8 +49,8 @@
 //!   of them is kept when one is about to change.
 //! - One snapshot at a time: whoever wants a second one waits for the end of the first.
 
-use super::queue::Place;
-use super::session::{Ask, Remembered};
+use super::queues::Place;
+use super::sessions::{Ask, Remembered};
 use super::table::{Row, Table};
 use super::walk::{Next, Owed};
 use super::{Machine, Outcome};

@@ -1,9 +1,9 @@
 //! The invariants, as a check of the whole state: for tests and for the simulator.
 
 use super::Machine;
-use super::lock::FEW_GRANTS;
-use super::queue::Place;
-use super::session::{Ask, Owned, Remembered, Standing};
+use super::locks::FEW_GRANTS;
+use super::queues::Place;
+use super::sessions::{Ask, Owned, Remembered, Standing};
 use super::table::Row;
 use super::unfinished::Unfinished;
 use crate::time::Elapsed;

@@ -6,9 +6,9 @@
 //! So a group of keys goes through one step together before any goes to the next: a core waits for some
 //! tens of loads as long as for one. Nothing is changed.
 
-use super::Machine;
-use super::cache::Line;
-use super::table::{Probe, Table};
+use super::Line;
+use crate::machine::Machine;
+use crate::machine::table::{Probe, Table};
 use alloc::vec::Vec;
 use core::hint::black_box;
 

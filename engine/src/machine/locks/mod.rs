@@ -25,14 +25,14 @@
 //! Upgrade and downgrade, multi-lock, deadlock detection, forced release: they come with the lock
 //! issue. Until then a deadlock ends by the wait's timeout.
 
-use super::session::{Ask, Owned, Verdict};
-use super::slab::{Linked, Links, List};
-use super::table::{Probe, Row};
-use super::timers::Timer;
-use super::unfinished::Unfinished;
-use super::{Machine, Outcome, Turn};
 use crate::level::Level;
 use crate::limits::{GRANTS_MAX, LOCKS_MAX, WAITERS_MAX};
+use crate::machine::sessions::{Ask, Owned, Verdict};
+use crate::machine::slab::{Linked, Links, List};
+use crate::machine::table::{Probe, Row};
+use crate::machine::timers::Timer;
+use crate::machine::unfinished::Unfinished;
+use crate::machine::{Machine, Outcome, Turn};
 use crate::mutant::{self, Mutant};
 use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;

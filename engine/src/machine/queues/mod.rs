@@ -27,14 +27,14 @@
 //!
 //! Extend, dead letters, groups, deduplication: they come with the queue issue.
 
-use super::session::{Ask, Owned, Verdict};
-use super::slab::List;
-use super::table::Row;
-use super::timers::Timer;
-use super::unfinished::Unfinished;
-use super::{DeliveryView, Machine, Outcome, Turn};
 use crate::level::Level;
 use crate::limits::{MESSAGE_BYTES_MAX, QUEUE_MESSAGES_MAX, QUEUES_MAX, WAITERS_MAX};
+use crate::machine::sessions::{Ask, Owned, Verdict};
+use crate::machine::slab::List;
+use crate::machine::table::Row;
+use crate::machine::timers::Timer;
+use crate::machine::unfinished::Unfinished;
+use crate::machine::{DeliveryView, Machine, Outcome, Turn};
 use crate::mutant::{self, Mutant};
 use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;

@@ -15,11 +15,13 @@
 //!
 //! A put of a large value may evict as many small lines as make room, all within its entry.
 
-use super::request::Expect;
-use super::slab::{Linked, Links};
-use super::table::{Probe, Row, Table};
-use super::timers::Timer;
-use super::{Get, Machine, Outcome};
+pub(super) mod warm;
+
+use crate::machine::request::Expect;
+use crate::machine::slab::{Linked, Links};
+use crate::machine::table::{Probe, Row, Table};
+use crate::machine::timers::Timer;
+use crate::machine::{Get, Machine, Outcome};
 use crate::mutant::{self, Mutant};
 use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;
