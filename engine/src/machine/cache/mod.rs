@@ -15,12 +15,13 @@
 //!
 //! A put of a large value may evict as many small lines as make room, all within its entry.
 
+mod codec;
 pub(super) mod warm;
 
+use crate::machine::ledger::Timer;
 use crate::machine::request::Expect;
 use crate::machine::slab::{Linked, Links};
 use crate::machine::table::{Probe, Row, Table};
-use crate::machine::timers::Timer;
 use crate::machine::{Get, Machine, Outcome};
 use crate::mutant::{self, Mutant};
 use crate::time::{Elapsed, millis};
@@ -102,7 +103,7 @@ impl Machine {
         };
         let line = &self.lines[slot];
         // Its end is in the log: whoever reads later sees no earlier clock.
-        if line.deadline <= self.clock {
+        if line.deadline <= self.ledger.clock() {
             return Get::Missing;
         }
         if line.deadline <= at {
@@ -127,7 +128,7 @@ impl Machine {
         if let Err(code) = self.meets(found, expect) {
             return Outcome::Refused(code);
         }
-        let version = self.issue();
+        let version = self.ledger.issue();
         let ttl_ms = if mutant::on(Mutant::LineShort) { ttl_ms / 2 } else { ttl_ms };
         let lasts = ttl_ms == 0 || mutant::on(Mutant::LineForEver);
         let deadline = match found {
@@ -208,14 +209,14 @@ impl Machine {
     pub(super) fn link_line(&mut self, slot: u32) {
         let line = &self.lines[slot];
         self.line_bytes += line.cost();
-        self.timers.arm(line.deadline, line.version, Timer::LineExpiry(slot));
+        self.ledger.arm(line.deadline, line.version, Timer::LineExpiry(slot));
         self.lines_by_version.push(self.lines.rows_mut(), slot);
     }
 
     fn unlink_line(&mut self, slot: u32) {
         let line = &self.lines[slot];
         self.line_bytes -= line.cost();
-        self.timers.disarm(line.deadline, line.version);
+        self.ledger.disarm(line.deadline, line.version);
         self.lines_by_version.unlink(self.lines.rows_mut(), slot);
     }
 }

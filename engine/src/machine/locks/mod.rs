@@ -18,20 +18,24 @@
 //! - Holders are one exclusive, or any number of shared grants; one grant per session and lock.
 //! - A session never waits for a lock that it holds.
 //! - A lock that nobody holds has no waiters, and no record; but for one that is unfinished
-//!   (`unfinished.rs`), whose next waiter is admitted.
+//!   (`steps.rs`), whose next waiter is admitted.
 //!
 //! # Left out
 //!
 //! Upgrade and downgrade, multi-lock, deadlock detection, forced release: they come with the lock
 //! issue. Until then a deadlock ends by the wait's timeout.
 
+mod codec;
+
+pub(super) use self::codec::Open;
+
 use crate::level::Level;
 use crate::limits::{GRANTS_MAX, LOCKS_MAX, WAITERS_MAX};
-use crate::machine::sessions::{Ask, Owned, Verdict};
+use crate::machine::ledger::Timer;
+use crate::machine::ledger::{Ask, Owned, Resource, Wait, Waitlist};
+use crate::machine::sessions::Verdict;
 use crate::machine::slab::{Linked, Links, List};
 use crate::machine::table::{Probe, Row};
-use crate::machine::timers::Timer;
-use crate::machine::unfinished::Unfinished;
 use crate::machine::{Machine, Outcome, Turn};
 use crate::mutant::{self, Mutant};
 use crate::time::{Elapsed, millis};
@@ -52,10 +56,7 @@ pub(super) struct Lock {
     pub(super) mode: LockMode,
     /// By fence.
     pub(super) grants: List,
-    /// By ticket.
-    pub(super) waiters: List,
-    /// The ticket of who is next, as long as that one is admitted and not served; else 0.
-    pub(super) unserved: u64,
+    pub(super) waitlist: Waitlist,
 }
 
 /// A session's hold on a lock.
@@ -88,8 +89,8 @@ impl Linked for Grant {
 
 impl Lock {
     pub(super) fn new(name: &[u8], probe: Probe, mode: LockMode) -> Lock {
-        let (grants, waiters) = (List::EMPTY, List::EMPTY);
-        Lock { name: name.into(), probe, mode, grants, waiters, unserved: 0 }
+        let (grants, waitlist) = (List::EMPTY, Waitlist::EMPTY);
+        Lock { name: name.into(), probe, mode, grants, waitlist }
     }
 
     /// Whether the holders let somebody in with `mode`.
@@ -121,8 +122,8 @@ impl Machine {
         self.end_own_lease(name, session, turn);
         let probe = self.locks.probe(name);
         let settled = self.settled_lock(&probe, name, turn);
-        let claims = self.grants.len() + self.counts.lock_waiters as usize;
-        let full = claims >= GRANTS_MAX && self.level >= Level::BOUNDED;
+        let claims = self.grants.len() + self.ledger.lock_waiters() as usize;
+        let full = claims >= GRANTS_MAX && self.ledger.level() >= Level::BOUNDED;
         let Some(lock) = settled.lock() else {
             if self.locks.len() >= LOCKS_MAX || full {
                 return Verdict::Now(Outcome::Refused(Code::StateFull));
@@ -138,7 +139,7 @@ impl Machine {
         }
         let row = &self.locks[lock];
         let barges = mutant::on(Mutant::Barging);
-        if (row.waiters.is_empty() || barges) && row.admits(mode) {
+        if (row.waitlist.is_empty() || barges) && row.admits(mode) {
             return Verdict::Now(self.grant(lock, session, mode, lease_ms, turn));
         }
         if wait_ms == 0 {
@@ -147,12 +148,14 @@ impl Machine {
                 _ => Verdict::Now(Outcome::Refused(Code::LockHeld)),
             };
         }
-        if row.waiters.len() >= WAITERS_MAX {
+        if row.waitlist.len() >= WAITERS_MAX {
             return Verdict::Now(Outcome::Refused(Code::WaitersFull));
         }
         let deadline = turn.now + millis(wait_ms);
-        let ask = Ask::Lock { lock, mode, lease_ms };
-        Verdict::Later(self.start_wait(session, sequence, deadline, ask))
+        let ask = Ask::Lock { mode, lease_ms };
+        let wait = Wait { session, sequence, deadline, ask, name: name.into() };
+        let waitlist = &mut self.locks.rows_mut()[lock].waitlist;
+        Verdict::Later(self.ledger.start_wait(waitlist, Resource::Lock(lock), wait))
     }
 
     pub(super) fn release(
@@ -163,7 +166,7 @@ impl Machine {
         turn: &mut Turn<'_>,
     ) -> Outcome {
         self.end_own_lease(name, session, turn);
-        let lock = match self.level < Level::BOUNDED {
+        let lock = match self.ledger.level() < Level::BOUNDED {
             true => self.settled_lock(&self.locks.probe(name), name, turn).lock(),
             // What is due of others' is no matter of a release.
             false => self.locks.find(name),
@@ -204,7 +207,7 @@ impl Machine {
         assert!(self.locks[lock].admits(mode), "an exclusive grant stands alone");
         self.keep_lock(lock);
         self.locks.row_mut(lock).mode = mode;
-        let fence = self.issue();
+        let fence = self.ledger.issue();
         let deadline = lease_deadline(lease_ms, turn.now);
         let links = Links::NONE;
         let grant = Grant { lock, session, fence, count: 1, deadline, links };
@@ -217,10 +220,9 @@ impl Machine {
     pub(super) fn link_grant(&mut self, slot: u32) {
         let Grant { lock, session, fence, deadline, .. } = self.grants[slot];
         self.locks.row_mut(lock).grants.push(&mut self.grants, slot);
-        self.timers.arm(deadline, fence, Timer::LockLease(slot));
+        self.ledger.arm(deadline, fence, Timer::LockLease(slot));
         self.crowd(lock, slot);
-        let session = &mut self.sessions.table.rows_mut()[session];
-        session.owned.insert(fence, Owned::Grant(slot));
+        self.ledger.own(session, fence, Owned::Grant(slot));
     }
 
     /// Grants a lock again to a session that holds it.
@@ -243,8 +245,8 @@ impl Machine {
         let deadline = if mutant::on(Mutant::LockLeaseReplaced) { anew } else { anew.max(before) };
         if deadline != before {
             grant.deadline = deadline;
-            self.timers.disarm(before, fence);
-            self.timers.arm(deadline, fence, Timer::LockLease(slot));
+            self.ledger.disarm(before, fence);
+            self.ledger.arm(deadline, fence, Timer::LockLease(slot));
         }
         Outcome::Done { token: fence }
     }
@@ -255,10 +257,8 @@ impl Machine {
         self.keep_lock(lock);
         self.locks.row_mut(lock).grants.unlink(&mut self.grants, slot);
         let grant = self.grants.remove(slot);
-        self.timers.disarm(grant.deadline, grant.fence);
-        let session = &mut self.sessions.table.rows_mut()[grant.session];
-        let owned = session.owned.remove(&grant.fence);
-        assert!(owned == Some(Owned::Grant(slot)), "a session knows its grants");
+        self.ledger.disarm(grant.deadline, grant.fence);
+        self.ledger.disown(grant.session, grant.fence, Owned::Grant(slot));
         self.uncrowd(lock, grant.session);
         lock
     }
@@ -294,69 +294,68 @@ impl Machine {
     /// Grants the lock to whoever is next, as long as it admits them and the steps go; forgets it when nobody
     /// holds it.
     pub(super) fn advance_lock(&mut self, lock: u32, turn: &mut Turn<'_>) {
-        while let Some(waiter) = self.locks[lock].waiters.first() {
-            if turn.steps == 0 {
-                break;
-            }
-            if let Some(code) = self.wait_is_over(waiter, Code::LockTimeout, turn.now) {
-                self.end_wait(waiter, Outcome::Refused(code), turn);
-                continue;
-            }
-            let Ask::Lock { mode, lease_ms, .. } = self.waiters[waiter].ask else {
-                unreachable!("a lock's waiters ask for the lock")
-            };
+        while let Some(waiter) = self.next_waiter(lock, turn) {
+            let wait = &self.ledger.waiter(waiter).wait;
+            let (session, (mode, lease_ms)) = (wait.session, asked(wait.ask));
             if !self.locks[lock].admits(mode) {
                 break;
             }
-            let session = self.waiters[waiter].session;
             let outcome = self.grant(lock, session, mode, lease_ms, turn);
-            self.end_wait(waiter, outcome, turn);
-            if self.sessions.table[session].waits > 0 {
+            self.end_lock_wait(lock, waiter, outcome, turn);
+            if self.ledger.session_waits(session) {
                 self.grant_other_waits(lock, session, turn);
             }
         }
         self.note_lock(lock);
         let row = &self.locks[lock];
-        if row.grants.is_empty() && row.unserved == 0 {
-            assert!(row.waiters.is_empty(), "a free lock has no waiters");
+        if row.grants.is_empty() && row.waitlist.unserved() == 0 {
+            assert!(row.waitlist.is_empty(), "a free lock has no waiters");
             let probe = row.probe;
             self.locks.remove_at(probe, lock);
         }
     }
 
+    fn next_waiter(&mut self, lock: u32, turn: &mut Turn<'_>) -> Option<u32> {
+        self.ledger.next_waiter(&mut self.locks.rows_mut()[lock].waitlist, turn)
+    }
+
+    fn end_lock_wait(&mut self, lock: u32, waiter: u32, outcome: Outcome, turn: &mut Turn<'_>) {
+        self.ledger.end_wait(&mut self.locks.rows_mut()[lock].waitlist, waiter, outcome, turn);
+    }
+
+    /// The ticket of who is next, if that one is admitted; else 0.
+    pub(super) fn admitted(&self, lock: &Lock) -> u64 {
+        let next = self.ledger.first_ask(&lock.waitlist);
+        next.filter(|(_, ask)| lock.admits(asked(*ask).0)).map_or(0, |(ticket, _)| ticket)
+    }
+
     /// Notes whether who is next is admitted and was not served.
     pub(super) fn note_lock(&mut self, lock: u32) {
         let row = &self.locks[lock];
-        let next = row.waiters.first().map(|waiter| &self.waiters[waiter]);
-        let admitted = next.filter(|next| match next.ask {
-            Ask::Lock { mode, .. } => row.admits(mode),
-            Ask::Pop { .. } => false,
-        });
-        let (before, now) = (row.unserved, admitted.map_or(0, |next| next.ticket));
-        if before != now {
-            let unserved = self.note_unfinished(before, now, Unfinished::Lock(lock));
-            self.locks.rows_mut()[lock].unserved = unserved;
+        let unserved = self.admitted(row);
+        if row.waitlist.unserved() != unserved {
+            let waitlist = &mut self.locks.rows_mut()[lock].waitlist;
+            self.ledger.note_next(waitlist, Resource::Lock(lock), unserved);
         }
     }
 
     /// A session that was granted a lock and waits for it by other calls too holds it now: those
     /// calls are answered as if they came now.
     fn grant_other_waits(&mut self, lock: u32, session: u32, turn: &mut Turn<'_>) {
-        for waiter in self.waits_of(session) {
-            let Ask::Lock { lock: of, mode, lease_ms } = self.waiters[waiter].ask else {
-                continue;
-            };
-            if of != lock {
+        for waiter in self.ledger.waits_of(session) {
+            let row = self.ledger.waiter(waiter);
+            if row.resource != Resource::Lock(lock) {
                 continue;
             }
-            let outcome = match self.wait_is_over(waiter, Code::LockTimeout, turn.now) {
+            let (mode, lease_ms) = asked(row.wait.ask);
+            let outcome = match self.ledger.wait_is_over(waiter, turn.now) {
                 Some(code) => Outcome::Refused(code),
                 None => {
                     let grant = self.grant_of(lock, session).expect("it was just granted");
                     self.grant_again(grant, mode, lease_ms, turn)
                 }
             };
-            self.end_wait(waiter, outcome, turn);
+            self.end_lock_wait(lock, waiter, outcome, turn);
         }
     }
 
@@ -372,10 +371,10 @@ impl Machine {
     /// Finds a lock. If something of it is due or unfinished, it happens here, as far as the steps go.
     fn settled_lock(&mut self, probe: &Probe, name: &[u8], turn: &mut Turn<'_>) -> Settled {
         let Some(lock) = self.locks.find_at(probe, name) else { return Settled::Free };
-        if !self.timers.is_overdue(turn.now) && self.unfinished.is_empty() {
+        if !self.ledger.is_overdue(turn.now) && !self.ledger.has_unfinished() {
             return Settled::Held(lock);
         }
-        if self.level < Level::BOUNDED {
+        if self.ledger.level() < Level::BOUNDED {
             return self.settle_at_once(name, turn).map_or(Settled::Free, Settled::Held);
         }
         self.settle(lock, name, turn)
@@ -387,10 +386,8 @@ impl Machine {
         loop {
             let row = &self.locks[lock];
             let first = row.grants.first().filter(|grant| self.is_grant_over(*grant, turn.now));
-            let next = row.waiters.first();
-            let gone =
-                next.is_some_and(|w| self.wait_is_over(w, Code::LockTimeout, turn.now).is_some());
-            if first.is_none() && !gone && row.unserved == 0 {
+            let gone = self.ledger.first_is_over(&row.waitlist, turn.now);
+            if first.is_none() && !gone && row.waitlist.unserved() == 0 {
                 return Settled::Held(lock);
             }
             if turn.steps == 0 {
@@ -409,12 +406,12 @@ impl Machine {
 
     fn is_grant_over(&self, grant: u32, now: Elapsed) -> bool {
         let grant = &self.grants[grant];
-        grant.deadline <= now || self.sessions.table[grant.session].is_over(now)
+        grant.deadline <= now || self.ledger.is_session_over(grant.session, now)
     }
 
     /// Ends the session's own grant of a lock if its lease is due.
     fn end_own_lease(&mut self, name: &[u8], session: u32, turn: &mut Turn<'_>) {
-        if self.level < Level::BOUNDED || !self.timers.is_overdue(turn.now) {
+        if self.ledger.level() < Level::BOUNDED || !self.ledger.is_overdue(turn.now) {
             return;
         }
         let grant = self.locks.find(name).and_then(|lock| self.grant_of(lock, session));
@@ -465,6 +462,14 @@ impl Settled {
             Settled::Free => None,
             Settled::Held(lock) | Settled::Unfinished(lock) => Some(lock),
         }
+    }
+}
+
+/// What a lock's waiter asks for: the mode, and the lease in milliseconds.
+fn asked(ask: Ask) -> (LockMode, u32) {
+    match ask {
+        Ask::Lock { mode, lease_ms } => (mode, lease_ms),
+        Ask::Pop { .. } => unreachable!("a lock's waiters ask for the lock"),
     }
 }
 

@@ -13,7 +13,7 @@
 //! # Invariants
 //!
 //! - A message is in exactly one of ready, in flight and delayed until it is acknowledged.
-//! - No queue has both ready messages and waiters, but for one that is unfinished (`unfinished.rs`). A queue with neither messages nor waiters has
+//! - No queue has both ready messages and waiters, but for one that is unfinished (`steps.rs`). A queue with neither messages nor waiters has
 //!   no record.
 //! - A message in flight is owned by the session that popped it.
 //!
@@ -27,13 +27,16 @@
 //!
 //! Extend, dead letters, groups, deduplication: they come with the queue issue.
 
+mod codec;
+
+pub(super) use self::codec::Places;
+
 use crate::level::Level;
 use crate::limits::{MESSAGE_BYTES_MAX, QUEUE_MESSAGES_MAX, QUEUES_MAX, WAITERS_MAX};
-use crate::machine::sessions::{Ask, Owned, Verdict};
-use crate::machine::slab::List;
+use crate::machine::ledger::Timer;
+use crate::machine::ledger::{Ask, Owned, Resource, Wait, Waitlist};
+use crate::machine::sessions::Verdict;
 use crate::machine::table::Row;
-use crate::machine::timers::Timer;
-use crate::machine::unfinished::Unfinished;
 use crate::machine::{DeliveryView, Machine, Outcome, Turn};
 use crate::mutant::{self, Mutant};
 use crate::time::{Elapsed, millis};
@@ -51,10 +54,7 @@ pub(super) struct Queue {
     pub(super) ready: BTreeMap<(u8, u64), u32>,
     /// Messages, in whatever state.
     pub(super) messages: usize,
-    /// By ticket.
-    pub(super) waiters: List,
-    /// The ticket of who is next, as long as something is ready for it; else 0.
-    pub(super) unserved: u64,
+    pub(super) waitlist: Waitlist,
 }
 
 /// A message that was not acknowledged.
@@ -92,8 +92,8 @@ impl Row for Message {
 
 impl Queue {
     pub(super) fn new(name: &[u8]) -> Queue {
-        let (ready, waiters) = (BTreeMap::new(), List::EMPTY);
-        Queue { name: name.into(), ready, messages: 0, waiters, unserved: 0 }
+        let (ready, waitlist) = (BTreeMap::new(), Waitlist::EMPTY);
+        Queue { name: name.into(), ready, messages: 0, waitlist }
     }
 }
 
@@ -122,7 +122,7 @@ impl Machine {
         if self.queues[queue].messages >= QUEUE_MESSAGES_MAX {
             return Outcome::Refused(Code::QueueFull);
         }
-        let id = self.issue();
+        let id = self.ledger.issue();
         let place = Place::Ready;
         self.insert_message(Message {
             id,
@@ -149,7 +149,7 @@ impl Machine {
         let serves = |queue: &u32| {
             let queue = &self.queues[*queue];
             // What is ready beside who waits is for those.
-            !queue.ready.is_empty() && queue.waiters.is_empty()
+            !queue.ready.is_empty() && queue.waitlist.is_empty()
         };
         if let Some(queue) = queue.filter(serves) {
             return Verdict::Now(self.deliver(queue, session, visibility_ms, turn.now));
@@ -161,12 +161,14 @@ impl Machine {
             Ok(queue) => queue,
             Err(code) => return Verdict::Now(Outcome::Refused(code)),
         };
-        if self.queues[queue].waiters.len() >= WAITERS_MAX {
+        if self.queues[queue].waitlist.len() >= WAITERS_MAX {
             return Verdict::Now(Outcome::Refused(Code::WaitersFull));
         }
         let deadline = turn.now + millis(wait_ms);
-        let ask = Ask::Pop { queue, visibility_ms };
-        Verdict::Later(self.start_wait(session, sequence, deadline, ask))
+        let ask = Ask::Pop { visibility_ms };
+        let wait = Wait { session, sequence, deadline, ask, name: name.into() };
+        let waitlist = &mut self.queues.rows_mut()[queue].waitlist;
+        Verdict::Later(self.ledger.start_wait(waitlist, Resource::Queue(queue), wait))
     }
 
     pub(super) fn ack(
@@ -247,38 +249,34 @@ impl Machine {
 
     /// Serves the queue's waiters with what is ready; forgets the queue when nothing is left of it.
     pub(super) fn advance_queue(&mut self, queue: u32, turn: &mut Turn<'_>) {
-        let lifo = mutant::on(Mutant::PopsLifo);
-        let next = |m: &Machine| match lifo {
-            true => m.queues[queue].waiters.iter(&m.waiters).last(),
-            false => m.queues[queue].waiters.first(),
-        };
-        while let Some(waiter) = next(self) {
-            if self.queues[queue].ready.is_empty() || turn.steps == 0 {
-                break;
-            }
-            if let Some(code) = self.wait_is_over(waiter, Code::QueueEmpty, turn.now) {
-                self.end_wait(waiter, Outcome::Refused(code), turn);
-                continue;
-            }
-            let Ask::Pop { visibility_ms, .. } = self.waiters[waiter].ask else {
+        while !self.queues[queue].ready.is_empty() {
+            let waitlist = &mut self.queues.rows_mut()[queue].waitlist;
+            let Some(waiter) = self.ledger.next_waiter(waitlist, turn) else { break };
+            let wait = &self.ledger.waiter(waiter).wait;
+            let Ask::Pop { visibility_ms } = wait.ask else {
                 unreachable!("a queue's waiters ask for a message")
             };
-            let session = self.waiters[waiter].session;
-            let outcome = self.deliver(queue, session, visibility_ms, turn.now);
-            self.end_wait(waiter, outcome, turn);
+            let outcome = self.deliver(queue, wait.session, visibility_ms, turn.now);
+            let waitlist = &mut self.queues.rows_mut()[queue].waitlist;
+            self.ledger.end_wait(waitlist, waiter, outcome, turn);
         }
         self.note_queue(queue);
         self.prune_queue(queue);
     }
 
+    /// The ticket of who is next, if something is ready for that one; else 0.
+    pub(super) fn servable(&self, queue: &Queue) -> u64 {
+        let next = self.ledger.first_ask(&queue.waitlist).filter(|_| !queue.ready.is_empty());
+        next.map_or(0, |(ticket, _)| ticket)
+    }
+
     /// Notes whether something is ready for who is next.
     pub(super) fn note_queue(&mut self, queue: u32) {
         let row = &self.queues[queue];
-        let next = row.waiters.first().filter(|_| !row.ready.is_empty());
-        let (before, now) = (row.unserved, next.map_or(0, |next| self.waiters[next].ticket));
-        if before != now {
-            let unserved = self.note_unfinished(before, now, Unfinished::Queue(queue));
-            self.queues.rows_mut()[queue].unserved = unserved;
+        let unserved = self.servable(row);
+        if row.waitlist.unserved() != unserved {
+            let waitlist = &mut self.queues.rows_mut()[queue].waitlist;
+            self.ledger.note_next(waitlist, Resource::Queue(queue), unserved);
         }
     }
 
@@ -339,8 +337,8 @@ impl Machine {
             self.message_due(slot, turn);
             return Err(Code::StaleDelivery);
         }
-        if self.sessions.table[session].is_over(turn.now) {
-            if self.level < Level::BOUNDED {
+        if self.ledger.is_session_over(session, turn.now) {
+            if self.ledger.level() < Level::BOUNDED {
                 self.expire_session(session, turn);
             } else {
                 let queue = self.make_ready(slot);
@@ -377,13 +375,12 @@ impl Machine {
             }
             Place::InFlight { session, deadline } => {
                 self.counts.messages_in_flight += 1;
-                self.timers.arm(deadline, id, Timer::Visibility(slot));
-                let session = &mut self.sessions.table.rows_mut()[session];
-                session.owned.insert(id, Owned::Message(slot));
+                self.ledger.arm(deadline, id, Timer::Visibility(slot));
+                self.ledger.own(session, id, Owned::Message(slot));
             }
             Place::Delayed { deadline } => {
                 self.counts.messages_delayed += 1;
-                self.timers.arm(deadline, id, Timer::Delay(slot));
+                self.ledger.arm(deadline, id, Timer::Delay(slot));
             }
         }
     }
@@ -395,14 +392,12 @@ impl Machine {
         match message.place {
             Place::InFlight { session, deadline } => {
                 self.counts.messages_in_flight -= 1;
-                self.timers.disarm(deadline, message.id);
-                let session = &mut self.sessions.table.rows_mut()[session];
-                let owned = session.owned.remove(&message.id);
-                assert!(owned == Some(Owned::Message(slot)), "a session knows its messages");
+                self.ledger.disarm(deadline, message.id);
+                self.ledger.disown(session, message.id, Owned::Message(slot));
             }
             Place::Delayed { deadline } => {
                 self.counts.messages_delayed -= 1;
-                self.timers.disarm(deadline, message.id);
+                self.ledger.disarm(deadline, message.id);
             }
             Place::Ready => panic!("a ready message leaves its place by a delivery only"),
         }
@@ -422,7 +417,7 @@ impl Machine {
     /// Forgets a queue with nothing left in it.
     fn prune_queue(&mut self, queue: u32) {
         let row = &self.queues[queue];
-        if row.messages == 0 && row.waiters.is_empty() {
+        if row.messages == 0 && row.waitlist.is_empty() {
             assert!(row.ready.is_empty(), "a ready message is one of the messages");
             self.keep_queue(queue);
             self.queues.remove(queue);

@@ -2,8 +2,9 @@
 //!
 //! The end of a session gives back all that it has; a lock that becomes free may let thousands in; many things may be
 //! due at once. An entry takes so many steps of that and no more
-//! ([`STEPS_PER_ENTRY_MAX`](crate::limits::STEPS_PER_ENTRY_MAX), more for a tick); what is left stands here, and the
-//! next entries go on with it. As long as something stands here, [`Machine::next_deadline`] asks for a tick.
+//! ([`STEPS_PER_ENTRY_MAX`](crate::limits::STEPS_PER_ENTRY_MAX), more for a tick); what is left is noted as unfinished in
+//! the ledger (`ledger/unfinished.rs`), and the next entries go on with it. As long as something stands there,
+//! [`Machine::next_deadline`] asks for a tick.
 //!
 //! It is never seen half done:
 //!
@@ -13,25 +14,31 @@
 //!
 //! # Invariants
 //!
-//! - What stands here follows from the rest of the state: an ended session that has something, a lock whose next waiter
-//!   is admitted, a queue with something ready and somebody waiting. So no snapshot holds it.
-//! - A timer that fires takes a few steps at once and leaves the rest here: whoever is due behind it is not kept waiting.
-//! - A thing stands here under a number that is the same on every replica: a session under its own, a lock and a queue
-//!   under the ticket of who is next. Entries go on with the lowest few, each with an equal share.
+//! - A timer that fires takes a few steps at once and notes the rest: whoever is due behind it is not kept waiting.
+//! - Entries go on with the few things that stand under the lowest numbers, each with an equal share.
 
-use super::{Machine, Turn};
+use super::ledger::{Timer, Unfinished};
+use super::{Machine, Wake};
 use crate::limits::{STEPS_PER_TIMER_MAX, UNFINISHED_AT_ONCE};
+use crate::time::Elapsed;
 use alloc::vec::Vec;
 
-/// What takes more than one entry, by slot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Unfinished {
-    /// A session that ended gives back what it has.
-    Session(u32),
-    /// A lock lets in who is next.
-    Lock(u32),
-    /// A queue serves who is next.
-    Queue(u32),
+/// The entry that is being applied: its time, what it may still do, and who is to be told.
+pub(super) struct Turn<'w> {
+    pub(super) now: Elapsed,
+    /// How many steps are left.
+    pub(super) steps: u32,
+    /// How many were taken.
+    pub(super) taken: u32,
+    pub(super) wakes: &'w mut Vec<Wake>,
+}
+
+impl Turn<'_> {
+    /// Takes a step. There may be none left: what can't be cut short takes it all the same.
+    pub(super) fn step(&mut self) {
+        self.steps = self.steps.saturating_sub(1);
+        self.taken = self.taken.saturating_add(1);
+    }
 }
 
 impl Machine {
@@ -39,7 +46,7 @@ impl Machine {
     /// leaves.
     #[inline]
     pub(super) fn go_on(&mut self, steps: u32, turn: &mut Turn<'_>) {
-        if self.timers.is_overdue(turn.now) || !self.unfinished.is_empty() {
+        if self.ledger.is_overdue(turn.now) || self.ledger.has_unfinished() {
             self.fire_and_finish(steps, turn);
         }
     }
@@ -50,6 +57,21 @@ impl Machine {
         turn.steps += steps - steps / 2;
         self.go_on_unfinished(turn);
         self.fire_due(turn);
+    }
+
+    /// Fires the first timer that is due. False: none is.
+    pub(super) fn fire_next(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Some(timer) = self.ledger.take_due(turn.now) else { return false };
+        turn.step();
+        match timer {
+            Timer::SessionEnd(session) => self.expire_session(session, turn),
+            Timer::SessionForget(session) => self.ledger.forget_session(session),
+            Timer::Wait(waiter) => self.wait_ended(waiter, turn),
+            Timer::LockLease(grant) => self.lease_ended(grant, turn),
+            Timer::Visibility(message) | Timer::Delay(message) => self.message_due(message, turn),
+            Timer::LineExpiry(line) => self.line_due(line, turn.now),
+        }
+        true
     }
 
     fn fire_due(&mut self, turn: &mut Turn<'_>) {
@@ -74,36 +96,19 @@ impl Machine {
 
     /// Goes on with what is unfinished, as far as the steps go.
     pub(super) fn go_on_unfinished(&mut self, turn: &mut Turn<'_>) {
-        while turn.steps > 0 && !self.unfinished.is_empty() {
-            let first = self.unfinished.iter().take(UNFINISHED_AT_ONCE);
-            let first: Vec<(u64, Unfinished)> = first.map(|(n, thing)| (*n, *thing)).collect();
+        while turn.steps > 0 && self.ledger.has_unfinished() {
+            let first = self.ledger.first_unfinished(UNFINISHED_AT_ONCE);
             let share = turn.steps.div_ceil(first.len() as u32);
             for (number, thing) in first {
                 // Another one may have finished it.
-                if self.unfinished.get(&number) != Some(&thing) {
+                if !self.ledger.is_unfinished(number, thing) {
                     continue;
                 }
                 self.within(share, turn, |machine, turn| match thing {
                     Unfinished::Session(session) => machine.give_back(session, turn),
-                    Unfinished::Lock(lock) => machine.advance_lock(lock, turn),
-                    Unfinished::Queue(queue) => machine.advance_queue(queue, turn),
+                    Unfinished::Next(resource) => machine.advance_one(resource, turn),
                 });
             }
         }
-    }
-
-    /// Something stands here under `now` instead of under `before`; 0 = not at all. Says under what it does.
-    pub(super) fn note_unfinished(&mut self, before: u64, now: u64, thing: Unfinished) -> u64 {
-        if before != now {
-            if before > 0 {
-                let was = self.unfinished.remove(&before);
-                assert!(was == Some(thing), "a thing stands under its own number");
-            }
-            if now > 0 {
-                let was = self.unfinished.insert(now, thing);
-                assert!(was.is_none(), "a number is one thing's");
-            }
-        }
-        now
     }
 }
