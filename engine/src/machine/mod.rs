@@ -58,10 +58,11 @@ pub use restore::{Checksum, Corrupt, Restore, Restored};
 pub use snapshot::{Progress, Slice};
 pub(crate) use table::Probe;
 
+use self::cache::Cache;
 use self::ledger::Ledger;
 use self::locks::{Grant, Lock, Open};
 use self::queues::{Message, Places, Queue};
-use self::slab::{List, Slab};
+use self::slab::Slab;
 use self::steps::Turn;
 use self::table::Table;
 use crate::entry::{Entry, kind};
@@ -176,12 +177,7 @@ pub struct Machine {
     places: Places,
     /// Queues that were read, by their place.
     queues_read: Vec<u32>,
-    lines: Table<cache::Line>,
-    /// Lines in the order of their versions: that of eviction.
-    lines_by_version: List,
-    /// Lines that were read and are in no order yet, by version.
-    lines_read: BTreeMap<u64, u32>,
-    line_bytes: u64,
+    cache: Cache,
     counts: Counts,
     /// The most steps that an entry took.
     #[cfg(test)]
@@ -190,14 +186,13 @@ pub struct Machine {
     making: Option<snapshot::Making>,
 }
 
-/// Sums over the state, kept as it changes; evictions count since the start, and are no state.
+/// Sums over the state, kept as it changes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 struct Counts {
     messages_ready: u64,
     messages_in_flight: u64,
     messages_delayed: u64,
     message_bytes: u64,
-    evictions: u64,
 }
 
 impl Machine {
@@ -216,10 +211,7 @@ impl Machine {
             messages: Table::new(secret),
             places: Places::default(),
             queues_read: Vec::new(),
-            lines: Table::new(secret),
-            lines_by_version: List::EMPTY,
-            lines_read: BTreeMap::new(),
-            line_bytes: 0,
+            cache: Cache::new(secret, config.cache_bytes_max),
             counts: Counts::default(),
             #[cfg(test)]
             most_steps: 0,
@@ -296,12 +288,17 @@ impl Machine {
 
     /// Reads a line as it is at `at`, which is not before [`Machine::clock`].
     pub fn get(&self, key: &[u8], at: Elapsed) -> Get<'_> {
-        self.get_at(self.lines.probe(key), key, at)
+        self.get_at(self.cache.probe(key), key, at)
     }
 
     /// The same, of a key that was looked at.
     pub(crate) fn get_at(&self, probe: Probe, key: &[u8], at: Elapsed) -> Get<'_> {
-        self.view_line(probe, key, at.max(self.ledger.clock()))
+        self.cache.view(&self.ledger, probe, key, at.max(self.ledger.clock()))
+    }
+
+    /// Looks ahead at the first [`WARM_MAX`] of some lines. Says in `warm` where their keys are found.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>, warm: &mut Warm) {
+        self.cache.warm(keys, warm);
     }
 
     /// What an [`Outcome::Delivered`] delivers. None if that delivery is no longer in flight: it was
@@ -353,9 +350,9 @@ impl Machine {
             messages_ready: self.counts.messages_ready,
             messages_in_flight: self.counts.messages_in_flight,
             messages_delayed: self.counts.messages_delayed,
-            lines: self.lines.len() as u64,
-            line_bytes: self.line_bytes,
-            evictions: self.counts.evictions,
+            lines: self.cache.len() as u64,
+            line_bytes: self.cache.bytes(),
+            evictions: self.cache.evictions(),
         }
     }
 }

@@ -46,7 +46,7 @@ impl Machine {
                 match request {
                     Request::Lock(request) => machine.lock_request(asked, request, turn),
                     Request::Queue(request) => machine.queue_request(asked, request, turn),
-                    Request::Cache(request) => machine.cache_request(request, turn),
+                    Request::Cache(request) => machine.cache_request(request),
                     Request::Session(_) | Request::Connection(_) | Request::Admin(_) => UNKNOWN,
                 }
             });
@@ -99,14 +99,15 @@ impl Machine {
         })
     }
 
-    fn cache_request(&mut self, request: CacheRequest<'_>, turn: &mut Turn<'_>) -> Verdict {
+    fn cache_request(&mut self, request: CacheRequest<'_>) -> Verdict {
         Verdict::Now(match request {
             CacheRequest::CachePut(it) => {
                 let expect = Expect::of(it.expect, it.version);
-                self.put(it.key, it.value, it.ttl_ms, expect, turn.now)
+                self.cache.put(&mut self.ledger, it.key, it.value, it.ttl_ms, expect)
             }
             CacheRequest::CacheDelete(it) => {
-                self.delete(it.key, Expect::of(it.expect, it.version), turn.now)
+                let expect = Expect::of(it.expect, it.version);
+                self.cache.delete(&mut self.ledger, it.key, expect)
             }
             CacheRequest::CacheGet(_) => return UNKNOWN,
         })

@@ -155,13 +155,13 @@ pub(super) const SECTIONS: [Section; 5] = [
         shed: |m, slice| m.shed_messages(slice),
     },
     Section {
-        rows: |m| m.lines.len(),
-        begin: |m| m.lines.begin_walk(),
-        walk: |m, slice, out| m.walk_lines(slice, out),
-        put_sorted: |m, out| m.put_sorted_lines(out),
-        read: |m, from| m.read_line(from),
-        order: Some(|m| Ok(m.order_line())),
-        shed: |m, slice| m.shed_lines(slice),
+        rows: |m| m.cache.len(),
+        begin: |m| m.cache.begin_walk(),
+        walk: |m, slice, out| m.cache.walk(slice, out),
+        put_sorted: |m, out| m.cache.put_sorted(out),
+        read: |m, from| m.cache.read(from),
+        order: Some(|m| Ok(m.cache.order(&mut m.ledger))),
+        shed: |m, slice| m.cache.shed(slice),
     },
 ];
 

@@ -69,7 +69,7 @@ impl Machine {
             Timer::Wait(waiter) => self.wait_ended(waiter, turn),
             Timer::LockLease(grant) => self.lease_ended(grant, turn),
             Timer::Visibility(message) | Timer::Delay(message) => self.message_due(message, turn),
-            Timer::LineExpiry(line) => self.line_due(line, turn.now),
+            Timer::LineExpiry(line) => self.cache.line_due(&mut self.ledger, line),
         }
         true
     }

@@ -4,7 +4,6 @@ use super::Machine;
 use super::ledger::{Ask, Owned, Resource, Tally};
 use super::locks::FEW_GRANTS;
 use super::queues::Place;
-use super::table::Row;
 use crate::time::Elapsed;
 use wire::message::LockMode;
 
@@ -17,7 +16,7 @@ impl Machine {
         let mut tally = Tally::default();
         self.verify_locks(&mut tally);
         self.verify_queues(&mut tally);
-        self.verify_lines(&mut tally);
+        self.cache.verify(&mut tally);
         self.ledger.verify(&tally);
     }
 
@@ -99,19 +98,5 @@ impl Machine {
         let counted = [sums.messages_ready, sums.messages_in_flight, sums.messages_delayed];
         assert_eq!(counts, counted, "messages are counted where they are");
         assert_eq!(bytes, sums.message_bytes, "messages' bytes are counted");
-    }
-
-    fn verify_lines(&self, tally: &mut Tally) {
-        let mut bytes = 0;
-        for (slot, line) in self.lines.iter() {
-            bytes += line.cost();
-            tally.timers += usize::from(line.deadline != Elapsed::MAX);
-            assert_eq!(self.lines.find(line.key()), Some(slot));
-        }
-        assert_eq!(bytes, self.line_bytes, "lines' bytes are counted");
-        assert!(bytes <= self.config.cache_bytes_max, "the budget is kept");
-        assert_eq!(self.lines.len(), self.lines_by_version.len());
-        let versions = self.lines_by_version.iter(&self.lines);
-        assert!(versions.is_sorted_by_key(|slot| self.lines[slot].version));
     }
 }

@@ -4,26 +4,26 @@
 //! line:  version u64 | deadline u64 | key | value
 //! ```
 
-use super::Line;
-use crate::machine::Machine;
+use super::{Cache, Line};
 use crate::machine::codec::{Reader, kept, put_bytes, put_owed, put_sorted, put_u64, row};
+use crate::machine::ledger::Ledger;
 use crate::machine::restore::{Corrupt, Part, shed_bytes};
 use crate::machine::snapshot::{Progress, Slice, walk};
 use crate::machine::table::Row;
 use alloc::vec::Vec;
 
-impl Machine {
-    pub(in crate::machine) fn walk_lines(
-        &mut self,
-        slice: &mut Slice,
-        out: &mut Vec<u8>,
-    ) -> Progress {
+impl Cache {
+    pub(in crate::machine) fn begin_walk(&mut self) {
+        self.lines.begin_walk();
+    }
+
+    pub(in crate::machine) fn walk(&mut self, slice: &mut Slice, out: &mut Vec<u8>) -> Progress {
         walk(&mut self.lines, slice, out, |table, owed, out| {
             put_owed(out, owed, |out| put_line(out, &table[owed.slot]));
         })
     }
 
-    pub(in crate::machine) fn put_sorted_lines(&self, out: &mut Vec<u8>) {
+    pub(in crate::machine) fn put_sorted(&self, out: &mut Vec<u8>) {
         put_sorted(out, self.lines.iter().map(|(_, line)| row(|out| put_line(out, line))));
     }
 
@@ -36,23 +36,23 @@ impl Machine {
         }
     }
 
-    pub(in crate::machine) fn read_line(&mut self, from: &mut Reader<'_>) -> Result<Part, Corrupt> {
+    pub(in crate::machine) fn read(&mut self, from: &mut Reader<'_>) -> Result<Part, Corrupt> {
         let (version, deadline) = (from.u64()?, from.time()?);
         let (key, value) = (from.bytes()?, from.bytes()?);
         let slot = self.lines.insert(Line::new(key, value, version, deadline));
-        self.lines_read.insert(version, slot);
+        self.read.insert(version, slot);
         Ok(Part::Last)
     }
 
     /// Puts the first of the lines that were read in the order of eviction.
-    pub(in crate::machine) fn order_line(&mut self) -> Progress {
-        let Some((_, slot)) = self.lines_read.pop_first() else { return Progress::Done };
-        self.link_line(slot);
+    pub(in crate::machine) fn order(&mut self, ledger: &mut Ledger) -> Progress {
+        let Some((_, slot)) = self.read.pop_first() else { return Progress::Done };
+        self.link_line(ledger, slot);
         Progress::More
     }
 
     /// Frees some of the lines. True: none is left.
-    pub(in crate::machine) fn shed_lines(&mut self, slice: &mut Slice) -> bool {
+    pub(in crate::machine) fn shed(&mut self, slice: &mut Slice) -> bool {
         self.lines.shed(slice, |row, slice| shed_bytes(row.cost(), slice))
     }
 }
