@@ -36,6 +36,7 @@ mod request;
 mod ledger;
 mod sessions;
 mod steps;
+mod oldest;
 mod locks;
 mod queues;
 pub mod cache;
@@ -44,7 +45,6 @@ mod snapshot;
 mod restore;
 mod codec;
 mod reborn;
-mod verify;
 mod table;
 mod walk;
 mod slab;
@@ -59,12 +59,10 @@ pub use snapshot::{Progress, Slice};
 pub(crate) use table::Probe;
 
 use self::cache::Cache;
-use self::ledger::Ledger;
-use self::locks::{Grant, Lock, Open};
-use self::queues::{Message, Places, Queue};
-use self::slab::Slab;
+use self::ledger::{Ledger, Tally};
+use self::locks::Locks;
+use self::queues::Queues;
 use self::steps::Turn;
-use self::table::Table;
 use crate::entry::{Entry, kind};
 use crate::ids::SessionId;
 use crate::level::Level;
@@ -74,7 +72,6 @@ use crate::limits::{
 use crate::secret::Secret;
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use wire::{Code, Kind, Request};
 
@@ -163,36 +160,14 @@ pub struct DeliveryView<'a> {
 pub struct Machine {
     config: Config,
     ledger: Ledger,
-    locks: Table<Lock>,
-    grants: Slab<Grant>,
-    /// The grants of locks with more than [`FEW_GRANTS`](locks::FEW_GRANTS), by session and lock: slots, which decide
-    /// nothing.
-    crowded: BTreeMap<(u32, u32), u32>,
-    /// A lock's row of which only some was written.
-    open: Option<Open>,
-    /// A lock of which only some was read, and how many grants are to come.
-    lock_read: Option<(u32, u32)>,
-    queues: Table<Queue>,
-    messages: Table<Message>,
-    places: Places,
-    /// Queues that were read, by their place.
-    queues_read: Vec<u32>,
+    locks: Locks,
+    queues: Queues,
     cache: Cache,
-    counts: Counts,
     /// The most steps that an entry took.
     #[cfg(test)]
     most_steps: u32,
     /// The snapshot that is being made, if one is.
     making: Option<snapshot::Making>,
-}
-
-/// Sums over the state, kept as it changes.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-struct Counts {
-    messages_ready: u64,
-    messages_in_flight: u64,
-    messages_delayed: u64,
-    message_bytes: u64,
 }
 
 impl Machine {
@@ -202,17 +177,9 @@ impl Machine {
         Machine {
             config,
             ledger: Ledger::new(secret),
-            locks: Table::new(secret),
-            grants: Slab::new(),
-            crowded: BTreeMap::new(),
-            open: None,
-            lock_read: None,
-            queues: Table::new(secret),
-            messages: Table::new(secret),
-            places: Places::default(),
-            queues_read: Vec::new(),
+            locks: Locks::new(secret),
+            queues: Queues::new(secret),
             cache: Cache::new(secret, config.cache_bytes_max),
-            counts: Counts::default(),
             #[cfg(test)]
             most_steps: 0,
             making: None,
@@ -248,6 +215,18 @@ impl Machine {
             self.most_steps = self.most_steps.max(turn.taken);
         }
         applied
+    }
+
+    /// Looks at every row, for whether the invariants hold. Slow: for tests and for the simulator.
+    ///
+    /// # Panics
+    /// When one does not.
+    pub fn verify(&self) {
+        let mut tally = Tally::default();
+        self.locks.verify(&self.ledger, &mut tally);
+        self.queues.verify(&self.ledger, &mut tally);
+        self.cache.verify(&mut tally);
+        self.ledger.verify(&tally);
     }
 
     fn apply_in(&mut self, kind: Kind, payload: &[u8], turn: &mut Turn<'_>) -> Applied {
@@ -305,7 +284,7 @@ impl Machine {
     /// acknowledged or given back, or its visibility ran out.
     pub fn delivery(&self, outcome: Outcome) -> Option<DeliveryView<'_>> {
         match outcome {
-            Outcome::Delivered { id, delivery } => self.view_delivery(id, delivery),
+            Outcome::Delivered { id, delivery } => self.queues.view_delivery(id, delivery),
             Outcome::Done { .. } | Outcome::Refused(_) => None,
         }
     }
@@ -342,14 +321,15 @@ impl Machine {
 
     /// What the machine holds.
     pub fn status(&self) -> MachineStatus {
+        let messages = self.queues.counts();
         MachineStatus {
             sessions: self.ledger.living() as u64,
             locks: self.locks.len() as u64,
             lock_waiters: self.ledger.lock_waiters(),
             queues: self.queues.len() as u64,
-            messages_ready: self.counts.messages_ready,
-            messages_in_flight: self.counts.messages_in_flight,
-            messages_delayed: self.counts.messages_delayed,
+            messages_ready: messages.ready,
+            messages_in_flight: messages.in_flight,
+            messages_delayed: messages.delayed,
             lines: self.cache.len() as u64,
             line_bytes: self.cache.bytes(),
             evictions: self.cache.evictions(),

@@ -57,10 +57,7 @@ impl Machine {
         }
         assert!(machine.ledger.living() == 0, "no session is left");
         assert!(!machine.ledger.has_unfinished(), "all was given back");
-        assert!(
-            !machine.ledger.has_waiters() && machine.grants.len() == 0,
-            "nobody holds anything"
-        );
+        assert!(!machine.ledger.has_waiters() && machine.locks.is_free(), "nobody holds anything");
         Ok(machine)
     }
 }

@@ -5,7 +5,7 @@
 //! were read: waiters, who need the locks and the queues, and the lines' order of eviction, which needs all lines.
 
 use super::codec::{LENGTH_BYTES, Reader};
-use super::ledger::{Ask, Resource};
+use super::ledger::Ask;
 use super::snapshot::{MAGIC, Progress, SECTIONS, Slice, TAIL_BYTES, VERSION, VERSION_OLDEST};
 use super::{Config, Machine};
 use alloc::boxed::Box;
@@ -180,18 +180,8 @@ impl Machine {
     pub(super) fn order_wait(&mut self) -> Result<Progress, Corrupt> {
         let Some((ticket, wait)) = self.ledger.take_read_wait() else { return Ok(Progress::Done) };
         match wait.ask {
-            Ask::Lock { .. } => {
-                let lock = self.locks.find(&wait.name).ok_or(Corrupt::Malformed)?;
-                let waitlist = &mut self.locks.rows_mut()[lock].waitlist;
-                self.ledger.read_wait(waitlist, Resource::Lock(lock), ticket, wait);
-                self.note_lock(lock);
-            }
-            Ask::Pop { .. } => {
-                let queue = self.queues.find(&wait.name).ok_or(Corrupt::Malformed)?;
-                let waitlist = &mut self.queues.rows_mut()[queue].waitlist;
-                self.ledger.read_wait(waitlist, Resource::Queue(queue), ticket, wait);
-                self.note_queue(queue);
-            }
+            Ask::Lock { .. } => self.locks.read_wait(&mut self.ledger, ticket, wait)?,
+            Ask::Pop { .. } => self.queues.read_wait(&mut self.ledger, ticket, wait)?,
         }
         Ok(Progress::More)
     }

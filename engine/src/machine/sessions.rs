@@ -150,8 +150,12 @@ impl Machine {
             match thing {
                 Owned::Waiter(_) => unreachable!("an ended session waits for nothing"),
                 Owned::Grant(_) if outlive => self.ledger.disown(slot, number, thing),
-                Owned::Grant(grant) => left.push(Resource::Lock(self.drop_grant(grant))),
-                Owned::Message(message) => left.push(Resource::Queue(self.make_ready(message))),
+                Owned::Grant(grant) => {
+                    left.push(Resource::Lock(self.locks.drop_grant(&mut self.ledger, grant)))
+                }
+                Owned::Message(message) => {
+                    left.push(Resource::Queue(self.queues.make_ready(&mut self.ledger, message)))
+                }
             }
         }
         self.ledger.note_ended(slot);
@@ -166,8 +170,12 @@ impl Machine {
         for thing in owned {
             left.push(match thing {
                 Owned::Grant(_) if mutant::on(Mutant::GrantsOutliveSession) => continue,
-                Owned::Grant(grant) => Resource::Lock(self.drop_grant(grant)),
-                Owned::Message(message) => Resource::Queue(self.make_ready(message)),
+                Owned::Grant(grant) => {
+                    Resource::Lock(self.locks.drop_grant(&mut self.ledger, grant))
+                }
+                Owned::Message(message) => {
+                    Resource::Queue(self.queues.make_ready(&mut self.ledger, message))
+                }
                 Owned::Waiter(waiter) => {
                     self.end_wait(waiter, Outcome::Refused(Code::SessionUnknown), turn)
                 }
@@ -196,8 +204,8 @@ impl Machine {
     fn end_wait(&mut self, waiter: u32, outcome: Outcome, turn: &mut Turn<'_>) -> Resource {
         let resource = self.ledger.waiter(waiter).resource;
         let waitlist = match resource {
-            Resource::Lock(lock) => &mut self.locks.rows_mut()[lock].waitlist,
-            Resource::Queue(queue) => &mut self.queues.rows_mut()[queue].waitlist,
+            Resource::Lock(lock) => self.locks.waitlist(lock),
+            Resource::Queue(queue) => self.queues.waitlist(queue),
         };
         self.ledger.end_wait(waitlist, waiter, outcome, turn);
         resource
@@ -222,8 +230,8 @@ impl Machine {
     /// Serves who is next for a resource.
     pub(super) fn advance_one(&mut self, resource: Resource, turn: &mut Turn<'_>) {
         match resource {
-            Resource::Lock(lock) => self.advance_lock(lock, turn),
-            Resource::Queue(queue) => self.advance_queue(queue, turn),
+            Resource::Lock(lock) => self.locks.advance(&mut self.ledger, lock, turn),
+            Resource::Queue(queue) => self.queues.advance(&mut self.ledger, queue, turn),
         }
     }
 }

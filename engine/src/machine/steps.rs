@@ -9,7 +9,7 @@
 //! It is never seen half done:
 //!
 //! - A session has ended, for everybody, with the entry that ends it: its calls are refused and its waits are over.
-//!   What it still has is as good as given back: whoever asks for such a lock gets it ([`Machine::settle`]).
+//!   What it still has is as good as given back: whoever asks for such a lock gets it (`locks/mod.rs`, `settle`).
 //! - Who stands in line is served in that order, and whoever comes meanwhile stands behind.
 //!
 //! # Invariants
@@ -67,8 +67,10 @@ impl Machine {
             Timer::SessionEnd(session) => self.expire_session(session, turn),
             Timer::SessionForget(session) => self.ledger.forget_session(session),
             Timer::Wait(waiter) => self.wait_ended(waiter, turn),
-            Timer::LockLease(grant) => self.lease_ended(grant, turn),
-            Timer::Visibility(message) | Timer::Delay(message) => self.message_due(message, turn),
+            Timer::LockLease(grant) => self.locks.lease_ended(&mut self.ledger, grant, turn),
+            Timer::Visibility(message) | Timer::Delay(message) => {
+                self.queues.message_due(&mut self.ledger, message, turn);
+            }
             Timer::LineExpiry(line) => self.cache.line_due(&mut self.ledger, line),
         }
         true

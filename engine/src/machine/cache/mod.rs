@@ -20,7 +20,7 @@ mod verify;
 pub(super) mod warm;
 
 use crate::machine::ledger::{Ledger, Timer};
-use crate::machine::request::Expect;
+use crate::machine::sessions::Verdict;
 use crate::machine::slab::{Linked, Links, List};
 use crate::machine::table::{Probe, Row, Table};
 use crate::machine::{Get, Outcome};
@@ -31,10 +31,29 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use wire::Code;
+use wire::message::{self, CacheRequest};
 
 /// What a line takes besides its key and its value, in bytes: its row, its place in the table, what the
 /// allocator adds.
 pub const LINE_OVERHEAD_BYTES: u64 = 96;
+
+/// What a line must be for a write to happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Expect {
+    Any,
+    Absent,
+    Version(u64),
+}
+
+impl Expect {
+    fn of(expect: message::Expect, version: u64) -> Expect {
+        match expect {
+            message::Expect::Any => Expect::Any,
+            message::Expect::Absent => Expect::Absent,
+            message::Expect::Version => Expect::Version(version),
+        }
+    }
+}
 
 /// One shard's cache lines.
 pub(super) struct Cache {
@@ -163,7 +182,22 @@ impl Cache {
         Get::Found { version: line.version, value: line.value() }
     }
 
-    pub(super) fn put(
+    /// Does what a call asks for.
+    pub(super) fn request(&mut self, ledger: &mut Ledger, request: CacheRequest<'_>) -> Verdict {
+        Verdict::Now(match request {
+            CacheRequest::CachePut(it) => {
+                let expect = Expect::of(it.expect, it.version);
+                self.put(ledger, it.key, it.value, it.ttl_ms, expect)
+            }
+            CacheRequest::CacheDelete(it) => {
+                self.delete(ledger, it.key, Expect::of(it.expect, it.version))
+            }
+            // A read is no call.
+            CacheRequest::CacheGet(_) => Outcome::Refused(Code::UnknownKind),
+        })
+    }
+
+    fn put(
         &mut self,
         ledger: &mut Ledger,
         key: &[u8],
@@ -211,7 +245,7 @@ impl Cache {
         Outcome::Done { token: version }
     }
 
-    pub(super) fn delete(&mut self, ledger: &mut Ledger, key: &[u8], expect: Expect) -> Outcome {
+    fn delete(&mut self, ledger: &mut Ledger, key: &[u8], expect: Expect) -> Outcome {
         let found = self.live_line(ledger, key);
         if let Err(code) = self.meets(found, expect) {
             return Outcome::Refused(code);

@@ -7,11 +7,10 @@
 //! Grants come in their order. There may be as many as sessions: so they are written and read one by one, and what is
 //! left of them is kept when one is about to change.
 
-use super::{Grant, Lock};
-use crate::machine::Machine;
+use super::{Grant, Lock, Locks};
 use crate::machine::codec::{Reader, begin_row, end_row_after, kept, put_bytes, put_count};
 use crate::machine::codec::{put_sorted, put_u32, put_u64, row};
-use crate::machine::ledger::Ledger;
+use crate::machine::ledger::{Ledger, Resource, Wait};
 use crate::machine::restore::{Corrupt, Part, shed_map};
 use crate::machine::slab::{Links, Slab};
 use crate::machine::snapshot::{Progress, Slice, skipped};
@@ -24,7 +23,7 @@ use wire::message::LockMode;
 const GRANT_BYTES: usize = 16 + 8 + 4 + 8;
 
 /// A lock's row of which only some was written.
-pub(in crate::machine) struct Open {
+pub(super) struct Open {
     lock: u32,
     /// The next grant, of those that are still as they were.
     next: Option<u32>,
@@ -33,14 +32,19 @@ pub(in crate::machine) struct Open {
     at: usize,
 }
 
-impl Machine {
-    pub(in crate::machine) fn walk_locks(
+impl Locks {
+    pub(in crate::machine) fn begin_walk(&mut self) {
+        self.locks.begin_walk();
+    }
+
+    pub(in crate::machine) fn walk(
         &mut self,
+        ledger: &Ledger,
         slice: &mut Slice,
         out: &mut Vec<u8>,
     ) -> Progress {
         loop {
-            if self.go_on_lock(slice, out) == Progress::More {
+            if self.go_on(ledger, slice, out) == Progress::More {
                 return Progress::More;
             }
             let before = out.len();
@@ -76,11 +80,11 @@ impl Machine {
     }
 
     /// Goes on with a lock's row, if one was begun.
-    fn go_on_lock(&mut self, slice: &mut Slice, out: &mut Vec<u8>) -> Progress {
+    fn go_on(&mut self, ledger: &Ledger, slice: &mut Slice, out: &mut Vec<u8>) -> Progress {
         let Some(open) = &mut self.open else { return Progress::Done };
         while let Some(grant) = open.next {
             let grant = &self.grants[grant];
-            put_grant(out, grant, &self.ledger);
+            put_grant(out, grant, ledger);
             open.next = grant.links.next();
             if !slice.spend(1, GRANT_BYTES) {
                 return Progress::More;
@@ -100,19 +104,19 @@ impl Machine {
 
     /// A lock, or a grant of it, is about to change.
     #[inline]
-    pub(super) fn keep_lock(&mut self, slot: u32) {
+    pub(super) fn keep_lock(&mut self, ledger: &Ledger, slot: u32) {
         if self.locks.owes(slot) {
-            self.keep_owed_lock(slot);
+            self.keep_owed(ledger, slot);
         }
     }
 
     #[cold]
-    fn keep_owed_lock(&mut self, slot: u32) {
+    fn keep_owed(&mut self, ledger: &Ledger, slot: u32) {
         if let Some(open) = self.open.as_mut().filter(|open| open.lock == slot) {
             let mut rest = Vec::new();
             while let Some(grant) = open.next {
                 let grant = &self.grants[grant];
-                put_grant(&mut rest, grant, &self.ledger);
+                put_grant(&mut rest, grant, ledger);
                 open.next = grant.links.next();
             }
             if !rest.is_empty() {
@@ -121,44 +125,61 @@ impl Machine {
             self.locks.set_open(None);
             return;
         }
-        let bytes = kept(|out| put_whole(out, &self.locks[slot], &self.grants, &self.ledger));
+        let bytes = kept(|out| put_whole(out, &self.locks[slot], &self.grants, ledger));
         self.locks.keep(slot, bytes);
     }
 
-    pub(in crate::machine) fn put_sorted_locks(&self, out: &mut Vec<u8>) {
-        let write = |(_, lock)| row(|out| put_whole(out, lock, &self.grants, &self.ledger));
+    pub(in crate::machine) fn put_sorted(&self, ledger: &Ledger, out: &mut Vec<u8>) {
+        let write = |(_, lock)| row(|out| put_whole(out, lock, &self.grants, ledger));
         put_sorted(out, self.locks.iter().map(write));
     }
 
     /// Reads a lock but for its grants, or its next grant.
-    pub(in crate::machine) fn read_lock(&mut self, from: &mut Reader<'_>) -> Result<Part, Corrupt> {
-        let Some((lock, grants)) = self.lock_read else {
+    pub(in crate::machine) fn read(
+        &mut self,
+        ledger: &mut Ledger,
+        from: &mut Reader<'_>,
+    ) -> Result<Part, Corrupt> {
+        let Some((lock, grants)) = self.read else {
             let (name, mode) = (from.bytes()?, from.u8()?);
             let mode = LockMode::from_number(mode).ok_or(Corrupt::Malformed)?;
             let probe = self.locks.probe(name);
             let lock = self.locks.insert_at(probe, Lock::new(name, probe, mode));
-            self.lock_read = Some((lock, from.u32()?));
+            self.read = Some((lock, from.u32()?));
             return Ok(Part::More);
         };
         let Some(grants) = grants.checked_sub(1) else {
-            self.lock_read = None;
+            self.read = None;
             return Ok(Part::Last);
         };
-        let session = self.ledger.read_owner(from.session()?)?;
+        let session = ledger.read_owner(from.session()?)?;
         let (fence, count, deadline) = (from.u64()?, from.u32()?, from.time()?);
         if self.grant_of(lock, session).is_some() {
             return Err(Corrupt::Malformed);
         }
         let grant = Grant { lock, session, fence, count, deadline, links: Links::NONE };
         let slot = self.grants.insert(grant);
-        self.link_grant(slot);
-        self.ledger.note_if_ended(session);
-        self.lock_read = Some((lock, grants));
+        self.link_grant(ledger, slot);
+        ledger.note_if_ended(session);
+        self.read = Some((lock, grants));
         Ok(Part::More)
     }
 
+    /// Puts a wait for a lock, which was read, in line.
+    pub(in crate::machine) fn read_wait(
+        &mut self,
+        ledger: &mut Ledger,
+        ticket: u64,
+        wait: Wait,
+    ) -> Result<(), Corrupt> {
+        let lock = self.locks.find(&wait.name).ok_or(Corrupt::Malformed)?;
+        ledger.read_wait(self.waitlist(lock), Resource::Lock(lock), ticket, wait);
+        self.note_next(ledger, lock);
+        Ok(())
+    }
+
     /// Frees some of the locks. True: none is left.
-    pub(in crate::machine) fn shed_locks(&mut self, slice: &mut Slice) -> bool {
+    pub(in crate::machine) fn shed(&mut self, slice: &mut Slice) -> bool {
         self.locks.shed(slice, |_, _| true)
             && self.grants.shed(slice, |_, _| true)
             && shed_map(&mut self.crowded, slice)

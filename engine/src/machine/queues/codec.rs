@@ -9,11 +9,10 @@
 //!
 //! A message names its queue by its place among the queues.
 
-use super::{Message, Place, Queue};
-use crate::machine::Machine;
+use super::{Message, Place, Queue, Queues};
 use crate::machine::codec::{LENGTH_BYTES, Reader, kept, put_bytes, put_owed, put_sorted};
 use crate::machine::codec::{put_u32, put_u64, row};
-use crate::machine::ledger::Ledger;
+use crate::machine::ledger::{Ledger, Resource, Wait};
 use crate::machine::restore::{Corrupt, Part, shed_bytes, shed_map};
 use crate::machine::snapshot::{Progress, Slice, walk};
 use crate::mutant::{self, Mutant};
@@ -24,7 +23,7 @@ const MESSAGE_QUEUE_AT: usize = 8;
 
 /// Where each queue stands among the queues of a snapshot that is being made, by its slot.
 #[derive(Default)]
-pub(in crate::machine) struct Places {
+pub(super) struct Places {
     by_slot: Vec<u32>,
     count: u32,
 }
@@ -52,7 +51,7 @@ impl Places {
 
 // ---- Queues ----
 
-impl Machine {
+impl Queues {
     pub(in crate::machine) fn begin_walk_queues(&mut self) {
         self.places = Places::default();
         self.queues.begin_walk();
@@ -95,8 +94,21 @@ impl Machine {
         &mut self,
         from: &mut Reader<'_>,
     ) -> Result<Part, Corrupt> {
-        self.queues_read.push(self.queues.insert(Queue::new(from.bytes()?)));
+        self.read.push(self.queues.insert(Queue::new(from.bytes()?)));
         Ok(Part::Last)
+    }
+
+    /// Puts a wait for a message, which was read, in line.
+    pub(in crate::machine) fn read_wait(
+        &mut self,
+        ledger: &mut Ledger,
+        ticket: u64,
+        wait: Wait,
+    ) -> Result<(), Corrupt> {
+        let queue = self.queues.find(&wait.name).ok_or(Corrupt::Malformed)?;
+        ledger.read_wait(self.waitlist(queue), Resource::Queue(queue), ticket, wait);
+        self.note_next(ledger, queue);
+        Ok(())
     }
 
     /// Frees some of the queues. True: none is left.
@@ -111,13 +123,23 @@ fn put_queue(out: &mut Vec<u8>, queue: &Queue) {
 
 // ---- Messages ----
 
-impl Machine {
+impl Queues {
+    /// How many messages there are.
+    pub(in crate::machine) fn message_rows(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub(in crate::machine) fn begin_walk_messages(&mut self) {
+        self.messages.begin_walk();
+    }
+
     pub(in crate::machine) fn walk_messages(
         &mut self,
+        ledger: &Ledger,
         slice: &mut Slice,
         out: &mut Vec<u8>,
     ) -> Progress {
-        let (places, ledger) = (&self.places, &self.ledger);
+        let places = &self.places;
         walk(&mut self.messages, slice, out, |table, owed, out| {
             let at = out.len();
             put_owed(out, owed, |out| put_message(out, &table[owed.slot], ledger));
@@ -125,11 +147,11 @@ impl Machine {
         })
     }
 
-    pub(in crate::machine) fn put_sorted_messages(&self, out: &mut Vec<u8>) {
+    pub(in crate::machine) fn put_sorted_messages(&self, ledger: &Ledger, out: &mut Vec<u8>) {
         let mut places = Places::default();
         self.sorted_queues().iter().for_each(|(_, slot)| places.put(*slot));
         let rows = self.messages.iter().map(|(_, message)| {
-            let mut row = row(|out| put_message(out, message, &self.ledger));
+            let mut row = row(|out| put_message(out, message, ledger));
             places.rename(&mut row[LENGTH_BYTES..]);
             row
         });
@@ -138,33 +160,34 @@ impl Machine {
 
     /// A message is about to move.
     #[inline]
-    pub(super) fn keep_message(&mut self, slot: u32) {
+    pub(super) fn keep_message(&mut self, ledger: &Ledger, slot: u32) {
         if self.messages.owes(slot) {
-            let bytes = kept(|out| put_message(out, &self.messages[slot], &self.ledger));
+            let bytes = kept(|out| put_message(out, &self.messages[slot], ledger));
             self.messages.keep(slot, bytes);
         }
     }
 
     pub(in crate::machine) fn read_message(
         &mut self,
+        ledger: &mut Ledger,
         from: &mut Reader<'_>,
     ) -> Result<Part, Corrupt> {
         let id = from.u64()?;
-        let queue = *self.queues_read.get(from.u32()? as usize).ok_or(Corrupt::Malformed)?;
+        let queue = *self.read.get(from.u32()? as usize).ok_or(Corrupt::Malformed)?;
         let (priority, delivery) = (from.u8()?, from.u32()?);
         let place = match from.u8()? {
             0 => Place::Ready,
             1 => {
-                let session = self.ledger.read_owner(from.session()?)?;
+                let session = ledger.read_owner(from.session()?)?;
                 Place::InFlight { session, deadline: from.time()? }
             }
             2 => Place::Delayed { deadline: from.time()? },
             _ => return Err(Corrupt::Malformed),
         };
         let payload = from.bytes()?.into();
-        self.insert_message(Message { id, queue, priority, delivery, place, payload });
+        self.insert_message(ledger, Message { id, queue, priority, delivery, place, payload });
         if let Place::InFlight { session, .. } = place {
-            self.ledger.note_if_ended(session);
+            ledger.note_if_ended(session);
         }
         Ok(Part::Last)
     }
