@@ -12,6 +12,16 @@
 //! queues and lines lie in tables of one kind (`table.rs`); all that happens by itself is a timer of
 //! one kind (`ledger/timers.rs`); all fences, versions and ids come from one counter, which only rises.
 //!
+//! # Walls
+//!
+//! - The [`Ledger`] holds what all services share: clock, counter, timers, sessions, and who waits.
+//! - Each service is a struct in a folder of its own: [`Locks`], [`Queues`], [`Cache`]. It owns its rows, and writes,
+//!   reads, checks and frees them. It gets the ledger as an argument and sees no other service: its fields are private
+//!   to its folder, and `engine/tests/tidy` looks at what it names.
+//! - What concerns more than one service is done here: a session's end (`sessions.rs`), what is due or unfinished
+//!   (`steps.rs`), and what levels below [`Level::BOUNDED`] do at once (`oldest.rs`).
+//! - A new table stands in its folder and in one list, [`snapshot::SECTIONS`].
+//!
 //! # Invariants
 //!
 //! - The only clock is the time in the entry that is applied. It never goes back.

@@ -81,6 +81,18 @@ fn the_machine_never_names_what_replicates_it() {
 }
 
 #[test]
+fn a_service_of_the_machine_sees_no_other() {
+    let path = "engine/src/machine/locks/codec.rs";
+    assert_eq!(finds(machine_walls, path, "use crate::machine::queues::Queues;"), 1);
+    assert_eq!(finds(machine_walls, path, "use crate::machine::Machine; impl Machine {}"), 2);
+    assert_eq!(finds(machine_walls, path, "use crate::machine::ledger::Ledger; // Machine"), 0);
+    assert_eq!(finds(machine_walls, path, "use crate::machine::locks::Lock;"), 0);
+    let path = "engine/src/machine/ledger/mod.rs";
+    assert_eq!(finds(machine_walls, path, "use crate::machine::locks::Locks;"), 1);
+    assert_eq!(finds(machine_walls, "engine/src/machine/mod.rs", "use self::locks::Locks;"), 0);
+}
+
+#[test]
 fn only_the_edge_is_unsafe() {
     assert_eq!(finds(unsafe_only_in_edge, "engine/src/journal/mod.rs", "unsafe { f() }"), 1);
     assert_eq!(finds(unsafe_only_in_edge, "client/src/lib.rs", "unsafe impl Send for A {}"), 1);
