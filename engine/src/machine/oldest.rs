@@ -17,6 +17,9 @@ impl Machine {
         turn: &mut Turn<'_>,
     ) -> Option<Code> {
         assert!(self.ledger.level() < Level::BOUNDED, "work is bounded from that level on");
+        if !self.ledger.is_overdue(turn.now) && !self.ledger.has_unfinished() {
+            return None;
+        }
         match request {
             Request::Lock(LockRequest::LockAcquire(_) | LockRequest::LockRelease(_)) => {
                 let name = request.name().expect("a lock has a name");
@@ -37,9 +40,6 @@ impl Machine {
 
     /// If something of a lock is due and has not fired, all of it fires here.
     fn settle_lock_at_once(&mut self, name: &[u8], turn: &mut Turn<'_>) {
-        if !self.ledger.is_overdue(turn.now) && !self.ledger.has_unfinished() {
-            return;
-        }
         // What was due may be gone with a session that ended meanwhile, and the lock too.
         for fence in self.locks.due(&self.ledger, name) {
             if let Some(session) = self.locks.end_due(&mut self.ledger, name, fence, turn) {

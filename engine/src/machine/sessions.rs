@@ -95,16 +95,15 @@ impl Machine {
             Recalled::Done(outcome) => return Applied::Done(outcome),
             Recalled::Waits => return Applied::Waiting,
         }
-        match op(self, slot, turn) {
-            Verdict::Now(outcome) => {
-                self.ledger.remember(slot, call.sequence, Remembered::Outcome(outcome));
-                Applied::Done(outcome)
-            }
-            Verdict::NotYet => Applied::Done(Outcome::Refused(Code::Busy)),
-            Verdict::Later(waiter) => {
-                self.ledger.remember(slot, call.sequence, Remembered::Waiting(waiter));
-                Applied::Waiting
-            }
+        let what = match op(self, slot, turn) {
+            Verdict::Now(outcome) => Remembered::Outcome(outcome),
+            Verdict::Later(waiter) => Remembered::Waiting(waiter),
+            Verdict::NotYet => return Applied::Done(Outcome::Refused(Code::Busy)),
+        };
+        self.ledger.remember(slot, call.sequence, what);
+        match what {
+            Remembered::Outcome(outcome) => Applied::Done(outcome),
+            Remembered::Waiting(_) => Applied::Waiting,
         }
     }
 

@@ -98,6 +98,9 @@ pub enum Progress {
     Done,
 }
 
+/// Puts one row in its order; says whether there are more.
+type Order = fn(&mut Machine) -> Result<Progress, Corrupt>;
+
 /// What a table has to do with snapshots.
 pub(super) struct Section {
     /// How many rows there are.
@@ -111,7 +114,7 @@ pub(super) struct Section {
     /// Reads a row, or a part of one.
     pub(super) read: fn(&mut Machine, &mut Reader<'_>) -> Result<Part, Corrupt>,
     /// Puts a row that was read in its order, once all rows of all tables were read.
-    pub(super) order: Option<fn(&mut Machine) -> Result<Progress, Corrupt>>,
+    pub(super) order: Option<Order>,
     /// Frees some of the table. True: nothing is left.
     pub(super) shed: fn(&mut Machine, &mut Slice) -> bool,
 }

@@ -437,7 +437,7 @@ impl Ledger {
     }
 
     /// Remembers a session's call, which was kept.
-    #[inline]
+    #[inline(always)]
     pub(in crate::machine) fn remember(&mut self, slot: u32, sequence: u64, what: Remembered) {
         self.sessions.table.row_mut(slot).window.set(sequence, what);
     }

@@ -255,17 +255,24 @@ impl Ledger {
     }
 
     /// The ticket of who is next, and what that one asks for.
+    #[inline]
     pub(in crate::machine) fn first_ask(&self, waitlist: &Waitlist) -> Option<(u64, Ask)> {
         let first = &self.waiters.rows[waitlist.list.first()?];
         Some((first.ticket, first.wait.ask))
     }
 
     /// Who is next to be served, as long as there are steps: a slot. Those whose wait is over leave on the way.
+    #[inline]
     pub(in crate::machine) fn next_waiter(
         &mut self,
         waitlist: &mut Waitlist,
         turn: &mut Turn<'_>,
     ) -> Option<u32> {
+        // Mostly nobody waits.
+        if waitlist.is_empty() { None } else { self.first_in_time(waitlist, turn) }
+    }
+
+    fn first_in_time(&mut self, waitlist: &mut Waitlist, turn: &mut Turn<'_>) -> Option<u32> {
         while turn.steps > 0 {
             let first = self.next_in(waitlist)?;
             let Some(code) = self.wait_is_over(first, turn.now) else { return Some(first) };

@@ -23,6 +23,7 @@ pub(in crate::machine) enum Remembered {
 }
 
 impl Window {
+    #[inline]
     fn find(&self, sequence: u64) -> Result<usize, usize> {
         // Calls come mostly in order: look at the end first.
         match self.calls.back() {
