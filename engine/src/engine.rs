@@ -4,7 +4,6 @@
 mod clients;
 mod levels;
 mod nodes;
-mod peers;
 mod pushes;
 mod replicas;
 mod salvage;
@@ -21,6 +20,7 @@ use crate::level::{Kinds, Level};
 use crate::machine::meta::Meta;
 use crate::machine::{Slice, Wake};
 use crate::open::{self, Places};
+use crate::peers::Peers;
 use crate::raft::{Change, Message, Output};
 use crate::secret::Secret;
 use crate::shard::calls::Caller;
@@ -31,7 +31,7 @@ use crate::shard::{Shard, Step, codec};
 use crate::status::EngineStatus;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
-use peers::Peers;
+
 pub use pushes::LOOK_EVERY;
 use pushes::Pushes;
 use replicas::Ending;
