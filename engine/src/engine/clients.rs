@@ -1,6 +1,6 @@
 //! What clients ask of an engine: where a frame goes, and what is answered on the spot.
 
-use super::{Engine, step};
+use super::Engine;
 use crate::effects::{Effects, ReportWanted};
 use crate::ids::{ConnId, GroupId, NodeId, SessionId};
 use crate::level::Level;
@@ -34,7 +34,7 @@ struct Frame<'a> {
 
 impl Engine {
     pub(super) fn on_opened(&mut self, conn: ConnId, request: u64, effects: &mut Effects) {
-        self.conns.open(conn);
+        self.shared.conns.open(conn);
         let welcome = Welcome {
             cluster: self.config.cluster.0,
             node: self.config.node.0,
@@ -47,14 +47,14 @@ impl Engine {
             version: wire::header::VERSION,
         };
         let caller = Caller { conn, request, bytes: 0 };
-        self.conns.admit(caller, None);
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        self.shared.conns.admit(caller, None);
+        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         replies.reply(caller, Welcome::KIND, |b| welcome.encode(b));
     }
 
     /// A client is gone.
     pub(super) fn on_closed(&mut self, conn: ConnId) {
-        self.conns.close(conn);
+        self.shared.conns.close(conn);
         self.pushes.on_closed(conn);
         for at in 0..self.shards.len() {
             if self.shards[at].has_aside() {
@@ -65,7 +65,7 @@ impl Engine {
 
     /// A client has read, and gets what waited for that.
     pub(super) fn on_drained(&mut self, conn: ConnId) {
-        if !self.conns.drain(conn) {
+        if !self.shared.conns.drain(conn) {
             return;
         }
         for at in 0..self.shards.len() {
@@ -77,8 +77,8 @@ impl Engine {
 
     /// Less waits for all clients together.
     pub(super) fn on_eased(&mut self, now: Time, effects: &mut Effects) {
-        self.conns.crowd(false);
-        let step = step!(self, now, effects);
+        self.shared.conns.crowd(false);
+        let step = &mut Step { now, shared: &mut self.shared, effects };
         self.shards.touch_all().for_each(|shard| shard.on_eased(step));
     }
 
@@ -95,8 +95,8 @@ impl Engine {
         let bytes = u32::try_from(bytes).expect("a client's frame is far below 4 GiB");
         let caller = Caller { conn, request: header.request, bytes };
         let facts = wire::Request::facts_of(header.kind);
-        let admitted = self.conns.admit(caller, facts);
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let admitted = self.shared.conns.admit(caller, facts);
+        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         // A heartbeat is answered past any credit: a client that asks for too much does not lose its locks.
         if !admitted && header.kind != Heartbeat::KIND {
             return replies.error(caller, Code::Busy, Hint::retry(1));
@@ -150,7 +150,7 @@ impl Engine {
         effects: &mut Effects,
     ) {
         let &Frame { caller, kind, level, body } = frame;
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         let shard = route.name.map_or(said, |name| wire::name::shard(name, self.config.shards));
         if shard != said || shard >= self.config.shards {
             return replies.error(caller, Code::WrongShard, Hint::NONE);
@@ -160,11 +160,12 @@ impl Engine {
             return self.send_away(caller, group, effects);
         };
         if deadline <= now {
-            let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+            let mut replies =
+                Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
             return replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
         }
         let shard = self.shards.touch(at);
-        let step = step!(self, now, effects);
+        let step = &mut Step { now, shared: &mut self.shared, effects };
         let call = match (&route.call, request) {
             (Some(call), _) => CallId { session: SessionId(call.session), sequence: call.sequence },
             (None, wire::Request::Cache(CacheRequest::CacheGet(it))) => {
@@ -205,7 +206,7 @@ impl Engine {
 
     /// Whether so much may be answered to a client now; if not it is told to come again.
     fn takes(&mut self, caller: Caller, bytes: usize, effects: &mut Effects) -> bool {
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         let takes = replies.takes(caller, bytes);
         if !takes {
             replies.error(caller, Code::Busy, Hint::retry(20));
@@ -219,7 +220,7 @@ impl Engine {
         let engine = engine_of_group(group.0, self.config.engines);
         let hint = Hint { node, engine, retry_ms: if node.is_some() { 0 } else { 20 } };
         let code = if node.is_some() { Code::NotLeader } else { Code::Unavailable };
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         replies.error(caller, code, hint);
     }
 
@@ -230,8 +231,8 @@ impl Engine {
         session: SessionId,
         effects: &mut Effects,
     ) {
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        self.scratch.clear();
+        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
+        self.shared.scratch.clear();
         for at in 0..self.shards.len() {
             if self.shards[at].state().session_ttl(session).is_none() {
                 continue;
@@ -239,10 +240,10 @@ impl Engine {
             let shard = self.shards.touch(at);
             if shard.on_heartbeat(now, session) {
                 let id = shard.group().shard().expect("only shards have sessions");
-                self.scratch.extend_from_slice(&id.to_le_bytes());
+                self.shared.scratch.extend_from_slice(&id.to_le_bytes());
             }
         }
-        replies.alive(caller, &self.scratch);
+        replies.alive(caller, &self.shared.scratch);
     }
 
     /// The node's state is asked for: the world tells it, once for all who ask meanwhile.
@@ -250,7 +251,7 @@ impl Engine {
         if !self.takes(caller, self.config.shards as usize * ROW_BYTES, effects) {
             return;
         }
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         if self.askers.len() >= REPORT_ASKERS_MAX {
             return replies.error(caller, Code::Busy, Hint::retry(20));
         }
@@ -261,7 +262,7 @@ impl Engine {
     }
 
     pub(super) fn on_report(&mut self, json: &[u8], effects: &mut Effects) {
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         let fits = HEADER_BYTES + StatusReply::FIXED + json.len() <= FRAME_BYTES_MAX;
         for caller in self.askers.drain(..) {
             if fits {
@@ -299,9 +300,10 @@ impl Engine {
         };
         // Nobody's session: asked twice, it is done once all the same.
         let call = CallId { session: SessionId([0; 16]), sequence: 0 };
-        self.shards
-            .touch(at)
-            .on_write(step!(self, now, effects), Request { caller, kind, level, call, body });
+        self.shards.touch(at).on_write(
+            &mut Step { now, shared: &mut self.shared, effects },
+            Request { caller, kind, level, call, body },
+        );
     }
 
     fn on_leader_move(
@@ -313,14 +315,18 @@ impl Engine {
     ) {
         let group = GroupId(group);
         if !self.is_ours(group) {
-            let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+            let mut replies =
+                Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
             return replies.error(caller, Code::WrongShard, Hint::NONE);
         }
         let led = self.place_of(group).filter(|at| self.shards[*at].raft().is_leader());
         let Some(at) = led else { return self.send_away(caller, group, effects) };
-        let moved = self.shards.touch(at).on_leader_move(step!(self, now, effects), NodeId(node));
+        let moved = self
+            .shards
+            .touch(at)
+            .on_leader_move(&mut Step { now, shared: &mut self.shared, effects }, NodeId(node));
         let applied = self.shards[at].applied();
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         match moved {
             Ok(()) => replies.done(caller, 0, applied),
             Err(code) => replies.error(caller, code, Hint::retry(100)),
@@ -338,7 +344,7 @@ impl Engine {
         let group = GroupId(group);
         let other = |shard: &Shard| shard.has_backup() && shard.group() != group;
         // What is left of another group of the same backup: nobody reads it any more.
-        let step = step!(self, now, effects);
+        let step = &mut Step { now, shared: &mut self.shared, effects };
         for at in 0..self.shards.len() {
             if other(&self.shards[at]) {
                 self.shards.touch(at).forget_backup(step, backup);
@@ -346,7 +352,7 @@ impl Engine {
         }
         let full = self.shards.iter().filter(|shard| other(shard)).count() >= BACKUPS_MAX;
         let ours = self.is_ours(group);
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         if !ours {
             return replies.error(caller, Code::WrongShard, Hint::NONE);
         }
@@ -354,7 +360,11 @@ impl Engine {
             return replies.error(caller, Code::Busy, Hint::retry(500));
         }
         let Some(at) = self.place_of(group) else { return self.send_away(caller, group, effects) };
-        self.shards.touch(at).on_backup_begin(step!(self, now, effects), caller, backup);
+        self.shards.touch(at).on_backup_begin(
+            &mut Step { now, shared: &mut self.shared, effects },
+            caller,
+            backup,
+        );
     }
 
     /// A piece of it is wanted.
@@ -370,11 +380,12 @@ impl Engine {
         }
         match self.place_of(GroupId(group)) {
             Some(at) => {
-                let step = step!(self, now, effects);
+                let step = &mut Step { now, shared: &mut self.shared, effects };
                 self.shards.touch(at).on_backup_read(step, caller, backup, offset);
             }
             None => {
-                let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+                let mut replies =
+                    Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
                 replies.error(caller, Code::BackupGone, Hint::NONE);
             }
         }
@@ -395,7 +406,7 @@ impl Engine {
             nodes: &nodes,
             placement: &placement,
         };
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         replies.reply(caller, TopologyReply::KIND, |b| reply.encode(b));
     }
 }

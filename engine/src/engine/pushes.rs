@@ -172,7 +172,7 @@ impl Engine {
         ask: Watch,
         effects: &mut Effects,
     ) {
-        let replies = &mut Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let replies = &mut Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         if self.pushes.flows.len() >= SUBSCRIPTIONS_MAX {
             return replies.error(caller, Code::Busy, Hint::retry(1_000));
         }
@@ -202,7 +202,7 @@ impl Engine {
         read: PushesRead,
         effects: &mut Effects,
     ) {
-        let replies = &mut Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let replies = &mut Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         let change = self.pushes.change(read.cursor);
         let flow = self.pushes.flow(caller.conn, read.subscription);
         let Some((change, flow)) = change.zip(flow) else {
@@ -230,7 +230,7 @@ impl Engine {
         let (epoch, shards) = (self.epoch(), self.config.shards);
         let mut flows = core::mem::take(&mut self.pushes.flows);
         flows.retain_mut(|flow| {
-            let to = (&mut self.conns, &mut effects.clients);
+            let to = (&mut self.shared.conns, &mut effects.clients);
             self.pushes.tell(now, flow, (epoch, shards), to)
         });
         self.pushes.flows = flows;

@@ -132,7 +132,7 @@ impl Shard {
 
     /// Less waits for all clients together.
     pub fn on_eased(&mut self, step: &mut Step<'_>) {
-        self.aside.list_all(step.conns);
+        self.aside.list_all(&mut step.shared.conns);
     }
 
     /// A client is gone.
@@ -158,7 +158,7 @@ impl Shard {
                 continue;
             }
             self.aside.lines.entry(key_of(conn)).or_default().items = items;
-            if step.conns.is_open_to(conn) {
+            if step.shared.conns.is_open_to(conn) {
                 self.aside.list(conn);
             }
         }

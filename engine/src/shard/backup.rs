@@ -85,7 +85,7 @@ impl Shard {
                 match &mut backup.stage {
                     Stage::Asked { caller: waits, .. } | Stage::Making { caller: waits, .. } => {
                         // The request whose place it takes is answered no more.
-                        step.conns.settle(core::mem::replace(waits, caller));
+                        step.shared.conns.settle(core::mem::replace(waits, caller));
                     }
                     Stage::Kept { snapshot, touched } => {
                         *touched = step.now;
@@ -96,7 +96,7 @@ impl Shard {
             }
             None => {}
         }
-        let until = match self.raft.read(step.now, step.reads) {
+        let until = match self.raft.read(step.now, step.reads()) {
             Read::NotLeader => return self.refuse(step, caller),
             _ if mutant::on(Mutant::BackupUnconfirmed) => Until::Applied(Index::ZERO),
             Read::After(time) => Until::Confirmed(time),
