@@ -7,8 +7,8 @@ use crate::level::Level;
 use crate::limits::SNAPSHOT_PIECE_BYTES_MAX;
 use crate::limits::{BACKUPS_MAX, CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::shard::calls::{CallId, Caller};
-use crate::shard::conns::{Hint, Replies};
-use crate::shard::{Request, Shard, Step};
+use crate::shard::desk::{Desk, Hint};
+use crate::shard::{Request, Shard, Shared, Step};
 use crate::time::{Time, millis};
 use alloc::vec::Vec;
 use wire::limits::FRAME_BYTES_MAX;
@@ -48,8 +48,7 @@ impl Engine {
         };
         let caller = Caller { conn, request, bytes: 0 };
         self.shared.conns.admit(caller, None);
-        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
-        replies.reply(caller, Welcome::KIND, |b| welcome.encode(b));
+        self.shared.desk(effects).reply(caller, Welcome::KIND, |b| welcome.encode(b));
     }
 
     /// A client is gone.
@@ -96,17 +95,17 @@ impl Engine {
         let caller = Caller { conn, request: header.request, bytes };
         let facts = wire::Request::facts_of(header.kind);
         let admitted = self.shared.conns.admit(caller, facts);
-        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
+        let mut desk = self.shared.desk(effects);
         // A heartbeat is answered past any credit: a client that asks for too much does not lose its locks.
         if !admitted && header.kind != Heartbeat::KIND {
-            return replies.error(caller, Code::Busy, Hint::retry(1));
+            return desk.error(caller, Code::Busy, Hint::retry(1));
         }
         let Some(from_level) = facts.and_then(|facts| self.config.kinds.since_of(facts)) else {
-            return replies.error(caller, Code::UnknownKind, Hint::NONE);
+            return desk.error(caller, Code::UnknownKind, Hint::NONE);
         };
         let request = match wire::Request::view(header.kind, body) {
             Ok(request) => request,
-            Err(code) => return replies.error(caller, code, Hint::NONE),
+            Err(code) => return desk.error(caller, code, Hint::NONE),
         };
         let route = request.route();
         let level = from_level.max(Level(route.level));
@@ -126,7 +125,7 @@ impl Engine {
             }
             // A connection is greeted once, before it gets here.
             wire::Request::Connection(ConnectionRequest::Hello(_)) => {
-                replies.error(caller, Code::UnknownKind, Hint::NONE);
+                desk.error(caller, Code::UnknownKind, Hint::NONE);
             }
             wire::Request::Admin(request) => self.on_admin(now, &frame, request, effects),
             wire::Request::Session(_)
@@ -150,19 +149,17 @@ impl Engine {
         effects: &mut Effects,
     ) {
         let &Frame { caller, kind, level, body } = frame;
-        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
+        let mut desk = self.shared.desk(effects);
         let shard = route.name.map_or(said, |name| wire::name::shard(name, self.config.shards));
         if shard != said || shard >= self.config.shards {
-            return replies.error(caller, Code::WrongShard, Hint::NONE);
+            return desk.error(caller, Code::WrongShard, Hint::NONE);
         }
         let group = GroupId::of_shard(shard);
         let Some(at) = self.place_of(group) else {
             return self.send_away(caller, group, effects);
         };
         if deadline <= now {
-            let mut replies =
-                Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
-            return replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
+            return self.shared.desk(effects).error(caller, Code::DeadlineExceeded, Hint::NONE);
         }
         let shard = self.shards.touch(at);
         let step = &mut Step { now, shared: &mut self.shared, effects };
@@ -206,10 +203,10 @@ impl Engine {
 
     /// Whether so much may be answered to a client now; if not it is told to come again.
     fn takes(&mut self, caller: Caller, bytes: usize, effects: &mut Effects) -> bool {
-        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
-        let takes = replies.takes(caller, bytes);
+        let mut desk = self.shared.desk(effects);
+        let takes = desk.takes(caller, bytes);
         if !takes {
-            replies.error(caller, Code::Busy, Hint::retry(20));
+            desk.error(caller, Code::Busy, Hint::retry(20));
         }
         takes
     }
@@ -220,8 +217,7 @@ impl Engine {
         let engine = engine_of_group(group.0, self.config.engines);
         let hint = Hint { node, engine, retry_ms: if node.is_some() { 0 } else { 20 } };
         let code = if node.is_some() { Code::NotLeader } else { Code::Unavailable };
-        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
-        replies.error(caller, code, hint);
+        self.shared.desk(effects).error(caller, code, hint);
     }
 
     fn on_heartbeat(
@@ -231,7 +227,6 @@ impl Engine {
         session: SessionId,
         effects: &mut Effects,
     ) {
-        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
         self.shared.scratch.clear();
         for at in 0..self.shards.len() {
             if self.shards[at].state().session_ttl(session).is_none() {
@@ -243,7 +238,8 @@ impl Engine {
                 self.shared.scratch.extend_from_slice(&id.to_le_bytes());
             }
         }
-        replies.alive(caller, &self.shared.scratch);
+        let Shared { conns, scratch, .. } = &mut self.shared;
+        Desk::new(conns, &mut effects.clients).alive(caller, scratch);
     }
 
     /// The node's state is asked for: the world tells it, once for all who ask meanwhile.
@@ -251,9 +247,9 @@ impl Engine {
         if !self.takes(caller, self.config.shards as usize * ROW_BYTES, effects) {
             return;
         }
-        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
+        let mut desk = self.shared.desk(effects);
         if self.askers.len() >= REPORT_ASKERS_MAX {
-            return replies.error(caller, Code::Busy, Hint::retry(20));
+            return desk.error(caller, Code::Busy, Hint::retry(20));
         }
         if self.askers.is_empty() {
             effects.report = Some(ReportWanted);
@@ -262,13 +258,13 @@ impl Engine {
     }
 
     pub(super) fn on_report(&mut self, json: &[u8], effects: &mut Effects) {
-        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
+        let mut desk = self.shared.desk(effects);
         let fits = HEADER_BYTES + StatusReply::FIXED + json.len() <= FRAME_BYTES_MAX;
         for caller in self.askers.drain(..) {
             if fits {
-                replies.reply(caller, StatusReply::KIND, |b| StatusReply { json }.encode(b));
+                desk.reply(caller, StatusReply::KIND, |b| StatusReply { json }.encode(b));
             } else {
-                replies.error(caller, Code::TooLarge, Hint::NONE);
+                desk.error(caller, Code::TooLarge, Hint::NONE);
             }
         }
     }
@@ -315,9 +311,7 @@ impl Engine {
     ) {
         let group = GroupId(group);
         if !self.is_ours(group) {
-            let mut replies =
-                Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
-            return replies.error(caller, Code::WrongShard, Hint::NONE);
+            return self.shared.desk(effects).error(caller, Code::WrongShard, Hint::NONE);
         }
         let led = self.place_of(group).filter(|at| self.shards[*at].raft().is_leader());
         let Some(at) = led else { return self.send_away(caller, group, effects) };
@@ -326,10 +320,10 @@ impl Engine {
             .touch(at)
             .on_leader_move(&mut Step { now, shared: &mut self.shared, effects }, NodeId(node));
         let applied = self.shards[at].applied();
-        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
+        let mut desk = self.shared.desk(effects);
         match moved {
-            Ok(()) => replies.done(caller, 0, applied),
-            Err(code) => replies.error(caller, code, Hint::retry(100)),
+            Ok(()) => desk.done(caller, 0, applied),
+            Err(code) => desk.error(caller, code, Hint::retry(100)),
         }
     }
 
@@ -352,12 +346,12 @@ impl Engine {
         }
         let full = self.shards.iter().filter(|shard| other(shard)).count() >= BACKUPS_MAX;
         let ours = self.is_ours(group);
-        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
+        let mut desk = self.shared.desk(effects);
         if !ours {
-            return replies.error(caller, Code::WrongShard, Hint::NONE);
+            return desk.error(caller, Code::WrongShard, Hint::NONE);
         }
         if full {
-            return replies.error(caller, Code::Busy, Hint::retry(500));
+            return desk.error(caller, Code::Busy, Hint::retry(500));
         }
         let Some(at) = self.place_of(group) else { return self.send_away(caller, group, effects) };
         self.shards.touch(at).on_backup_begin(
@@ -384,9 +378,7 @@ impl Engine {
                 self.shards.touch(at).on_backup_read(step, caller, backup, offset);
             }
             None => {
-                let mut replies =
-                    Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
-                replies.error(caller, Code::BackupGone, Hint::NONE);
+                self.shared.desk(effects).error(caller, Code::BackupGone, Hint::NONE);
             }
         }
     }
@@ -406,8 +398,7 @@ impl Engine {
             nodes: &nodes,
             placement: &placement,
         };
-        let mut replies = Replies { conns: &mut self.shared.conns, outbox: &mut effects.clients };
-        replies.reply(caller, TopologyReply::KIND, |b| reply.encode(b));
+        self.shared.desk(effects).reply(caller, TopologyReply::KIND, |b| reply.encode(b));
     }
 }
 

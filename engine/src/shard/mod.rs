@@ -30,6 +30,7 @@ pub mod balance;
 pub mod calls;
 pub mod codec;
 pub mod conns;
+pub mod desk;
 pub mod held;
 mod levels;
 pub mod liveness;
@@ -57,7 +58,7 @@ use aside::{Aside, Item};
 use backup::Backup;
 use balance::Balance;
 use calls::{CallId, Caller, Calls};
-use conns::Hint;
+use desk::Hint;
 use liveness::Liveness;
 use moves::Moves;
 use reads::{Reads, Served};
@@ -203,7 +204,7 @@ impl Shard {
             return self.refuse_above(step, request.caller, request.level);
         }
         if !step.has_room(request.body.len()) {
-            return step.replies().error(request.caller, Code::Busy, Hint::retry(5));
+            return step.desk().error(request.caller, Code::Busy, Hint::retry(5));
         }
         let session = request.call.session;
         if step.shared.conns.touches(request.caller.conn, (self.group, session), step.now) {
@@ -217,7 +218,7 @@ impl Shard {
             }
             Err(Refused::NotLeader) => self.refuse(step, request.caller),
             Err(Refused::Busy) => {
-                step.replies().error(request.caller, Code::Busy, Hint::retry(5));
+                step.desk().error(request.caller, Code::Busy, Hint::retry(5));
             }
         }
     }
@@ -436,13 +437,13 @@ impl Shard {
     }
 
     fn answer(&mut self, step: &mut Step<'_>, caller: Caller, outcome: Outcome) {
-        let mut replies = step.replies();
+        let mut desk = step.desk();
         match outcome {
-            Outcome::Done { token } => replies.done(caller, token, self.applied),
+            Outcome::Done { token } => desk.done(caller, token, self.applied),
             Outcome::Refused(code) => {
                 // It touched what is unfinished: it is, some entries later.
                 let hint = if code == Code::Busy { Hint::retry(5) } else { Hint::NONE };
-                replies.error(caller, code, hint);
+                desk.error(caller, code, hint);
             }
             Outcome::Delivered { .. } => {
                 if self.deliver(step, caller, outcome) == Served::Later {
@@ -473,10 +474,10 @@ impl Shard {
 
     fn send_callers_away(&mut self, step: &mut Step<'_>) {
         let hint = Hint::retry(20);
-        let mut replies = step.replies();
-        self.calls.drain(|caller| replies.error(caller, Code::Unavailable, hint));
+        let mut desk = step.desk();
+        self.calls.drain(|caller| desk.error(caller, Code::Unavailable, hint));
         while let Some(read) = self.reads.take() {
-            step.replies().error(read.caller, Code::Unavailable, hint);
+            step.desk().error(read.caller, Code::Unavailable, hint);
         }
         self.send_aside_away(step, hint);
         self.refuse_backup(step);
@@ -486,9 +487,9 @@ impl Shard {
         match self.raft.leader().filter(|leader| *leader != self.node) {
             Some(leader) => {
                 let hint = Hint { node: Some(leader), engine: step.shared.engine, retry_ms: 0 };
-                step.replies().error(caller, Code::NotLeader, hint);
+                step.desk().error(caller, Code::NotLeader, hint);
             }
-            None => step.replies().error(caller, Code::Unavailable, Hint::retry(20)),
+            None => step.desk().error(caller, Code::Unavailable, Hint::retry(20)),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::aside::Item;
 use super::calls::Caller;
-use super::conns::Hint;
+use super::desk::Hint;
 use super::state::State;
 use super::{Shard, Step};
 use crate::ids::Index;
@@ -195,15 +195,15 @@ pub(super) fn read_line(
     deadline: Time,
 ) -> Served {
     let now = step.now;
-    let mut replies = step.replies();
+    let mut desk = step.desk();
     if now >= deadline {
-        replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
+        desk.error(caller, Code::DeadlineExceeded, Hint::NONE);
         return Served::Yes;
     }
     match state.get(probe, key, clock) {
-        Get::Found { value, .. } if !replies.takes(caller, value.len()) => return Served::Later,
-        Get::Found { version, value } => replies.value(caller, version, value),
-        Get::Missing => replies.error(caller, Code::KeyUnknown, Hint::NONE),
+        Get::Found { value, .. } if !desk.takes(caller, value.len()) => return Served::Later,
+        Get::Found { version, value } => desk.value(caller, version, value),
+        Get::Missing => desk.error(caller, Code::KeyUnknown, Hint::NONE),
         Get::Due => return Served::Due,
     }
     Served::Yes

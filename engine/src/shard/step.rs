@@ -1,7 +1,8 @@
 //! One step of a shard: when it is, what of the engine it may touch, and what the world is to do.
 
 use super::ENTRY_ROOM_BYTES;
-use super::conns::{Conns, Replies};
+use super::conns::Conns;
+use super::desk::Desk;
 use super::held::Held;
 use crate::effects::Effects;
 use crate::engine::Reads as ReadMode;
@@ -70,6 +71,11 @@ impl Shared {
         }
     }
 
+    /// The desk, to answer clients.
+    pub fn desk<'a>(&'a mut self, effects: &'a mut Effects) -> Desk<'a> {
+        Desk::new(&mut self.conns, &mut effects.clients)
+    }
+
     /// How reads are made linearizable just now.
     pub fn reads(&self, now: Time) -> ReadMode {
         self.peers.reads(now, self.reads)
@@ -93,7 +99,7 @@ impl Step<'_> {
     }
 
     /// The way to answer clients.
-    pub(super) fn replies(&mut self) -> Replies<'_> {
-        Replies { conns: &mut self.shared.conns, outbox: &mut self.effects.clients }
+    pub(super) fn desk(&mut self) -> Desk<'_> {
+        self.shared.desk(self.effects)
     }
 }
