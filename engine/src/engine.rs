@@ -4,7 +4,6 @@
 mod clients;
 mod levels;
 mod nodes;
-mod peers;
 mod pushes;
 mod replicas;
 mod salvage;
@@ -15,23 +14,21 @@ mod tests;
 use crate::effects::{Effects, Note};
 use crate::entry;
 use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position, Term};
+use crate::journal::Pin;
 use crate::journal::witness::{Copies, Witness};
-use crate::journal::{Journal, Pin};
 use crate::level::{Kinds, Level};
+use crate::machine::Slice;
 use crate::machine::meta::Meta;
-use crate::machine::{Slice, Wake};
 use crate::open::{self, Places};
-use crate::raft::{Change, Message, Output};
+use crate::raft::{Change, Message};
 use crate::secret::Secret;
 use crate::shard::calls::Caller;
-use crate::shard::conns::Conns;
-use crate::shard::held::Held;
 use crate::shard::placement::{Replicas, place};
-use crate::shard::{Shard, Step, codec};
+use crate::shard::{Shard, Shared, Step, codec};
 use crate::status::EngineStatus;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
-use peers::Peers;
+
 pub use pushes::LOOK_EVERY;
 use pushes::Pushes;
 use replicas::Ending;
@@ -329,7 +326,8 @@ pub enum OpenError {
 /// One journal and the shards on it.
 pub struct Engine {
     config: Config,
-    journal: Journal,
+    /// What the shards share: the journal, the clients, the twins.
+    shared: Shared,
     shards: Shards,
     /// Who leads and who keeps each group, as far as this node knows, by group id.
     known: Vec<Known>,
@@ -337,28 +335,17 @@ pub struct Engine {
     nodes: Meta,
     /// Where the groups' replicas are to be, by group id.
     placement: Vec<Replicas>,
-    /// This engine's twins on the other nodes.
-    peers: Peers,
     /// When it is told next which groups are led here.
     leads_at: Time,
-    conns: Conns,
     /// Who waits for the node's state.
     askers: Vec<Caller>,
     pushes: Pushes,
-    held: Held,
     /// Whether people were told that the journal is full.
     full: Full,
     wake_at: Time,
     /// When the last unit is to be vouched for; [`Time::MAX`] when it is.
     mark_at: Time,
     pins: Vec<Pin>,
-    out: Output,
-    wakes: Vec<Wake>,
-    scratch: Vec<u8>,
-    /// Bytes of entries that were proposed in this turn.
-    proposed: usize,
-    /// Whether a learner may be added in this turn: one at a time catches up.
-    may_add: bool,
     /// Replicas that are to end, or have.
     endings: Vec<Ending>,
     /// The shard that did the last slice.
@@ -397,30 +384,6 @@ enum Full {
     Told,
 }
 
-/// Everything that a shard's step needs, borrowed from the engine beside its shards.
-macro_rules! step {
-    ($engine:ident, $now:expr, $effects:expr) => {
-        &mut Step {
-            now: $now,
-            engine: $engine.config.engine,
-            journal: &mut $engine.journal,
-            effects: $effects,
-            conns: &mut $engine.conns,
-            held: &mut $engine.held,
-            out: &mut $engine.out,
-            wakes: &mut $engine.wakes,
-            scratch: &mut $engine.scratch,
-            proposed: &mut $engine.proposed,
-            linked: &$engine.peers.linked,
-            suspected: &$engine.peers.suspected,
-            reads: $engine.peers.reads($now, $engine.config.reads),
-            kinds: $engine.config.kinds,
-            may_add: &mut $engine.may_add,
-        }
-    };
-}
-use step;
-
 impl Engine {
     /// Opens what is on the disk. The first effects are due at once.
     ///
@@ -443,28 +406,21 @@ impl Engine {
         let opened = open::open(&config, &places, now, disk)?;
         let groups = config.shards as usize + 1;
         let pushes = Pushes::new(config.seed);
+        let shared = Shared::new(config.engine, config.kinds, config.reads, opened.journal);
         let mut engine = Engine {
+            shared,
             config,
-            journal: opened.journal,
             shards: Shards::new(opened.shards, groups),
             known: alloc::vec![Known::NOTHING; groups],
             nodes,
             placement,
-            peers: Peers::default(),
             leads_at: Time::MAX,
-            conns: Conns::default(),
             askers: Vec::new(),
             pushes,
-            held: Held::default(),
             full: Full::No,
             wake_at: now,
             mark_at: Time::MAX,
             pins: Vec::new(),
-            out: Output::default(),
-            wakes: Vec::new(),
-            scratch: Vec::new(),
-            proposed: 0,
-            may_add: false,
             endings: Vec::new(),
             worked: 0,
         };
@@ -477,9 +433,9 @@ impl Engine {
         match input {
             Input::Opened { conn, request } => self.on_opened(conn, request, effects),
             Input::Closed { conn } => self.on_closed(conn),
-            Input::Filled { conn } => self.conns.fill(conn),
+            Input::Filled { conn } => self.shared.conns.fill(conn),
             Input::Drained { conn } => self.on_drained(conn),
-            Input::Crowded => self.conns.crowd(true),
+            Input::Crowded => self.shared.conns.crowd(true),
             Input::Eased => self.on_eased(now, effects),
             Input::Frame { conn, header, body } => {
                 self.on_frame(now, now, conn, &header, body, effects);
@@ -493,19 +449,21 @@ impl Engine {
             }
             Input::PeerUp { peer } => {
                 self.greet(now, peer, effects);
-                let step = step!(self, now, effects);
+                let step = &mut Step { now, shared: &mut self.shared, effects };
                 self.shards.touch_all().for_each(|shard| shard.on_peer_up(step, peer));
             }
             Input::PeerDown { peer } => {
                 self.part(peer);
-                let step = step!(self, now, effects);
+                let step = &mut Step { now, shared: &mut self.shared, effects };
                 self.shards.touch_all().for_each(|shard| shard.on_peer_down(step, peer));
             }
             Input::Synced { position } => self.on_synced(now, position, effects),
-            Input::SegmentReady { slot } => self.journal.on_segment_ready(slot),
+            Input::SegmentReady { slot } => self.shared.journal.on_segment_ready(slot),
             Input::SnapshotSaved { group, index } => {
                 if let Some(at) = self.place_of(group) {
-                    self.shards.touch(at).on_saved(step!(self, now, effects), index);
+                    self.shards
+                        .touch(at)
+                        .on_saved(&mut Step { now, shared: &mut self.shared, effects }, index);
                 }
             }
             Input::LeaderHint { group, leader } => {
@@ -518,7 +476,7 @@ impl Engine {
             Input::Nodes { nodes } => self.on_nodes(nodes, effects),
             Input::Change { group, change } => self.on_change(now, group, change, effects),
             Input::Tick => {
-                let step = step!(self, now, effects);
+                let step = &mut Step { now, shared: &mut self.shared, effects };
                 self.shards.touch_due(now).for_each(|shard| shard.on_tick(step));
             }
         }
@@ -527,12 +485,12 @@ impl Engine {
     /// Ends a turn: everything that came in since the last one becomes one batch, one message per
     /// peer, and at most one write.
     pub fn end_turn(&mut self, now: Time, effects: &mut Effects) {
-        self.may_add = !self.shards.anyone_teaches();
+        self.shared.may_add = !self.shards.anyone_teaches();
         for at in 0..self.shards.len() {
             if !self.shards.is_due(at, now) {
                 continue;
             }
-            self.shards.touch(at).end_turn(step!(self, now, effects));
+            self.shards.touch(at).end_turn(&mut Step { now, shared: &mut self.shared, effects });
             self.shards.rest(at, now);
             let shard = &self.shards[at];
             let known = &mut self.known[shard.group().0 as usize];
@@ -542,25 +500,25 @@ impl Engine {
             }
             (known.leader, known.term) = (leader, shard.raft().term());
             if self.shards.commits(at) {
-                self.journal.on_commit(shard.group(), shard.raft().commit());
+                self.shared.journal.on_commit(shard.group(), shard.raft().commit());
             }
         }
-        self.proposed = 0;
-        self.conns.end_turn();
+        self.shared.proposed = 0;
+        self.shared.conns.end_turn();
         self.shards.beat_quietly(now, &mut effects.peers);
         self.learn_nodes(effects);
         self.tell_leads(now, effects);
         self.push(now, effects);
-        self.peers.pulse(now, effects);
-        self.wake_at = self.shards.wake_at().min(self.leads_at).min(self.peers.wake_at());
+        self.shared.peers.pulse(now, effects);
+        self.wake_at = self.shards.wake_at().min(self.leads_at).min(self.shared.peers.wake_at());
         self.wake_at = self.wake_at.min(self.pushes.wake_at());
         self.end_replicas(now, effects);
         self.reclaim(now, effects);
         if effects.write.is_none() {
-            effects.write = self.journal.seal();
+            effects.write = self.shared.journal.seal();
         }
         self.vouch(now, effects);
-        self.journal.take_wanted_segments(&mut |slot| effects.segments.push(slot));
+        self.shared.journal.take_wanted_segments(&mut |slot| effects.segments.push(slot));
     }
 
     /// Whether there is something to do in slices.
@@ -576,7 +534,7 @@ impl Engine {
         let mut order = (1..=count).map(|after| (self.worked + after) % count);
         let Some(at) = order.find(|at| self.shards[*at].has_work()) else { return };
         self.worked = at;
-        self.shards.touch(at).work(step!(self, now, effects), slice);
+        self.shards.touch(at).work(&mut Step { now, shared: &mut self.shared, effects }, slice);
         // The next turn comes at once: it has another slice, or sends what came of this one.
         self.wake_at = now;
     }
@@ -589,7 +547,7 @@ impl Engine {
     /// The bytes of the write under way. They stay where they are, unchanged, from the moment
     /// `Effects::write` asks for them until `Input::Synced` reports them.
     pub fn in_flight(&self) -> &[u8] {
-        self.journal.in_flight()
+        self.shared.journal.in_flight()
     }
 
     /// The shards, to look at.
@@ -609,7 +567,7 @@ impl Engine {
 
     /// What is to be kept beside the journal, in both copies, before the first write is carried out.
     pub fn witness(&self) -> Witness {
-        self.journal.witness()
+        self.shared.journal.witness()
     }
 
     /// The engine's state, for people.
@@ -618,10 +576,10 @@ impl Engine {
             engine: self.config.engine,
             groups: self.shards.status(now),
             lacking: self.lacking(),
-            journal: self.journal.status(),
-            connections: self.conns.len(),
-            peers: self.peers.status(now).collect(),
-            reads: self.peers.reads(now, self.config.reads),
+            journal: self.shared.journal.status(),
+            connections: self.shared.conns.len(),
+            peers: self.shared.peers.status(now).collect(),
+            reads: self.shared.reads(now),
         }
     }
 
@@ -656,38 +614,42 @@ impl Engine {
         if self.shards.hear_quietly((group, at), now, peer, &message, &mut effects.peers) {
             return;
         }
-        self.shards.touch(at).on_message(step!(self, now, effects), peer, message);
+        self.shards.touch(at).on_message(
+            &mut Step { now, shared: &mut self.shared, effects },
+            peer,
+            message,
+        );
     }
 
     /// Whether the journal takes a leader's entries. What the leader made by itself has room when nothing else has: a term
     /// that is not opened here commits nothing, and a journal that is full of what is not committed is never freed.
     fn has_room(&self, entries: &[u8]) -> bool {
-        let bytes = self.proposed + entries.len();
+        let bytes = self.shared.proposed + entries.len();
         entries.is_empty()
-            || self.journal.has_room(bytes)
-            || self.journal.has_own_room(bytes) && entry::are_own(entries)
+            || self.shared.journal.has_room(bytes)
+            || self.shared.journal.has_own_room(bytes) && entry::are_own(entries)
     }
 
     fn on_synced(&mut self, now: Time, position: Position, effects: &mut Effects) {
-        self.journal.on_synced(position);
+        self.shared.journal.on_synced(position);
         self.on_ended(effects);
-        self.held.release(position, &mut effects.peers);
-        let step = step!(self, now, effects);
+        self.shared.held.release(position, &mut effects.peers);
+        let step = &mut Step { now, shared: &mut self.shared, effects };
         self.shards.touch_awaiting().for_each(|shard| shard.on_synced(step, position));
     }
 
     /// Frees old segments: the groups that pin the oldest make a snapshot, one a turn and a few at
     /// once, or say again what no snapshot covers.
     fn reclaim(&mut self, now: Time, effects: &mut Effects) {
-        let full = if self.journal.has_room(0) { Full::No } else { Full::Told };
+        let full = if self.shared.journal.has_room(0) { Full::No } else { Full::Told };
         if full == Full::Told && self.full == Full::No {
-            let segments = self.journal.status().segments_live;
+            let segments = self.shared.journal.status().segments_live;
             effects.notes.push(Note::JournalFull { segments });
         }
         self.full = full;
         self.pins.clear();
         let pins = &mut self.pins;
-        self.journal.reclaim(&mut |pin| pins.push(pin));
+        self.shared.journal.reclaim(&mut |pin| pins.push(pin));
         if self.pins.is_empty()
             || self.shards.iter().filter(|shard| shard.is_snapshotting()).count() >= SNAPSHOTS_MAX
         {
@@ -697,7 +659,11 @@ impl Engine {
             let pin = self.pins[at];
             let Some(place) = self.place_of(pin.group) else { continue };
             let shard = self.shards.touch(place);
-            if shard.unpin(step!(self, now, effects), pin.first, pin.last) {
+            if shard.unpin(
+                &mut Step { now, shared: &mut self.shared, effects },
+                pin.first,
+                pin.last,
+            ) {
                 return;
             }
         }
@@ -706,12 +672,13 @@ impl Engine {
     /// Once nothing was written for a while, one mark is: it vouches for the unit before it, which
     /// damage would otherwise make look torn.
     fn vouch(&mut self, now: Time, effects: &mut Effects) {
-        if effects.write.is_some() || self.journal.appended() > self.journal.synced() {
+        if effects.write.is_some() || self.shared.journal.appended() > self.shared.journal.synced()
+        {
             self.mark_at = now + MARK_AFTER;
         } else if now >= self.mark_at {
             self.mark_at = Time::MAX;
-            self.journal.mark();
-            effects.write = self.journal.seal();
+            self.shared.journal.mark();
+            effects.write = self.shared.journal.seal();
         }
         self.wake_at = self.wake_at.min(self.mark_at);
     }

@@ -26,6 +26,7 @@ pub mod mutant;
 pub mod raft;
 pub mod machine;
 pub mod journal;
+mod peers;
 pub mod shard;
 pub mod effects;
 pub mod status;

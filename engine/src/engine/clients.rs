@@ -1,14 +1,14 @@
 //! What clients ask of an engine: where a frame goes, and what is answered on the spot.
 
-use super::{Engine, step};
+use super::Engine;
 use crate::effects::{Effects, ReportWanted};
 use crate::ids::{ConnId, GroupId, NodeId, SessionId};
 use crate::level::Level;
 use crate::limits::SNAPSHOT_PIECE_BYTES_MAX;
 use crate::limits::{BACKUPS_MAX, CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::shard::calls::{CallId, Caller};
-use crate::shard::conns::{Hint, Replies};
-use crate::shard::{Request, Shard, Step};
+use crate::shard::desk::{Desk, Hint};
+use crate::shard::{Request, Shard, Shared, Step};
 use crate::time::{Time, millis};
 use alloc::vec::Vec;
 use wire::limits::FRAME_BYTES_MAX;
@@ -34,7 +34,7 @@ struct Frame<'a> {
 
 impl Engine {
     pub(super) fn on_opened(&mut self, conn: ConnId, request: u64, effects: &mut Effects) {
-        self.conns.open(conn);
+        self.shared.conns.open(conn);
         let welcome = Welcome {
             cluster: self.config.cluster.0,
             node: self.config.node.0,
@@ -47,14 +47,13 @@ impl Engine {
             version: wire::header::VERSION,
         };
         let caller = Caller { conn, request, bytes: 0 };
-        self.conns.admit(caller, None);
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        replies.reply(caller, Welcome::KIND, |b| welcome.encode(b));
+        self.shared.conns.admit(caller, None);
+        self.shared.desk(effects).reply(caller, Welcome::KIND, |b| welcome.encode(b));
     }
 
     /// A client is gone.
     pub(super) fn on_closed(&mut self, conn: ConnId) {
-        self.conns.close(conn);
+        self.shared.conns.close(conn);
         self.pushes.on_closed(conn);
         for at in 0..self.shards.len() {
             if self.shards[at].has_aside() {
@@ -65,7 +64,7 @@ impl Engine {
 
     /// A client has read, and gets what waited for that.
     pub(super) fn on_drained(&mut self, conn: ConnId) {
-        if !self.conns.drain(conn) {
+        if !self.shared.conns.drain(conn) {
             return;
         }
         for at in 0..self.shards.len() {
@@ -77,8 +76,8 @@ impl Engine {
 
     /// Less waits for all clients together.
     pub(super) fn on_eased(&mut self, now: Time, effects: &mut Effects) {
-        self.conns.crowd(false);
-        let step = step!(self, now, effects);
+        self.shared.conns.crowd(false);
+        let step = &mut Step { now, shared: &mut self.shared, effects };
         self.shards.touch_all().for_each(|shard| shard.on_eased(step));
     }
 
@@ -95,18 +94,18 @@ impl Engine {
         let bytes = u32::try_from(bytes).expect("a client's frame is far below 4 GiB");
         let caller = Caller { conn, request: header.request, bytes };
         let facts = wire::Request::facts_of(header.kind);
-        let admitted = self.conns.admit(caller, facts);
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let admitted = self.shared.conns.admit(caller, facts);
+        let mut desk = self.shared.desk(effects);
         // A heartbeat is answered past any credit: a client that asks for too much does not lose its locks.
         if !admitted && header.kind != Heartbeat::KIND {
-            return replies.error(caller, Code::Busy, Hint::retry(1));
+            return desk.error(caller, Code::Busy, Hint::retry(1));
         }
         let Some(from_level) = facts.and_then(|facts| self.config.kinds.since_of(facts)) else {
-            return replies.error(caller, Code::UnknownKind, Hint::NONE);
+            return desk.error(caller, Code::UnknownKind, Hint::NONE);
         };
         let request = match wire::Request::view(header.kind, body) {
             Ok(request) => request,
-            Err(code) => return replies.error(caller, code, Hint::NONE),
+            Err(code) => return desk.error(caller, code, Hint::NONE),
         };
         let route = request.route();
         let level = from_level.max(Level(route.level));
@@ -126,7 +125,7 @@ impl Engine {
             }
             // A connection is greeted once, before it gets here.
             wire::Request::Connection(ConnectionRequest::Hello(_)) => {
-                replies.error(caller, Code::UnknownKind, Hint::NONE);
+                desk.error(caller, Code::UnknownKind, Hint::NONE);
             }
             wire::Request::Admin(request) => self.on_admin(now, &frame, request, effects),
             wire::Request::Session(_)
@@ -150,21 +149,20 @@ impl Engine {
         effects: &mut Effects,
     ) {
         let &Frame { caller, kind, level, body } = frame;
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut desk = self.shared.desk(effects);
         let shard = route.name.map_or(said, |name| wire::name::shard(name, self.config.shards));
         if shard != said || shard >= self.config.shards {
-            return replies.error(caller, Code::WrongShard, Hint::NONE);
+            return desk.error(caller, Code::WrongShard, Hint::NONE);
         }
         let group = GroupId::of_shard(shard);
         let Some(at) = self.place_of(group) else {
             return self.send_away(caller, group, effects);
         };
         if deadline <= now {
-            let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-            return replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
+            return self.shared.desk(effects).error(caller, Code::DeadlineExceeded, Hint::NONE);
         }
         let shard = self.shards.touch(at);
-        let step = step!(self, now, effects);
+        let step = &mut Step { now, shared: &mut self.shared, effects };
         let call = match (&route.call, request) {
             (Some(call), _) => CallId { session: SessionId(call.session), sequence: call.sequence },
             (None, wire::Request::Cache(CacheRequest::CacheGet(it))) => {
@@ -205,10 +203,10 @@ impl Engine {
 
     /// Whether so much may be answered to a client now; if not it is told to come again.
     fn takes(&mut self, caller: Caller, bytes: usize, effects: &mut Effects) -> bool {
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        let takes = replies.takes(caller, bytes);
+        let mut desk = self.shared.desk(effects);
+        let takes = desk.takes(caller, bytes);
         if !takes {
-            replies.error(caller, Code::Busy, Hint::retry(20));
+            desk.error(caller, Code::Busy, Hint::retry(20));
         }
         takes
     }
@@ -219,8 +217,7 @@ impl Engine {
         let engine = engine_of_group(group.0, self.config.engines);
         let hint = Hint { node, engine, retry_ms: if node.is_some() { 0 } else { 20 } };
         let code = if node.is_some() { Code::NotLeader } else { Code::Unavailable };
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        replies.error(caller, code, hint);
+        self.shared.desk(effects).error(caller, code, hint);
     }
 
     fn on_heartbeat(
@@ -230,8 +227,7 @@ impl Engine {
         session: SessionId,
         effects: &mut Effects,
     ) {
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        self.scratch.clear();
+        self.shared.scratch.clear();
         for at in 0..self.shards.len() {
             if self.shards[at].state().session_ttl(session).is_none() {
                 continue;
@@ -239,10 +235,11 @@ impl Engine {
             let shard = self.shards.touch(at);
             if shard.on_heartbeat(now, session) {
                 let id = shard.group().shard().expect("only shards have sessions");
-                self.scratch.extend_from_slice(&id.to_le_bytes());
+                self.shared.scratch.extend_from_slice(&id.to_le_bytes());
             }
         }
-        replies.alive(caller, &self.scratch);
+        let Shared { conns, scratch, .. } = &mut self.shared;
+        Desk::new(conns, &mut effects.clients).alive(caller, scratch);
     }
 
     /// The node's state is asked for: the world tells it, once for all who ask meanwhile.
@@ -250,9 +247,9 @@ impl Engine {
         if !self.takes(caller, self.config.shards as usize * ROW_BYTES, effects) {
             return;
         }
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut desk = self.shared.desk(effects);
         if self.askers.len() >= REPORT_ASKERS_MAX {
-            return replies.error(caller, Code::Busy, Hint::retry(20));
+            return desk.error(caller, Code::Busy, Hint::retry(20));
         }
         if self.askers.is_empty() {
             effects.report = Some(ReportWanted);
@@ -261,13 +258,13 @@ impl Engine {
     }
 
     pub(super) fn on_report(&mut self, json: &[u8], effects: &mut Effects) {
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut desk = self.shared.desk(effects);
         let fits = HEADER_BYTES + StatusReply::FIXED + json.len() <= FRAME_BYTES_MAX;
         for caller in self.askers.drain(..) {
             if fits {
-                replies.reply(caller, StatusReply::KIND, |b| StatusReply { json }.encode(b));
+                desk.reply(caller, StatusReply::KIND, |b| StatusReply { json }.encode(b));
             } else {
-                replies.error(caller, Code::TooLarge, Hint::NONE);
+                desk.error(caller, Code::TooLarge, Hint::NONE);
             }
         }
     }
@@ -299,9 +296,10 @@ impl Engine {
         };
         // Nobody's session: asked twice, it is done once all the same.
         let call = CallId { session: SessionId([0; 16]), sequence: 0 };
-        self.shards
-            .touch(at)
-            .on_write(step!(self, now, effects), Request { caller, kind, level, call, body });
+        self.shards.touch(at).on_write(
+            &mut Step { now, shared: &mut self.shared, effects },
+            Request { caller, kind, level, call, body },
+        );
     }
 
     fn on_leader_move(
@@ -313,17 +311,19 @@ impl Engine {
     ) {
         let group = GroupId(group);
         if !self.is_ours(group) {
-            let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-            return replies.error(caller, Code::WrongShard, Hint::NONE);
+            return self.shared.desk(effects).error(caller, Code::WrongShard, Hint::NONE);
         }
         let led = self.place_of(group).filter(|at| self.shards[*at].raft().is_leader());
         let Some(at) = led else { return self.send_away(caller, group, effects) };
-        let moved = self.shards.touch(at).on_leader_move(step!(self, now, effects), NodeId(node));
+        let moved = self
+            .shards
+            .touch(at)
+            .on_leader_move(&mut Step { now, shared: &mut self.shared, effects }, NodeId(node));
         let applied = self.shards[at].applied();
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut desk = self.shared.desk(effects);
         match moved {
-            Ok(()) => replies.done(caller, 0, applied),
-            Err(code) => replies.error(caller, code, Hint::retry(100)),
+            Ok(()) => desk.done(caller, 0, applied),
+            Err(code) => desk.error(caller, code, Hint::retry(100)),
         }
     }
 
@@ -338,7 +338,7 @@ impl Engine {
         let group = GroupId(group);
         let other = |shard: &Shard| shard.has_backup() && shard.group() != group;
         // What is left of another group of the same backup: nobody reads it any more.
-        let step = step!(self, now, effects);
+        let step = &mut Step { now, shared: &mut self.shared, effects };
         for at in 0..self.shards.len() {
             if other(&self.shards[at]) {
                 self.shards.touch(at).forget_backup(step, backup);
@@ -346,15 +346,19 @@ impl Engine {
         }
         let full = self.shards.iter().filter(|shard| other(shard)).count() >= BACKUPS_MAX;
         let ours = self.is_ours(group);
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let mut desk = self.shared.desk(effects);
         if !ours {
-            return replies.error(caller, Code::WrongShard, Hint::NONE);
+            return desk.error(caller, Code::WrongShard, Hint::NONE);
         }
         if full {
-            return replies.error(caller, Code::Busy, Hint::retry(500));
+            return desk.error(caller, Code::Busy, Hint::retry(500));
         }
         let Some(at) = self.place_of(group) else { return self.send_away(caller, group, effects) };
-        self.shards.touch(at).on_backup_begin(step!(self, now, effects), caller, backup);
+        self.shards.touch(at).on_backup_begin(
+            &mut Step { now, shared: &mut self.shared, effects },
+            caller,
+            backup,
+        );
     }
 
     /// A piece of it is wanted.
@@ -370,12 +374,11 @@ impl Engine {
         }
         match self.place_of(GroupId(group)) {
             Some(at) => {
-                let step = step!(self, now, effects);
+                let step = &mut Step { now, shared: &mut self.shared, effects };
                 self.shards.touch(at).on_backup_read(step, caller, backup, offset);
             }
             None => {
-                let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-                replies.error(caller, Code::BackupGone, Hint::NONE);
+                self.shared.desk(effects).error(caller, Code::BackupGone, Hint::NONE);
             }
         }
     }
@@ -395,8 +398,7 @@ impl Engine {
             nodes: &nodes,
             placement: &placement,
         };
-        let mut replies = Replies { conns: &mut self.conns, outbox: &mut effects.clients };
-        replies.reply(caller, TopologyReply::KIND, |b| reply.encode(b));
+        self.shared.desk(effects).reply(caller, TopologyReply::KIND, |b| reply.encode(b));
     }
 }
 

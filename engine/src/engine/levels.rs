@@ -1,6 +1,6 @@
 //! The cluster's feature level, and every group's: see [`level`](crate::level).
 
-use super::{Engine, step};
+use super::Engine;
 use crate::effects::Effects;
 use crate::ids::GroupId;
 use crate::level::Level;
@@ -15,7 +15,7 @@ impl Engine {
     pub(super) fn tell_level(&self, effects: &mut Effects) {
         let level = FeatureLevel { newest: self.config.level_max.0 };
         let header = Header::new(FeatureLevel::KIND, 0);
-        for peer in &self.peers.linked {
+        for peer in &self.shared.peers.linked {
             wire::frame(effects.peers.to(peer.0), &header, |b| level.encode(b));
         }
     }
@@ -32,7 +32,9 @@ impl Engine {
             let (raft, applied) = (self.shards[at].raft(), self.shards[at].applied());
             let settled = group != GroupId::META || raft.last_index() == applied;
             if may > is && raft.is_leader() && settled {
-                self.shards.touch(at).raise_level(step!(self, now, effects), may);
+                self.shards
+                    .touch(at)
+                    .raise_level(&mut Step { now, shared: &mut self.shared, effects }, may);
             }
         }
     }
@@ -44,6 +46,6 @@ impl Engine {
         if mutant::on(Mutant::LevelUnasked) {
             return own;
         }
-        others.map(|node| self.peers.level(node.node)).min().unwrap_or(own).min(own)
+        others.map(|node| self.shared.peers.level(node.node)).min().unwrap_or(own).min(own)
     }
 }

@@ -7,7 +7,7 @@
 //! A node that keeps no replica of a group learns from its leader who leads it ([`Leads`]), so that it can send
 //! clients there.
 
-use super::{Engine, Known, placements, step};
+use super::{Engine, Known, placements};
 use crate::effects::{Effects, Note, Outdated};
 use crate::ids::{GroupId, Incarnation, NodeId, Term};
 use crate::level::Level;
@@ -40,11 +40,11 @@ impl Engine {
         let group = GroupId(header.shard);
         match header.kind {
             FeatureLevel::KIND => {
-                self.peers.on_level(peer, Level(FeatureLevel::view(body)?.newest));
+                self.shared.peers.on_level(peer, Level(FeatureLevel::view(body)?.newest));
             }
             Pulse::KIND => {
                 let timeout_min = self.config.election_timeout_min;
-                self.peers.on_pulse(now, peer, &Pulse::view(body)?, timeout_min, effects);
+                self.shared.peers.on_pulse(now, peer, &Pulse::view(body)?, timeout_min, effects);
             }
             Nodes::KIND => self.on_nodes(Nodes::view(body)?.nodes, effects),
             Leads::KIND => self.on_leads(peer, Leads::view(body)?.rows, effects),
@@ -55,7 +55,11 @@ impl Engine {
             Stray::KIND => {
                 let stray = Stray::view(body)?;
                 if let Some(at) = self.place_of(group) {
-                    self.shards.touch(at).on_stray(step!(self, now, effects), peer, &stray);
+                    self.shards.touch(at).on_stray(
+                        &mut Step { now, shared: &mut self.shared, effects },
+                        peer,
+                        &stray,
+                    );
                 }
             }
             Leave::KIND => self.on_leave(group, &Leave::view(body)?, effects),
@@ -105,20 +109,24 @@ impl Engine {
             return;
         }
         self.nodes = nodes;
-        self.peers.retain(|node| self.nodes.node(node).is_some());
+        self.shared.peers.retain(|node| self.nodes.node(node).is_some());
         self.placement = placements(&self.config, &self.nodes);
         for shard in self.shards.touch_all() {
             shard.aim(&self.placement[shard.group().0 as usize]);
         }
         let mut bytes = Vec::new();
         self.nodes.snapshot(&mut bytes);
-        self.peers.linked.iter().for_each(|peer| write_nodes(&bytes, effects.peers.to(peer.0)));
+        self.shared
+            .peers
+            .linked
+            .iter()
+            .for_each(|peer| write_nodes(&bytes, effects.peers.to(peer.0)));
         effects.nodes = Some(bytes);
     }
 
     /// The link to a peer stands: it is told what it may have missed.
     pub(super) fn greet(&mut self, now: Time, peer: NodeId, effects: &mut Effects) {
-        self.peers.link(now, peer);
+        self.shared.peers.link(now, peer);
         self.leads_at = now;
         if self.nodes.epoch() > 0 {
             let mut bytes = Vec::new();
@@ -130,7 +138,7 @@ impl Engine {
     /// The link is gone, and with it what is known of the groups that only its node led.
     pub(super) fn part(&mut self, peer: NodeId) {
         let is_node = self.nodes.node(peer).is_some();
-        self.peers.unlink(peer, is_node);
+        self.shared.peers.unlink(peer, is_node);
         for (group, known) in (0..).zip(&mut self.known) {
             if known.leader == Some(peer) && self.shards.place_of(GroupId(group)).is_none() {
                 known.leader = None;
@@ -150,25 +158,29 @@ impl Engine {
         if self.nodes.epoch() > 0 && self.leads_group(GroupId::META) {
             let mut bytes = Vec::new();
             self.nodes.snapshot(&mut bytes);
-            self.peers.linked.iter().for_each(|peer| write_nodes(&bytes, effects.peers.to(peer.0)));
+            self.shared
+                .peers
+                .linked
+                .iter()
+                .for_each(|peer| write_nodes(&bytes, effects.peers.to(peer.0)));
         }
-        for peer in &self.peers.linked {
-            self.scratch.clear();
+        for peer in &self.shared.peers.linked {
+            self.shared.scratch.clear();
             for shard in self.shards.iter().filter(|shard| shard.raft().is_leader()) {
                 let members = shard.raft().configuration().members();
                 if members.iter().any(|member| member.node == *peer) {
                     continue;
                 }
                 let count = u8::try_from(members.len()).expect("a group has few members");
-                self.scratch.extend_from_slice(&shard.group().0.to_le_bytes());
-                self.scratch.extend_from_slice(&shard.raft().term().0.to_le_bytes());
-                self.scratch.push(count);
+                self.shared.scratch.extend_from_slice(&shard.group().0.to_le_bytes());
+                self.shared.scratch.extend_from_slice(&shard.raft().term().0.to_le_bytes());
+                self.shared.scratch.push(count);
                 for member in members {
-                    self.scratch.extend_from_slice(&member.node.0.to_le_bytes());
+                    self.shared.scratch.extend_from_slice(&member.node.0.to_le_bytes());
                 }
             }
-            if !self.scratch.is_empty() {
-                let rows = &self.scratch;
+            if !self.shared.scratch.is_empty() {
+                let rows = &self.shared.scratch;
                 let header = Header::new(Leads::KIND, 0);
                 wire::frame(effects.peers.to(peer.0), &header, |b| Leads { rows }.encode(b));
             }

@@ -21,12 +21,12 @@
 //! Each state between two looks: a leader of less than [`LOOK_EVERY`] may never be told.
 
 use super::Engine;
-use crate::effects::{Effects, Outbox};
+use crate::effects::Effects;
 use crate::ids::{ConnId, GroupId};
 use crate::limits::SUBSCRIPTIONS_MAX;
 use crate::mutant::{self, Mutant};
 use crate::shard::calls::Caller;
-use crate::shard::conns::{Conns, Hint, Replies};
+use crate::shard::desk::{Desk, Hint};
 use crate::time::{Duration, Time, millis};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -172,18 +172,18 @@ impl Engine {
         ask: Watch,
         effects: &mut Effects,
     ) {
-        let replies = &mut Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let desk = &mut self.shared.desk(effects);
         if self.pushes.flows.len() >= SUBSCRIPTIONS_MAX {
-            return replies.error(caller, Code::Busy, Hint::retry(1_000));
+            return desk.error(caller, Code::Busy, Hint::retry(1_000));
         }
         if self.pushes.flow(caller.conn, caller.request).is_some() {
-            return replies.error(caller, Code::BadMessage, Hint::NONE);
+            return desk.error(caller, Code::BadMessage, Hint::NONE);
         }
         let known = self.pushes.change(ask.cursor);
         let known = known
             .map(|c| if mutant::on(Mutant::PushResumesAtNow) { self.pushes.change } else { c });
         let cursor = known.map_or(0, |_| ask.cursor);
-        replies.reply(caller, Watching::KIND, |b| Watching { cursor }.encode(b));
+        desk.reply(caller, Watching::KIND, |b| Watching { cursor }.encode(b));
         self.pushes.flows.push(Flow {
             caller,
             told: known.unwrap_or(0),
@@ -202,16 +202,16 @@ impl Engine {
         read: PushesRead,
         effects: &mut Effects,
     ) {
-        let replies = &mut Replies { conns: &mut self.conns, outbox: &mut effects.clients };
+        let desk = &mut self.shared.desk(effects);
         let change = self.pushes.change(read.cursor);
         let flow = self.pushes.flow(caller.conn, read.subscription);
         let Some((change, flow)) = change.zip(flow) else {
-            return replies.error(caller, Code::BadMessage, Hint::NONE);
+            return desk.error(caller, Code::BadMessage, Hint::NONE);
         };
         flow.on_read(change);
         let told = flow.told;
         let cursor = self.pushes.cursor(told);
-        replies.reply(caller, Watching::KIND, |b| Watching { cursor }.encode(b));
+        desk.reply(caller, Watching::KIND, |b| Watching { cursor }.encode(b));
     }
 
     /// Tells whoever watches what changed.
@@ -230,8 +230,7 @@ impl Engine {
         let (epoch, shards) = (self.epoch(), self.config.shards);
         let mut flows = core::mem::take(&mut self.pushes.flows);
         flows.retain_mut(|flow| {
-            let to = (&mut self.conns, &mut effects.clients);
-            self.pushes.tell(now, flow, (epoch, shards), to)
+            self.pushes.tell(now, flow, (epoch, shards), &mut self.shared.desk(effects))
         });
         self.pushes.flows = flows;
     }
@@ -264,11 +263,10 @@ impl Pushes {
         now: Time,
         flow: &mut Flow,
         (epoch, shards): (u64, u32),
-        (conns, outbox): (&mut Conns, &mut Outbox),
+        desk: &mut Desk<'_>,
     ) -> bool {
-        let replies = &mut Replies { conns, outbox };
         if flow.is_stuck(now, self.change) {
-            replies.push_error(flow.caller, Code::PushesUnread);
+            desk.push_error(flow.caller, Code::PushesUnread);
             return false;
         }
         if !flow.takes(self.change) {
@@ -283,12 +281,12 @@ impl Pushes {
         let rows: Vec<&[u8]> =
             self.placement.iter().filter(is_new).map(|row| &row.bytes[..]).collect();
         let placement = rows.concat();
-        if !replies.takes(flow.caller, nodes.len() + placement.len()) {
+        if !desk.takes(flow.caller, nodes.len() + placement.len()) {
             return true;
         }
         let (cursor, whole) = (self.cursor(self.change), u8::from(flow.anew));
         let push = TopologyPush { cursor, epoch, shards, whole, nodes, placement: &placement };
-        replies.push(flow.caller, TopologyPush::KIND, |b| push.encode(b));
+        desk.push(flow.caller, TopologyPush::KIND, |b| push.encode(b));
         flow.unread.push_back(self.change);
         (flow.told, flow.anew) = (self.change, false);
         true

@@ -9,7 +9,7 @@
 //! - A group's replica is made anew only once nothing is left of the one before.
 //! - A replica is one life: what another promised is not its own, and nobody takes it for that.
 
-use super::{Engine, step};
+use super::Engine;
 use crate::effects::{Effects, Note};
 use crate::ids::{GroupId, Incarnation, Index, Position};
 use crate::journal::Record;
@@ -36,7 +36,10 @@ impl Engine {
         effects: &mut Effects,
     ) {
         let answer = match self.place_of(group) {
-            Some(at) => self.shards.touch(at).on_change(step!(self, now, effects), change),
+            Some(at) => self
+                .shards
+                .touch(at)
+                .on_change(&mut Step { now, shared: &mut self.shared, effects }, change),
             None => Err(ChangeError::NotLeader),
         };
         effects.notes.push(Note::ChangeAnswered { group, change, answer });
@@ -62,8 +65,8 @@ impl Engine {
         if self.is_ending(group) {
             return;
         }
-        self.journal.append(Record::Replica { group, replica: Some(incarnation) });
-        let (config, journal) = (&self.config, &self.journal);
+        self.shared.journal.append(Record::Replica { group, replica: Some(incarnation) });
+        let (config, journal) = (&self.config, &self.shared.journal);
         let wanted = &self.placement[group.0 as usize];
         let shard = open::joining(config, wanted, journal, group, incarnation, now);
         self.shards.push(shard);
@@ -103,8 +106,8 @@ impl Engine {
             }
             let shard = self.shards.remove(at);
             assert_eq!(shard.raft().incarnation(), incarnation, "no other life begins before");
-            let snapshot = shard.end(step!(self, now, effects));
-            self.endings[ending].gone = Some((self.journal.appended(), snapshot));
+            let snapshot = shard.end(&mut Step { now, shared: &mut self.shared, effects });
+            self.endings[ending].gone = Some((self.shared.journal.appended(), snapshot));
             let known = &mut self.known[group.0 as usize];
             known.leader = known.leader.filter(|leader| *leader != self.config.node);
         }
@@ -112,7 +115,7 @@ impl Engine {
 
     /// Something is durable: perhaps that a replica is gone.
     pub(super) fn on_ended(&mut self, effects: &mut Effects) {
-        let synced = self.journal.synced();
+        let synced = self.shared.journal.synced();
         self.endings.retain(|ending| {
             let Some((_, snapshot)) = ending.gone.filter(|(gone, _)| *gone <= synced) else {
                 return true;

@@ -49,14 +49,15 @@ impl Machine {
     ) -> Result<Machine, Corrupt> {
         let mut machine = Machine::restore_from(origin, config, bytes)?;
         let mut wakes = Vec::new();
-        let now = machine.clock;
+        let now = machine.ledger.clock();
         machine.end_sessions(&mut Turn { now, steps: u32::MAX, taken: 0, wakes: &mut wakes });
         if !mutant::on(Mutant::NumbersComeAgain) {
-            machine.issued = times.above(machine.issued).ok_or(Corrupt::Malformed)?;
+            let above = times.above(machine.ledger.issued()).ok_or(Corrupt::Malformed)?;
+            machine.ledger.skip_to(above);
         }
-        assert!(machine.sessions.living() == 0, "no session is left");
-        assert!(machine.unfinished.is_empty(), "all was given back");
-        assert!(machine.waiters.len() == 0 && machine.grants.len() == 0, "nobody holds anything");
+        assert!(machine.ledger.living() == 0, "no session is left");
+        assert!(!machine.ledger.has_unfinished(), "all was given back");
+        assert!(!machine.ledger.has_waiters() && machine.locks.is_free(), "nobody holds anything");
         Ok(machine)
     }
 }

@@ -1,35 +1,20 @@
-//! Requests to a shard: what each asks of its service.
+//! Requests to a shard: which service each is asked of.
 //!
 //! [`wire::Request`] is vetted: what is deterministic on a request alone is checked there and nowhere else. The gateway
 //! vets a request before it proposes it. Applying vets the same bytes again, which costs a few nanoseconds and means
 //! that no entry, from whatever leader, can bring a value out of range into the machine.
+//!
+//! Each service has a `request` that says what it does for each kind of its family.
 
-use super::lock::Acquire;
-use super::session::Verdict;
+use super::sessions::Verdict;
 use super::{Applied, Machine, Outcome, Turn};
 use crate::ids::SessionId;
-use wire::message::{self, CacheRequest, LockRequest, QueueRequest, SessionRequest};
+use crate::level::Level;
+use wire::message::SessionRequest;
 use wire::{Code, Request};
 
-/// What a line must be for a write to happen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Expect {
-    Any,
-    Absent,
-    Version(u64),
-}
-
-impl Expect {
-    fn of(expect: message::Expect, version: u64) -> Expect {
-        match expect {
-            message::Expect::Any => Expect::Any,
-            message::Expect::Absent => Expect::Absent,
-            message::Expect::Version => Expect::Version(version),
-        }
-    }
-}
-
 /// A call, and whose it is.
+#[derive(Clone, Copy)]
 pub(super) struct Asked {
     /// The session's slot.
     pub(super) session: u32,
@@ -43,12 +28,7 @@ impl Machine {
         if let Some(call) = request.call() {
             return self.call(call, turn, |machine, session, turn| {
                 let asked = Asked { session, sequence: call.sequence };
-                match request {
-                    Request::Lock(request) => machine.lock_request(asked, request, turn),
-                    Request::Queue(request) => machine.queue_request(asked, request, turn),
-                    Request::Cache(request) => machine.cache_request(request, turn),
-                    Request::Session(_) | Request::Connection(_) | Request::Admin(_) => UNKNOWN,
-                }
+                machine.operate(asked, request, turn)
             });
         }
         Applied::Done(match request {
@@ -63,55 +43,19 @@ impl Machine {
         })
     }
 
-    fn lock_request(
-        &mut self,
-        Asked { session, sequence }: Asked,
-        request: LockRequest<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Verdict {
+    fn operate(&mut self, asked: Asked, request: Request<'_>, turn: &mut Turn<'_>) -> Verdict {
+        if self.ledger.level() < Level::BOUNDED
+            && let Some(code) = self.settle_at_once(request, turn)
+        {
+            return Verdict::Now(Outcome::Refused(code));
+        }
         match request {
-            LockRequest::LockAcquire(it) => {
-                let (name, wait_ms, lease_ms, mode) = (it.name, it.wait_ms, it.lease_ms, it.mode);
-                let ask = Acquire { name, wait_ms, lease_ms, mode };
-                self.acquire(session, sequence, ask, turn)
-            }
-            LockRequest::LockRelease(it) => {
-                Verdict::Now(self.release(session, it.name, it.fence, turn))
+            Request::Lock(request) => self.locks.request(&mut self.ledger, asked, request, turn),
+            Request::Queue(request) => self.queues.request(&mut self.ledger, asked, request, turn),
+            Request::Cache(request) => self.cache.request(&mut self.ledger, request),
+            Request::Session(_) | Request::Connection(_) | Request::Admin(_) => {
+                Verdict::Now(Outcome::Refused(Code::UnknownKind))
             }
         }
     }
-
-    fn queue_request(
-        &mut self,
-        Asked { session, sequence }: Asked,
-        request: QueueRequest<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Verdict {
-        Verdict::Now(match request {
-            QueueRequest::QueuePop(it) => {
-                return self.pop(session, sequence, it.name, it.wait_ms, it.visibility_ms, turn);
-            }
-            QueueRequest::QueuePush(it) => self.push(it.name, it.priority, it.payload, turn),
-            QueueRequest::QueueAck(it) => self.ack(it.name, it.id, it.delivery, turn),
-            QueueRequest::QueueNack(it) => {
-                self.nack(it.name, it.id, it.delivery, it.delay_ms, turn)
-            }
-        })
-    }
-
-    fn cache_request(&mut self, request: CacheRequest<'_>, turn: &mut Turn<'_>) -> Verdict {
-        Verdict::Now(match request {
-            CacheRequest::CachePut(it) => {
-                let expect = Expect::of(it.expect, it.version);
-                self.put(it.key, it.value, it.ttl_ms, expect, turn.now)
-            }
-            CacheRequest::CacheDelete(it) => {
-                self.delete(it.key, Expect::of(it.expect, it.version), turn.now)
-            }
-            CacheRequest::CacheGet(_) => return UNKNOWN,
-        })
-    }
 }
-
-/// What is no call of a shard.
-const UNKNOWN: Verdict = Verdict::Now(Outcome::Refused(Code::UnknownKind));

@@ -1,28 +1,16 @@
 //! A machine from a snapshot's bytes, in one go or slice by slice.
 //!
 //! The bytes come piece by piece; whoever feeds them has found their checksum right ([`Checksum`]). Rows
-//! are read as soon as they are whole. What needs others first waits in a tree by its number: waiters, until
-//! the locks and queues are there, and the lines' order of eviction, until all lines are.
+//! are read as soon as they are whole, each by its own table. What needs others first is put in its order when all rows
+//! were read: waiters, who need the locks and the queues, and the lines' order of eviction, which needs all lines.
 
-use super::cache::Line;
-use super::lock::{Grant, Lock};
-use super::queue::{Message, Place, Queue};
-use super::session::{Ask, Remembered, Session, Standing, Waiter, Window};
-use super::slab::Links;
-use super::snapshot::{
-    LENGTH_BYTES, MAGIC, Progress, Section, Slice, TAIL_BYTES, VERSION, VERSION_OLDEST,
-};
-use super::timers::Timer;
-use super::{Config, Machine, Outcome};
-use crate::ids::SessionId;
-use crate::level::Level;
-use crate::mutant::{self, Mutant};
-use crate::time::Elapsed;
+use super::codec::{LENGTH_BYTES, Reader};
+use super::ledger::Ask;
+use super::snapshot::{MAGIC, Progress, SECTIONS, Slice, TAIL_BYTES, VERSION, VERSION_OLDEST};
+use super::{Config, Machine};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use wire::Code;
-use wire::message::LockMode;
 
 /// Size of the magic and the version.
 const OPENING_BYTES: usize = 8;
@@ -102,14 +90,8 @@ pub struct Restore {
     next: Next,
     /// The bytes' version.
     version: u32,
-    /// Rows of each table that are still to come, in the order of the bytes.
-    left: [u32; 5],
-    /// Queues by their place.
-    queues: Vec<u32>,
-    /// Who waits, by ticket.
-    waits: BTreeMap<u64, Wait>,
-    /// Lines by version.
-    lines: BTreeMap<u64, u32>,
+    /// Rows of each of [`SECTIONS`] that are still to come.
+    left: [u32; SECTIONS.len()],
 }
 
 /// What comes next.
@@ -121,31 +103,29 @@ enum Next {
     Ended {
         bytes: usize,
     },
-    Rows(Section),
-    /// A lock's grants, so many more, which are so many bytes.
-    Grants {
-        lock: u32,
-        count: u32,
+    /// A row of one of [`SECTIONS`].
+    Row {
+        section: usize,
+    },
+    /// The rest of one, which is so many bytes.
+    Rest {
+        section: usize,
         bytes: usize,
     },
-    Waiters,
-    Order,
+    /// Rows of one of [`SECTIONS`] are put in their order.
+    Order {
+        section: usize,
+    },
     End,
 }
 
-/// Somebody who waits.
-struct Wait {
-    session: u32,
-    sequence: u64,
-    deadline: Elapsed,
-    name: Box<[u8]>,
-    ask: WaitAsk,
-}
-
-#[derive(Clone, Copy)]
-enum WaitAsk {
-    Lock { mode: LockMode, lease_ms: u32 },
-    Pop { visibility_ms: u32 },
+/// What was read of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    /// All of it.
+    Last,
+    /// A part, and the rest may be read later.
+    More,
 }
 
 /// What a slice of a restore came to.
@@ -192,29 +172,29 @@ impl Machine {
 
     /// Frees some of what the machine holds, which is of no use afterwards. A large one takes long to free.
     pub fn shed(&mut self, mut slice: Slice) -> Progress {
-        let slice = &mut slice;
-        let empty = self.timers.shed(slice)
-            && self.lines.shed(slice, |row, slice| shed_bytes(row.cost(), slice))
-            && self.messages.shed(slice, |row, slice| shed_bytes(row.cost(), slice))
-            && self.sessions.table.shed(slice, |row, slice| shed_map(&mut row.owned, slice))
-            && self.locks.shed(slice, |_, _| true)
-            && self.queues.shed(slice, |row, slice| shed_map(&mut row.ready, slice))
-            && self.grants.shed(slice, |_, _| true)
-            && shed_map(&mut self.crowded, slice)
-            && shed_map(&mut self.unfinished, slice)
-            && self.waiters.shed(slice, |_, _| true);
+        let empty = SECTIONS.iter().all(|section| (section.shed)(self, &mut slice));
         if empty { Progress::Done } else { Progress::More }
+    }
+
+    /// Puts the first of the waits that were read in line, behind those with lower tickets.
+    pub(super) fn order_wait(&mut self) -> Result<Progress, Corrupt> {
+        let Some((ticket, wait)) = self.ledger.take_read_wait() else { return Ok(Progress::Done) };
+        match wait.ask {
+            Ask::Lock { .. } => self.locks.read_wait(&mut self.ledger, ticket, wait)?,
+            Ask::Pop { .. } => self.queues.read_wait(&mut self.ledger, ticket, wait)?,
+        }
+        Ok(Progress::More)
     }
 }
 
 /// A row with so many bytes may be freed.
-fn shed_bytes(bytes: u64, slice: &mut Slice) -> bool {
+pub(super) fn shed_bytes(bytes: u64, slice: &mut Slice) -> bool {
     slice.spend_freed(usize::try_from(bytes).unwrap_or(usize::MAX));
     true
 }
 
 /// Frees some of a tree. True: it is empty.
-fn shed_map<K: Ord, V>(map: &mut BTreeMap<K, V>, slice: &mut Slice) -> bool {
+pub(super) fn shed_map<K: Ord, V>(map: &mut BTreeMap<K, V>, slice: &mut Slice) -> bool {
     while map.pop_first().is_some() {
         if !slice.spend(1, 0) {
             break;
@@ -233,10 +213,7 @@ impl Restore {
             at: 0,
             next: Next::Opening,
             version: VERSION,
-            left: [0; 5],
-            queues: Vec::new(),
-            waits: BTreeMap::new(),
-            lines: BTreeMap::new(),
+            left: [0; SECTIONS.len()],
         }
     }
 
@@ -252,51 +229,48 @@ impl Restore {
     /// [`Corrupt`]: then it is of no use any more.
     pub fn slice(&mut self, mut slice: Slice) -> Result<Restored, Corrupt> {
         while self.next != Next::End {
-            let bytes = match self.next {
-                Next::Opening | Next::Head => match self.read_head()? {
-                    Some(bytes) => bytes,
-                    None => return Ok(Restored::Hungry),
-                },
-                Next::Rows(Section::Tail) => {
-                    self.next = Next::Waiters;
-                    0
-                }
-                Next::Rows(section) if self.left[section as usize] == 0 => {
-                    self.next = Next::Rows(section.next());
-                    0
-                }
-                Next::Ended { bytes: 0 } => {
-                    self.next = Next::Rows(Section::Sessions);
-                    0
-                }
-                Next::Ended { bytes } => self.read_ended(bytes)?,
-                Next::Rows(section) => {
-                    let Some(row) = self.whole_row() else { return Ok(Restored::Hungry) };
-                    self.left[section as usize] -= 1;
-                    self.read_row(section, row)?
-                }
-                Next::Grants { lock, count, bytes } => self.read_grant(lock, count, bytes)?,
-                Next::Waiters => {
-                    match self.waits.pop_first() {
-                        Some((ticket, wait)) => self.link_wait(ticket, wait)?,
-                        None => self.next = Next::Order,
-                    }
-                    0
-                }
-                Next::Order => {
-                    match self.lines.pop_first() {
-                        Some((_, slot)) => self.machine.link_line(slot),
-                        None => self.next = Next::End,
-                    }
-                    0
-                }
-                Next::End => 0,
-            };
+            let Some(bytes) = self.step()? else { return Ok(Restored::Hungry) };
             if !slice.spend(1, bytes) {
                 return Ok(Restored::More);
             }
         }
         Ok(Restored::Whole)
+    }
+
+    /// Reads a row, or what is less. Says how many bytes that was; `None`: it needs the next piece.
+    fn step(&mut self) -> Result<Option<usize>, Corrupt> {
+        let read = match self.next {
+            Next::Opening | Next::Head => return self.read_head(),
+            Next::Ended { bytes: 0 } => {
+                self.next = Next::Row { section: 0 };
+                0
+            }
+            Next::Ended { bytes } => self.read_ended(bytes)?,
+            Next::Row { section } if section == SECTIONS.len() => {
+                self.next = order(0);
+                0
+            }
+            Next::Row { section } if self.left[section] == 0 => {
+                self.next = Next::Row { section: section + 1 };
+                0
+            }
+            Next::Row { section } => {
+                let Some(row) = self.whole_row() else { return Ok(None) };
+                self.left[section] -= 1;
+                self.at -= row.len();
+                self.read_part(section, row.len())?
+            }
+            Next::Rest { section, bytes } => self.read_part(section, bytes)?,
+            Next::Order { section } => {
+                let next = SECTIONS[section].order.expect("there is an order to put rows in");
+                if next(&mut self.machine)? == Progress::Done {
+                    self.next = order(section + 1);
+                }
+                0
+            }
+            Next::End => 0,
+        };
+        Ok(Some(read))
     }
 
     /// The machine, once all was read.
@@ -326,7 +300,7 @@ impl Restore {
             let Some(opening) = self.fed[self.at..].first_chunk::<OPENING_BYTES>() else {
                 return Ok(None);
             };
-            let mut from = Reader { bytes: opening };
+            let mut from = Reader { bytes: opening, version: VERSION };
             if from.u32()? != MAGIC {
                 return Err(Corrupt::NoSnapshot);
             }
@@ -337,22 +311,14 @@ impl Restore {
             self.at += OPENING_BYTES;
             (self.version, self.next) = (got, Next::Head);
         }
-        let says = self.version > VERSION_OLDEST;
         let Some(row) = self.whole_row() else { return Ok(None) };
-        let mut from = Reader { bytes: &self.fed[row.clone()] };
+        let mut from = Reader { bytes: &self.fed[row.clone()], version: self.version };
         let (machine, origin) = (&mut self.machine, self.origin);
-        if says {
-            machine.level = Level(from.u32()?);
-        }
+        machine.ledger.read_level(&mut from)?;
         if from.u64()? != origin.cluster || from.u64()? != origin.cache_bytes_max {
             return Err(Corrupt::Config);
         }
-        let clock = Elapsed(from.u64()?);
-        machine.clock = if mutant::on(Mutant::ClockNotRestored) { Elapsed::ZERO } else { clock };
-        machine.issued = from.u64()?;
-        if mutant::on(Mutant::FenceReuse) {
-            machine.issued /= 2;
-        }
+        machine.ledger.read_head(&mut from)?;
         for left in &mut self.left {
             *left = from.u32()?;
         }
@@ -364,243 +330,34 @@ impl Restore {
 
     /// Reads an ended id, of so many bytes of them. Says how many it took.
     fn read_ended(&mut self, bytes: usize) -> Result<usize, Corrupt> {
-        let mut from = Reader { bytes: &self.fed[self.at..self.at + bytes] };
-        self.machine.sessions.remember_ended(from.session()?);
+        let mut from = Reader { bytes: &self.fed[self.at..self.at + bytes], version: self.version };
+        self.machine.ledger.read_ended(&mut from)?;
         let left = from.bytes.len();
         self.at += bytes - left;
         self.next = Next::Ended { bytes: left };
         Ok(bytes - left)
     }
 
-    /// Reads a lock's next grant, of so many that are so many bytes. Says how many it took.
-    fn read_grant(&mut self, lock: u32, count: u32, bytes: usize) -> Result<usize, Corrupt> {
-        let mut from = Reader { bytes: &self.fed[self.at..self.at + bytes] };
-        let Some(count) = count.checked_sub(1) else {
-            self.next = Next::Rows(Section::Locks);
-            return if bytes == 0 { Ok(0) } else { Err(Corrupt::Malformed) };
-        };
-        let session = self.find_session(from.session()?)?;
-        let (fence, held, deadline) = (from.u64()?, from.u32()?, Elapsed(from.u64()?));
+    /// Reads a row, or a part of one, of which so many bytes are left. Says how many it took.
+    fn read_part(&mut self, section: usize, bytes: usize) -> Result<usize, Corrupt> {
+        let mut from = Reader { bytes: &self.fed[self.at..self.at + bytes], version: self.version };
+        let part = (SECTIONS[section].read)(&mut self.machine, &mut from)?;
         let left = from.bytes.len();
-        let links = Links::NONE;
-        let grant = Grant { lock, session, fence, count: held, deadline, links };
-        if self.machine.grant_of(lock, session).is_some() {
-            return Err(Corrupt::Malformed);
-        }
-        let slot = self.machine.grants.insert(grant);
-        self.machine.link_grant(slot);
-        self.note_ended(session);
         self.at += bytes - left;
-        self.next = Next::Grants { lock, count, bytes: left };
+        self.next = match part {
+            Part::More => Next::Rest { section, bytes: left },
+            Part::Last if left > 0 => return Err(Corrupt::Malformed),
+            Part::Last => Next::Row { section },
+        };
         Ok(bytes - left)
     }
-
-    /// Reads a row, and says how many bytes of it.
-    fn read_row(
-        &mut self,
-        section: Section,
-        row: core::ops::Range<usize>,
-    ) -> Result<usize, Corrupt> {
-        let length = row.len();
-        let fed = core::mem::take(&mut self.fed);
-        let mut from = Reader { bytes: &fed[row] };
-        let read = match section {
-            Section::Sessions => self.read_session(&mut from),
-            Section::Locks => self.read_lock(&mut from),
-            Section::Queues => {
-                let queue = from.bytes().map(Queue::new);
-                queue.map(|queue| self.queues.push(self.machine.queues.insert(queue)))
-            }
-            Section::Messages => self.read_message(&mut from),
-            Section::Lines => self.read_line(&mut from),
-            Section::Tail => Ok(()),
-        };
-        let left = from.bytes.len();
-        self.fed = fed;
-        read?;
-        match &mut self.next {
-            Next::Grants { bytes, .. } => {
-                *bytes = left;
-                self.at -= left;
-            }
-            _ if left > 0 => return Err(Corrupt::Malformed),
-            _ => {}
-        }
-        Ok(length - left)
-    }
-
-    fn read_session(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
-        let (id, number, ttl_ms) = (from.session()?, from.u64()?, from.u32()?);
-        let standing = match if self.version < VERSION { 0 } else { from.u8()? } {
-            0 => Standing::Lives,
-            1 => Standing::Ended,
-            _ => return Err(Corrupt::Malformed),
-        };
-        let deadline = Elapsed(from.u64()?);
-        let window = Window { answered_below: from.u64()?, ..Window::default() };
-        let row = Session { standing, window, ..Session::new(id, number, ttl_ms, deadline) };
-        let slot = self.machine.sessions.table.insert(row);
-        let timer = match standing {
-            Standing::Lives => Timer::SessionEnd(slot),
-            Standing::Ended => Timer::SessionForget(slot),
-        };
-        self.machine.sessions.over += usize::from(standing == Standing::Ended);
-        self.machine.timers.arm(deadline, number, timer);
-        for _ in 0..from.u32()? {
-            let sequence = from.u64()?;
-            match from.call()? {
-                What::Outcome(outcome) => {
-                    let window = &mut self.machine.sessions.table.row_mut(slot).window;
-                    window.calls.push_back((sequence, Remembered::Outcome(outcome)));
-                }
-                What::Wait { ticket, deadline, name, ask } => {
-                    let wait = Wait { session: slot, sequence, deadline, name: name.into(), ask };
-                    self.waits.insert(ticket, wait);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads a lock but for its grants, which follow one by one: there may be as many as sessions.
-    fn read_lock(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
-        let (name, mode, count) = (from.bytes()?, from.mode()?, from.u32()?);
-        let probe = self.machine.locks.probe(name);
-        let lock = self.machine.locks.insert_at(probe, Lock::new(name, probe, mode));
-        self.next = Next::Grants { lock, count, bytes: 0 };
-        Ok(())
-    }
-
-    fn read_message(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
-        let id = from.u64()?;
-        let queue = *self.queues.get(from.u32()? as usize).ok_or(Corrupt::Malformed)?;
-        let (priority, delivery) = (from.u8()?, from.u32()?);
-        let place = match from.u8()? {
-            0 => Place::Ready,
-            1 => {
-                let session = self.find_session(from.session()?)?;
-                Place::InFlight { session, deadline: Elapsed(from.u64()?) }
-            }
-            2 => Place::Delayed { deadline: Elapsed(from.u64()?) },
-            _ => return Err(Corrupt::Malformed),
-        };
-        let payload = from.bytes()?.into();
-        self.machine.insert_message(Message { id, queue, priority, delivery, place, payload });
-        if let Place::InFlight { session, .. } = place {
-            self.note_ended(session);
-        }
-        Ok(())
-    }
-
-    fn read_line(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
-        let (version, deadline) = (from.u64()?, Elapsed(from.u64()?));
-        let (key, value) = (from.bytes()?, from.bytes()?);
-        let slot = self.machine.lines.insert(Line::new(key, value, version, deadline));
-        self.lines.insert(version, slot);
-        Ok(())
-    }
-
-    /// Puts somebody who waits in line, behind those with lower tickets.
-    fn link_wait(&mut self, ticket: u64, wait: Wait) -> Result<(), Corrupt> {
-        let Wait { session, sequence, deadline, name, ask } = wait;
-        let machine = &mut self.machine;
-        let ask = match ask {
-            WaitAsk::Lock { mode, lease_ms } => {
-                let lock = machine.locks.find(&name).ok_or(Corrupt::Malformed)?;
-                Ask::Lock { lock, mode, lease_ms }
-            }
-            WaitAsk::Pop { visibility_ms } => {
-                let queue = machine.queues.find(&name).ok_or(Corrupt::Malformed)?;
-                Ask::Pop { queue, visibility_ms }
-            }
-        };
-        let waiter = Waiter { ticket, session, sequence, deadline, ask, links: Links::NONE };
-        let slot = machine.waiters.insert(waiter);
-        machine.link_waiter(slot);
-        let window = &mut machine.sessions.table.row_mut(session).window;
-        window.set(sequence, Remembered::Waiting(slot));
-        match ask {
-            Ask::Lock { lock, .. } => machine.note_lock(lock),
-            Ask::Pop { queue, .. } => machine.note_queue(queue),
-        }
-        Ok(())
-    }
-
-    /// A session has something: it is unfinished if it ended.
-    fn note_ended(&mut self, session: u32) {
-        if self.machine.sessions.table[session].standing == Standing::Ended {
-            self.machine.note_ended(session);
-        }
-    }
-
-    fn find_session(&self, id: SessionId) -> Result<u32, Corrupt> {
-        self.machine.sessions.table.find(&id).ok_or(Corrupt::Malformed)
-    }
 }
 
-/// What is known of a call.
-enum What<'a> {
-    Outcome(Outcome),
-    Wait { ticket: u64, deadline: Elapsed, name: &'a [u8], ask: WaitAsk },
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Corrupt> {
-        let (first, rest) = self.bytes.split_first_chunk::<N>().ok_or(Corrupt::Malformed)?;
-        self.bytes = rest;
-        Ok(*first)
-    }
-
-    fn u8(&mut self) -> Result<u8, Corrupt> {
-        self.take::<1>().map(|b| b[0])
-    }
-
-    fn u32(&mut self) -> Result<u32, Corrupt> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, Corrupt> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn session(&mut self) -> Result<SessionId, Corrupt> {
-        self.take().map(SessionId)
-    }
-
-    fn mode(&mut self) -> Result<LockMode, Corrupt> {
-        LockMode::from_number(self.u8()?).ok_or(Corrupt::Malformed)
-    }
-
-    fn bytes(&mut self) -> Result<&'a [u8], Corrupt> {
-        let length = self.u32()? as usize;
-        let (first, rest) = self.bytes.split_at_checked(length).ok_or(Corrupt::Malformed)?;
-        self.bytes = rest;
-        Ok(first)
-    }
-
-    fn call(&mut self) -> Result<What<'a>, Corrupt> {
-        Ok(What::Outcome(match self.u8()? {
-            0 => Outcome::Done { token: self.u64()? },
-            1 => Outcome::Delivered { id: self.u64()?, delivery: self.u32()? },
-            2 => {
-                let code = Code::from_number(u16::from_le_bytes(self.take()?));
-                Outcome::Refused(code.ok_or(Corrupt::Malformed)?)
-            }
-            what @ (3 | 4) => {
-                let (ticket, deadline) = (self.u64()?, Elapsed(self.u64()?));
-                let name = self.bytes()?;
-                let ask = if what == 3 {
-                    WaitAsk::Lock { mode: self.mode()?, lease_ms: self.u32()? }
-                } else {
-                    WaitAsk::Pop { visibility_ms: self.u32()? }
-                };
-                return Ok(What::Wait { ticket, deadline, name, ask });
-            }
-            _ => return Err(Corrupt::Malformed),
-        }))
+/// From `section` on, the first whose rows are put in an order.
+fn order(section: usize) -> Next {
+    let ordered = |section: &usize| SECTIONS[*section].order.is_some();
+    match (section..SECTIONS.len()).find(ordered) {
+        Some(section) => Next::Order { section },
+        None => Next::End,
     }
 }

@@ -5,7 +5,8 @@
 //! again when its turn comes. So what waits is small, and bounded by the connections' credit.
 
 use super::calls::Caller;
-use super::conns::{Conns, Hint};
+use super::conns::Conns;
+use super::desk::Hint;
 use super::reads::{Served, Until, read_line};
 use super::{Shard, Step};
 use crate::ids::ConnId;
@@ -132,7 +133,7 @@ impl Shard {
 
     /// Less waits for all clients together.
     pub fn on_eased(&mut self, step: &mut Step<'_>) {
-        self.aside.list_all(step.conns);
+        self.aside.list_all(&mut step.shared.conns);
     }
 
     /// A client is gone.
@@ -158,7 +159,7 @@ impl Shard {
                 continue;
             }
             self.aside.lines.entry(key_of(conn)).or_default().items = items;
-            if step.conns.is_open_to(conn) {
+            if step.shared.conns.is_open_to(conn) {
                 self.aside.list(conn);
             }
         }
@@ -187,21 +188,21 @@ impl Shard {
 
     /// Answers a pop with its message, unless that is large and enough is on its way.
     pub(super) fn deliver(&self, step: &mut Step<'_>, caller: Caller, outcome: Outcome) -> Served {
-        let mut replies = step.replies();
+        let mut desk = step.desk();
         match self.state.delivery(outcome) {
-            Some(delivery) if !replies.takes(caller, delivery.payload.len()) => {
+            Some(delivery) if !desk.takes(caller, delivery.payload.len()) => {
                 return Served::Later;
             }
-            Some(delivery) => replies.delivery(caller, &delivery),
+            Some(delivery) => desk.delivery(caller, &delivery),
             // Remembered, but the message is gone since: it was acknowledged.
-            None => replies.error(caller, Code::MessageUnknown, Hint::NONE),
+            None => desk.error(caller, Code::MessageUnknown, Hint::NONE),
         }
         Served::Yes
     }
 
     /// Nobody is answered here any more: this replica leads no more, or ends.
     pub(super) fn send_aside_away(&mut self, step: &mut Step<'_>, hint: Hint) {
-        let mut replies = step.replies();
-        self.aside.drain(|caller| replies.error(caller, Code::Unavailable, hint));
+        let mut desk = step.desk();
+        self.aside.drain(|caller| desk.error(caller, Code::Unavailable, hint));
     }
 }

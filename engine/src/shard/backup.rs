@@ -16,7 +16,7 @@
 //! ([`Engine`](crate::engine::Engine) sees to that).
 
 use super::calls::Caller;
-use super::conns::Hint;
+use super::desk::Hint;
 use super::reads::Until;
 use super::snapshots::Outgoing;
 use super::{Shard, Step};
@@ -79,13 +79,13 @@ impl Shard {
         match &mut self.backup {
             Some(backup) if backup.id != id => {
                 let hint = Hint::retry(BUSY_RETRY_MS);
-                return step.replies().error(caller, Code::Busy, hint);
+                return step.desk().error(caller, Code::Busy, hint);
             }
             Some(backup) => {
                 match &mut backup.stage {
                     Stage::Asked { caller: waits, .. } | Stage::Making { caller: waits, .. } => {
                         // The request whose place it takes is answered no more.
-                        step.conns.settle(core::mem::replace(waits, caller));
+                        step.shared.conns.settle(core::mem::replace(waits, caller));
                     }
                     Stage::Kept { snapshot, touched } => {
                         *touched = step.now;
@@ -96,7 +96,7 @@ impl Shard {
             }
             None => {}
         }
-        let until = match self.raft.read(step.now, step.reads) {
+        let until = match self.raft.read(step.now, step.reads()) {
             Read::NotLeader => return self.refuse(step, caller),
             _ if mutant::on(Mutant::BackupUnconfirmed) => Until::Applied(Index::ZERO),
             Read::After(time) => Until::Confirmed(time),
@@ -116,15 +116,15 @@ impl Shard {
         let Some(Backup { stage: Stage::Kept { snapshot, touched }, .. }) =
             self.backup.as_mut().filter(|backup| backup.id == id)
         else {
-            return step.replies().error(caller, Code::BackupGone, Hint::NONE);
+            return step.desk().error(caller, Code::BackupGone, Hint::NONE);
         };
         *touched = step.now;
         let Some(bytes) = snapshot.piece_at(offset) else {
-            return step.replies().error(caller, Code::BadMessage, Hint::NONE);
+            return step.desk().error(caller, Code::BadMessage, Hint::NONE);
         };
         let is_last = offset + bytes.len() as u64 == snapshot.total();
         let piece = BackupPiece { offset, bytes };
-        step.replies().reply(caller, BackupPiece::KIND, |b| piece.encode(b));
+        step.desk().reply(caller, BackupPiece::KIND, |b| piece.encode(b));
         if is_last {
             self.drop_backup();
         }
@@ -167,7 +167,7 @@ impl Shard {
     /// This replica leads no more: what was asked of it as the leader is not confirmed.
     pub(super) fn refuse_backup(&mut self, step: &mut Step<'_>) {
         if let Some(Backup { stage: Stage::Asked { caller, .. }, .. }) = self.backup {
-            step.replies().error(caller, Code::Unavailable, Hint::retry(20));
+            step.desk().error(caller, Code::Unavailable, Hint::retry(20));
             self.backup = None;
         }
     }
@@ -183,7 +183,7 @@ impl Shard {
     pub(super) fn end_backup(&mut self, step: &mut Step<'_>) {
         self.refuse_backup(step);
         if let Some(Backup { stage: Stage::Making { caller, .. }, .. }) = self.backup {
-            step.replies().error(caller, Code::Unavailable, Hint::retry(20));
+            step.desk().error(caller, Code::Unavailable, Hint::retry(20));
         }
         self.drop_backup();
     }
@@ -200,5 +200,5 @@ fn ready(step: &mut Step<'_>, caller: Caller, snapshot: &Outgoing, cache_bytes_m
     let (Index(index), Term(term)) = snapshot.point();
     let total = snapshot.total();
     let ready = BackupReady { index, term, total, cache_bytes_max };
-    step.replies().reply(caller, BackupReady::KIND, |b| ready.encode(b));
+    step.desk().reply(caller, BackupReady::KIND, |b| ready.encode(b));
 }

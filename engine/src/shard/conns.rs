@@ -1,19 +1,13 @@
-//! The clients' connections as the engine sees them, and the only way to answer them.
+//! The clients' connections as the engine sees them: what each may still ask for, and what it may be given.
 
 use super::calls::Caller;
-use crate::effects::Outbox;
-use crate::ids::{ConnId, GroupId, Index, NodeId, SessionId};
-use crate::level::Level;
+use crate::ids::{ConnId, GroupId, SessionId};
 use crate::limits::{ANSWER_SMALL_BYTES_MAX, ANSWERS_CLIENT_BYTES_MAX, ANSWERS_TURN_BYTES_MAX};
 use crate::limits::{CREDIT_BYTES, CREDIT_BYTES_RESERVED, CREDIT_FRAMES, CREDIT_FRAMES_RESERVED};
-use crate::machine::DeliveryView;
 use crate::time::{Duration, Time};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use wire::limits::ERROR_TEXT_BYTES_MAX;
-use wire::message::{Alive, Delivery, Done, Error, Value};
 use wire::request::Facts;
-use wire::{Code, Header, Kind};
 
 /// How often a session's calls in a shard count as a sign of life.
 const TOUCH_EVERY: Duration = Duration::from_millis(200);
@@ -21,27 +15,6 @@ const TOUCH_EVERY: Duration = Duration::from_millis(200);
 /// than they need.
 const TOUCHES: usize = 1 << TOUCHES_BITS;
 const TOUCHES_BITS: u32 = 3;
-
-/// Where to go instead, and when.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Hint {
-    /// The node to go to; none = not known.
-    pub node: Option<NodeId>,
-    /// The engine of that node.
-    pub engine: u32,
-    /// When to try again, in milliseconds; 0 = no advice.
-    pub retry_ms: u32,
-}
-
-impl Hint {
-    /// Nothing to say.
-    pub const NONE: Hint = Hint { node: None, engine: 0, retry_ms: 0 };
-
-    /// Try again here, after some milliseconds.
-    pub const fn retry(retry_ms: u32) -> Hint {
-        Hint { node: None, engine: 0, retry_ms }
-    }
-}
 
 /// One connection.
 #[derive(Clone)]
@@ -213,98 +186,24 @@ impl Conns {
         due
     }
 
+    /// Whether a connection still stands.
+    pub(super) fn is_open(&mut self, id: ConnId) -> bool {
+        self.get(id).is_some()
+    }
+
     fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
         let conn = self.conns.get_mut(id.index as usize)?;
         (conn.generation == id.generation && conn.open == Open::Open).then_some(conn)
     }
 }
 
-/// The way to answer clients: to connections that still stand, one answer a frame.
-pub struct Replies<'a> {
-    /// The connections.
-    pub conns: &'a mut Conns,
-    /// Where the answers go.
-    pub outbox: &'a mut Outbox,
-}
-
-impl Replies<'_> {
-    /// Whether an answer with a value of so many bytes may be given now; if not, when its reader has read.
-    pub fn takes(&mut self, to: Caller, bytes: usize) -> bool {
-        self.conns.takes(to.conn, self.outbox.waiting(to.conn.index), bytes)
-    }
-
-    /// Answers with a frame of `kind`.
-    pub fn reply(&mut self, to: Caller, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) {
-        if !self.conns.settle(to) {
-            return;
-        }
-        wire::frame(self.outbox.to(to.conn.index), &Header::new(kind, to.request), body);
-    }
-
-    /// The call did something.
-    pub fn done(&mut self, to: Caller, token: u64, index: Index) {
-        self.reply(to, Done::KIND, |b| Done { token, index: index.0 }.encode(b));
-    }
-
-    /// The request was refused.
-    pub fn error(&mut self, to: Caller, code: Code, hint: Hint) {
-        self.reply(to, Error::KIND, |b| refusal(code, hint).encode(b));
-    }
-
-    /// Sends what answers nothing: it carries the id of the request that subscribed to it.
-    pub fn push(&mut self, to: Caller, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) {
-        if self.conns.get(to.conn).is_some() {
-            wire::frame(self.outbox.to(to.conn.index), &Header::new(kind, to.request), body);
-        }
-    }
-
-    /// A subscription has ended.
-    pub fn push_error(&mut self, to: Caller, code: Code) {
-        self.push(to, Error::KIND, |b| refusal(code, Hint::NONE).encode(b));
-    }
-
-    /// The request exists from a level on that is above the group's.
-    pub fn level_too_low(&mut self, to: Caller, needs: Level, group: Level) {
-        let text = alloc::format!(
-            "the request needs feature level {needs}, and this shard is at level {group}; nothing was done. Upgrade every node, and start none with --level-max below {needs}: the cluster then goes up by itself (tercet cluster status shows how far it is)"
-        );
-        assert!(text.len() <= ERROR_TEXT_BYTES_MAX, "an error's text is short");
-        let code = Code::LevelTooLow.number();
-        let error = Error { code, retry_ms: 0, node: 0, engine: 0, text: text.as_bytes() };
-        self.reply(to, Error::KIND, |b| error.encode(b));
-    }
-
-    /// A line's value.
-    pub fn value(&mut self, to: Caller, version: u64, value: &[u8]) {
-        self.reply(to, Value::KIND, |b| Value { version, value }.encode(b));
-    }
-
-    /// A popped message.
-    pub fn delivery(&mut self, to: Caller, message: &DeliveryView<'_>) {
-        let DeliveryView { id, delivery, priority, payload } = *message;
-        let message = Delivery { id, delivery, priority, payload };
-        self.reply(to, Delivery::KIND, |b| message.encode(b));
-    }
-
-    /// The shards in which a session lives.
-    pub fn alive(&mut self, to: Caller, shards: &[u8]) {
-        self.reply(to, Alive::KIND, |b| Alive { shards }.encode(b));
-    }
-}
-
-fn refusal(code: Code, hint: Hint) -> Error<'static> {
-    Error {
-        code: code.number(),
-        retry_ms: hint.retry_ms,
-        node: hint.node.map_or(0, |n| n.0),
-        engine: hint.engine,
-        text: code.advice().as_bytes(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::desk::{Desk, Hint};
     use super::*;
+    use crate::effects::Outbox;
+    use crate::ids::Index;
+    use wire::Code;
     use wire::message::{CachePut, LockAcquire, LockRelease};
 
     #[test]
@@ -314,8 +213,8 @@ mod tests {
         conns.open(first);
         conns.close(first);
         conns.open(ConnId { index: 0, generation: 2 });
-        let mut replies = Replies { conns: &mut conns, outbox: &mut outbox };
-        replies.done(Caller { conn: first, request: 7, bytes: 60 }, 1, Index(1));
+        let mut desk = Desk::new(&mut conns, &mut outbox);
+        desk.done(Caller { conn: first, request: 7, bytes: 60 }, 1, Index(1));
         assert!(outbox.is_empty());
     }
 
@@ -328,15 +227,15 @@ mod tests {
         conns.open(conn);
         (0..full).for_each(|at| assert!(conns.admit(caller(u64::from(at)), Some(CachePut::FACTS))));
         assert!(!conns.admit(caller(5000), Some(CachePut::FACTS)));
-        let mut replies = Replies { conns: &mut conns, outbox: &mut outbox };
-        replies.error(caller(5000), Code::Busy, Hint::retry(1));
+        let mut desk = Desk::new(&mut conns, &mut outbox);
+        desk.error(caller(5000), Code::Busy, Hint::retry(1));
         assert!(
             !conns.admit(caller(5001), Some(CachePut::FACTS)),
             "a refusal gives back only what the refused frame took"
         );
-        let mut replies = Replies { conns: &mut conns, outbox: &mut outbox };
-        replies.error(caller(5001), Code::Busy, Hint::retry(1));
-        replies.done(caller(0), 1, Index(1));
+        let mut desk = Desk::new(&mut conns, &mut outbox);
+        desk.error(caller(5001), Code::Busy, Hint::retry(1));
+        desk.done(caller(0), 1, Index(1));
         assert!(conns.admit(caller(5002), Some(CachePut::FACTS)));
     }
 

@@ -2,7 +2,7 @@
 //! [`level`](crate::level).
 
 use super::calls::Caller;
-use super::conns::Hint;
+use super::desk::Hint;
 use super::{Shard, Step};
 use crate::entry::kind;
 use crate::level::Level;
@@ -19,10 +19,10 @@ impl Shard {
     /// Refuses what exists from a level on that the group is not at.
     pub(super) fn refuse_above(&self, step: &mut Step<'_>, caller: Caller, level: Level) {
         if self.raft.log().term_at(self.applied) == Some(self.raft.term()) {
-            return step.replies().level_too_low(caller, level, self.state.level());
+            return step.desk().level_too_low(caller, level, self.state.level());
         }
         // A leader before this one may have raised the group, and taken this very call.
-        step.replies().error(caller, Code::Busy, Hint::retry(5));
+        step.desk().error(caller, Code::Busy, Hint::retry(5));
     }
 
     /// Proposes that the group be at a higher feature level, unless that was done already. If it is refused, it is

@@ -41,20 +41,21 @@ impl Shard {
                 let stray =
                     Stray { term: self.raft.term().0, incarnation: self.raft.incarnation().0 };
                 let header = Header { shard: self.group.0, ..Header::new(Stray::KIND, 0) };
-                for peer in step.linked {
+                for peer in &step.shared.peers.linked {
                     let out = step.effects.peers.to(peer.0);
                     wire::frame(out, &header, |b| stray.encode(b));
                 }
             }
             return;
         }
-        let next = self.moves.next(step.now, &self.raft, step.linked, *step.may_add);
+        let next =
+            self.moves.next(step.now, &self.raft, &step.shared.peers.linked, step.shared.may_add);
         let Some(change) = next else { return };
         // What is refused is tried again.
         let Ok(index) = self.on_change(step, change) else { return };
         let group = self.group;
         if let Change::AddLearner { node, incarnation } = change {
-            *step.may_add = false;
+            step.shared.may_add = false;
             // Before the first entry.
             let join = Join { term: self.raft.term().0, incarnation: incarnation.0 };
             let header = Header { shard: group.0, ..Header::new(Join::KIND, 0) };
@@ -70,7 +71,7 @@ impl Shard {
 
     /// A replica asks whether it belongs to the group.
     pub fn on_stray(&mut self, step: &mut Step<'_>, from: NodeId, stray: &Stray) {
-        self.raft.on_stray(step.now, from, stray, step.out);
+        self.raft.on_stray(step.now, from, stray, &mut step.shared.out);
         self.settle(step);
     }
 
@@ -85,7 +86,7 @@ impl Shard {
         if !self.raft.configuration().voters().any(|voter| voter.node == to) {
             return Err(Code::NodeUnknown);
         }
-        if !self.balance.is_able(step.now, &self.raft, to, step.suspected) {
+        if !self.balance.is_able(step.now, &self.raft, to, &step.shared.peers.suspected) {
             return Err(Code::NodeBehind);
         }
         self.note_leader(step);
@@ -102,8 +103,8 @@ impl Shard {
     /// # Errors
     /// [`ChangeError`].
     pub fn on_change(&mut self, step: &mut Step<'_>, change: Change) -> Result<Index, ChangeError> {
-        let room = *step.proposed + MEMBERS_BYTES_MAX + ENTRY_ROOM_BYTES;
-        if !step.journal.has_own_room(room) {
+        let room = step.shared.proposed + MEMBERS_BYTES_MAX + ENTRY_ROOM_BYTES;
+        if !step.shared.journal.has_own_room(room) {
             return Err(ChangeError::Busy);
         }
         let index = self.raft.change(change)?;
@@ -116,7 +117,7 @@ impl Shard {
         assert!(!self.is_snapshotting(), "what is on its way to the disk is waited for");
         self.send_callers_away(step);
         self.end_backup(step);
-        step.journal.append(Record::Replica { group: self.group, replica: None });
+        step.shared.journal.append(Record::Replica { group: self.group, replica: None });
         Some(self.snapshots.durable()).filter(|index| *index > Index::ZERO)
     }
 }

@@ -30,6 +30,7 @@ pub mod balance;
 pub mod calls;
 pub mod codec;
 pub mod conns;
+pub mod desk;
 pub mod held;
 mod levels;
 pub mod liveness;
@@ -40,86 +41,35 @@ pub mod reads;
 pub mod salvage;
 pub mod snapshots;
 pub mod state;
+pub mod step;
 mod time;
 
-use crate::effects::{Effects, Note};
-use crate::engine::Reads as ReadMode;
+use crate::effects::Note;
 use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
-use crate::level::{Kinds, Level};
-use crate::machine::{self, Applied, Outcome, WARM_MAX, Wake, Warm};
+use crate::level::Level;
+use crate::machine::{self, Applied, Outcome, WARM_MAX, Warm};
 use crate::mutant::{self, Mutant};
-use crate::raft::{Hold, Member, Message, Output, Persist, Quiet, Raft, Refused};
+use crate::raft::{Hold, Member, Message, Persist, Quiet, Raft, Refused};
 use crate::status::{GroupStatus, PeerStatus};
 use crate::time::{Duration, Elapsed, Time};
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use aside::{Aside, Item};
 use backup::Backup;
 use balance::Balance;
 use calls::{CallId, Caller, Calls};
-use conns::{Conns, Hint, Replies};
-use held::Held;
+use desk::Hint;
 use liveness::Liveness;
 use moves::Moves;
 use reads::{Reads, Served};
 use snapshots::Snapshots;
 use state::State;
+pub use step::{Shared, Step};
 use wire::message::CachePut;
 use wire::{Code, Kind};
 
 /// What an entry takes beside its payload, its share of a record's header included, in bytes.
 const ENTRY_ROOM_BYTES: usize = 2 * crate::entry::ENTRY_HEADER_BYTES;
-
-/// What a step may touch besides its shard: the engine's one journal, its effects, and scratch space
-/// that is used again.
-pub struct Step<'a> {
-    /// When the input was seen.
-    pub now: Time,
-    /// The engine of every node that keeps this group.
-    pub engine: u32,
-    /// The engine's journal.
-    pub journal: &'a mut Journal,
-    /// What the world is to do.
-    pub effects: &'a mut Effects,
-    /// The clients' connections.
-    pub conns: &'a mut Conns,
-    /// Messages that wait for a sync.
-    pub held: &'a mut Held,
-    /// What consensus says; empty between steps.
-    pub out: &'a mut Output,
-    /// Space for whom an entry wakes; empty between steps.
-    pub wakes: &'a mut Vec<Wake>,
-    /// Space for payloads and keys.
-    pub scratch: &'a mut Vec<u8>,
-    /// Bytes of entries that were proposed in this turn and will go to the journal at its end.
-    pub proposed: &'a mut usize,
-    /// The nodes that are reached.
-    pub linked: &'a BTreeSet<NodeId>,
-    /// The nodes that are taken for dead.
-    pub suspected: &'a BTreeSet<NodeId>,
-    /// How reads are made linearizable just now.
-    pub reads: ReadMode,
-    /// What the build knows.
-    pub kinds: Kinds,
-    /// Whether a learner may be added.
-    pub may_add: &'a mut bool,
-}
-
-impl Step<'_> {
-    /// Whether the journal has room for one more entry, beside what this turn proposed already.
-    fn has_room(&self, payload_bytes: usize) -> bool {
-        self.journal.has_room(*self.proposed + payload_bytes + ENTRY_ROOM_BYTES)
-    }
-
-    fn take_room(&mut self, payload_bytes: usize) {
-        *self.proposed += payload_bytes + ENTRY_ROOM_BYTES;
-    }
-
-    fn replies(&mut self) -> Replies<'_> {
-        Replies { conns: self.conns, outbox: &mut self.effects.clients }
-    }
-}
 
 /// A client's request, vetted.
 #[derive(Clone, Copy, Debug)]
@@ -254,10 +204,10 @@ impl Shard {
             return self.refuse_above(step, request.caller, request.level);
         }
         if !step.has_room(request.body.len()) {
-            return step.replies().error(request.caller, Code::Busy, Hint::retry(5));
+            return step.desk().error(request.caller, Code::Busy, Hint::retry(5));
         }
         let session = request.call.session;
-        if step.conns.touches(request.caller.conn, (self.group, session), step.now) {
+        if step.shared.conns.touches(request.caller.conn, (self.group, session), step.now) {
             self.touch(step.now, session);
         }
         let time = self.raft.clock(step.now);
@@ -268,7 +218,7 @@ impl Shard {
             }
             Err(Refused::NotLeader) => self.refuse(step, request.caller),
             Err(Refused::Busy) => {
-                step.replies().error(request.caller, Code::Busy, Hint::retry(5));
+                step.desk().error(request.caller, Code::Busy, Hint::retry(5));
             }
         }
     }
@@ -301,8 +251,9 @@ impl Shard {
 
     /// A peer's message came.
     pub fn on_message(&mut self, step: &mut Step<'_>, from: NodeId, message: Message<'_>) {
-        self.raft.on_message(step.now, from, message, step.out);
-        if let (Some(install), Message::Snapshot(piece)) = (step.out.install.take(), message) {
+        self.raft.on_message(step.now, from, message, &mut step.shared.out);
+        if let (Some(install), Message::Snapshot(piece)) = (step.shared.out.install.take(), message)
+        {
             self.on_piece(&install, piece.bytes);
         }
         self.settle(step);
@@ -310,7 +261,7 @@ impl Shard {
 
     /// The link to a peer stands.
     pub fn on_peer_up(&mut self, step: &mut Step<'_>, peer: NodeId) {
-        self.raft.on_peer_up(step.now, peer, step.out);
+        self.raft.on_peer_up(step.now, peer, &mut step.shared.out);
         self.settle(step);
         self.tell_time(step);
     }
@@ -323,7 +274,7 @@ impl Shard {
 
     /// All units up to `position` are durable.
     pub fn on_synced(&mut self, step: &mut Step<'_>, position: Position) {
-        self.raft.on_synced(step.now, position, step.out);
+        self.raft.on_synced(step.now, position, &mut step.shared.out);
         self.settle(step);
         self.on_recorded(step, position);
     }
@@ -331,7 +282,7 @@ impl Shard {
     /// Time passed.
     pub fn on_tick(&mut self, step: &mut Step<'_>) {
         if step.now >= self.raft.deadline() {
-            self.raft.on_tick(step.now, step.out);
+            self.raft.on_tick(step.now, &mut step.shared.out);
             self.settle(step);
         }
     }
@@ -343,7 +294,7 @@ impl Shard {
         self.keep_time(step);
         self.keep_balance(step);
         self.keep_members(step);
-        self.raft.flush(step.now, step.out);
+        self.raft.flush(step.now, &mut step.shared.out);
         self.settle(step);
         // Before anything is applied: an index that was proposed here may hold another's entry by now.
         self.note_leader(step);
@@ -351,7 +302,7 @@ impl Shard {
         self.apply(step);
         self.serve_reads(step);
         self.keep_backup(step.now);
-        self.on_recorded(step, step.journal.synced());
+        self.on_recorded(step, step.shared.journal.synced());
         self.snapshots.keep_only(self.raft.offered(), self.raft.receiving());
     }
 
@@ -444,8 +395,8 @@ impl Shard {
             let entry = self.raft.log().entry(index);
             let entry = entry.expect("a committed entry stays in memory until it is applied");
             assert_eq!(entry.header.index, index, "entries are applied in order");
-            let kind = step.kinds.read(entry.header.kind);
-            let applied = self.state.apply(kind, &entry, step.wakes);
+            let kind = step.shared.kinds.read(entry.header.kind);
+            let applied = self.state.apply(kind, &entry, &mut step.shared.wakes);
             self.applied = index;
             let caller = self.calls.take(index);
             match (applied, caller) {
@@ -455,20 +406,20 @@ impl Shard {
                 (Applied::Waiting, Some((caller, call))) => {
                     // The request whose place it takes is answered no more.
                     if let Some(replaced) = self.calls.wait(call, caller) {
-                        step.conns.settle(replaced);
+                        step.shared.conns.settle(replaced);
                     }
                 }
                 (Applied::Nothing, Some(_)) => panic!("a call's entry has an outcome"),
                 (_, None) => {}
             }
-            for at in 0..step.wakes.len() {
-                let wake = step.wakes[at];
+            for at in 0..step.shared.wakes.len() {
+                let wake = step.shared.wakes[at];
                 let call = CallId { session: wake.session, sequence: wake.sequence };
                 if let Some(caller) = self.calls.wake(call) {
                     self.answer(step, caller, wake.outcome);
                 }
             }
-            step.wakes.clear();
+            step.shared.wakes.clear();
         }
         self.due = self.state.next_deadline();
         let sessions = self.state.sessions_expired() - expired;
@@ -486,17 +437,17 @@ impl Shard {
     }
 
     fn answer(&mut self, step: &mut Step<'_>, caller: Caller, outcome: Outcome) {
-        let mut replies = step.replies();
+        let mut desk = step.desk();
         match outcome {
-            Outcome::Done { token } => replies.done(caller, token, self.applied),
+            Outcome::Done { token } => desk.done(caller, token, self.applied),
             Outcome::Refused(code) => {
                 // It touched what is unfinished: it is, some entries later.
                 let hint = if code == Code::Busy { Hint::retry(5) } else { Hint::NONE };
-                replies.error(caller, code, hint);
+                desk.error(caller, code, hint);
             }
             Outcome::Delivered { .. } => {
                 if self.deliver(step, caller, outcome) == Served::Later {
-                    self.aside.put(Item::Delivery { caller, outcome }, step.conns);
+                    self.aside.put(Item::Delivery { caller, outcome }, &mut step.shared.conns);
                 }
             }
         }
@@ -523,10 +474,10 @@ impl Shard {
 
     fn send_callers_away(&mut self, step: &mut Step<'_>) {
         let hint = Hint::retry(20);
-        let mut replies = step.replies();
-        self.calls.drain(|caller| replies.error(caller, Code::Unavailable, hint));
+        let mut desk = step.desk();
+        self.calls.drain(|caller| desk.error(caller, Code::Unavailable, hint));
         while let Some(read) = self.reads.take() {
-            step.replies().error(read.caller, Code::Unavailable, hint);
+            step.desk().error(read.caller, Code::Unavailable, hint);
         }
         self.send_aside_away(step, hint);
         self.refuse_backup(step);
@@ -535,10 +486,10 @@ impl Shard {
     fn refuse(&mut self, step: &mut Step<'_>, caller: Caller) {
         match self.raft.leader().filter(|leader| *leader != self.node) {
             Some(leader) => {
-                let hint = Hint { node: Some(leader), engine: step.engine, retry_ms: 0 };
-                step.replies().error(caller, Code::NotLeader, hint);
+                let hint = Hint { node: Some(leader), engine: step.shared.engine, retry_ms: 0 };
+                step.desk().error(caller, Code::NotLeader, hint);
             }
-            None => step.replies().error(caller, Code::Unavailable, Hint::retry(20)),
+            None => step.desk().error(caller, Code::Unavailable, Hint::retry(20)),
         }
     }
 
@@ -547,31 +498,33 @@ impl Shard {
     /// Carries out what the last step of consensus said: records first, then messages, because a
     /// message that waits for a sync waits for the records before it.
     fn settle(&mut self, step: &mut Step<'_>) {
-        let mut out = core::mem::take(step.out);
+        let mut out = core::mem::take(&mut step.shared.out);
         if !out.persist.is_empty() {
             let mut position = Position::ZERO;
             for persist in out.persist.drain(..) {
-                position = self.persist(step.journal, persist);
+                position = self.persist(&mut step.shared.journal, persist);
             }
             self.raft.on_appended(position);
         }
         for message in out.messages.drain(..) {
             match message.hold {
                 // Nothing that it waits for is left to sync.
-                Hold::AfterSync if step.journal.appended() <= step.journal.synced() => {
+                Hold::AfterSync
+                    if step.shared.journal.appended() <= step.shared.journal.synced() =>
+                {
                     self.encode(&message.body, step.effects.peers.to(message.to.0));
                 }
                 Hold::Now => self.encode(&message.body, step.effects.peers.to(message.to.0)),
                 Hold::AfterSync => {
                     let mut frame = Vec::new();
                     self.encode(&message.body, &mut frame);
-                    step.held.hold(step.journal.appended(), message.to, frame);
+                    step.shared.held.hold(step.shared.journal.appended(), message.to, frame);
                 }
             }
         }
         step.effects.notes.append(&mut out.notes);
         let wanted = out.snapshot_wanted.take();
-        *step.out = out;
+        step.shared.out = out;
         if wanted.is_some() {
             self.offer_snapshot(step);
         }

@@ -3,7 +3,7 @@
 
 use super::aside::Item;
 use super::calls::Caller;
-use super::conns::Hint;
+use super::desk::Hint;
 use super::state::State;
 use super::{Shard, Step};
 use crate::ids::Index;
@@ -111,7 +111,7 @@ impl Shard {
         key: &[u8],
         deadline: Time,
     ) {
-        let until = match self.raft.read(step.now, step.reads) {
+        let until = match self.raft.read(step.now, step.reads()) {
             Read::NotLeader => return self.refuse(step, caller),
             _ if !self.is_at(level) => return self.refuse_above(step, caller, level),
             Read::After(time) => Until::Confirmed(time),
@@ -156,7 +156,7 @@ impl Shard {
             Served::Due => return self.end_line_first(step, caller, deadline),
             Served::Later => {
                 let item = Item::Read { caller, deadline, key: key.into() };
-                self.aside.put(item, step.conns);
+                self.aside.put(item, &mut step.shared.conns);
             }
         }
         self.reads.take();
@@ -167,10 +167,10 @@ impl Shard {
     fn end_line_first(&mut self, step: &mut Step<'_>, caller: Caller, deadline: Time) {
         self.propose_tick(step);
         let Some((_, key)) = self.reads.first() else { return };
-        step.scratch.clear();
-        step.scratch.extend_from_slice(key);
+        step.shared.scratch.clear();
+        step.shared.scratch.extend_from_slice(key);
         self.reads.take();
-        self.reads.hold(caller, step.scratch, Until::Applied(self.ticked), deadline);
+        self.reads.hold(caller, &step.shared.scratch, Until::Applied(self.ticked), deadline);
     }
 }
 
@@ -195,15 +195,15 @@ pub(super) fn read_line(
     deadline: Time,
 ) -> Served {
     let now = step.now;
-    let mut replies = step.replies();
+    let mut desk = step.desk();
     if now >= deadline {
-        replies.error(caller, Code::DeadlineExceeded, Hint::NONE);
+        desk.error(caller, Code::DeadlineExceeded, Hint::NONE);
         return Served::Yes;
     }
     match state.get(probe, key, clock) {
-        Get::Found { value, .. } if !replies.takes(caller, value.len()) => return Served::Later,
-        Get::Found { version, value } => replies.value(caller, version, value),
-        Get::Missing => replies.error(caller, Code::KeyUnknown, Hint::NONE),
+        Get::Found { value, .. } if !desk.takes(caller, value.len()) => return Served::Later,
+        Get::Found { version, value } => desk.value(caller, version, value),
+        Get::Missing => desk.error(caller, Code::KeyUnknown, Hint::NONE),
         Get::Due => return Served::Due,
     }
     Served::Yes

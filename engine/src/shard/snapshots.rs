@@ -346,7 +346,7 @@ impl Shard {
         let unsent = VecDeque::new();
         self.snapshots.saving = Some(Saving { point, unsent, offset: 0, installs: None });
         if mutant::on(Mutant::SnapshotRecordedEarly) {
-            step.journal.append(Record::Snapshot { group: self.group, index, term });
+            step.shared.journal.append(Record::Snapshot { group: self.group, index, term });
         }
     }
 
@@ -380,14 +380,14 @@ impl Shard {
         let (log, group) = (self.raft.log(), self.group);
         let mut first = first;
         while first <= last {
-            let room = step.journal.carry_room();
+            let room = step.shared.journal.carry_room();
             let to = log.run_end(first, last, room);
             let bytes = log.bytes(first, to);
             let last_term = log.term_at(to).expect("a run lies in memory");
             if bytes.len() > room {
                 break; // The next turn's unit has room.
             }
-            step.journal.append(Record::Carry { group, first, last: to, last_term, bytes });
+            step.shared.journal.append(Record::Carry { group, first, last: to, last_term, bytes });
             first = to.next();
         }
         false
@@ -403,7 +403,12 @@ impl Shard {
                 // The record of it must come before any entry that follows it: consensus says
                 // both.
                 let raft = &mut self.raft;
-                raft.on_snapshot_installed(step.now, (index, term), configuration, step.out);
+                raft.on_snapshot_installed(
+                    step.now,
+                    (index, term),
+                    configuration,
+                    &mut step.shared.out,
+                );
                 self.raft.raise_time(state.clock());
                 if !mutant::on(Mutant::InstallKeepsState) {
                     self.replace(state);
@@ -415,10 +420,10 @@ impl Shard {
                 let too_new = mutant::on(Mutant::SnapshotNamedTooNew);
                 let index = if too_new { self.applied } else { index };
                 let record = Record::Snapshot { group: self.group, index, term };
-                step.journal.append(record);
+                step.shared.journal.append(record);
             }
         }
-        self.snapshots.recording = Some((saving.point, step.journal.appended()));
+        self.snapshots.recording = Some((saving.point, step.shared.journal.appended()));
     }
 
     /// Units up to `position` are durable: with them, perhaps, the record of a snapshot.

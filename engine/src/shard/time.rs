@@ -25,10 +25,10 @@ impl Shard {
             return;
         }
         if self.liveness.is_due() {
-            let mut renewals = core::mem::take(step.scratch);
+            let mut renewals = core::mem::take(&mut step.shared.scratch);
             self.liveness.write_due(&mut renewals);
             let proposed = self.propose_own(step, kind::RENEW, &renewals).is_some();
-            *step.scratch = renewals;
+            step.shared.scratch = renewals;
             if proposed || mutant::on(Mutant::RenewalsForgotten) {
                 self.liveness.on_proposed();
             } else {
@@ -53,7 +53,10 @@ impl Shard {
         }
         if self.raft.last_index() == self.applied {
             for (kind, payload) in self.state.founding() {
-                assert!(step.kinds.since(*kind) == Some(Level::OLDEST), "a group begins at that");
+                assert!(
+                    step.shared.kinds.since(*kind) == Some(Level::OLDEST),
+                    "a group begins at that"
+                );
                 self.raft.propose_own(step.now, *kind, payload).ok();
             }
         }
@@ -61,7 +64,10 @@ impl Shard {
 
     /// Agrees with the others for how long they are loyal. If it is refused, it is tried again.
     fn agree(&mut self, step: &mut Step<'_>) {
-        if step.journal.has_own_room(*step.proposed + MEMBERS_BYTES_MAX + ENTRY_ROOM_BYTES)
+        if step
+            .shared
+            .journal
+            .has_own_room(step.shared.proposed + MEMBERS_BYTES_MAX + ENTRY_ROOM_BYTES)
             && self.raft.agree().is_ok()
         {
             step.take_room(MEMBERS_BYTES_MAX);
@@ -85,14 +91,18 @@ impl Shard {
 
     pub(super) fn hand_over(&mut self, step: &mut Step<'_>, to: NodeId) {
         self.tell_time(step);
-        self.raft.transfer(step.now, to, step.out);
+        self.raft.transfer(step.now, to, &mut step.shared.out);
     }
 
     /// Hands leadership over, if another is to have it.
     pub(super) fn keep_balance(&mut self, step: &mut Step<'_>) {
         if self.leads.is_some()
-            && let Some(to) =
-                self.balance.successor(step.now, self.node, &self.raft, step.suspected)
+            && let Some(to) = self.balance.successor(
+                step.now,
+                self.node,
+                &self.raft,
+                &step.shared.peers.suspected,
+            )
         {
             self.hand_over(step, to);
         }
@@ -117,10 +127,15 @@ impl Shard {
         kind: Kind,
         payload: &[u8],
     ) -> Option<Index> {
-        if !step.journal.has_own_room(*step.proposed + payload.len() + ENTRY_ROOM_BYTES) {
+        if !step
+            .shared
+            .journal
+            .has_own_room(step.shared.proposed + payload.len() + ENTRY_ROOM_BYTES)
+        {
             return None;
         }
-        let since = step.kinds.since(kind).expect("a build knows what it proposes by itself");
+        let since =
+            step.shared.kinds.since(kind).expect("a build knows what it proposes by itself");
         if !self.is_at(since) {
             return None;
         }

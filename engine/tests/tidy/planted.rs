@@ -67,17 +67,29 @@ fn raft_never_names_what_it_replicates() {
     assert_eq!(finds(raft_words, path, "struct LockTable { queue_len: u8 }"), 2);
     assert_eq!(finds(raft_words, path, "fn uncached(caches: u8) {}"), 1);
     assert_eq!(finds(raft_words, path, "/// A clock blocks nobody; VecDeque, unlocked."), 0);
-    assert_eq!(finds(raft_words, "engine/src/machine/lock.rs", "struct Lock;"), 0);
+    assert_eq!(finds(raft_words, "engine/src/machine/locks/mod.rs", "struct Lock;"), 0);
 }
 
 #[test]
 fn the_machine_never_names_what_replicates_it() {
-    let path = "engine/src/machine/session.rs";
+    let path = "engine/src/machine/sessions.rs";
     assert_eq!(finds(machine_words, path, "use crate::ids::Term;"), 1);
     assert_eq!(finds(machine_words, path, "// as Raft says, in term 3"), 2);
     assert_eq!(finds(machine_words, path, "let term_id = 1;"), 1);
     assert_eq!(finds(machine_words, path, "// determine; terminate; draft"), 0);
     assert_eq!(finds(machine_words, "engine/src/shard/mod.rs", "use crate::raft::Raft;"), 0);
+}
+
+#[test]
+fn a_service_of_the_machine_sees_no_other() {
+    let path = "engine/src/machine/locks/codec.rs";
+    assert_eq!(finds(machine_walls, path, "use crate::machine::queues::Queues;"), 1);
+    assert_eq!(finds(machine_walls, path, "use crate::machine::Machine; impl Machine {}"), 2);
+    assert_eq!(finds(machine_walls, path, "use crate::machine::ledger::Ledger; // Machine"), 0);
+    assert_eq!(finds(machine_walls, path, "use crate::machine::locks::Lock;"), 0);
+    let path = "engine/src/machine/ledger/mod.rs";
+    assert_eq!(finds(machine_walls, path, "use crate::machine::locks::Locks;"), 1);
+    assert_eq!(finds(machine_walls, "engine/src/machine/mod.rs", "use self::locks::Locks;"), 0);
 }
 
 #[test]

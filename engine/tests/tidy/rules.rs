@@ -32,6 +32,7 @@ pub const RULES: &[Rule] = &[
     ("pure", pure),
     ("raft-words", raft_words),
     ("machine-words", machine_words),
+    ("machine-walls", machine_walls),
     ("unsafe", unsafe_only_in_edge),
     ("glommio", glommio_only_where_listed),
     ("file-size", file_size),
@@ -103,6 +104,26 @@ pub fn machine_words(source: &Source) -> Vec<String> {
         return Vec::new();
     }
     speaks(source, &["raft", "term", "terms"], "the machine does not know that it is replicated")
+}
+
+/// What stands behind a wall in the machine: each service, and the ledger that they share.
+const WALLED: [&str; 4] = ["cache", "ledger", "locks", "queues"];
+
+/// A service of the machine sees the ledger and itself: neither another service nor the whole. The compiler sees that
+/// nobody else sees its fields.
+pub fn machine_walls(source: &Source) -> Vec<String> {
+    let Some(own) = WALLED.iter().find(|own| under(&source.path, &format!("machine/{own}"))) else {
+        return Vec::new();
+    };
+    let others = WALLED.iter().filter(|other| *other != own && **other != "ledger");
+    let mut found = Vec::new();
+    for door in others.map(|other| format!("machine::{other}")).chain(["Machine".into()]) {
+        let hits = source.find(&door).into_iter();
+        let what =
+            format!("`{door}` is behind a wall for {own}: it gets the ledger as an argument");
+        found.extend(hits.map(|byte| at(source, byte, &what)));
+    }
+    found
 }
 
 fn under(path: &str, area: &str) -> bool {

@@ -96,7 +96,7 @@ fn grants_and_calls_that_wait_for_one_are_limited_together() {
         kit.verify = Verify::Never;
         let fence = token(kit.acquire(1, "held", EXCLUSIVE, 0, 0));
         // So many wait, as far as the sum of them knows: the calls themselves would take gigabytes.
-        kit.machine.counts.lock_waiters = GRANTS_MAX as u64 - 2;
+        kit.machine.ledger.pretend_lock_waiters(GRANTS_MAX as u64 - 2);
         let last = token(kit.acquire(1, "last", EXCLUSIVE, 0, 0));
         assert_eq!(kit.acquire(2, "new", EXCLUSIVE, 0, 0) == refused(Code::StateFull), full);
         assert_eq!(kit.acquire(2, "held", SHARED, 60_000, 0) == refused(Code::StateFull), full);

@@ -15,34 +15,73 @@
 //!
 //! A put of a large value may evict as many small lines as make room, all within its entry.
 
-use super::request::Expect;
-use super::slab::{Linked, Links};
-use super::table::{Probe, Row, Table};
-use super::timers::Timer;
-use super::{Get, Machine, Outcome};
+mod codec;
+mod verify;
+pub(super) mod warm;
+
+use crate::machine::ledger::{Ledger, Timer};
+use crate::machine::sessions::Verdict;
+use crate::machine::slab::{Linked, Links, List};
+use crate::machine::table::{Probe, Row, Table};
+use crate::machine::{Get, Outcome};
 use crate::mutant::{self, Mutant};
+use crate::secret::Secret;
 use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use wire::Code;
+use wire::message::{self, CacheRequest};
 
 /// What a line takes besides its key and its value, in bytes: its row, its place in the table, what the
 /// allocator adds.
 pub const LINE_OVERHEAD_BYTES: u64 = 96;
 
+/// What a line must be for a write to happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Expect {
+    Any,
+    Absent,
+    Version(u64),
+}
+
+impl Expect {
+    fn of(expect: message::Expect, version: u64) -> Expect {
+        match expect {
+            message::Expect::Any => Expect::Any,
+            message::Expect::Absent => Expect::Absent,
+            message::Expect::Version => Expect::Version(version),
+        }
+    }
+}
+
+/// One shard's cache lines.
+pub(super) struct Cache {
+    lines: Table<Line>,
+    /// Lines in the order of their versions: that of eviction.
+    by_version: List,
+    /// What they take, overhead included, and what they may take.
+    bytes: u64,
+    bytes_max: u64,
+    /// How many were evicted since the start: no state.
+    evictions: u64,
+    /// Lines that were read from a snapshot and are in no order yet, by version.
+    read: BTreeMap<u64, u32>,
+}
+
 /// A cache line.
-pub(super) struct Line {
+struct Line {
     /// Key and value, one allocation of exactly their size.
     bytes: Box<[u8]>,
     key_length: u16,
-    pub(super) version: u64,
+    version: u64,
     /// When it ends; [`Elapsed::MAX`] = when it is replaced.
-    pub(super) deadline: Elapsed,
+    deadline: Elapsed,
     links: Links,
 }
 
 impl Line {
-    pub(super) fn new(key: &[u8], value: &[u8], version: u64, deadline: Elapsed) -> Line {
+    fn new(key: &[u8], value: &[u8], version: u64, deadline: Elapsed) -> Line {
         let key_length = u16::try_from(key.len()).expect("a name is at most 512 bytes");
         let mut bytes = Vec::with_capacity(key.len() + value.len());
         bytes.extend_from_slice(key);
@@ -51,7 +90,7 @@ impl Line {
         Line { bytes, key_length, version, deadline, links: Links::NONE }
     }
 
-    pub(super) fn value(&self) -> &[u8] {
+    fn value(&self) -> &[u8] {
         &self.bytes[usize::from(self.key_length)..]
     }
 
@@ -66,13 +105,13 @@ impl Line {
     }
 
     /// Looks at what a read and a write look at. What it gives means nothing.
-    pub(super) fn touch(&self, lines: &Table<Line>) -> u64 {
+    fn touch(&self, lines: &Table<Line>) -> u64 {
         let ends = [self.bytes.first(), self.bytes.last()];
         let bytes: u64 = ends.into_iter().flatten().map(|byte| u64::from(*byte)).sum();
         bytes + self.links.around().map(|slot| lines[slot].version & 1).sum::<u64>()
     }
 
-    pub(super) fn cost(&self) -> u64 {
+    fn cost(&self) -> u64 {
         self.bytes.len() as u64 + LINE_OVERHEAD_BYTES
     }
 }
@@ -93,14 +132,48 @@ impl Linked for Line {
     }
 }
 
-impl Machine {
-    pub(super) fn view_line(&self, probe: Probe, key: &[u8], at: Elapsed) -> Get<'_> {
+impl Cache {
+    /// No lines, which may take so many bytes.
+    pub(super) fn new(secret: Secret, bytes_max: u64) -> Cache {
+        Cache {
+            lines: Table::new(secret),
+            by_version: List::EMPTY,
+            bytes: 0,
+            bytes_max,
+            evictions: 0,
+            read: BTreeMap::new(),
+        }
+    }
+
+    /// How many lines there are.
+    pub(super) fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// What they take, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many were evicted since the start.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    /// Where a key would be.
+    #[inline]
+    pub(super) fn probe(&self, key: &[u8]) -> Probe {
+        self.lines.probe(key)
+    }
+
+    /// A line as it is at `at`, which is not before the clock.
+    pub(super) fn view(&self, ledger: &Ledger, probe: Probe, key: &[u8], at: Elapsed) -> Get<'_> {
         let Some(slot) = self.lines.find_at(&probe, key) else {
             return Get::Missing;
         };
         let line = &self.lines[slot];
         // Its end is in the log: whoever reads later sees no earlier clock.
-        if line.deadline <= self.clock {
+        if line.deadline <= ledger.clock() {
             return Get::Missing;
         }
         if line.deadline <= at {
@@ -109,76 +182,91 @@ impl Machine {
         Get::Found { version: line.version, value: line.value() }
     }
 
-    pub(super) fn put(
+    /// Does what a call asks for.
+    pub(super) fn request(&mut self, ledger: &mut Ledger, request: CacheRequest<'_>) -> Verdict {
+        Verdict::Now(match request {
+            CacheRequest::CachePut(it) => {
+                let expect = Expect::of(it.expect, it.version);
+                self.put(ledger, it.key, it.value, it.ttl_ms, expect)
+            }
+            CacheRequest::CacheDelete(it) => {
+                self.delete(ledger, it.key, Expect::of(it.expect, it.version))
+            }
+            // A read is no call.
+            CacheRequest::CacheGet(_) => Outcome::Refused(Code::UnknownKind),
+        })
+    }
+
+    fn put(
         &mut self,
+        ledger: &mut Ledger,
         key: &[u8],
         value: &[u8],
         ttl_ms: u32,
         expect: Expect,
-        now: Elapsed,
     ) -> Outcome {
         let cost = (key.len() + value.len()) as u64 + LINE_OVERHEAD_BYTES;
-        if cost > self.config.cache_bytes_max {
+        if cost > self.bytes_max {
             return Outcome::Refused(Code::OverBudget);
         }
-        let found = self.live_line(key, now);
+        let found = self.live_line(ledger, key);
         if let Err(code) = self.meets(found, expect) {
             return Outcome::Refused(code);
         }
-        let version = self.issue();
+        let version = ledger.issue();
         let ttl_ms = if mutant::on(Mutant::LineShort) { ttl_ms / 2 } else { ttl_ms };
         let lasts = ttl_ms == 0 || mutant::on(Mutant::LineForEver);
         let deadline = match found {
             Some(slot) if lasts && mutant::on(Mutant::LineTimeKept) => self.lines[slot].deadline,
             _ if lasts => Elapsed::MAX,
-            _ => now + millis(ttl_ms),
+            _ => ledger.clock() + millis(ttl_ms),
         };
         match found {
             Some(slot) => {
                 self.keep_line(slot);
-                self.unlink_line(slot);
+                self.unlink_line(ledger, slot);
                 let line = self.lines.row_mut(slot);
                 line.version = version;
                 line.deadline = deadline;
                 line.set_value(value);
-                self.link_line(slot);
+                self.link_line(ledger, slot);
             }
             None => {
                 let slot = self.lines.insert(Line::new(key, value, version, deadline));
-                self.link_line(slot);
+                self.link_line(ledger, slot);
             }
         }
-        while self.line_bytes > self.config.cache_bytes_max {
-            let oldest = self.lines_by_version.first().expect("what is over the budget is a line");
+        while self.bytes > self.bytes_max {
+            let oldest = self.by_version.first().expect("what is over the budget is a line");
             assert!(self.lines[oldest].version != version, "the new line alone is in the budget");
-            self.remove_line(oldest);
-            self.counts.evictions += 1;
+            self.remove_line(ledger, oldest);
+            self.evictions += 1;
         }
         Outcome::Done { token: version }
     }
 
-    pub(super) fn delete(&mut self, key: &[u8], expect: Expect, now: Elapsed) -> Outcome {
-        let found = self.live_line(key, now);
+    fn delete(&mut self, ledger: &mut Ledger, key: &[u8], expect: Expect) -> Outcome {
+        let found = self.live_line(ledger, key);
         if let Err(code) = self.meets(found, expect) {
             return Outcome::Refused(code);
         }
         match found {
-            Some(slot) => Outcome::Done { token: self.remove_line(slot) },
+            Some(slot) => Outcome::Done { token: self.remove_line(ledger, slot) },
             None => Outcome::Refused(Code::KeyUnknown),
         }
     }
 
     /// A line's time ran out.
-    pub(super) fn line_due(&mut self, slot: u32, now: Elapsed) {
-        assert!(self.lines[slot].deadline <= now, "a line never ends early");
-        self.remove_line(slot);
+    pub(super) fn line_due(&mut self, ledger: &mut Ledger, slot: u32) {
+        assert!(self.lines[slot].deadline <= ledger.clock(), "a line never ends early");
+        self.remove_line(ledger, slot);
     }
 
     /// The line of a key. One whose time is over but whose timer has not fired goes here.
-    fn live_line(&mut self, key: &[u8], now: Elapsed) -> Option<u32> {
+    fn live_line(&mut self, ledger: &mut Ledger, key: &[u8]) -> Option<u32> {
         let slot = self.lines.find(key)?;
-        if self.lines[slot].deadline <= now {
-            self.line_due(slot, now);
+        if self.lines[slot].deadline <= ledger.clock() {
+            self.line_due(ledger, slot);
             return None;
         }
         Some(slot)
@@ -196,24 +284,24 @@ impl Machine {
         }
     }
 
-    fn remove_line(&mut self, slot: u32) -> u64 {
+    fn remove_line(&mut self, ledger: &mut Ledger, slot: u32) -> u64 {
         self.keep_line(slot);
-        self.unlink_line(slot);
+        self.unlink_line(ledger, slot);
         self.lines.remove(slot).version
     }
 
     /// Counts a line, arms its timer and puts it last in the order of eviction.
-    pub(super) fn link_line(&mut self, slot: u32) {
+    fn link_line(&mut self, ledger: &mut Ledger, slot: u32) {
         let line = &self.lines[slot];
-        self.line_bytes += line.cost();
-        self.timers.arm(line.deadline, line.version, Timer::LineExpiry(slot));
-        self.lines_by_version.push(self.lines.rows_mut(), slot);
+        self.bytes += line.cost();
+        ledger.arm(line.deadline, line.version, Timer::LineExpiry(slot));
+        self.by_version.push(self.lines.rows_mut(), slot);
     }
 
-    fn unlink_line(&mut self, slot: u32) {
+    fn unlink_line(&mut self, ledger: &mut Ledger, slot: u32) {
         let line = &self.lines[slot];
-        self.line_bytes -= line.cost();
-        self.timers.disarm(line.deadline, line.version);
-        self.lines_by_version.unlink(self.lines.rows_mut(), slot);
+        self.bytes -= line.cost();
+        ledger.disarm(line.deadline, line.version);
+        self.by_version.unlink(self.lines.rows_mut(), slot);
     }
 }

@@ -6,9 +6,8 @@
 //! So a group of keys goes through one step together before any goes to the next: a core waits for some
 //! tens of loads as long as for one. Nothing is changed.
 
-use super::Machine;
-use super::cache::Line;
-use super::table::{Probe, Table};
+use super::{Cache, Line};
+use crate::machine::table::{Probe, Table};
 use alloc::vec::Vec;
 use core::hint::black_box;
 
@@ -27,9 +26,13 @@ impl Warm {
     }
 }
 
-impl Machine {
+impl Cache {
     /// Looks at the first [`WARM_MAX`] of some lines. Says in `warm` where their keys are found.
-    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>, warm: &mut Warm) {
+    pub(in crate::machine) fn warm<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k [u8]>,
+        warm: &mut Warm,
+    ) {
         warm.0.clear();
         warm.0.extend(keys.take(WARM_MAX).map(|key| self.lines.probe(key)));
         // A few are not worth it: what is asked for next waits as long.

@@ -13,7 +13,7 @@
 //! # Invariants
 //!
 //! - A message is in exactly one of ready, in flight and delayed until it is acknowledged.
-//! - No queue has both ready messages and waiters, but for one that is unfinished (`unfinished.rs`). A queue with neither messages nor waiters has
+//! - No queue has both ready messages and waiters, but for one that is unfinished (`steps.rs`). A queue with neither messages nor waiters has
 //!   no record.
 //! - A message in flight is owned by the session that popped it.
 //!
@@ -27,50 +27,75 @@
 //!
 //! Extend, dead letters, groups, deduplication: they come with the queue issue.
 
-use super::session::{Ask, Owned, Verdict};
-use super::slab::List;
-use super::table::Row;
-use super::timers::Timer;
-use super::unfinished::Unfinished;
-use super::{DeliveryView, Machine, Outcome, Turn};
+mod codec;
+mod verify;
+
+use self::codec::Places;
+
 use crate::level::Level;
 use crate::limits::{MESSAGE_BYTES_MAX, QUEUE_MESSAGES_MAX, QUEUES_MAX, WAITERS_MAX};
+use crate::machine::ledger::{Ask, Ledger, Owned, Resource, Timer, Wait, Waitlist};
+use crate::machine::request::Asked;
+use crate::machine::sessions::Verdict;
+use crate::machine::table::{Row, Table};
+use crate::machine::{DeliveryView, Outcome, Turn};
 use crate::mutant::{self, Mutant};
+use crate::secret::Secret;
 use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use wire::Code;
+use wire::message::{QueuePop, QueueRequest};
 
 /// What a message takes besides its payload, in bytes: its row, its places in tables and lists.
 const MESSAGE_OVERHEAD_BYTES: u64 = 128;
 
+/// One shard's queues and their messages.
+pub(super) struct Queues {
+    queues: Table<Queue>,
+    messages: Table<Message>,
+    counts: Counts,
+    /// Of the queues in the snapshot that is being made.
+    places: Places,
+    /// Queues that were read from a snapshot, by their place there.
+    read: Vec<u32>,
+}
+
+/// How many messages there are, by where they are, and what all of them take.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Counts {
+    pub(super) ready: u64,
+    pub(super) in_flight: u64,
+    pub(super) delayed: u64,
+    /// Overhead included.
+    pub(super) bytes: u64,
+}
+
 /// A queue with messages or waiters.
-pub(super) struct Queue {
-    pub(super) name: Box<[u8]>,
+struct Queue {
+    name: Box<[u8]>,
     /// Ready messages' slots, by priority and id.
-    pub(super) ready: BTreeMap<(u8, u64), u32>,
+    ready: BTreeMap<(u8, u64), u32>,
     /// Messages, in whatever state.
-    pub(super) messages: usize,
-    /// By ticket.
-    pub(super) waiters: List,
-    /// The ticket of who is next, as long as something is ready for it; else 0.
-    pub(super) unserved: u64,
+    messages: usize,
+    waitlist: Waitlist,
 }
 
 /// A message that was not acknowledged.
-pub(super) struct Message {
-    pub(super) id: u64,
-    pub(super) queue: u32,
-    pub(super) priority: u8,
+struct Message {
+    id: u64,
+    queue: u32,
+    priority: u8,
     /// How many times it was delivered.
-    pub(super) delivery: u32,
-    pub(super) place: Place,
-    pub(super) payload: Box<[u8]>,
+    delivery: u32,
+    place: Place,
+    payload: Box<[u8]>,
 }
 
 /// Where a message is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
+enum Place {
     Ready,
     InFlight { session: u32, deadline: Elapsed },
     Delayed { deadline: Elapsed },
@@ -91,28 +116,75 @@ impl Row for Message {
 }
 
 impl Queue {
-    pub(super) fn new(name: &[u8]) -> Queue {
-        let (ready, waiters) = (BTreeMap::new(), List::EMPTY);
-        Queue { name: name.into(), ready, messages: 0, waiters, unserved: 0 }
+    fn new(name: &[u8]) -> Queue {
+        let (ready, waitlist) = (BTreeMap::new(), Waitlist::EMPTY);
+        Queue { name: name.into(), ready, messages: 0, waitlist }
     }
 }
 
 impl Message {
-    pub(super) fn cost(&self) -> u64 {
+    fn cost(&self) -> u64 {
         self.payload.len() as u64 + MESSAGE_OVERHEAD_BYTES
     }
 }
 
-impl Machine {
-    pub(super) fn push(
+impl Queues {
+    /// No queues.
+    pub(super) fn new(secret: Secret) -> Queues {
+        Queues {
+            queues: Table::new(secret),
+            messages: Table::new(secret),
+            counts: Counts::default(),
+            places: Places::default(),
+            read: Vec::new(),
+        }
+    }
+
+    /// How many queues there are.
+    pub(super) fn len(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// How many messages there are, by where they are.
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Who waits for a message of a queue.
+    pub(super) fn waitlist(&mut self, queue: u32) -> &mut Waitlist {
+        &mut self.queues.rows_mut()[queue].waitlist
+    }
+
+    /// Does what a call asks for.
+    pub(super) fn request(
         &mut self,
+        ledger: &mut Ledger,
+        asked: Asked,
+        request: QueueRequest<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Verdict {
+        Verdict::Now(match request {
+            QueueRequest::QueuePop(it) => return self.pop(ledger, asked, &it),
+            QueueRequest::QueuePush(it) => {
+                self.push(ledger, it.name, it.priority, it.payload, turn)
+            }
+            QueueRequest::QueueAck(it) => self.ack(ledger, it.name, it.id, it.delivery, turn),
+            QueueRequest::QueueNack(it) => {
+                self.nack(ledger, it.name, it.id, it.delivery, it.delay_ms, turn)
+            }
+        })
+    }
+
+    fn push(
+        &mut self,
+        ledger: &mut Ledger,
         name: &[u8],
         priority: u8,
         payload: &[u8],
         turn: &mut Turn<'_>,
     ) -> Outcome {
         let cost = payload.len() as u64 + MESSAGE_OVERHEAD_BYTES;
-        if self.counts.message_bytes + cost > MESSAGE_BYTES_MAX {
+        if self.counts.bytes + cost > MESSAGE_BYTES_MAX {
             return Outcome::Refused(Code::QueueFull);
         }
         let queue = match self.queue(name) {
@@ -122,37 +194,27 @@ impl Machine {
         if self.queues[queue].messages >= QUEUE_MESSAGES_MAX {
             return Outcome::Refused(Code::QueueFull);
         }
-        let id = self.issue();
+        let id = ledger.issue();
         let place = Place::Ready;
-        self.insert_message(Message {
-            id,
-            queue,
-            priority,
-            delivery: 0,
-            place,
-            payload: payload.into(),
-        });
-        self.advance_queue(queue, turn);
+        self.insert_message(
+            ledger,
+            Message { id, queue, priority, delivery: 0, place, payload: payload.into() },
+        );
+        self.advance(ledger, queue, turn);
         Outcome::Done { token: id }
     }
 
-    pub(super) fn pop(
-        &mut self,
-        session: u32,
-        sequence: u64,
-        name: &[u8],
-        wait_ms: u32,
-        visibility_ms: u32,
-        turn: &Turn<'_>,
-    ) -> Verdict {
+    fn pop(&mut self, ledger: &mut Ledger, asked: Asked, pop: &QueuePop<'_>) -> Verdict {
+        let Asked { session, sequence } = asked;
+        let &QueuePop { name, wait_ms, visibility_ms, .. } = pop;
         let queue = self.queues.find(name);
         let serves = |queue: &u32| {
             let queue = &self.queues[*queue];
             // What is ready beside who waits is for those.
-            !queue.ready.is_empty() && queue.waiters.is_empty()
+            !queue.ready.is_empty() && queue.waitlist.is_empty()
         };
         if let Some(queue) = queue.filter(serves) {
-            return Verdict::Now(self.deliver(queue, session, visibility_ms, turn.now));
+            return Verdict::Now(self.deliver(ledger, queue, session, visibility_ms));
         }
         if wait_ms == 0 {
             return Verdict::Now(Outcome::Refused(Code::QueueEmpty));
@@ -161,76 +223,80 @@ impl Machine {
             Ok(queue) => queue,
             Err(code) => return Verdict::Now(Outcome::Refused(code)),
         };
-        if self.queues[queue].waiters.len() >= WAITERS_MAX {
+        if self.queues[queue].waitlist.len() >= WAITERS_MAX {
             return Verdict::Now(Outcome::Refused(Code::WaitersFull));
         }
-        let deadline = turn.now + millis(wait_ms);
-        let ask = Ask::Pop { queue, visibility_ms };
-        Verdict::Later(self.start_wait(session, sequence, deadline, ask))
+        let deadline = ledger.clock() + millis(wait_ms);
+        let ask = Ask::Pop { visibility_ms };
+        let wait = Wait { session, sequence, deadline, ask, name: name.into() };
+        let waitlist = &mut self.queues.rows_mut()[queue].waitlist;
+        Verdict::Later(ledger.start_wait(waitlist, Resource::Queue(queue), wait))
     }
 
-    pub(super) fn ack(
+    fn ack(
         &mut self,
+        ledger: &mut Ledger,
         name: &[u8],
         id: u64,
         delivery: u32,
         turn: &mut Turn<'_>,
     ) -> Outcome {
-        let message = match self.delivered(name, id, delivery, turn) {
+        let message = match self.delivered(ledger, name, id, delivery, turn) {
             Ok(message) => message,
             Err(code) => return Outcome::Refused(code),
         };
         if mutant::on(Mutant::RedeliverAcked) {
-            let queue = self.make_ready(message);
-            self.advance_queue(queue, turn);
+            let queue = self.make_ready(ledger, message);
+            self.advance(ledger, queue, turn);
             return Outcome::Done { token: 0 };
         }
-        self.unhide(message);
+        self.unhide(ledger, message);
         let message = self.messages.remove(message);
-        self.counts.message_bytes -= message.cost();
+        self.counts.bytes -= message.cost();
         self.queues.rows_mut()[message.queue].messages -= 1;
         self.prune_queue(message.queue);
         Outcome::Done { token: 0 }
     }
 
-    pub(super) fn nack(
+    fn nack(
         &mut self,
+        ledger: &mut Ledger,
         name: &[u8],
         id: u64,
         delivery: u32,
         delay_ms: u32,
         turn: &mut Turn<'_>,
     ) -> Outcome {
-        let message = match self.delivered(name, id, delivery, turn) {
+        let message = match self.delivered(ledger, name, id, delivery, turn) {
             Ok(message) => message,
             Err(code) => return Outcome::Refused(code),
         };
         let delay_ms = if mutant::on(Mutant::NackDelayIgnored) { 0 } else { delay_ms };
         if mutant::on(Mutant::NackLosesMessage) {
-            return self.ack(name, id, delivery, turn);
+            return self.ack(ledger, name, id, delivery, turn);
         }
         if delay_ms > 0 {
-            self.unhide(message);
+            self.unhide(ledger, message);
             let deadline = turn.now + millis(delay_ms);
             self.messages.row_mut(message).place = Place::Delayed { deadline };
-            self.place_message(message);
+            self.place_message(ledger, message);
         } else {
-            let queue = self.make_ready(message);
-            self.advance_queue(queue, turn);
+            let queue = self.make_ready(ledger, message);
+            self.advance(ledger, queue, turn);
         }
         Outcome::Done { token: 0 }
     }
 
     /// A visibility or a delay ran out.
-    pub(super) fn message_due(&mut self, message: u32, turn: &mut Turn<'_>) {
+    pub(super) fn message_due(&mut self, ledger: &mut Ledger, message: u32, turn: &mut Turn<'_>) {
         match self.messages[message].place {
             Place::InFlight { deadline, .. } | Place::Delayed { deadline } => {
                 assert!(deadline <= turn.now, "a message is never ready early");
             }
             Place::Ready => panic!("a ready message has no timer"),
         }
-        let queue = self.make_ready(message);
-        self.advance_queue(queue, turn);
+        let queue = self.make_ready(ledger, message);
+        self.advance(ledger, queue, turn);
     }
 
     /// What a pop's outcome delivers, as long as that delivery is in flight.
@@ -246,45 +312,36 @@ impl Machine {
     }
 
     /// Serves the queue's waiters with what is ready; forgets the queue when nothing is left of it.
-    pub(super) fn advance_queue(&mut self, queue: u32, turn: &mut Turn<'_>) {
-        let lifo = mutant::on(Mutant::PopsLifo);
-        let next = |m: &Machine| match lifo {
-            true => m.queues[queue].waiters.iter(&m.waiters).last(),
-            false => m.queues[queue].waiters.first(),
-        };
-        while let Some(waiter) = next(self) {
-            if self.queues[queue].ready.is_empty() || turn.steps == 0 {
-                break;
-            }
-            if let Some(code) = self.wait_is_over(waiter, Code::QueueEmpty, turn.now) {
-                self.end_wait(waiter, Outcome::Refused(code), turn);
-                continue;
-            }
-            let Ask::Pop { visibility_ms, .. } = self.waiters[waiter].ask else {
+    pub(super) fn advance(&mut self, ledger: &mut Ledger, queue: u32, turn: &mut Turn<'_>) {
+        while !self.queues[queue].ready.is_empty() {
+            let waitlist = &mut self.queues.rows_mut()[queue].waitlist;
+            let Some(waiter) = ledger.next_waiter(waitlist, turn) else { break };
+            let wait = &ledger.waiter(waiter).wait;
+            let Ask::Pop { visibility_ms } = wait.ask else {
                 unreachable!("a queue's waiters ask for a message")
             };
-            let session = self.waiters[waiter].session;
-            let outcome = self.deliver(queue, session, visibility_ms, turn.now);
-            self.end_wait(waiter, outcome, turn);
+            let session = wait.session;
+            let outcome = self.deliver(ledger, queue, session, visibility_ms);
+            let waitlist = &mut self.queues.rows_mut()[queue].waitlist;
+            ledger.end_wait(waitlist, waiter, outcome, turn);
         }
-        self.note_queue(queue);
+        self.note_next(ledger, queue);
         self.prune_queue(queue);
     }
 
     /// Notes whether something is ready for who is next.
-    pub(super) fn note_queue(&mut self, queue: u32) {
+    fn note_next(&mut self, ledger: &mut Ledger, queue: u32) {
         let row = &self.queues[queue];
-        let next = row.waiters.first().filter(|_| !row.ready.is_empty());
-        let (before, now) = (row.unserved, next.map_or(0, |next| self.waiters[next].ticket));
-        if before != now {
-            let unserved = self.note_unfinished(before, now, Unfinished::Queue(queue));
-            self.queues.rows_mut()[queue].unserved = unserved;
+        let unserved = servable(ledger, row);
+        if row.waitlist.unserved() != unserved {
+            let waitlist = &mut self.queues.rows_mut()[queue].waitlist;
+            ledger.note_next(waitlist, Resource::Queue(queue), unserved);
         }
     }
 
     /// Makes a message that is hidden or delayed ready and names its queue, which the caller advances.
-    pub(super) fn make_ready(&mut self, message: u32) -> u32 {
-        self.unhide(message);
+    pub(super) fn make_ready(&mut self, ledger: &mut Ledger, message: u32) -> u32 {
+        self.unhide(ledger, message);
         let row = self.messages.row_mut(message);
         row.place = Place::Ready;
         if mutant::on(Mutant::LastPriority) {
@@ -293,18 +350,25 @@ impl Machine {
         if mutant::on(Mutant::DeliveriesForgotten) {
             row.delivery = 0;
         }
-        self.place_message(message);
+        self.place_message(ledger, message);
         self.messages[message].queue
     }
 
     /// Delivers the first ready message, which there is.
-    fn deliver(&mut self, queue: u32, session: u32, visibility_ms: u32, now: Elapsed) -> Outcome {
+    fn deliver(
+        &mut self,
+        ledger: &mut Ledger,
+        queue: u32,
+        session: u32,
+        visibility_ms: u32,
+    ) -> Outcome {
+        let now = ledger.clock();
         let ready = &mut self.queues.rows_mut()[queue].ready;
         let lifo = mutant::on(Mutant::QueueLifo);
         let first = if lifo { ready.pop_last() } else { ready.pop_first() };
         let (_, slot) = first.expect("the caller saw a ready message");
-        self.counts.messages_ready -= 1;
-        self.keep_message(slot);
+        self.counts.ready -= 1;
+        self.keep_message(ledger, slot);
         let message = self.messages.row_mut(slot);
         message.delivery = message.delivery.saturating_add(1);
         let deadline = match () {
@@ -314,7 +378,7 @@ impl Machine {
         };
         message.place = Place::InFlight { session, deadline };
         let (id, delivery) = (message.id, message.delivery);
-        self.place_message(slot);
+        self.place_message(ledger, slot);
         Outcome::Delivered { id, delivery }
     }
 
@@ -322,6 +386,7 @@ impl Machine {
     /// ran out without its timer having fired becomes ready here, and is refused.
     fn delivered(
         &mut self,
+        ledger: &mut Ledger,
         name: &[u8],
         id: u64,
         delivery: u32,
@@ -336,16 +401,13 @@ impl Machine {
             return Err(Code::StaleDelivery);
         };
         if deadline <= turn.now {
-            self.message_due(slot, turn);
+            self.message_due(ledger, slot, turn);
             return Err(Code::StaleDelivery);
         }
-        if self.sessions.table[session].is_over(turn.now) {
-            if self.level < Level::BOUNDED {
-                self.expire_session(session, turn);
-            } else {
-                let queue = self.make_ready(slot);
-                self.advance_queue(queue, turn);
-            }
+        if ledger.is_session_over(session, turn.now) {
+            assert!(ledger.level() >= Level::BOUNDED, "below, that session ended at once");
+            let queue = self.make_ready(ledger, slot);
+            self.advance(ledger, queue, turn);
             return Err(Code::StaleDelivery);
         }
         if self.messages[slot].delivery != delivery && !mutant::on(Mutant::StaleAckTaken) {
@@ -354,21 +416,31 @@ impl Machine {
         Ok(slot)
     }
 
+    /// The session of a delivery in flight, if that session is over and the delivery itself is not.
+    pub(super) fn outlived(&self, ledger: &Ledger, name: &[u8], id: u64) -> Option<u32> {
+        let message = &self.messages[self.messages.find(&id)?];
+        let Place::InFlight { session, deadline } = message.place else { return None };
+        let named = *self.queues[message.queue].name == *name;
+        let now = ledger.clock();
+        let outlived = named && deadline > now && ledger.is_session_over(session, now);
+        outlived.then_some(session)
+    }
+
     /// Adds a message to its queue and to the place that it names.
-    pub(super) fn insert_message(&mut self, message: Message) {
-        self.counts.message_bytes += message.cost();
+    fn insert_message(&mut self, ledger: &mut Ledger, message: Message) {
+        self.counts.bytes += message.cost();
         self.queues.rows_mut()[message.queue].messages += 1;
         let slot = self.messages.insert(message);
-        self.place_message(slot);
+        self.place_message(ledger, slot);
     }
 
     /// Ties a message to the place that it names.
-    fn place_message(&mut self, slot: u32) {
+    fn place_message(&mut self, ledger: &mut Ledger, slot: u32) {
         let message = &self.messages[slot];
         let id = message.id;
         match message.place {
             Place::Ready => {
-                self.counts.messages_ready += 1;
+                self.counts.ready += 1;
                 let flat = mutant::on(Mutant::PriorityIgnored);
                 let key = (if flat { 0 } else { message.priority }, id);
                 let ready = &mut self.queues.rows_mut()[message.queue].ready;
@@ -376,33 +448,30 @@ impl Machine {
                 assert!(before.is_none(), "a message is ready once");
             }
             Place::InFlight { session, deadline } => {
-                self.counts.messages_in_flight += 1;
-                self.timers.arm(deadline, id, Timer::Visibility(slot));
-                let session = &mut self.sessions.table.rows_mut()[session];
-                session.owned.insert(id, Owned::Message(slot));
+                self.counts.in_flight += 1;
+                ledger.arm(deadline, id, Timer::Visibility(slot));
+                ledger.own(session, id, Owned::Message(slot));
             }
             Place::Delayed { deadline } => {
-                self.counts.messages_delayed += 1;
-                self.timers.arm(deadline, id, Timer::Delay(slot));
+                self.counts.delayed += 1;
+                ledger.arm(deadline, id, Timer::Delay(slot));
             }
         }
     }
 
     /// Unties a message from where it is hidden or delayed. The caller gives it another place.
-    fn unhide(&mut self, slot: u32) {
-        self.keep_message(slot);
+    fn unhide(&mut self, ledger: &mut Ledger, slot: u32) {
+        self.keep_message(ledger, slot);
         let message = &self.messages[slot];
         match message.place {
             Place::InFlight { session, deadline } => {
-                self.counts.messages_in_flight -= 1;
-                self.timers.disarm(deadline, message.id);
-                let session = &mut self.sessions.table.rows_mut()[session];
-                let owned = session.owned.remove(&message.id);
-                assert!(owned == Some(Owned::Message(slot)), "a session knows its messages");
+                self.counts.in_flight -= 1;
+                ledger.disarm(deadline, message.id);
+                ledger.disown(session, message.id, Owned::Message(slot));
             }
             Place::Delayed { deadline } => {
-                self.counts.messages_delayed -= 1;
-                self.timers.disarm(deadline, message.id);
+                self.counts.delayed -= 1;
+                ledger.disarm(deadline, message.id);
             }
             Place::Ready => panic!("a ready message leaves its place by a delivery only"),
         }
@@ -422,10 +491,16 @@ impl Machine {
     /// Forgets a queue with nothing left in it.
     fn prune_queue(&mut self, queue: u32) {
         let row = &self.queues[queue];
-        if row.messages == 0 && row.waiters.is_empty() {
+        if row.messages == 0 && row.waitlist.is_empty() {
             assert!(row.ready.is_empty(), "a ready message is one of the messages");
             self.keep_queue(queue);
             self.queues.remove(queue);
         }
     }
+}
+
+/// The ticket of who is next, if something is ready for that one; else 0.
+fn servable(ledger: &Ledger, queue: &Queue) -> u64 {
+    let next = ledger.first_ask(&queue.waitlist).filter(|_| !queue.ready.is_empty());
+    next.map_or(0, |(ticket, _)| ticket)
 }

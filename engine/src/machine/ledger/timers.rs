@@ -6,23 +6,21 @@
 //! things. Sessions have an order of their own, so that a leader can look through those that
 //! are due for a renewal without passing the others' timers.
 
-use super::snapshot::Slice;
+use crate::machine::snapshot::Slice;
 use crate::time::Elapsed;
 use alloc::collections::BTreeMap;
 
 /// What is to happen, and the slot of what it happens to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Timer {
+pub(in crate::machine) enum Timer {
     /// A session ends.
     SessionEnd(u32),
     /// A session that ended is forgotten.
     SessionForget(u32),
     /// A grant of a lock ends.
     LockLease(u32),
-    /// The wait for a lock ends.
-    LockWait(u32),
-    /// The wait for a message ends.
-    PopWait(u32),
+    /// The wait for a lock or a message ends.
+    Wait(u32),
     /// A message in flight becomes ready again.
     Visibility(u32),
     /// A delayed message becomes ready.

@@ -43,7 +43,7 @@ const DISTRUST: Duration = Duration::from_secs(60);
 
 /// The twins.
 #[derive(Default)]
-pub(super) struct Peers {
+pub(crate) struct Peers {
     /// Those to whom a link stands.
     pub linked: BTreeSet<NodeId>,
     /// Those that are taken for dead.

@@ -18,56 +18,72 @@
 //! - Holders are one exclusive, or any number of shared grants; one grant per session and lock.
 //! - A session never waits for a lock that it holds.
 //! - A lock that nobody holds has no waiters, and no record; but for one that is unfinished
-//!   (`unfinished.rs`), whose next waiter is admitted.
+//!   (`steps.rs`), whose next waiter is admitted.
 //!
 //! # Left out
 //!
 //! Upgrade and downgrade, multi-lock, deadlock detection, forced release: they come with the lock
 //! issue. Until then a deadlock ends by the wait's timeout.
 
-use super::session::{Ask, Owned, Verdict};
-use super::slab::{Linked, Links, List};
-use super::table::{Probe, Row};
-use super::timers::Timer;
-use super::unfinished::Unfinished;
-use super::{Machine, Outcome, Turn};
+mod codec;
+mod verify;
+
+use self::codec::Open;
+
 use crate::level::Level;
 use crate::limits::{GRANTS_MAX, LOCKS_MAX, WAITERS_MAX};
+use crate::machine::ledger::{Ask, Ledger, Owned, Resource, Timer, Wait, Waitlist};
+use crate::machine::request::Asked;
+use crate::machine::sessions::Verdict;
+use crate::machine::slab::{Linked, Links, List, Slab};
+use crate::machine::table::{Probe, Row, Table};
+use crate::machine::{Outcome, Turn};
 use crate::mutant::{self, Mutant};
+use crate::secret::Secret;
 use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use wire::Code;
-use wire::message::LockMode;
+use wire::message::{LockAcquire, LockMode, LockRequest};
 
-/// A lock with so many grants is searched from end to end; of one with more each grant stands in `Machine::crowded`.
-pub(super) const FEW_GRANTS: usize = 8;
+/// A lock with so many grants is searched from end to end; of one with more each grant stands in [`Locks::crowded`].
+const FEW_GRANTS: usize = 8;
+
+/// One shard's locks.
+pub(super) struct Locks {
+    locks: Table<Lock>,
+    grants: Slab<Grant>,
+    /// The grants of locks with more than [`FEW_GRANTS`], by session and lock: slots, which decide nothing.
+    crowded: BTreeMap<(u32, u32), u32>,
+    /// The row of which only some was written to the snapshot that is being made.
+    open: Option<Open>,
+    /// A lock of which only some was read from a snapshot, and how many grants are to come.
+    read: Option<(u32, u32)>,
+}
 
 /// A lock that somebody holds.
-pub(super) struct Lock {
-    pub(super) name: Box<[u8]>,
+struct Lock {
+    name: Box<[u8]>,
     /// Of its name.
     probe: Probe,
     /// Of the grants.
-    pub(super) mode: LockMode,
+    mode: LockMode,
     /// By fence.
-    pub(super) grants: List,
-    /// By ticket.
-    pub(super) waiters: List,
-    /// The ticket of who is next, as long as that one is admitted and not served; else 0.
-    pub(super) unserved: u64,
+    grants: List,
+    waitlist: Waitlist,
 }
 
 /// A session's hold on a lock.
-pub(super) struct Grant {
-    pub(super) lock: u32,
-    pub(super) session: u32,
-    pub(super) fence: u64,
+struct Grant {
+    lock: u32,
+    session: u32,
+    fence: u64,
     /// How many acquires it stands for.
-    pub(super) count: u32,
+    count: u32,
     /// When its lease ends; [`Elapsed::MAX`] without one.
-    pub(super) deadline: Elapsed,
-    pub(super) links: Links,
+    deadline: Elapsed,
+    links: Links,
 }
 
 impl Row for Lock {
@@ -87,59 +103,93 @@ impl Linked for Grant {
 }
 
 impl Lock {
-    pub(super) fn new(name: &[u8], probe: Probe, mode: LockMode) -> Lock {
-        let (grants, waiters) = (List::EMPTY, List::EMPTY);
-        Lock { name: name.into(), probe, mode, grants, waiters, unserved: 0 }
+    fn new(name: &[u8], probe: Probe, mode: LockMode) -> Lock {
+        let (grants, waitlist) = (List::EMPTY, Waitlist::EMPTY);
+        Lock { name: name.into(), probe, mode, grants, waitlist }
     }
 
     /// Whether the holders let somebody in with `mode`.
-    pub(super) fn admits(&self, mode: LockMode) -> bool {
+    fn admits(&self, mode: LockMode) -> bool {
         let all = mutant::on(Mutant::LockAdmitsAll)
             || (mutant::on(Mutant::SharersUnseen) && self.mode == LockMode::Shared);
         all || self.grants.is_empty() || (self.mode == LockMode::Shared && mode == LockMode::Shared)
     }
 }
 
-/// What an acquire asks for.
-#[derive(Clone, Copy)]
-pub(super) struct Acquire<'a> {
-    pub(super) name: &'a [u8],
-    pub(super) wait_ms: u32,
-    pub(super) lease_ms: u32,
-    pub(super) mode: LockMode,
-}
+impl Locks {
+    /// No locks.
+    pub(super) fn new(secret: Secret) -> Locks {
+        Locks {
+            locks: Table::new(secret),
+            grants: Slab::new(),
+            crowded: BTreeMap::new(),
+            open: None,
+            read: None,
+        }
+    }
 
-impl Machine {
-    pub(super) fn acquire(
+    /// How many locks are held.
+    pub(super) fn len(&self) -> usize {
+        self.locks.len()
+    }
+
+    /// Whether nobody holds anything.
+    pub(super) fn is_free(&self) -> bool {
+        self.grants.len() == 0
+    }
+
+    /// Who waits for a lock.
+    pub(super) fn waitlist(&mut self, lock: u32) -> &mut Waitlist {
+        &mut self.locks.rows_mut()[lock].waitlist
+    }
+
+    /// Does what a call asks for.
+    pub(super) fn request(
         &mut self,
-        session: u32,
-        sequence: u64,
-        ask: Acquire<'_>,
+        ledger: &mut Ledger,
+        asked: Asked,
+        request: LockRequest<'_>,
         turn: &mut Turn<'_>,
     ) -> Verdict {
-        let Acquire { name, wait_ms, lease_ms, mode } = ask;
-        self.end_own_lease(name, session, turn);
+        match request {
+            LockRequest::LockAcquire(it) => self.acquire(ledger, asked, &it, turn),
+            LockRequest::LockRelease(it) => {
+                Verdict::Now(self.release(ledger, asked.session, it.name, it.fence, turn))
+            }
+        }
+    }
+
+    fn acquire(
+        &mut self,
+        ledger: &mut Ledger,
+        asked: Asked,
+        acquire: &LockAcquire<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Verdict {
+        let Asked { session, sequence } = asked;
+        let &LockAcquire { name, wait_ms, lease_ms, mode, .. } = acquire;
+        self.end_own_lease(ledger, name, session, turn);
         let probe = self.locks.probe(name);
-        let settled = self.settled_lock(&probe, name, turn);
-        let claims = self.grants.len() + self.counts.lock_waiters as usize;
-        let full = claims >= GRANTS_MAX && self.level >= Level::BOUNDED;
+        let settled = self.settled_lock(ledger, &probe, name, turn);
+        let claims = self.grants.len() + ledger.lock_waiters() as usize;
+        let full = claims >= GRANTS_MAX && ledger.level() >= Level::BOUNDED;
         let Some(lock) = settled.lock() else {
             if self.locks.len() >= LOCKS_MAX || full {
                 return Verdict::Now(Outcome::Refused(Code::StateFull));
             }
             let lock = self.locks.insert_at(probe, Lock::new(name, probe, mode));
-            return Verdict::Now(self.grant(lock, session, mode, lease_ms, turn));
+            return Verdict::Now(self.grant(ledger, lock, session, mode, lease_ms));
         };
         if let Some(grant) = self.grant_of(lock, session) {
-            return Verdict::Now(self.grant_again(grant, mode, lease_ms, turn));
+            return Verdict::Now(self.grant_again(ledger, grant, mode, lease_ms));
         }
         if full {
             return Verdict::Now(Outcome::Refused(Code::StateFull));
         }
         let row = &self.locks[lock];
         let barges = mutant::on(Mutant::Barging);
-        if (row.waiters.is_empty() || barges) && row.admits(mode) {
-            return Verdict::Now(self.grant(lock, session, mode, lease_ms, turn));
+        if (row.waitlist.is_empty() || barges) && row.admits(mode) {
+            return Verdict::Now(self.grant(ledger, lock, session, mode, lease_ms));
         }
         if wait_ms == 0 {
             return match settled {
@@ -147,27 +197,27 @@ impl Machine {
                 _ => Verdict::Now(Outcome::Refused(Code::LockHeld)),
             };
         }
-        if row.waiters.len() >= WAITERS_MAX {
+        if row.waitlist.len() >= WAITERS_MAX {
             return Verdict::Now(Outcome::Refused(Code::WaitersFull));
         }
         let deadline = turn.now + millis(wait_ms);
-        let ask = Ask::Lock { lock, mode, lease_ms };
-        Verdict::Later(self.start_wait(session, sequence, deadline, ask))
+        let ask = Ask::Lock { mode, lease_ms };
+        let wait = Wait { session, sequence, deadline, ask, name: name.into() };
+        let waitlist = self.waitlist(lock);
+        Verdict::Later(ledger.start_wait(waitlist, Resource::Lock(lock), wait))
     }
 
-    pub(super) fn release(
+    fn release(
         &mut self,
+        ledger: &mut Ledger,
         session: u32,
         name: &[u8],
         fence: u64,
         turn: &mut Turn<'_>,
     ) -> Outcome {
-        self.end_own_lease(name, session, turn);
-        let lock = match self.level < Level::BOUNDED {
-            true => self.settled_lock(&self.locks.probe(name), name, turn).lock(),
-            // What is due of others' is no matter of a release.
-            false => self.locks.find(name),
-        };
+        self.end_own_lease(ledger, name, session, turn);
+        // What is due of others' is no matter of a release.
+        let lock = self.locks.find(name);
         let Some(slot) = lock.and_then(|lock| self.grant_of(lock, session)) else {
             return Outcome::Refused(Code::NotHolder);
         };
@@ -176,89 +226,86 @@ impl Machine {
             return Outcome::Refused(Code::StaleFence);
         }
         if count > 1 && !mutant::on(Mutant::ReleaseFreesAtOnce) {
-            self.keep_lock(lock);
+            self.keep_lock(ledger, lock);
             self.grants[slot].count -= 1;
         } else {
-            let lock = self.drop_grant(slot);
-            self.advance_lock(lock, turn);
+            let lock = self.drop_grant(ledger, slot);
+            self.advance(ledger, lock, turn);
         }
         Outcome::Done { token: 0 }
     }
 
     /// A lease ran out.
-    pub(super) fn lease_ended(&mut self, grant: u32, turn: &mut Turn<'_>) {
+    pub(super) fn lease_ended(&mut self, ledger: &mut Ledger, grant: u32, turn: &mut Turn<'_>) {
         assert!(self.grants[grant].deadline <= turn.now, "a lease never ends early");
-        let lock = self.drop_grant(grant);
-        self.advance_lock(lock, turn);
+        let lock = self.drop_grant(ledger, grant);
+        self.advance(ledger, lock, turn);
     }
 
     /// Grants the lock, which admits it, to a session that does not hold it.
     fn grant(
         &mut self,
+        ledger: &mut Ledger,
         lock: u32,
         session: u32,
         mode: LockMode,
         lease_ms: u32,
-        turn: &Turn<'_>,
     ) -> Outcome {
         assert!(self.locks[lock].admits(mode), "an exclusive grant stands alone");
-        self.keep_lock(lock);
+        self.keep_lock(ledger, lock);
         self.locks.row_mut(lock).mode = mode;
-        let fence = self.issue();
-        let deadline = lease_deadline(lease_ms, turn.now);
+        let fence = ledger.issue();
+        let deadline = lease_deadline(lease_ms, ledger.clock());
         let links = Links::NONE;
         let grant = Grant { lock, session, fence, count: 1, deadline, links };
         let slot = self.grants.insert(grant);
-        self.link_grant(slot);
+        self.link_grant(ledger, slot);
         Outcome::Done { token: fence }
     }
 
     /// Ties a grant to its lock, its session and its timer.
-    pub(super) fn link_grant(&mut self, slot: u32) {
+    fn link_grant(&mut self, ledger: &mut Ledger, slot: u32) {
         let Grant { lock, session, fence, deadline, .. } = self.grants[slot];
         self.locks.row_mut(lock).grants.push(&mut self.grants, slot);
-        self.timers.arm(deadline, fence, Timer::LockLease(slot));
+        ledger.arm(deadline, fence, Timer::LockLease(slot));
         self.crowd(lock, slot);
-        let session = &mut self.sessions.table.rows_mut()[session];
-        session.owned.insert(fence, Owned::Grant(slot));
+        ledger.own(session, fence, Owned::Grant(slot));
     }
 
     /// Grants a lock again to a session that holds it.
     fn grant_again(
         &mut self,
+        ledger: &mut Ledger,
         slot: u32,
         mode: LockMode,
         lease_ms: u32,
-        turn: &Turn<'_>,
     ) -> Outcome {
         let Grant { lock, count, .. } = self.grants[slot];
         if !self.locks[lock].mode.covers(mode) || count == u32::MAX {
             return Outcome::Refused(Code::LockHeld);
         }
-        self.keep_lock(lock);
+        self.keep_lock(ledger, lock);
         let grant = &mut self.grants[slot];
         grant.count += 1;
         let (fence, before) = (grant.fence, grant.deadline);
-        let anew = lease_deadline(lease_ms, turn.now);
+        let anew = lease_deadline(lease_ms, ledger.clock());
         let deadline = if mutant::on(Mutant::LockLeaseReplaced) { anew } else { anew.max(before) };
         if deadline != before {
             grant.deadline = deadline;
-            self.timers.disarm(before, fence);
-            self.timers.arm(deadline, fence, Timer::LockLease(slot));
+            ledger.disarm(before, fence);
+            ledger.arm(deadline, fence, Timer::LockLease(slot));
         }
         Outcome::Done { token: fence }
     }
 
     /// Ends a grant and names its lock, which the caller advances.
-    pub(super) fn drop_grant(&mut self, slot: u32) -> u32 {
+    pub(super) fn drop_grant(&mut self, ledger: &mut Ledger, slot: u32) -> u32 {
         let lock = self.grants[slot].lock;
-        self.keep_lock(lock);
+        self.keep_lock(ledger, lock);
         self.locks.row_mut(lock).grants.unlink(&mut self.grants, slot);
         let grant = self.grants.remove(slot);
-        self.timers.disarm(grant.deadline, grant.fence);
-        let session = &mut self.sessions.table.rows_mut()[grant.session];
-        let owned = session.owned.remove(&grant.fence);
-        assert!(owned == Some(Owned::Grant(slot)), "a session knows its grants");
+        ledger.disarm(grant.deadline, grant.fence);
+        ledger.disown(grant.session, grant.fence, Owned::Grant(slot));
         self.uncrowd(lock, grant.session);
         lock
     }
@@ -293,75 +340,66 @@ impl Machine {
 
     /// Grants the lock to whoever is next, as long as it admits them and the steps go; forgets it when nobody
     /// holds it.
-    pub(super) fn advance_lock(&mut self, lock: u32, turn: &mut Turn<'_>) {
-        while let Some(waiter) = self.locks[lock].waiters.first() {
-            if turn.steps == 0 {
-                break;
-            }
-            if let Some(code) = self.wait_is_over(waiter, Code::LockTimeout, turn.now) {
-                self.end_wait(waiter, Outcome::Refused(code), turn);
-                continue;
-            }
-            let Ask::Lock { mode, lease_ms, .. } = self.waiters[waiter].ask else {
-                unreachable!("a lock's waiters ask for the lock")
-            };
+    pub(super) fn advance(&mut self, ledger: &mut Ledger, lock: u32, turn: &mut Turn<'_>) {
+        while let Some(waiter) = ledger.next_waiter(self.waitlist(lock), turn) {
+            let wait = &ledger.waiter(waiter).wait;
+            let (session, (mode, lease_ms)) = (wait.session, asked(wait.ask));
             if !self.locks[lock].admits(mode) {
                 break;
             }
-            let session = self.waiters[waiter].session;
-            let outcome = self.grant(lock, session, mode, lease_ms, turn);
-            self.end_wait(waiter, outcome, turn);
-            if self.sessions.table[session].waits > 0 {
-                self.grant_other_waits(lock, session, turn);
+            let outcome = self.grant(ledger, lock, session, mode, lease_ms);
+            ledger.end_wait(self.waitlist(lock), waiter, outcome, turn);
+            if ledger.session_waits(session) {
+                self.grant_other_waits(ledger, lock, session, turn);
             }
         }
-        self.note_lock(lock);
+        self.note_next(ledger, lock);
         let row = &self.locks[lock];
-        if row.grants.is_empty() && row.unserved == 0 {
-            assert!(row.waiters.is_empty(), "a free lock has no waiters");
+        if row.grants.is_empty() && row.waitlist.unserved() == 0 {
+            assert!(row.waitlist.is_empty(), "a free lock has no waiters");
             let probe = row.probe;
             self.locks.remove_at(probe, lock);
         }
     }
 
     /// Notes whether who is next is admitted and was not served.
-    pub(super) fn note_lock(&mut self, lock: u32) {
+    fn note_next(&mut self, ledger: &mut Ledger, lock: u32) {
         let row = &self.locks[lock];
-        let next = row.waiters.first().map(|waiter| &self.waiters[waiter]);
-        let admitted = next.filter(|next| match next.ask {
-            Ask::Lock { mode, .. } => row.admits(mode),
-            Ask::Pop { .. } => false,
-        });
-        let (before, now) = (row.unserved, admitted.map_or(0, |next| next.ticket));
-        if before != now {
-            let unserved = self.note_unfinished(before, now, Unfinished::Lock(lock));
-            self.locks.rows_mut()[lock].unserved = unserved;
+        let unserved = admitted(ledger, row);
+        if row.waitlist.unserved() != unserved {
+            let waitlist = self.waitlist(lock);
+            ledger.note_next(waitlist, Resource::Lock(lock), unserved);
         }
     }
 
     /// A session that was granted a lock and waits for it by other calls too holds it now: those
     /// calls are answered as if they came now.
-    fn grant_other_waits(&mut self, lock: u32, session: u32, turn: &mut Turn<'_>) {
-        for waiter in self.waits_of(session) {
-            let Ask::Lock { lock: of, mode, lease_ms } = self.waiters[waiter].ask else {
-                continue;
-            };
-            if of != lock {
+    fn grant_other_waits(
+        &mut self,
+        ledger: &mut Ledger,
+        lock: u32,
+        session: u32,
+        turn: &mut Turn<'_>,
+    ) {
+        for waiter in ledger.waits_of(session) {
+            let row = ledger.waiter(waiter);
+            if row.resource != Resource::Lock(lock) {
                 continue;
             }
-            let outcome = match self.wait_is_over(waiter, Code::LockTimeout, turn.now) {
+            let (mode, lease_ms) = asked(row.wait.ask);
+            let outcome = match ledger.wait_is_over(waiter, turn.now) {
                 Some(code) => Outcome::Refused(code),
                 None => {
                     let grant = self.grant_of(lock, session).expect("it was just granted");
-                    self.grant_again(grant, mode, lease_ms, turn)
+                    self.grant_again(ledger, grant, mode, lease_ms)
                 }
             };
-            self.end_wait(waiter, outcome, turn);
+            ledger.end_wait(self.waitlist(lock), waiter, outcome, turn);
         }
     }
 
     /// The grant that a session has on a lock.
-    pub(super) fn grant_of(&self, lock: u32, session: u32) -> Option<u32> {
+    fn grant_of(&self, lock: u32, session: u32) -> Option<u32> {
         let grants = &self.locks[lock].grants;
         if grants.len() > FEW_GRANTS {
             return self.crowded.get(&(session, lock)).copied();
@@ -370,27 +408,36 @@ impl Machine {
     }
 
     /// Finds a lock. If something of it is due or unfinished, it happens here, as far as the steps go.
-    fn settled_lock(&mut self, probe: &Probe, name: &[u8], turn: &mut Turn<'_>) -> Settled {
+    fn settled_lock(
+        &mut self,
+        ledger: &mut Ledger,
+        probe: &Probe,
+        name: &[u8],
+        turn: &mut Turn<'_>,
+    ) -> Settled {
         let Some(lock) = self.locks.find_at(probe, name) else { return Settled::Free };
-        if !self.timers.is_overdue(turn.now) && self.unfinished.is_empty() {
+        let nothing = !ledger.is_overdue(turn.now) && !ledger.has_unfinished();
+        // Below that level all that was due of it happened already.
+        if nothing || ledger.level() < Level::BOUNDED {
             return Settled::Held(lock);
         }
-        if self.level < Level::BOUNDED {
-            return self.settle_at_once(name, turn).map_or(Settled::Free, Settled::Held);
-        }
-        self.settle(lock, name, turn)
+        self.settle(ledger, lock, name, turn)
     }
 
     /// Takes from the lock the grants that are over, first to last up to one that is not: with that one it is held,
     /// whatever comes behind. Who is next is served.
-    fn settle(&mut self, lock: u32, name: &[u8], turn: &mut Turn<'_>) -> Settled {
+    fn settle(
+        &mut self,
+        ledger: &mut Ledger,
+        lock: u32,
+        name: &[u8],
+        turn: &mut Turn<'_>,
+    ) -> Settled {
         loop {
             let row = &self.locks[lock];
-            let first = row.grants.first().filter(|grant| self.is_grant_over(*grant, turn.now));
-            let next = row.waiters.first();
-            let gone =
-                next.is_some_and(|w| self.wait_is_over(w, Code::LockTimeout, turn.now).is_some());
-            if first.is_none() && !gone && row.unserved == 0 {
+            let first = row.grants.first().filter(|grant| self.is_grant_over(ledger, *grant));
+            let gone = ledger.first_is_over(&row.waitlist, turn.now);
+            if first.is_none() && !gone && row.waitlist.unserved() == 0 {
                 return Settled::Held(lock);
             }
             if turn.steps == 0 {
@@ -398,53 +445,71 @@ impl Machine {
             }
             if let Some(grant) = first {
                 turn.step();
-                self.drop_grant(grant);
+                self.drop_grant(ledger, grant);
             }
-            self.advance_lock(lock, turn);
+            self.advance(ledger, lock, turn);
             if self.locks.find(name) != Some(lock) {
                 return Settled::Free;
             }
         }
     }
 
-    fn is_grant_over(&self, grant: u32, now: Elapsed) -> bool {
+    fn is_grant_over(&self, ledger: &Ledger, grant: u32) -> bool {
+        let now = ledger.clock();
         let grant = &self.grants[grant];
-        grant.deadline <= now || self.sessions.table[grant.session].is_over(now)
+        grant.deadline <= now || ledger.is_session_over(grant.session, now)
     }
 
     /// Ends the session's own grant of a lock if its lease is due.
-    fn end_own_lease(&mut self, name: &[u8], session: u32, turn: &mut Turn<'_>) {
-        if self.level < Level::BOUNDED || !self.timers.is_overdue(turn.now) {
+    fn end_own_lease(
+        &mut self,
+        ledger: &mut Ledger,
+        name: &[u8],
+        session: u32,
+        turn: &mut Turn<'_>,
+    ) {
+        if ledger.level() < Level::BOUNDED || !ledger.is_overdue(turn.now) {
             return;
         }
         let grant = self.locks.find(name).and_then(|lock| self.grant_of(lock, session));
         if let Some(grant) = grant.filter(|grant| self.grants[*grant].deadline <= turn.now) {
             turn.step();
-            self.lease_ended(grant, turn);
+            self.lease_ended(ledger, grant, turn);
         }
     }
 
-    /// Finds a lock. If something of it is due and has not fired, all of it fires here.
-    fn settle_at_once(&mut self, name: &[u8], turn: &mut Turn<'_>) -> Option<u32> {
-        let mut lock = self.locks.find(name)?;
+    // ---- What levels below `BOUNDED` do at once: see `machine/oldest.rs` ----
+
+    /// The grants of a lock that are over, by fence.
+    pub(super) fn due(&self, ledger: &Ledger, name: &[u8]) -> Vec<u64> {
+        let Some(lock) = self.locks.find(name) else { return Vec::new() };
         let due = self.locks[lock].grants.iter(&self.grants);
-        let due = due.filter(|grant| self.is_grant_over(*grant, turn.now));
-        let due: Vec<u64> = due.map(|grant| self.grants[grant].fence).collect();
-        for fence in due {
-            // What was due may be gone with a session that ended meanwhile, and the lock too.
-            lock = self.locks.find(name)?;
-            let grants = self.locks[lock].grants;
-            let grant = grants.iter(&self.grants).find(|grant| self.grants[*grant].fence == fence);
-            let Some(grant) = grant else { continue };
-            if self.grants[grant].deadline <= turn.now {
-                self.lease_ended(grant, turn);
-            } else {
-                self.expire_session(self.grants[grant].session, turn);
-            }
+        let due = due.filter(|grant| self.is_grant_over(ledger, *grant));
+        due.map(|grant| self.grants[grant].fence).collect()
+    }
+
+    /// Ends a grant whose lease is over. If it is its session that is over, that one is named, and the caller ends it.
+    pub(super) fn end_due(
+        &mut self,
+        ledger: &mut Ledger,
+        name: &[u8],
+        fence: u64,
+        turn: &mut Turn<'_>,
+    ) -> Option<u32> {
+        let grants = self.locks[self.locks.find(name)?].grants;
+        let grant = grants.iter(&self.grants).find(|grant| self.grants[*grant].fence == fence)?;
+        if self.grants[grant].deadline > turn.now {
+            return Some(self.grants[grant].session);
         }
-        lock = self.locks.find(name)?;
-        self.advance_lock(lock, turn);
-        self.locks.find(name)
+        self.lease_ended(ledger, grant, turn);
+        None
+    }
+
+    /// Serves who is next for a lock, if there is such a lock.
+    pub(super) fn advance_named(&mut self, ledger: &mut Ledger, name: &[u8], turn: &mut Turn<'_>) {
+        if let Some(lock) = self.locks.find(name) {
+            self.advance(ledger, lock, turn);
+        }
     }
 }
 
@@ -465,6 +530,20 @@ impl Settled {
             Settled::Free => None,
             Settled::Held(lock) | Settled::Unfinished(lock) => Some(lock),
         }
+    }
+}
+
+/// The ticket of who is next, if that one is admitted; else 0.
+fn admitted(ledger: &Ledger, lock: &Lock) -> u64 {
+    let next = ledger.first_ask(&lock.waitlist);
+    next.filter(|(_, ask)| lock.admits(asked(*ask).0)).map_or(0, |(ticket, _)| ticket)
+}
+
+/// What a lock's waiter asks for: the mode, and the lease in milliseconds.
+fn asked(ask: Ask) -> (LockMode, u32) {
+    match ask {
+        Ask::Lock { mode, lease_ms } => (mode, lease_ms),
+        Ask::Pop { .. } => unreachable!("a lock's waiters ask for the lock"),
     }
 }
 

@@ -1,0 +1,65 @@
+//! The lines' rows in a snapshot.
+//!
+//! ```text
+//! line:  version u64 | deadline u64 | key | value
+//! ```
+
+use super::{Cache, Line};
+use crate::machine::codec::{Reader, kept, put_bytes, put_owed, put_sorted, put_u64, row};
+use crate::machine::ledger::Ledger;
+use crate::machine::restore::{Corrupt, Part, shed_bytes};
+use crate::machine::snapshot::{Progress, Slice, walk};
+use crate::machine::table::Row;
+use alloc::vec::Vec;
+
+impl Cache {
+    pub(in crate::machine) fn begin_walk(&mut self) {
+        self.lines.begin_walk();
+    }
+
+    pub(in crate::machine) fn walk(&mut self, slice: &mut Slice, out: &mut Vec<u8>) -> Progress {
+        walk(&mut self.lines, slice, out, |table, owed, out| {
+            put_owed(out, owed, |out| put_line(out, &table[owed.slot]));
+        })
+    }
+
+    pub(in crate::machine) fn put_sorted(&self, out: &mut Vec<u8>) {
+        put_sorted(out, self.lines.iter().map(|(_, line)| row(|out| put_line(out, line))));
+    }
+
+    /// A line is about to change.
+    #[inline]
+    pub(super) fn keep_line(&mut self, slot: u32) {
+        if self.lines.owes(slot) {
+            let bytes = kept(|out| put_line(out, &self.lines[slot]));
+            self.lines.keep(slot, bytes);
+        }
+    }
+
+    pub(in crate::machine) fn read(&mut self, from: &mut Reader<'_>) -> Result<Part, Corrupt> {
+        let (version, deadline) = (from.u64()?, from.time()?);
+        let (key, value) = (from.bytes()?, from.bytes()?);
+        let slot = self.lines.insert(Line::new(key, value, version, deadline));
+        self.read.insert(version, slot);
+        Ok(Part::Last)
+    }
+
+    /// Puts the first of the lines that were read in the order of eviction.
+    pub(in crate::machine) fn order(&mut self, ledger: &mut Ledger) -> Progress {
+        let Some((_, slot)) = self.read.pop_first() else { return Progress::Done };
+        self.link_line(ledger, slot);
+        Progress::More
+    }
+
+    /// Frees some of the lines. True: none is left.
+    pub(in crate::machine) fn shed(&mut self, slice: &mut Slice) -> bool {
+        self.lines.shed(slice, |row, slice| shed_bytes(row.cost(), slice))
+    }
+}
+
+fn put_line(out: &mut Vec<u8>, line: &Line) {
+    put_u64(out, line.version);
+    put_u64(out, line.deadline.0);
+    put_bytes(out, line.key());
+    put_bytes(out, line.value());
+}

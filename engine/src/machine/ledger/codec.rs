@@ -1,0 +1,261 @@
+//! The ledger's part of a snapshot: its share of the head, and the sessions' rows with their calls.
+//!
+//! ```text
+//! head:     level u32, from version 3 on | ... | clock u64 | last number u64 | ...
+//!             | ended session ids, 16 each, up to version 3
+//! session:  id 16 | number u64 | ttl ms u32 | standing u8, from version 4 on | deadline u64 | answered below u64
+//!             | calls u32 | calls x ( sequence u64 | what )
+//! what:     0 | token u64    or  1 | id u64 | delivery u32    or  2 | code u16
+//!           or 3 | wait | mode u8 | lease ms u32    or  4 | wait | visibility ms u32
+//! wait:     ticket u64 | deadline u64 | name of the lock or queue
+//! standing: 0 = it lives, 1 = it ended, and its deadline is when it is forgotten
+//! ```
+//!
+//! Who waits stands in line by ticket. Timers, and what a session has, follow from the rest.
+
+use super::sessions::{Session, Standing};
+use super::waiters::{Ask, Resource, Wait, Waiter, Waiters, Waitlist};
+use super::window::{Remembered, Window};
+use super::{Ledger, Timer};
+use crate::ids::SessionId;
+use crate::level::Level;
+use crate::machine::Outcome;
+use crate::machine::codec::{Reader, kept, put_bytes, put_count, put_owed, put_sorted, put_u32};
+use crate::machine::codec::{put_u64, row};
+use crate::machine::restore::{Corrupt, Part, shed_map};
+use crate::machine::snapshot::{Progress, Slice, VERSION, VERSION_OLDEST, walk};
+use crate::mutant::{self, Mutant};
+use crate::time::Elapsed;
+use alloc::vec::Vec;
+use wire::Code;
+use wire::message::LockMode;
+
+impl Ledger {
+    /// Appends what the head says first.
+    pub(in crate::machine) fn put_level(&self, out: &mut Vec<u8>) {
+        if self.level >= Level::SAID {
+            put_u32(out, self.level.0);
+        }
+    }
+
+    /// Appends the clock and the counter.
+    pub(in crate::machine) fn put_head(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.clock.0);
+        put_u64(out, self.issued);
+    }
+
+    /// Appends the ids of those that ended, as versions up to 3 have them.
+    pub(in crate::machine) fn put_ended(&self, out: &mut Vec<u8>) {
+        self.sessions.ended.iter().for_each(|id| out.extend_from_slice(&id.0));
+    }
+
+    pub(in crate::machine) fn read_level(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
+        if from.version > VERSION_OLDEST {
+            self.level = Level(from.u32()?);
+        }
+        Ok(())
+    }
+
+    pub(in crate::machine) fn read_head(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
+        let (clock, issued) = (from.time()?, from.u64()?);
+        self.clock = if mutant::on(Mutant::ClockNotRestored) { Elapsed::ZERO } else { clock };
+        self.issued = if mutant::on(Mutant::FenceReuse) { issued / 2 } else { issued };
+        Ok(())
+    }
+
+    /// Reads the id of one that ended.
+    pub(in crate::machine) fn read_ended(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
+        self.sessions.remember_ended(from.session()?);
+        Ok(())
+    }
+}
+
+// ---- The sessions' rows ----
+
+impl Ledger {
+    /// How many sessions have a row.
+    pub(in crate::machine) fn session_rows(&self) -> usize {
+        self.sessions.table.len()
+    }
+
+    pub(in crate::machine) fn begin_walk(&mut self) {
+        self.sessions.walk_level = self.level;
+        self.sessions.table.begin_walk();
+    }
+
+    pub(in crate::machine) fn walk(&mut self, slice: &mut Slice, out: &mut Vec<u8>) -> Progress {
+        let (level, waiters) = (self.sessions.walk_level, &self.waiters);
+        walk(&mut self.sessions.table, slice, out, |table, owed, out| {
+            put_owed(out, owed, |out| put_session(out, &table[owed.slot], waiters, level));
+        })
+    }
+
+    pub(in crate::machine) fn put_sorted(&self, out: &mut Vec<u8>) {
+        let rows = self.sessions.table.iter();
+        let write = |(_, session)| row(|out| put_session(out, session, &self.waiters, self.level));
+        put_sorted(out, rows.map(write));
+    }
+
+    /// A session, or a call of it, is about to change.
+    #[inline]
+    pub(in crate::machine) fn keep_session(&mut self, slot: u32) {
+        if self.sessions.table.owes(slot) {
+            let (level, waiters) = (self.sessions.walk_level, &self.waiters);
+            let session = &self.sessions.table[slot];
+            let bytes = kept(|out| put_session(out, session, waiters, level));
+            self.sessions.table.keep(slot, bytes);
+        }
+    }
+
+    pub(in crate::machine) fn read_session(
+        &mut self,
+        from: &mut Reader<'_>,
+    ) -> Result<Part, Corrupt> {
+        let (id, number, ttl_ms) = (from.session()?, from.u64()?, from.u32()?);
+        let standing = match if from.version < VERSION { 0 } else { from.u8()? } {
+            0 => Standing::Lives,
+            1 => Standing::Ended,
+            _ => return Err(Corrupt::Malformed),
+        };
+        let deadline = from.time()?;
+        let window = Window { answered_below: from.u64()?, ..Window::default() };
+        let row = Session { standing, window, ..Session::new(id, number, ttl_ms, deadline) };
+        let slot = self.sessions.table.insert(row);
+        let timer = match standing {
+            Standing::Lives => Timer::SessionEnd(slot),
+            Standing::Ended => Timer::SessionForget(slot),
+        };
+        self.sessions.over += usize::from(standing == Standing::Ended);
+        self.timers.arm(deadline, number, timer);
+        for _ in 0..from.u32()? {
+            let sequence = from.u64()?;
+            match read_call(from, slot, sequence)? {
+                Call::Done(outcome) => {
+                    let window = &mut self.sessions.table.row_mut(slot).window;
+                    window.calls.push_back((sequence, Remembered::Outcome(outcome)));
+                }
+                Call::Waits { ticket, wait } => _ = self.waiters.read.insert(ticket, wait),
+            }
+        }
+        Ok(Part::Last)
+    }
+
+    /// The next of the waits that were read, by ticket: it is to be put in line.
+    pub(in crate::machine) fn take_read_wait(&mut self) -> Option<(u64, Wait)> {
+        self.waiters.read.pop_first()
+    }
+
+    /// Puts a wait that was read in line.
+    pub(in crate::machine) fn read_wait(
+        &mut self,
+        waitlist: &mut Waitlist,
+        resource: Resource,
+        ticket: u64,
+        wait: Wait,
+    ) {
+        let (session, sequence) = (wait.session, wait.sequence);
+        let slot = self.link_wait(waitlist, resource, ticket, wait);
+        self.remember(session, sequence, Remembered::Waiting(slot));
+    }
+
+    /// The slot of a session that a row names.
+    pub(in crate::machine) fn read_owner(&self, id: SessionId) -> Result<u32, Corrupt> {
+        self.sessions.table.find(&id).ok_or(Corrupt::Malformed)
+    }
+
+    /// Frees some of what the ledger holds. True: nothing is left.
+    pub(in crate::machine) fn shed(&mut self, slice: &mut Slice) -> bool {
+        self.timers.shed(slice)
+            && self.sessions.table.shed(slice, |row, slice| shed_map(&mut row.owned, slice))
+            && shed_map(&mut self.unfinished, slice)
+            && self.waiters.rows.shed(slice, |_, _| true)
+    }
+}
+
+/// Writes a session as it is at a level.
+fn put_session(out: &mut Vec<u8>, session: &Session, waiters: &Waiters, level: Level) {
+    out.extend_from_slice(&session.id.0);
+    put_u64(out, session.number);
+    put_u32(out, session.ttl_ms);
+    if level >= Level::BOUNDED {
+        out.push(session.standing as u8);
+    }
+    put_u64(out, session.deadline.0);
+    put_u64(out, session.window.answered_below);
+    let forgotten = mutant::on(Mutant::ForgetWindow);
+    let calls = session.window.calls.iter();
+    let told = |what: &Remembered| !forgotten || matches!(what, Remembered::Waiting(_));
+    let calls = calls.filter(|(_, what)| told(what));
+    put_count(out, calls.clone().count());
+    for (sequence, what) in calls {
+        put_u64(out, *sequence);
+        match what {
+            Remembered::Outcome(outcome) => put_outcome(out, *outcome),
+            Remembered::Waiting(waiter) => put_waiter(out, &waiters.rows[*waiter]),
+        }
+    }
+}
+
+fn put_waiter(out: &mut Vec<u8>, waiter: &Waiter) {
+    out.push(match waiter.wait.ask {
+        Ask::Lock { .. } => 3,
+        Ask::Pop { .. } => 4,
+    });
+    put_u64(out, waiter.ticket);
+    put_u64(out, waiter.wait.deadline.0);
+    put_bytes(out, &waiter.wait.name);
+    match waiter.wait.ask {
+        Ask::Lock { mode, lease_ms } => {
+            out.push(mode as u8);
+            put_u32(out, lease_ms);
+        }
+        Ask::Pop { visibility_ms } => put_u32(out, visibility_ms),
+    }
+}
+
+fn put_outcome(out: &mut Vec<u8>, outcome: Outcome) {
+    match outcome {
+        Outcome::Done { token } => {
+            out.push(0);
+            put_u64(out, token);
+        }
+        Outcome::Delivered { id, delivery } => {
+            out.push(1);
+            put_u64(out, id);
+            put_u32(out, delivery);
+        }
+        Outcome::Refused(code) => {
+            out.push(2);
+            out.extend_from_slice(&code.number().to_le_bytes());
+        }
+    }
+}
+
+/// A call as a row says it.
+enum Call {
+    Done(Outcome),
+    Waits { ticket: u64, wait: Wait },
+}
+
+fn read_call(from: &mut Reader<'_>, session: u32, sequence: u64) -> Result<Call, Corrupt> {
+    Ok(Call::Done(match from.u8()? {
+        0 => Outcome::Done { token: from.u64()? },
+        1 => Outcome::Delivered { id: from.u64()?, delivery: from.u32()? },
+        2 => Outcome::Refused(Code::from_number(from.u16()?).ok_or(Corrupt::Malformed)?),
+        what @ (3 | 4) => {
+            let (ticket, deadline) = (from.u64()?, from.time()?);
+            let name = from.bytes()?.into();
+            let ask = if what == 3 {
+                let mode = LockMode::from_number(from.u8()?).ok_or(Corrupt::Malformed)?;
+                Ask::Lock { mode, lease_ms: from.u32()? }
+            } else {
+                Ask::Pop { visibility_ms: from.u32()? }
+            };
+            return Ok(Call::Waits {
+                ticket,
+                wait: Wait { session, sequence, deadline, ask, name },
+            });
+        }
+        _ => return Err(Corrupt::Malformed),
+    }))
+}

@@ -1,0 +1,48 @@
+//! The locks' invariants, as a check of all of them.
+
+use super::{FEW_GRANTS, Locks, admitted};
+use crate::machine::ledger::{Ask, Ledger, Owned, Resource, Tally};
+use crate::time::Elapsed;
+use wire::message::LockMode;
+
+impl Locks {
+    /// Looks at every lock and every grant.
+    ///
+    /// # Panics
+    /// When an invariant does not hold.
+    pub(in crate::machine) fn verify(&self, ledger: &Ledger, tally: &mut Tally) {
+        let mut grants = 0;
+        for (slot, lock) in self.locks.iter() {
+            let next = admitted(ledger, lock);
+            ledger.verify_waitlist(&lock.waitlist, Resource::Lock(slot), next, tally);
+            assert!(next > 0 || !lock.grants.is_empty(), "a free lock has no record");
+            assert!(
+                lock.mode == LockMode::Shared || lock.grants.len() < 2,
+                "exclusive stands alone"
+            );
+            let mut last = 0;
+            for grant_slot in lock.grants.iter(&self.grants) {
+                let grant = &self.grants[grant_slot];
+                grants += 1;
+                tally.timers += usize::from(grant.deadline != Elapsed::MAX);
+                assert!(grant.fence > last, "grants are in the order of their fences");
+                assert!(grant.lock == slot && grant.count > 0);
+                let owned = ledger.owned(grant.session, grant.fence);
+                assert_eq!(owned, Some(Owned::Grant(grant_slot)), "a session knows its grants");
+                assert_eq!(self.grant_of(slot, grant.session), Some(grant_slot));
+                last = grant.fence;
+            }
+            for waiter in ledger.waiters_in(&lock.waitlist) {
+                assert!(matches!(waiter.wait.ask, Ask::Lock { .. }), "it asks for the lock");
+                assert_eq!(waiter.wait.name, lock.name, "it says the lock's name");
+                let holds = |g: u32| self.grants[g].session == waiter.wait.session;
+                assert!(!lock.grants.iter(&self.grants).any(holds), "no holder waits");
+            }
+        }
+        assert_eq!(grants, self.grants.len(), "every grant is in its lock's list");
+        tally.grants += grants;
+        let crowds = self.locks.iter().map(|(_, lock)| lock.grants.len());
+        let crowded: usize = crowds.filter(|grants| *grants > FEW_GRANTS).sum();
+        assert_eq!(self.crowded.len(), crowded, "a crowded lock's grants, and no others");
+    }
+}

@@ -1,0 +1,220 @@
+//! The queues' and the messages' rows in a snapshot.
+//!
+//! ```text
+//! queue:    name
+//! message:  id u64 | queue u32 | priority u8 | delivery u32
+//!             | place u8 | session 16 if in flight | deadline u64 unless ready | payload
+//! place:    0 = ready, 1 = in flight, 2 = delayed
+//! ```
+//!
+//! A message names its queue by its place among the queues.
+
+use super::{Message, Place, Queue, Queues};
+use crate::machine::codec::{LENGTH_BYTES, Reader, kept, put_bytes, put_owed, put_sorted};
+use crate::machine::codec::{put_u32, put_u64, row};
+use crate::machine::ledger::{Ledger, Resource, Wait};
+use crate::machine::restore::{Corrupt, Part, shed_bytes, shed_map};
+use crate::machine::snapshot::{Progress, Slice, walk};
+use crate::mutant::{self, Mutant};
+use alloc::vec::Vec;
+
+/// Where a message's row names its queue.
+const MESSAGE_QUEUE_AT: usize = 8;
+
+/// Where each queue stands among the queues of a snapshot that is being made, by its slot.
+#[derive(Default)]
+pub(super) struct Places {
+    by_slot: Vec<u32>,
+    count: u32,
+}
+
+impl Places {
+    fn put(&mut self, slot: u32) {
+        let at = slot as usize;
+        if at >= self.by_slot.len() {
+            self.by_slot.resize(at + 1, u32::MAX);
+        }
+        self.by_slot[at] = self.count;
+        self.count += 1;
+    }
+
+    /// Names a message's queue by its place and not by its slot.
+    fn rename(&self, message: &mut [u8]) {
+        if mutant::on(Mutant::QueueBySlot) {
+            return;
+        }
+        let name = message[MESSAGE_QUEUE_AT..].first_chunk_mut::<4>();
+        let name = name.expect("a message names its queue");
+        *name = self.by_slot[u32::from_le_bytes(*name) as usize].to_le_bytes();
+    }
+}
+
+// ---- Queues ----
+
+impl Queues {
+    pub(in crate::machine) fn begin_walk_queues(&mut self) {
+        self.places = Places::default();
+        self.queues.begin_walk();
+    }
+
+    pub(in crate::machine) fn walk_queues(
+        &mut self,
+        slice: &mut Slice,
+        out: &mut Vec<u8>,
+    ) -> Progress {
+        let places = &mut self.places;
+        walk(&mut self.queues, slice, out, |table, owed, out| {
+            put_owed(out, owed, |out| put_queue(out, &table[owed.slot]));
+            places.put(owed.slot);
+        })
+    }
+
+    pub(in crate::machine) fn put_sorted_queues(&self, out: &mut Vec<u8>) {
+        self.sorted_queues().into_iter().for_each(|(row, _)| out.extend_from_slice(&row));
+    }
+
+    /// The queues' rows, sorted by their bytes, with their slots.
+    fn sorted_queues(&self) -> Vec<(Vec<u8>, u32)> {
+        let rows = self.queues.iter().map(|(slot, queue)| (row(|out| put_queue(out, queue)), slot));
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    /// A queue is about to go.
+    #[inline]
+    pub(super) fn keep_queue(&mut self, slot: u32) {
+        if self.queues.owes(slot) {
+            let bytes = kept(|out| put_queue(out, &self.queues[slot]));
+            self.queues.keep(slot, bytes);
+        }
+    }
+
+    pub(in crate::machine) fn read_queue(
+        &mut self,
+        from: &mut Reader<'_>,
+    ) -> Result<Part, Corrupt> {
+        self.read.push(self.queues.insert(Queue::new(from.bytes()?)));
+        Ok(Part::Last)
+    }
+
+    /// Puts a wait for a message, which was read, in line.
+    pub(in crate::machine) fn read_wait(
+        &mut self,
+        ledger: &mut Ledger,
+        ticket: u64,
+        wait: Wait,
+    ) -> Result<(), Corrupt> {
+        let queue = self.queues.find(&wait.name).ok_or(Corrupt::Malformed)?;
+        ledger.read_wait(self.waitlist(queue), Resource::Queue(queue), ticket, wait);
+        self.note_next(ledger, queue);
+        Ok(())
+    }
+
+    /// Frees some of the queues. True: none is left.
+    pub(in crate::machine) fn shed_queues(&mut self, slice: &mut Slice) -> bool {
+        self.queues.shed(slice, |row, slice| shed_map(&mut row.ready, slice))
+    }
+}
+
+fn put_queue(out: &mut Vec<u8>, queue: &Queue) {
+    put_bytes(out, &queue.name);
+}
+
+// ---- Messages ----
+
+impl Queues {
+    /// How many messages there are.
+    pub(in crate::machine) fn message_rows(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub(in crate::machine) fn begin_walk_messages(&mut self) {
+        self.messages.begin_walk();
+    }
+
+    pub(in crate::machine) fn walk_messages(
+        &mut self,
+        ledger: &Ledger,
+        slice: &mut Slice,
+        out: &mut Vec<u8>,
+    ) -> Progress {
+        let places = &self.places;
+        walk(&mut self.messages, slice, out, |table, owed, out| {
+            let at = out.len();
+            put_owed(out, owed, |out| put_message(out, &table[owed.slot], ledger));
+            places.rename(&mut out[at + LENGTH_BYTES..]);
+        })
+    }
+
+    pub(in crate::machine) fn put_sorted_messages(&self, ledger: &Ledger, out: &mut Vec<u8>) {
+        let mut places = Places::default();
+        self.sorted_queues().iter().for_each(|(_, slot)| places.put(*slot));
+        let rows = self.messages.iter().map(|(_, message)| {
+            let mut row = row(|out| put_message(out, message, ledger));
+            places.rename(&mut row[LENGTH_BYTES..]);
+            row
+        });
+        put_sorted(out, rows);
+    }
+
+    /// A message is about to move.
+    #[inline]
+    pub(super) fn keep_message(&mut self, ledger: &Ledger, slot: u32) {
+        if self.messages.owes(slot) {
+            let bytes = kept(|out| put_message(out, &self.messages[slot], ledger));
+            self.messages.keep(slot, bytes);
+        }
+    }
+
+    pub(in crate::machine) fn read_message(
+        &mut self,
+        ledger: &mut Ledger,
+        from: &mut Reader<'_>,
+    ) -> Result<Part, Corrupt> {
+        let id = from.u64()?;
+        let queue = *self.read.get(from.u32()? as usize).ok_or(Corrupt::Malformed)?;
+        let (priority, delivery) = (from.u8()?, from.u32()?);
+        let place = match from.u8()? {
+            0 => Place::Ready,
+            1 => {
+                let session = ledger.read_owner(from.session()?)?;
+                Place::InFlight { session, deadline: from.time()? }
+            }
+            2 => Place::Delayed { deadline: from.time()? },
+            _ => return Err(Corrupt::Malformed),
+        };
+        let payload = from.bytes()?.into();
+        self.insert_message(ledger, Message { id, queue, priority, delivery, place, payload });
+        if let Place::InFlight { session, .. } = place {
+            ledger.note_if_ended(session);
+        }
+        Ok(Part::Last)
+    }
+
+    /// Frees some of the messages. True: none is left.
+    pub(in crate::machine) fn shed_messages(&mut self, slice: &mut Slice) -> bool {
+        self.messages.shed(slice, |row, slice| shed_bytes(row.cost(), slice))
+    }
+}
+
+/// Names the queue by its slot: [`Places`] knows its place.
+fn put_message(out: &mut Vec<u8>, message: &Message, ledger: &Ledger) {
+    put_u64(out, message.id);
+    put_u32(out, message.queue);
+    out.push(message.priority);
+    put_u32(out, message.delivery);
+    match message.place {
+        Place::Ready => out.push(0),
+        Place::InFlight { session, deadline } => {
+            out.push(1);
+            out.extend_from_slice(&ledger.session_id(session).0);
+            put_u64(out, deadline.0);
+        }
+        Place::Delayed { deadline } => {
+            out.push(2);
+            put_u64(out, deadline.0);
+        }
+    }
+    put_bytes(out, &message.payload);
+}
