@@ -120,3 +120,9 @@ pub use self::{
     probe::{Probe, probe},
     queue::{Message, PRIORITY, Queue},
 };
+
+/// What README.md and docs/clients.md show compiles.
+#[cfg(all(doctest, feature = "edge"))]
+#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../../docs/clients.md")]
+mod pages {}

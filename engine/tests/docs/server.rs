@@ -104,12 +104,56 @@ fn every_exit_code_of_a_number_is_one_that_the_server_explains() {
     let codes = codes.lines().filter_map(|line| line.trim_start().split(' ').next());
     let codes: BTreeSet<&str> = codes.filter(|code| code.parse::<u8>().is_ok()).collect();
     let page = read(PAGE);
-    let (_, rows) = page.text.split_once("\n## Numbers\n").expect("the page has the numbers");
-    let rows = rows.split("\n## ").next().expect("a split has a first part");
-    for row in lines(rows).filter_map(cells).skip(1) {
-        let exits = row[1].split([',', ' ']).filter(|exit| !exit.is_empty() && *exit != "none");
-        for exit in exits {
+    for row in numbered(&page.text) {
+        for exit in exits(&row).filter(|exit| *exit != "none") {
             assert!(codes.contains(exit), "{}: `tercetd --help` has no exit code {exit}", row[0]);
         }
     }
+}
+
+/// The rows of the numbers: each with its exit codes.
+fn numbered(page: &str) -> Vec<Vec<String>> {
+    let (_, rows) = page.split_once("\n## Numbers\n").expect("the page has the numbers");
+    let rows = rows.split("\n## ").next().expect("a split has a first part");
+    lines(rows).filter_map(cells).skip(1).collect()
+}
+
+fn exits(row: &[String]) -> impl Iterator<Item = &str> {
+    row[1].split([',', ' ']).filter(|exit| !exit.is_empty())
+}
+
+#[test]
+fn the_server_ends_with_the_exit_code_that_its_number_has_in_the_page() {
+    let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs-exits");
+    // It is there only after a run that failed.
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).expect("a directory");
+    std::fs::write(dir.join("wrong.toml"), "no-such-key = 1\n").expect("a file");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().map(|at| (taken, at)).expect("it has an address");
+    let address = taken.1.to_string();
+    let cases: [(&str, &[&str]); 8] = [
+        ("E110", &["--data-dir", "wrong.toml"]),
+        ("E124", &["restore", "no-such-file", "--data-dir", "a"]),
+        ("E125", &["restore", "wrong.toml", "--data-dir", "b"]),
+        ("E130", &["--data-dir", "c", "--listen", &address, "--http", "127.0.0.1:0"]),
+        ("E140", &["--config", "no-such-file"]),
+        ("E141", &["--config", "wrong.toml"]),
+        ("E142", &["--engines", "2", "--shards", "1"]),
+        ("E150", &["recover", "d", "--data-dir", "e"]),
+    ];
+    let rows = numbered(&read(PAGE).text);
+    for (number, arguments) in cases {
+        let server = std::process::Command::new(env!("CARGO_BIN_EXE_tercetd"))
+            .args(arguments)
+            .current_dir(&dir)
+            .output();
+        let ended = server.expect("the server starts");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        let row = rows.iter().find(|row| row[0] == number).expect("each number has a row");
+        let code = ended.status.code().expect("it was not killed").to_string();
+        assert!(said.contains(&format!("{number} ")), "{number}: {said}");
+        assert!(exits(row).any(|exit| exit == code), "{number}: it ended with {code}");
+    }
+    std::fs::remove_dir_all(&dir).expect("the directory goes");
 }
