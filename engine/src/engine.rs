@@ -16,12 +16,12 @@ use crate::effects::{Effects, Note};
 use crate::entry;
 use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::journal::witness::{Copies, Witness};
-use crate::journal::{Journal, Pin};
+use crate::journal::{Journal, JournalError, Pin};
 use crate::level::{Kinds, Level};
 use crate::machine::meta::Meta;
 use crate::machine::{Slice, Wake};
 use crate::open::{self, Places};
-use crate::raft::{Change, Message, Output};
+use crate::raft::{Change, Message, Output, ReadMode};
 use crate::secret::Secret;
 use crate::shard::calls::Caller;
 use crate::shard::conns::Conns;
@@ -83,7 +83,7 @@ pub struct Config {
     /// What the build knows.
     pub kinds: Kinds,
     /// How reads are made linearizable.
-    pub reads: Reads,
+    pub reads: ReadMode,
     /// The journal's segment, in bytes.
     pub segment_bytes: u64,
     /// The journal's segments, at most.
@@ -101,15 +101,6 @@ pub struct Member {
     pub incarnation: Incarnation,
     /// Where clients reach it: "host:port".
     pub address: alloc::string::String,
-}
-
-/// How reads are made linearizable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reads {
-    /// The leader answers at once while its lease is valid.
-    Lease,
-    /// The leader asks a majority first (Raft thesis, section 6.4).
-    ReadIndex,
 }
 
 impl Config {
@@ -263,29 +254,9 @@ pub type ReadSnapshot<'a> = dyn FnMut(GroupId, Index, &mut dyn FnMut(&[u8])) -> 
 /// Why an engine can't start from what is on its disk.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The journal is damaged outside its last sync unit.
-    #[error("E101 the journal is damaged in slot {slot} at byte {offset}: {what}")]
-    Damaged {
-        /// The segment's slot.
-        slot: u32,
-        /// Where in the segment, in bytes.
-        offset: u64,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// The journal ends before what is known to have been synced.
-    #[error(
-        "E109 the journal ends at unit {found}, but unit {synced} was synced: its newest segment is gone, empty, or older than it was"
-    )]
-    Lost {
-        /// The last unit that was found.
-        found: Position,
-        /// A unit that was synced.
-        synced: Position,
-    },
-    /// Nothing says how far the journal goes.
-    #[error("E133 both copies of the journal's witness are damaged: nothing says how far it went")]
-    Unwitnessed,
+    /// The journal can't be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// A snapshot that the journal names is missing or damaged.
     #[error("E102 the snapshot of group {group} at index {index} is missing or damaged")]
     Snapshot {
@@ -313,16 +284,6 @@ pub enum OpenError {
         level: Level,
         /// The newest one known here.
         known: Level,
-    },
-    /// Written by a newer version.
-    #[error(
-        "E103 the journal has format version {got}; this version reads up to {known}. Start the newer version"
-    )]
-    NewerFormat {
-        /// The version on the disk.
-        got: u32,
-        /// The newest version known here.
-        known: u32,
     },
 }
 

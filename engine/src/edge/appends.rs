@@ -5,8 +5,8 @@
 
 use super::ring::{Park, Ring, RingError, SMALL_SIZES};
 use super::wal::{PAGE_BYTES, Wal, Writer, segments};
-use crate::effects::Write;
 use crate::ids::Position;
+use crate::journal::Write;
 use memmap2::MmapMut;
 use std::io;
 use std::path::Path;

@@ -6,10 +6,10 @@
 use super::bridge::Fatal;
 use super::config::Settings;
 use super::counters::{Counters, FAMILIES, Histogram};
-use crate::engine::Reads;
 use crate::ids::{ClusterId, Incarnation, NodeId};
 use crate::level::Level;
 use crate::machine::meta::{self, Meta};
+use crate::raft::ReadMode;
 use crate::raft::{Member, Standing};
 use crate::status::{EngineStatus, GroupStatus, JournalStatus, MachineStatus, TwinStatus};
 use serde::Serialize;
@@ -417,8 +417,8 @@ fn journal_row(e: &EngineStatus) -> JournalRow {
         engine,
         connections,
         reads: match e.reads {
-            Reads::Lease => "lease",
-            Reads::ReadIndex => "read-index",
+            ReadMode::Lease => "lease",
+            ReadMode::ReadIndex => "read-index",
         },
         synced,
         appended,

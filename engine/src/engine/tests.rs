@@ -190,7 +190,7 @@ fn config() -> Config {
         level_max: Level::NEWEST,
         kinds: Kinds::REAL,
         balance_after: Duration::from_secs(5),
-        reads: Reads::Lease,
+        reads: ReadMode::Lease,
         segment_bytes: SEGMENT,
         segments_max: 12,
         cache_bytes_max: 64 << 20,
@@ -457,7 +457,7 @@ fn a_clock_that_drifts_is_told_and_reads_ask_a_majority_until_it_is_trusted_agai
     let mut node = Node::new();
     let peer = NodeId(2);
     // Leases bear a ninth.
-    for (rate, reads) in [(107, Reads::Lease), (120, Reads::ReadIndex)] {
+    for (rate, reads) in [(107, ReadMode::Lease), (120, ReadMode::ReadIndex)] {
         node.notes.clear();
         node.engine.on(node.now, Input::PeerUp { peer }, &mut node.effects);
         let began = node.now;
@@ -474,13 +474,13 @@ fn a_clock_that_drifts_is_told_and_reads_ask_a_majority_until_it_is_trusted_agai
         }
         assert_eq!(node.engine.status(node.now).reads, reads);
         let told = node.notes.iter().filter(|note| matches!(note, Note::ClockDrift { .. }));
-        assert_eq!(told.count(), usize::from(reads == Reads::ReadIndex), "once, if at all");
+        assert_eq!(told.count(), usize::from(reads == ReadMode::ReadIndex), "once, if at all");
     }
     let twin = &node.engine.status(node.now).peers[0];
     assert!((190_000..210_000).contains(&twin.drift_ppm.unwrap()) && twin.phi < 1.0, "{twin:?}");
     node.pass(Duration::from_secs(61));
     let status = node.engine.status(node.now);
-    assert_eq!(status.reads, Reads::Lease, "nothing was seen for a minute");
+    assert_eq!(status.reads, ReadMode::Lease, "nothing was seen for a minute");
     assert!(status.peers[0].phi > SUSPECTED_SURELY, "nor heard: {:?}", status.peers[0]);
 }
 

@@ -3,8 +3,7 @@
 use super::record::{self, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 use super::unit::{PAGE_BYTES, UNIT_HEADER_BYTES, UnitHeader, pages};
 use super::witness::Witness;
-use super::{Flight, Journal, PENDING, Record, Row, draw, unit};
-use crate::effects::Write;
+use super::{Flight, Journal, PENDING, Record, Row, Write, draw, unit};
 use crate::entry;
 use crate::ids::{GroupId, Index, Position};
 use crate::mutant::{self, Mutant};

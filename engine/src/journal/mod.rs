@@ -113,11 +113,8 @@ pub mod witness;
 #[cfg(test)]
 mod tests;
 
-use crate::effects::Write;
-use crate::engine::OpenError;
 use crate::entry::Entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
-use crate::status::JournalStatus;
 use alloc::vec::Vec;
 use groups::Groups;
 pub use groups::Row;
@@ -244,6 +241,75 @@ pub enum Replay<'a> {
     Entry(Entry<'a>),
 }
 
+/// One write of the journal, a whole number of 4 KiB pages on a page boundary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Write {
+    /// The segment's slot: which file.
+    pub slot: u32,
+    /// Where in the segment, in bytes.
+    pub offset: u64,
+    /// How much, in bytes.
+    pub length: usize,
+    /// What is durable once the write is synced.
+    pub position: Position,
+    /// What is to be written to both copies of the witness once the write is synced: to the second when the
+    /// first is synced, too.
+    pub witness: Option<Witness>,
+}
+
+/// Why a journal can't be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The journal is damaged outside its last sync unit.
+    #[error("E101 the journal is damaged in slot {slot} at byte {offset}: {what}")]
+    Damaged {
+        /// The segment's slot.
+        slot: u32,
+        /// Where in the segment, in bytes.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The journal ends before what is known to have been synced.
+    #[error(
+        "E109 the journal ends at unit {found}, but unit {synced} was synced: its newest segment is gone, empty, or older than it was"
+    )]
+    Lost {
+        /// The last unit that was found.
+        found: Position,
+        /// A unit that was synced.
+        synced: Position,
+    },
+    /// Nothing says how far the journal goes.
+    #[error("E133 both copies of the journal's witness are damaged: nothing says how far it went")]
+    Unwitnessed,
+    /// Written by a newer version.
+    #[error(
+        "E103 the journal has format version {got}; this version reads up to {known}. Start the newer version"
+    )]
+    NewerFormat {
+        /// The version on the disk.
+        got: u32,
+        /// The newest version known here.
+        known: u32,
+    },
+}
+
+/// The state of a journal.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct JournalStatus {
+    /// The last unit that is durable.
+    pub synced: u64,
+    /// The unit that new records go to.
+    pub appended: u64,
+    /// Segments in use.
+    pub segments_live: u32,
+    /// Segments ready to be used.
+    pub segments_free: u32,
+    /// The size of a segment, in bytes.
+    pub segment_bytes: u64,
+}
+
 /// Entries that keep the oldest segment from being freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pin {
@@ -311,7 +377,7 @@ impl Journal {
     /// another one at each start. Whoever calls this keeps [`Journal::witness`] before the first write.
     ///
     /// # Errors
-    /// [`OpenError::Damaged`], [`OpenError::Lost`] and [`OpenError::NewerFormat`]. What was visited is void
+    /// [`JournalError::Damaged`], [`JournalError::Lost`] and [`JournalError::NewerFormat`]. What was visited is void
     /// then.
     ///
     /// # Panics
@@ -322,7 +388,7 @@ impl Journal {
         segments: &[(u32, &[u8])],
         witness: Option<Witness>,
         visit: &mut dyn FnMut(Replay<'_>),
-    ) -> Result<Journal, OpenError> {
+    ) -> Result<Journal, JournalError> {
         recover::recover(config, seed, (segments, witness), visit)
     }
 

@@ -7,8 +7,7 @@ use super::room::{Room, SEGMENTS_MIN};
 use super::segments::{Live, Segments};
 use super::unit::{self, PAGE_BYTES, Unit, UnitError};
 use super::witness::Witness;
-use super::{Config, Journal, Replay, draw};
-use crate::engine::OpenError;
+use super::{Config, Journal, JournalError, Replay, draw};
 use crate::ids::Position;
 use crate::mutant::{self, Mutant};
 use alloc::vec::Vec;
@@ -31,8 +30,8 @@ impl Head<'_> {
         self.unit.header.segment
     }
 
-    pub fn damaged(&self, offset: usize, what: &'static str) -> OpenError {
-        OpenError::Damaged { slot: self.slot, offset: offset as u64, what }
+    pub fn damaged(&self, offset: usize, what: &'static str) -> JournalError {
+        JournalError::Damaged { slot: self.slot, offset: offset as u64, what }
     }
 }
 
@@ -41,7 +40,7 @@ pub(super) fn recover(
     seed: u64,
     (segments, witness): (&[(u32, &[u8])], Option<Witness>),
     visit: &mut dyn FnMut(Replay<'_>),
-) -> Result<Journal, OpenError> {
+) -> Result<Journal, JournalError> {
     assert!(config.segments_max >= SEGMENTS_MIN, "a journal needs a few segments");
     let room = Room::new(config.segment_bytes, config.groups.len());
     let mut chance = seed;
@@ -88,7 +87,7 @@ pub(super) fn recover(
 }
 
 /// The segments that are in use, oldest first.
-fn find_live<'a>(segments: &[(u32, &'a [u8])]) -> Result<Vec<Head<'a>>, OpenError> {
+fn find_live<'a>(segments: &[(u32, &'a [u8])]) -> Result<Vec<Head<'a>>, JournalError> {
     let mut heads = Vec::new();
     for (slot, bytes) in segments.iter().copied() {
         match unit::read(bytes, 0) {
@@ -132,7 +131,7 @@ fn find_live<'a>(segments: &[(u32, &'a [u8])]) -> Result<Vec<Head<'a>>, OpenErro
 /// The units of a segment, one after the other, as far as they go.
 pub(super) fn chain<'a>(
     head: &Head<'a>,
-) -> impl Iterator<Item = Result<Unit<'a>, OpenError>> + use<'a> {
+) -> impl Iterator<Item = Result<Unit<'a>, JournalError>> + use<'a> {
     let (first, bytes) = (head.unit, head.bytes);
     let mut next = Some(first);
     core::iter::from_fn(move || {
@@ -147,7 +146,7 @@ pub(super) fn chain<'a>(
 }
 
 /// The unit behind `unit`, if the journal goes on there.
-fn follows<'a>(bytes: &'a [u8], unit: &Unit<'a>) -> Result<Option<Unit<'a>>, OpenError> {
+fn follows<'a>(bytes: &'a [u8], unit: &Unit<'a>) -> Result<Option<Unit<'a>>, JournalError> {
     let here = unit.end();
     if here >= bytes.len() {
         return Ok(None);
@@ -170,8 +169,8 @@ fn follows<'a>(bytes: &'a [u8], unit: &Unit<'a>) -> Result<Option<Unit<'a>>, Ope
     }
 }
 
-fn newer(got: u32) -> OpenError {
-    OpenError::NewerFormat { got, known: unit::VERSION }
+fn newer(got: u32) -> JournalError {
+    JournalError::NewerFormat { got, known: unit::VERSION }
 }
 
 /// A segment whose first unit is unreadable, or old, holds nothing that was synced after the end.
@@ -180,7 +179,7 @@ fn check_others(
     live: &[Head<'_>],
     id: u64,
     last: Position,
-) -> Result<(), OpenError> {
+) -> Result<(), JournalError> {
     for (slot, bytes) in segments.iter().copied() {
         if live.iter().any(|h| h.slot == slot) {
             continue;
@@ -194,7 +193,7 @@ fn check_others(
                 && matches!(unit::read(bytes, page), Ok(_) | Err(UnitError::Newer { .. }))
             {
                 let what = "the segment's first unit is unreadable, though later ones were synced";
-                return Err(OpenError::Damaged { slot, offset: 0, what });
+                return Err(JournalError::Damaged { slot, offset: 0, what });
             }
         }
     }
@@ -206,7 +205,7 @@ fn check_witness(
     witness: Option<Witness>,
     live: &[Head<'_>],
     found: Position,
-) -> Result<(), OpenError> {
+) -> Result<(), JournalError> {
     let Some(witness) = witness.filter(|witness| witness.position > Position::ZERO) else {
         return Ok(());
     };
@@ -217,7 +216,7 @@ fn check_witness(
         return Err(newest.damaged(0, "the segment is of another journal"));
     }
     if found < witness.position {
-        return Err(OpenError::Lost { found, synced: witness.position });
+        return Err(JournalError::Lost { found, synced: witness.position });
     }
     Ok(())
 }

@@ -1,13 +1,12 @@
 //! What the segments in use say: their records replayed in the order in which they were written, up
 //! to where each group's entries are.
 
-use super::Replay;
 use super::groups::{Groups, Row};
 use super::record::{self, ROW_BYTES, RecordHeader, RecordKind};
 use super::recover::{GAP_MAX, Head, chain};
 use super::spans::Spans;
 use super::unit::{self, COUNTED_MAX, PAGE_BYTES, UNIT_HEADER_BYTES, Unit, UnitError};
-use crate::engine::OpenError;
+use super::{JournalError, Replay};
 use crate::entry;
 use crate::ids::{GroupId, Index, Position, Term};
 use crate::mutant::{self, Mutant};
@@ -52,7 +51,7 @@ impl Replayed {
         }
     }
 
-    pub fn replay(&mut self, segment: usize, head: &Head<'_>) -> Result<(), OpenError> {
+    pub fn replay(&mut self, segment: usize, head: &Head<'_>) -> Result<(), JournalError> {
         for unit in chain(head) {
             let unit = unit?;
             // Nothing is known of what was before the oldest segment.
@@ -74,7 +73,7 @@ impl Replayed {
     }
 
     /// Behind the last unit, nothing may claim that something was synced there.
-    fn check_rest(&mut self, head: &Head<'_>) -> Result<(), OpenError> {
+    fn check_rest(&mut self, head: &Head<'_>) -> Result<(), JournalError> {
         for page in (self.end..head.bytes.len()).step_by(PAGE_BYTES) {
             let Some(claim) = unit::claim(head.bytes, page) else { continue };
             if claim.seed != head.unit.header.seed || claim.journal != head.unit.header.journal {
@@ -94,7 +93,12 @@ impl Replayed {
         Ok(())
     }
 
-    fn take(&mut self, segment: usize, head: &Head<'_>, unit: &Unit<'_>) -> Result<(), OpenError> {
+    fn take(
+        &mut self,
+        segment: usize,
+        head: &Head<'_>,
+        unit: &Unit<'_>,
+    ) -> Result<(), JournalError> {
         let malformed = || head.damaged(unit.offset, "a unit holds no well-formed records");
         let mut at = unit.offset + UNIT_HEADER_BYTES;
         let mut taken = 0;
@@ -167,7 +171,7 @@ impl Replayed {
         &self,
         live: &[Head<'_>],
         visit: &mut dyn FnMut(Replay<'_>),
-    ) -> Result<(), OpenError> {
+    ) -> Result<(), JournalError> {
         for (at, (group, row)) in self.groups.ids.iter().zip(&self.groups.rows).enumerate() {
             let group = *group;
             if let Some(replica) = row.replica {
@@ -221,7 +225,7 @@ fn visit_entries(
     group: GroupId,
     (first, last): (Index, Index),
     visit: &mut dyn FnMut(Replay<'_>),
-) -> Result<(), OpenError> {
+) -> Result<(), JournalError> {
     let mut before: Option<Index> = None;
     loop {
         let entry = entry::read(&head.bytes[at..end])

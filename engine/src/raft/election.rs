@@ -1,9 +1,8 @@
 //! Elections: who asks, who grants, who wins.
 
-use super::output::{Body, Hold, Output, Persist};
+use super::output::{Body, Event, Hold, Output, Persist};
 use super::role::{Candidate, Follower, Role, Tally};
 use super::{Preference, Raft, Seats};
-use crate::effects::Note;
 use crate::ids::{Incarnation, NodeId, Term};
 use crate::mutant::{self, Mutant};
 use wire::peer;
@@ -40,7 +39,7 @@ impl Raft {
         self.set_vote(self.term.next(), Some(self.node), out);
         // Its own vote counts once it is durable, like any other's.
         self.role = Role::Candidate(Candidate { tally: Tally::default() });
-        out.notes.push(Note::Campaign { group: self.group, term: self.term });
+        out.events.push(Event::Campaign { term: self.term });
         self.ask_for_votes(self.term, 0, asked, out);
     }
 

@@ -89,14 +89,14 @@ mod tests;
 pub use change::{Change, ChangeError};
 pub use configuration::{Configuration, Member, Standing};
 pub use log::{CHUNK_BYTES, Log};
-pub use output::{AppendRange, Body, Hold, Install, Outgoing, Output, Persist, SnapshotPiece};
+pub use output::{
+    AppendRange, Body, Event, Hold, Install, Outgoing, Output, Persist, SnapshotPiece,
+};
 pub use progress::Progress;
 pub use quiet::Quiet;
-pub use reads::Read;
+pub use reads::{Read, ReadMode};
 pub use restored::{RestoreError, Restored};
 
-use crate::effects::Note;
-use crate::engine::Reads;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::level::Level;
 use crate::limits;
@@ -128,7 +128,7 @@ pub struct Config {
     /// How often an idle leader is heard; several times within the shortest election timeout.
     pub heartbeat: Duration,
     /// How reads are made linearizable.
-    pub reads: Reads,
+    pub reads: ReadMode,
     /// Whether this node is to lead a group that was never led.
     pub preference: Preference,
     /// Entries in one message, at most, in bytes: what every journal of the group takes at once.
@@ -215,7 +215,7 @@ pub struct Raft {
     election_timeout_max: Duration,
     heartbeat: Duration,
     level_max: Level,
-    reads: Reads,
+    reads: ReadMode,
     preference: Preference,
     random: Random,
     clock: Clock,
@@ -642,7 +642,7 @@ impl Raft {
         let known = (self.term, self.leader());
         if known != self.told {
             self.told = known;
-            out.notes.push(Note::Leader { group: self.group, term: known.0, leader: known.1 });
+            out.events.push(Event::Leader { term: known.0, leader: known.1 });
         }
     }
 }

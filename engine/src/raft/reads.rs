@@ -19,12 +19,20 @@
 use super::Raft;
 use super::quiet::{QuietLeader, quorum_lost_at};
 use super::role::{Leader, Role};
-use crate::engine::Reads;
 use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Time};
 
 /// The part of the lease that is given away to clocks that drift: one in so many.
 const LEASE_DRIFT_DIVISOR: u32 = 10;
+
+/// How reads are made linearizable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadMode {
+    /// The leader answers at once while its lease is valid.
+    Lease,
+    /// The leader asks a majority first (Raft thesis, section 6.4).
+    ReadIndex,
+}
 
 /// How a read is to be made linearizable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +92,7 @@ impl Raft {
     pub(super) fn lease_from(&self, confirmed: Option<Time>) -> Option<Time> {
         let Role::Leader(leader) = &self.role else { return None };
         let given_up = leader.lease_given_up && !mutant::on(Mutant::LeaseOutlivesHandOver);
-        if self.reads != Reads::Lease || given_up {
+        if self.reads != ReadMode::Lease || given_up {
             return None;
         }
         if mutant::on(Mutant::LeaseForEver) {
@@ -103,9 +111,9 @@ impl Raft {
 
     /// How a read that arrived at `now` is to be made: by the lease at most if `reads` says so. [`Read::After`] sends a round of heartbeats with
     /// the next [`Raft::flush`]; all reads of a turn share it.
-    pub fn read(&mut self, now: Time, reads: Reads) -> Read {
+    pub fn read(&mut self, now: Time, reads: ReadMode) -> Read {
         self.advance(now);
-        let valid = reads == Reads::Lease && self.lease_until().is_some_and(|until| now < until);
+        let valid = reads == ReadMode::Lease && self.lease_until().is_some_and(|until| now < until);
         let alone = self.is_alone();
         let opened = self.confirmed_at().is_some();
         let Role::Leader(leader) = &mut self.role else { return Read::NotLeader };

@@ -1,11 +1,10 @@
 //! Sending: the end of a leader's turn.
 
 use super::log::Log;
-use super::output::{AppendRange, Body, Hold, Output, SnapshotPiece};
+use super::output::{AppendRange, Body, Event, Hold, Output, SnapshotPiece};
 use super::progress::{Due, Progress, Sending, State};
 use super::role::{Offer, Role};
 use super::{Limits, Raft};
-use crate::effects::Note;
 use crate::ids::{Index, Term};
 use crate::time::Time;
 use wire::peer;
@@ -44,8 +43,7 @@ impl Raft {
                 let offered = round.offer.is_some_and(|o| round.continues(o.index));
                 wanted = wanted.or((!offered).then_some(follower.node));
                 if round.pieces(follower, now, out) == Begun::Now {
-                    let to = follower.node;
-                    out.notes.push(Note::SnapshotSent { group: self.group, to });
+                    out.events.push(Event::SnapshotSent { to: follower.node });
                 }
             }
         }

@@ -43,13 +43,12 @@ pub mod state;
 mod time;
 
 use crate::effects::{Effects, Note};
-use crate::engine::Reads as ReadMode;
 use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
 use crate::level::{Kinds, Level};
 use crate::machine::{self, Applied, Outcome, WARM_MAX, Wake, Warm};
 use crate::mutant::{self, Mutant};
-use crate::raft::{Hold, Member, Message, Output, Persist, Quiet, Raft, Refused};
+use crate::raft::{Hold, Member, Message, Output, Persist, Quiet, Raft, ReadMode, Refused};
 use crate::status::{GroupStatus, PeerStatus};
 use crate::time::{Duration, Elapsed, Time};
 use alloc::collections::BTreeSet;
@@ -569,7 +568,8 @@ impl Shard {
                 }
             }
         }
-        step.effects.notes.append(&mut out.notes);
+        let notes = out.events.drain(..).map(|event| Note::of_raft(self.group, event));
+        step.effects.notes.extend(notes);
         let wanted = out.snapshot_wanted.take();
         *step.out = out;
         if wanted.is_some() {

@@ -61,6 +61,16 @@ fn the_pure_part_has_no_table_with_a_random_order() {
 }
 
 #[test]
+fn no_part_imports_what_stands_on_it() {
+    assert_eq!(finds(layers, "engine/src/raft/mod.rs", "use crate::effects::Note;"), 1);
+    assert_eq!(finds(layers, "engine/src/raft/tests/mod.rs", "let e = crate::engine::on();"), 1);
+    assert_eq!(finds(layers, "engine/src/journal/mod.rs", "use crate::{engine, ids};"), 1);
+    assert_eq!(finds(layers, "engine/src/journal/mod.rs", "use crate::ids::Index; // engine"), 0);
+    assert_eq!(finds(layers, "engine/src/shard/mod.rs", "use crate::effects::Note;"), 0);
+    assert_eq!(finds(layers, "engine/src/engine.rs", "use crate::raft::Raft;"), 0);
+}
+
+#[test]
 fn raft_never_names_what_it_replicates() {
     let path = "engine/src/raft/log.rs";
     assert_eq!(finds(raft_words, path, "/// The lock of the group."), 1);

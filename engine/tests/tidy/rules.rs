@@ -24,12 +24,22 @@ const GLOMMIO_MAY: &[&str] = &[
     "engine/src/edge/snapshots/",
 ];
 
+/// What a part of the pure core may not import: what stands on it.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("entry", &["raft", "machine", "journal", "shard", "effects", "status", "engine", "open"]),
+    ("raft", &["machine", "journal", "shard", "effects", "status", "engine", "open"]),
+    ("machine", &["raft", "journal", "shard", "effects", "engine", "open"]),
+    ("journal", &["raft", "machine", "shard", "effects", "status", "engine", "open"]),
+    ("shard", &["engine", "open"]),
+];
+
 /// A rule: its name and what it finds.
 pub type Rule = (&'static str, fn(&Source) -> Vec<String>);
 
 /// Every rule for Rust files.
 pub const RULES: &[Rule] = &[
     ("pure", pure),
+    ("layers", layers),
     ("raft-words", raft_words),
     ("machine-words", machine_words),
     ("unsafe", unsafe_only_in_edge),
@@ -84,6 +94,29 @@ pub fn pure(source: &Source) -> Vec<String> {
     for (word, why) in doors {
         let hits = source.find(word).into_iter().filter(|b| !source.in_test(*b));
         found.extend(hits.map(|byte| at(source, byte, why)));
+    }
+    found
+}
+
+/// A part imports nothing that stands on it, so that it can be read, tested and replaced alone.
+pub fn layers(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    let Some((part, above)) = LAYERS.iter().find(|(part, _)| under(&source.path, part)) else {
+        return found;
+    };
+    for byte in source.find("crate::") {
+        let path = source.code[byte + "crate::".len()..].trim_start();
+        let name = path.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+        if path.starts_with('{') {
+            found.push(at(
+                source,
+                byte,
+                "one `use crate::` for each module, so that it can be seen",
+            ));
+        } else if name.is_some_and(|name| above.contains(&name)) {
+            let what = format!("`{part}` knows nothing of `{}`", name.unwrap_or_default());
+            found.push(at(source, byte, &what));
+        }
     }
     found
 }

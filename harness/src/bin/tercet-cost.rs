@@ -2,9 +2,10 @@
 
 use clap::{Parser, ValueEnum};
 use engine::effects::Effects;
-use engine::engine::{Config, Disk, Engine, Input, Member, Reads};
+use engine::engine::{Config, Disk, Engine, Input, Member};
 use engine::ids::{ClusterId, ConnId, Incarnation, NodeId};
 use engine::level::{Kinds, Level};
+use engine::raft::ReadMode;
 use engine::secret::Secret;
 use engine::time::{Duration, Time};
 use wire::limits::FRAME_BYTES_MAX;
@@ -283,7 +284,7 @@ fn config() -> Config {
         level_max: Level::NEWEST,
         kinds: Kinds::REAL,
         balance_after: Duration::from_secs(5),
-        reads: Reads::Lease,
+        reads: ReadMode::Lease,
         segment_bytes: SEGMENT_BYTES,
         segments_max: 12,
         cache_bytes_max: 64 << 20,

@@ -2,7 +2,7 @@
 //! pages of the write under way, or any part of the copy of the witness under way, and any prefix of nothing else.
 
 use crc32c::crc32c;
-use engine::effects::{Effects, SnapshotPart, Write};
+use engine::effects::{Effects, SnapshotPart};
 use engine::engine::{Config, Disk as EngineDisk, Engine, OpenError};
 use engine::ids::{GroupId, Index};
 use engine::journal::witness::{WITNESS_BYTES, WITNESSES, Witness};

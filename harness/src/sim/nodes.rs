@@ -6,8 +6,9 @@ use super::reader::READER;
 use super::signs::Signs;
 use super::{Event, FOUNDERS, Failure, Incoming, SHARDS, World};
 use engine::effects::{Effects, Note};
-use engine::engine::{Config, Input, Member, OpenError, Reads};
+use engine::engine::{Config, Input, Member, OpenError};
 use engine::ids::{ClusterId, Incarnation, NodeId, Position};
+use engine::raft::ReadMode;
 use engine::secret::Secret;
 use engine::time::{Duration, Time};
 use wire::Header;
@@ -341,9 +342,9 @@ impl World {
             kinds: self.kinds(id),
             balance_after: Duration::from_millis(self.temper.balance_millis),
             reads: if self.options.seed.is_multiple_of(3) {
-                Reads::ReadIndex
+                ReadMode::ReadIndex
             } else {
-                Reads::Lease
+                ReadMode::Lease
             },
             segment_bytes: self.temper.segment_bytes,
             segments_max: self.temper.segments_max,

@@ -7,9 +7,10 @@ use super::*;
 use crate::edge::bridge::{CONTROL_MAILBOX_MAX, Inbox};
 use crate::edge::testing::TempDir;
 use crate::edge::wal::segments;
-use crate::engine::{Member, Reads};
+use crate::engine::Member;
 use crate::ids::{ClusterId, Incarnation};
 use crate::level::{Kinds, Level};
+use crate::raft::ReadMode;
 use crate::secret::Secret;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -102,7 +103,7 @@ impl Place {
             level_max: Level::NEWEST,
             kinds: Kinds::REAL,
             balance_after: Duration::from_secs(5),
-            reads: Reads::Lease,
+            reads: ReadMode::Lease,
             segment_bytes: SEGMENT,
             segments_max: 12,
             cache_bytes_max: 64 << 20,

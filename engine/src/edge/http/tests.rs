@@ -2,9 +2,9 @@ use super::*;
 use crate::edge::config::{Config, Settings};
 use crate::edge::counters::Counters;
 use crate::edge::report::{NoteCounts, Phase};
-use crate::engine::Reads;
 use crate::ids::{ClusterId, GroupId, Incarnation, Index, NodeId, Term};
 use crate::machine::meta::{self, Meta};
+use crate::raft::ReadMode;
 use crate::raft::{Member, Standing};
 use crate::status::{
     EngineStatus, GroupStatus, JournalStatus, MachineStatus, PeerStatus, TwinStatus,
@@ -86,7 +86,7 @@ fn gathered(leader: Option<u32>) -> Gathered {
             round_trip: None,
             drift_ppm: Some(-3),
         }],
-        reads: Reads::Lease,
+        reads: ReadMode::Lease,
     };
     let counters = Counters::default();
     counters.sync_us.record(100);

@@ -3,10 +3,12 @@ use crate::edge::testing::TempDir;
 use crate::edge::wal::Writer;
 use crate::engine::Member;
 use crate::ids::{ClusterId, Incarnation, NodeId, Position};
+use crate::journal::JournalError;
 use crate::journal::witness::Witness;
 use std::fs;
 
-const DAMAGE: OpenError = OpenError::Damaged { slot: 0, offset: 4096, what: "a test says so" };
+const DAMAGE: OpenError =
+    OpenError::Journal(JournalError::Damaged { slot: 0, offset: 4096, what: "a test says so" });
 
 fn manifest(founders: u32) -> Manifest {
     let founder = |id| Member {

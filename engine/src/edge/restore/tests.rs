@@ -2,13 +2,14 @@ use super::*;
 use crate::edge::manifest::new_incarnation;
 use crate::edge::testing::TempDir;
 use crate::edge::wal::{Writer, witness};
-use crate::engine::{Config, Disk, Engine, Reads};
+use crate::engine::{Config, Disk, Engine};
 use crate::ids::NodeId;
 use crate::level::{Kinds, Level};
 use crate::machine::meta::Meta;
 use crate::machine::{self, Machine};
 use crate::open::machine_config;
 use crate::raft::Configuration;
+use crate::raft::ReadMode;
 use crate::secret::Secret;
 use crate::time::Time;
 use std::fs;
@@ -106,7 +107,7 @@ fn open(manifest: &Manifest, data_dir: &Path, engine: u32) -> Engine {
         level_max: Level::NEWEST,
         kinds: Kinds::REAL,
         balance_after: Duration::from_secs(5),
-        reads: Reads::Lease,
+        reads: ReadMode::Lease,
         segment_bytes: SEGMENT,
         segments_max: 12,
         cache_bytes_max: manifest.cache_bytes_max,
@@ -226,11 +227,11 @@ fn damage_to_a_journal_that_was_just_begun_is_noticed() {
     };
     let slices: [(u32, &[u8]); 2] = [(0, &bytes), (1, &blank)];
     let opened = Journal::recover(config.clone(), 1, &slices, None, &mut |_| {});
-    assert!(matches!(opened, Err(OpenError::Damaged { .. })), "it does not look new");
+    assert!(matches!(opened, Err(JournalError::Damaged { .. })), "it does not look new");
     // Nor does it when nothing of it is left.
     let found = witness::load(temp.path(), 0).unwrap();
     let said = journal::witness::read(found.copies()).unwrap();
     let slices: [(u32, &[u8]); 2] = [(0, &blank), (1, &blank)];
     let opened = Journal::recover(config, 1, &slices, said, &mut |_| {});
-    assert!(matches!(opened, Err(OpenError::Lost { .. })), "a witness was made with it");
+    assert!(matches!(opened, Err(JournalError::Lost { .. })), "a witness was made with it");
 }

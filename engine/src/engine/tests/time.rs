@@ -282,10 +282,10 @@ fn where_a_build_does_not_know_what_is_agreed_there_is_no_lease_and_reads_are_an
 #[test]
 fn who_resumes_with_old_echoes_and_a_new_read_answers_nothing_old() {
     for (reads, echoes_first) in [
-        (Reads::Lease, true),
-        (Reads::Lease, false),
-        (Reads::ReadIndex, true),
-        (Reads::ReadIndex, false),
+        (ReadMode::Lease, true),
+        (ReadMode::Lease, false),
+        (ReadMode::ReadIndex, true),
+        (ReadMode::ReadIndex, false),
     ] {
         let mut trio = Trio::with(60_000, |config| Config { reads, ..config });
         let leader = trio.leader();

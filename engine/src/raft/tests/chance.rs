@@ -4,8 +4,8 @@
 //! `RAFT_SEEDS=10000` runs more of them, `RAFT_SEED=7` one, `RAFT_TRACE=1` prints what happens.
 
 use super::cluster::{Cluster, Event, MS, Trace, World};
-use crate::engine::Reads;
 use crate::ids::{Index, NodeId};
+use crate::raft::ReadMode;
 use crate::raft::random::Random;
 use crate::raft::{Change, Configuration, Limits, Raft, Standing};
 
@@ -35,7 +35,7 @@ fn world(random: u64) -> World {
         late: [0, 10, 50][(random / 81 % 3) as usize],
         chunk_bytes: 512,
         limits: SMALL,
-        reads: if (random / 243).is_multiple_of(2) { Reads::Lease } else { Reads::ReadIndex },
+        reads: if (random / 243).is_multiple_of(2) { ReadMode::Lease } else { ReadMode::ReadIndex },
         preferred: (random / 486).is_multiple_of(2).then_some(1),
     }
 }

@@ -5,10 +5,10 @@
 
 use super::config;
 use super::disk::{Disk, Record};
-use super::words::{Packet, describe_note, describe_persist};
-use crate::engine::Reads;
+use super::words::{Packet, describe_event, describe_persist};
 use crate::entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
+use crate::raft::ReadMode;
 use crate::raft::random::Random;
 use crate::raft::*;
 use crate::time::{Duration, Elapsed, Time};
@@ -29,7 +29,7 @@ pub struct World {
     pub late: u64,
     pub chunk_bytes: usize,
     pub(super) limits: Limits,
-    pub reads: Reads,
+    pub reads: ReadMode,
     pub preferred: Option<u32>,
 }
 
@@ -44,7 +44,7 @@ impl World {
             late: 0,
             chunk_bytes: 512,
             limits: LIMITS,
-            reads: Reads::Lease,
+            reads: ReadMode::Lease,
             preferred: Some(1),
         }
     }
@@ -393,8 +393,8 @@ impl Cluster {
                 self.transmit(id, message.to, packet);
             }
         }
-        for note in out.notes.drain(..) {
-            self.say(Topic::Note, || describe_note(id, &note));
+        for event in out.events.drain(..) {
+            self.say(Topic::Note, || describe_event(id, &event));
         }
         if out.snapshot_wanted.take().is_some() {
             self.snapshot(id);

@@ -3,8 +3,8 @@
 //! `UPDATE_GOLDENFILES=1 cargo test -p engine raft` writes the outputs anew; read the difference.
 
 use super::cluster::{Cluster, MS, Topic, Trace, World};
-use crate::engine::Reads;
 use crate::ids::{Incarnation, NodeId};
+use crate::raft::ReadMode;
 use crate::raft::{Change, Limits, Member, Read, Standing};
 use crate::time::{Duration, Time};
 use goldenscript::{Command, Context, Runner};
@@ -69,7 +69,7 @@ impl Play {
                     world.sync = (sync * MS, sync * MS);
                 }
                 if args.take_key("reads") == Some("index") {
-                    world.reads = Reads::ReadIndex;
+                    world.reads = ReadMode::ReadIndex;
                 }
                 if let Some(kept) = key("kept", command) {
                     let kept = kept as usize;

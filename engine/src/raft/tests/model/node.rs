@@ -7,9 +7,9 @@ use super::super::config;
 use super::super::disk::Record;
 use super::super::words::Packet;
 use super::{Batch, Disks, Scope};
-use crate::engine::Reads;
 use crate::entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position};
+use crate::raft::ReadMode;
 use crate::raft::clock::Clock;
 use crate::raft::progress::State;
 use crate::raft::role::Role;
@@ -236,7 +236,7 @@ fn start(id: NodeId, batch: Batch, restored: Restored) -> Raft {
     let founders =
         Configuration::of_voters((1..=NODES).map(|n| (NodeId(n), incarnation(NodeId(n)))));
     let config = Config {
-        reads: Reads::ReadIndex,
+        reads: ReadMode::ReadIndex,
         seed: 7,
         ..config(GROUP, (id, incarnation(id)), founders)
     };
