@@ -160,7 +160,7 @@ fn shard(
                 restored.on_configuration(configuration);
                 state = read;
             }
-            Ok(None) if mutant::on(Mutant::MissingSnapshotIsEmpty) => {}
+            Ok(None) if !is_snapshot_needed() => {}
             Ok(None) | Err(_) => return Err(OpenError::Snapshot { group, index }),
         }
     }
@@ -170,6 +170,11 @@ fn shard(
     let raft = Raft::new(raft, restored, now);
     let aim = aim(config, &places.wanted[at], group);
     Ok(Shard::new(config.node, raft, aim, state, machine, (index, term), now))
+}
+
+/// A replica whose journal names a snapshot does not begin without it.
+fn is_snapshot_needed() -> bool {
+    !mutant::on(Mutant::MissingSnapshotIsEmpty)
 }
 
 /// An empty replica that joins its group.

@@ -1,6 +1,7 @@
 //! The way in: records into the pending unit, units into segments.
 
 use super::record::{self, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use super::spans::Spans;
 use super::unit::{PAGE_BYTES, UNIT_HEADER_BYTES, UnitHeader, pages};
 use super::witness::Witness;
 use super::{Flight, Journal, PENDING, Record, Row, Write, draw, unit};
@@ -143,15 +144,19 @@ fn free(journal: &mut Journal) {
     }
     let current = journal.segments.live.back().map_or(0, |s| s.number);
     let before = journal.first_live;
-    let needed = |n| journal.groups.spans.iter().any(|s| s.iter().any(|span| span.place == n));
-    let unasked = mutant::on(Mutant::FreeWithoutCarry);
-    while journal.first_live < current && (unasked || !needed(journal.first_live)) {
+    while journal.first_live < current && !is_needed(journal, journal.first_live) {
         journal.first_live += 1;
     }
     if journal.first_live > before {
         let header = RecordHeader::new(RecordKind::Free, GroupId(0));
         push(journal, &RecordHeader { first: journal.first_live, ..header }, &[]);
     }
+}
+
+/// A segment in which entries live is not freed.
+fn is_needed(journal: &Journal, segment: u64) -> bool {
+    let lives = |spans: &Spans<u64>| spans.iter().any(|span| span.place == segment);
+    journal.groups.spans.iter().any(lives) && !mutant::on(Mutant::FreeWithoutCarry)
 }
 
 /// Opens the next segment, with a checkpoint at the front of the pending unit.
@@ -177,12 +182,14 @@ fn open(journal: &mut Journal) -> bool {
     let (head, rows) = journal.pending[UNIT_HEADER_BYTES..behind].split_at_mut(RECORD_HEADER_BYTES);
     head.copy_from_slice(&header.to_bytes());
     for (at, to) in rows.chunks_exact_mut(record::ROW_BYTES).enumerate() {
-        let mut row = journal.base[at];
-        if mutant::on(Mutant::CheckpointForgetsVotes) {
-            row.vote = None;
-        }
+        let row = checkpointed(&journal.base[at]);
         to.copy_from_slice(&record::row_to_bytes(journal.groups.ids[at], &row));
     }
     journal.records += 1;
     true
+}
+
+/// A checkpoint says all that held of a group, its vote too: what said it before may be freed.
+fn checkpointed(row: &Row) -> Row {
+    if mutant::on(Mutant::CheckpointForgetsVotes) { Row { vote: None, ..*row } } else { *row }
 }

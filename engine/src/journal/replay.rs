@@ -5,7 +5,7 @@ use super::groups::{Groups, Row};
 use super::record::{self, ROW_BYTES, RecordHeader, RecordKind};
 use super::recover::{GAP_MAX, Head, chain};
 use super::spans::Spans;
-use super::unit::{self, COUNTED_MAX, PAGE_BYTES, UNIT_HEADER_BYTES, Unit, UnitError};
+use super::unit::{self, COUNTED_MAX, PAGE_BYTES, UNIT_HEADER_BYTES, Unit, UnitError, UnitHeader};
 use super::{JournalError, Replay};
 use crate::entry;
 use crate::ids::{GroupId, Index, Position, Term};
@@ -56,8 +56,7 @@ impl Replayed {
             let unit = unit?;
             // Nothing is known of what was before the oldest segment.
             let oldest = segment == 0 && unit.offset == 0;
-            let hole = !oldest && unit.header.durable_below.0 > self.last.0 + 1;
-            if hole && !mutant::on(Mutant::DamageIsTorn) {
+            if !oldest && self.lacks(&unit.header) {
                 return Err(head.damaged(unit.offset, "a synced unit before this one is missing"));
             }
             if unit.header.number <= self.last {
@@ -79,8 +78,7 @@ impl Replayed {
             if claim.seed != head.unit.header.seed || claim.journal != head.unit.header.journal {
                 continue;
             }
-            if claim.durable_below.0 > self.last.0 + 1
-                && !mutant::on(Mutant::DamageIsTorn)
+            if self.lacks(&claim)
                 && matches!(unit::read(head.bytes, page), Ok(_) | Err(UnitError::Newer { .. }))
             {
                 return Err(head.damaged(self.end, "a synced unit is unreadable"));
@@ -91,6 +89,11 @@ impl Replayed {
             }
         }
         Ok(())
+    }
+
+    /// A unit that claims more to be synced than was found stands behind damage, not behind what is torn.
+    fn lacks(&self, claim: &UnitHeader) -> bool {
+        claim.durable_below.0 > self.last.0 + 1 && !mutant::on(Mutant::DamageIsTorn)
     }
 
     fn take(
@@ -129,7 +132,7 @@ impl Replayed {
 
     fn of_group(&mut self, header: &RecordHeader, place: Place) -> Result<(), &'static str> {
         self.marked = false;
-        if header.kind == RecordKind::Truncate && mutant::on(Mutant::CutComesBack) {
+        if !is_replayed(header.kind) {
             return Ok(());
         }
         let at = self.groups.find(header.group).ok_or("a record is of an unknown group")?;
@@ -215,6 +218,11 @@ impl Replayed {
             spans: self.groups.spans.iter().map(by_segment).collect(),
         }
     }
+}
+
+/// Every record of a group counts, cuts too.
+fn is_replayed(kind: RecordKind) -> bool {
+    kind != RecordKind::Truncate || !mutant::on(Mutant::CutComesBack)
 }
 
 /// Hands out the entries `first..=last` of a record whose body lies at `at..end`.

@@ -32,7 +32,7 @@
 use super::configuration::{Configuration, Member, Standing};
 use super::output::{Body, Hold, Output};
 use super::progress::{Progress, State};
-use super::role::Role;
+use super::role::{Leader, Role};
 use super::{Raft, Refused};
 use crate::entry::kind;
 use crate::ids::{Incarnation, Index, NodeId, Term};
@@ -131,13 +131,10 @@ impl Raft {
     pub fn change(&mut self, change: Change) -> Result<Index, ChangeError> {
         let Role::Leader(leader) = &self.role else { return Err(ChangeError::NotLeader) };
         self.check_own_room().map_err(|_| ChangeError::Busy)?;
-        if self.commit < leader.opened && !mutant::on(Mutant::ChangeBeforeOwnCommit) {
+        if !self.may_change_in_term(leader) {
             return Err(ChangeError::Unopened);
         }
-        if let Some(index) = self.change_in_flight()
-            && !mutant::on(Mutant::ChangesOverlap)
-            && !(mutant::on(Mutant::ChangeBeforeOwnCommit) && self.commit < leader.opened)
-        {
+        if let Some(index) = self.change_to_wait_for(leader) {
             return Err(ChangeError::InFlight { index });
         }
         let (next, alone) = (self.changed(change)?, self.is_alone());
@@ -155,11 +152,24 @@ impl Raft {
         Ok(index)
     }
 
+    /// A leader changes nothing before it has committed an entry of its own term.
+    fn may_change_in_term(&self, leader: &Leader) -> bool {
+        self.has_committed_in_term(leader) || mutant::on(Mutant::ChangeBeforeOwnCommit)
+    }
+
+    /// One change at a time: the one before, unless it is committed.
+    fn change_to_wait_for(&self, leader: &Leader) -> Option<Index> {
+        let overlaps = mutant::on(Mutant::ChangesOverlap);
+        let early =
+            mutant::on(Mutant::ChangeBeforeOwnCommit) && !self.has_committed_in_term(leader);
+        if overlaps || early { None } else { self.change_in_flight() }
+    }
+
     /// Whether this leader has yet to agree with the others for how long they are loyal to it, and may now.
     pub fn is_to_agree(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let agreed = self.configuration().loyalty() == self.election_timeout_min;
-        !agreed && self.commit >= leader.opened && self.change_in_flight().is_none()
+        !agreed && self.is_settled(leader)
     }
 
     /// Agrees with them: an entry with the same members says so. What they echoed before they have it counts for no
@@ -294,9 +304,17 @@ impl Raft {
     /// Whether this leader knows, by what is committed, that the replica does not belong to the group.
     fn is_outside(&self, node: NodeId, incarnation: Incarnation) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
-        let settled = self.commit >= leader.opened && self.change_in_flight().is_none();
-        let settled = settled || mutant::on(Mutant::LeaveBeforeCommit);
-        settled && !self.configuration().has_replica(node, incarnation)
+        self.may_dismiss(leader) && !self.configuration().has_replica(node, incarnation)
+    }
+
+    /// Nobody is told to leave before it is committed who belongs to the group.
+    fn may_dismiss(&self, leader: &Leader) -> bool {
+        self.is_settled(leader) || mutant::on(Mutant::LeaveBeforeCommit)
+    }
+
+    /// Whether this leader knows that its configuration is committed.
+    fn is_settled(&self, leader: &Leader) -> bool {
+        self.has_committed_in_term(leader) && self.change_in_flight().is_none()
     }
 
     /// A leader whose own removal is committed steps down, and asks the voter that has most to campaign: this

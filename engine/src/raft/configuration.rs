@@ -189,12 +189,15 @@ impl Configuration {
             sorted[count] = Some(value);
             count += 1;
         }
-        let all = count == self.voters;
-        let more = mutant::on(Mutant::LearnerCounts) || mutant::on(Mutant::RemovedLeaderCounts);
-        assert!(all || more, "each voter counts once");
+        assert!(self.is_each_counted_once(count), "each voter counts once");
         let sorted = &mut sorted[..count];
         sorted.sort_unstable_by(|a, b| b.cmp(a));
         sorted[self.majority() - 1].expect("as many values as voters were filled in")
+    }
+
+    fn is_each_counted_once(&self, count: usize) -> bool {
+        let more = mutant::on(Mutant::LearnerCounts) || mutant::on(Mutant::RemovedLeaderCounts);
+        count == self.voters || more
     }
 
     pub(super) fn with(&self, member: Member) -> Configuration {

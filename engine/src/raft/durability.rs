@@ -81,6 +81,11 @@ impl Durability {
         self.emitted = self.emitted.min(last);
         self.durable = self.durable.min(last);
         self.waiting = self.waiting.map(|w| w.min(last));
+        self.take_marks_back_to(last);
+    }
+
+    /// A sync that ends late says nothing of what was cut and written again.
+    fn take_marks_back_to(&mut self, last: Index) {
         if mutant::on(Mutant::LateSyncVouches) {
             return;
         }

@@ -80,12 +80,10 @@ impl Raft {
         if m.transfer == 0 && self.is_loyal() {
             return;
         }
-        let theirs = (Term(m.last_term), m.last_index);
-        let ours = (self.log.last_term(), self.log.last_index().0);
-        let complete = theirs >= ours || mutant::on(Mutant::AnyLogWins);
+        let up_to_date = self.is_up_to_date(m);
         if m.pre == 1 {
             let free = term > self.term || self.may_vote_for(from);
-            if complete && free {
+            if up_to_date && free {
                 let body = self.vote_reply(term, 1, 1);
                 out.send(from, Hold::Now, Body::VoteReply(body));
             } else {
@@ -94,25 +92,35 @@ impl Raft {
             return;
         }
         if term > self.term {
-            let vote = complete.then_some(from);
+            let vote = up_to_date.then_some(from);
             self.become_follower(term, None);
             self.set_vote(term, vote, out);
-        } else if !(complete && self.may_vote_for(from)) {
+        } else if !(up_to_date && self.may_vote_for(from)) {
             self.refuse_vote(from, 0, out);
             return;
         } else if self.vote.is_none() {
             self.set_vote(term, Some(from), out);
         }
-        if self.vote != Some(from) && !mutant::on(Mutant::VoteTwice) {
+        if !self.has_vote(from) {
             self.refuse_vote(from, 0, out);
             return;
         }
         // Who votes waits for the one it voted for.
         self.campaign_at = self.now + self.timeout;
         let body = self.vote_reply(term, 0, 1);
-        let early = mutant::on(Mutant::VoteBeforeSync);
-        let hold = if early { Hold::Now } else { Hold::AfterSync };
-        out.send(from, hold, Body::VoteReply(body));
+        out.send(from, hold_of_vote(), Body::VoteReply(body));
+    }
+
+    /// A vote goes only to a log that is at least as new as this one (section 5.4.1 of the paper).
+    fn is_up_to_date(&self, m: &peer::Vote) -> bool {
+        let theirs = (Term(m.last_term), m.last_index);
+        let ours = (self.log.last_term(), self.log.last_index().0);
+        theirs >= ours || mutant::on(Mutant::AnyLogWins)
+    }
+
+    /// One vote a term.
+    fn has_vote(&self, candidate: NodeId) -> bool {
+        self.vote == Some(candidate) || mutant::on(Mutant::VoteTwice)
     }
 
     /// Whether a leader may count on this node not to vote for another.
@@ -130,8 +138,7 @@ impl Raft {
             Role::Follower(follower) => follower.leader.is_some(),
             Role::PreCandidate(_) | Role::Candidate(_) => false,
         };
-        let twice = mutant::on(Mutant::VoteTwice);
-        twice || self.vote == Some(candidate) || (self.vote.is_none() && !led)
+        self.has_vote(candidate) || (self.vote.is_none() && !led)
     }
 
     fn refuse_vote(&self, to: NodeId, pre: u8, out: &mut Output) {
@@ -144,11 +151,7 @@ impl Raft {
     }
 
     pub(super) fn on_vote_reply(&mut self, from: NodeId, m: &peer::VoteReply, out: &mut Output) {
-        let incarnation = match self.configuration().member(from) {
-            Some(member) if mutant::on(Mutant::AnyIncarnationVotes) => member.incarnation,
-            _ => Incarnation(m.incarnation),
-        };
-        let Some(seat) = self.configuration().seat_of(from, incarnation) else { return };
+        let Some(seat) = self.seat_of_vote(from, Incarnation(m.incarnation)) else { return };
         let (term, majority) = (Term(m.term), self.configuration().majority());
         if m.granted == 0 {
             if term > self.term {
@@ -169,6 +172,15 @@ impl Raft {
             }
             _ => {}
         }
+    }
+
+    /// A vote counts only from the life of the voter that was admitted: another one may have voted before.
+    fn seat_of_vote(&self, from: NodeId, incarnation: Incarnation) -> Option<usize> {
+        let incarnation = match self.configuration().member(from) {
+            Some(member) if mutant::on(Mutant::AnyIncarnationVotes) => member.incarnation,
+            _ => incarnation,
+        };
+        self.configuration().seat_of(from, incarnation)
     }
 
     /// Something became durable: perhaps this candidate's own vote.
@@ -255,4 +267,9 @@ impl Raft {
         let (node, incarnation) = (self.node, self.incarnation);
         self.is_voter() || open && self.log.configuration_before().is_voter(node, incarnation)
     }
+}
+
+/// A vote leaves once it is durable.
+fn hold_of_vote() -> Hold {
+    if mutant::on(Mutant::VoteBeforeSync) { Hold::Now } else { Hold::AfterSync }
 }

@@ -73,9 +73,13 @@ impl Raft {
 
     /// Appends an entry that consensus itself makes, at what the group's clock shows here.
     pub(super) fn append_own(&mut self, kind: Kind, payload: &[u8]) -> Index {
+        self.append(kind, 0, self.own_entry_time(), payload)
+    }
+
+    /// Every entry carries what its leader's clock shows, a term's first one too.
+    fn own_entry_time(&self) -> Elapsed {
         let past = mutant::on(Mutant::TermOpensInThePast);
-        let time = if past { Elapsed::ZERO } else { self.clock.read(self.now) };
-        self.append(kind, 0, time, payload)
+        if past { Elapsed::ZERO } else { self.clock.read(self.now) }
     }
 
     pub(super) fn become_leader(&mut self) {
@@ -193,20 +197,44 @@ impl Raft {
     /// Commits what a majority has durably, if it is of this term; that takes all before it along.
     pub(super) fn advance_commit(&mut self, out: &mut Output) {
         let Role::Leader(leader) = &self.role else { return };
-        let early = mutant::on(Mutant::OwnAckBeforeSync);
-        let own = if early { self.durability.emitted() } else { self.durability.durable() };
-        let counts = self.is_voter() || mutant::on(Mutant::RemovedLeaderCounts);
-        let all = mutant::on(Mutant::LearnerCounts);
-        let others = leader.followers.iter().filter(|f| all || f.counts());
-        let matched = others.map(|f| f.matched).chain(counts.then_some(own));
-        let index = self.configuration().majority_reaches(matched);
-        let older = mutant::on(Mutant::CommitOlderTerm);
-        if index > self.commit && (index >= leader.opened || older) {
-            let own_term = self.log.term_at(index) == Some(self.term);
-            assert!(own_term || older, "from there on all is this term's");
+        let index = self.majority_matched(leader);
+        if index > self.commit && self.is_of_own_term(leader, index) {
             self.commit = index;
             self.leave_if_removed(out);
         }
+    }
+
+    /// The highest index that a majority has durably.
+    fn majority_matched(&self, leader: &Leader) -> Index {
+        let others = leader.followers.iter().filter(|f| f.counts_for_commit());
+        let own = self.counts_for_commit().then(|| self.own_matched());
+        self.configuration().majority_reaches(others.map(|f| f.matched).chain(own))
+    }
+
+    /// A leader that is not a voter, since it removed itself, does not count itself.
+    fn counts_for_commit(&self) -> bool {
+        self.is_voter() || mutant::on(Mutant::RemovedLeaderCounts)
+    }
+
+    /// A leader's own log counts as far as its disk has it, like a follower's.
+    fn own_matched(&self) -> Index {
+        let early = mutant::on(Mutant::OwnAckBeforeSync);
+        if early { self.durability.emitted() } else { self.durability.durable() }
+    }
+
+    /// Only an entry of the leader's own term is committed by counting (figure 8 of the paper).
+    fn is_of_own_term(&self, leader: &Leader, index: Index) -> bool {
+        if mutant::on(Mutant::CommitOlderTerm) {
+            return true;
+        }
+        let own = index >= leader.opened;
+        assert_eq!(own, self.log.term_at(index) == Some(self.term), "this term's begin there");
+        own
+    }
+
+    /// Whether this leader has committed an entry of its own term: then it knows what is committed.
+    pub(super) fn has_committed_in_term(&self, leader: &Leader) -> bool {
+        self.commit >= leader.opened
     }
 
     /// The caller applied everything up to `index`: what lies below may leave memory, but for what
@@ -281,6 +309,11 @@ pub(super) fn next_beat(now: Time, heartbeat: Duration) -> Time {
 }
 
 impl Progress {
+    /// A learner's log counts for nothing.
+    fn counts_for_commit(&self) -> bool {
+        self.counts() || mutant::on(Mutant::LearnerCounts)
+    }
+
     fn on_agreed(&mut self, index: Index, echo: Time, first: Index) {
         self.on_matched(index);
         match self.state {

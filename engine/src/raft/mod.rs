@@ -244,9 +244,33 @@ pub struct Raft {
     limits: Limits,
 }
 
+/// A replica is as loyal as was agreed, and never less than its own shortest election timeout.
 fn loyalty(own: Duration, agreed: &Configuration) -> Duration {
     let trusted = mutant::on(Mutant::UnequalTimeoutsTrusted);
     if trusted { own } else { own.max(agreed.loyalty()) }
+}
+
+/// The log goes on as it was, with the members that it names.
+fn remembered_log(restored: Restored, founders: Configuration) -> Log {
+    let mut log = restored.log;
+    if mutant::on(Mutant::RestartForgetsMembers) {
+        log.forget_configurations();
+    }
+    if log.first_index() == Index::ZERO.next() {
+        log.found(founders);
+    }
+    log
+}
+
+/// A restart remembers whom this node voted for.
+fn remembers_vote() -> bool {
+    !mutant::on(Mutant::ForgetVote)
+}
+
+/// A restarted node may have forgotten a leader that counts on it, unless its group was never led.
+fn may_vote_at_once(term: Term, last: Index) -> bool {
+    let never_led = term == Term::ZERO && last == Index::ZERO;
+    never_led || mutant::on(Mutant::RestartVotesAtOnce)
 }
 
 /// The limits of [`crate::limits`] that concern a group, in bytes; a test has smaller ones.
@@ -279,6 +303,20 @@ const LIMITS: Limits = Limits {
     learner_lag: limits::LEARNER_LAG_ENTRIES_MAX,
 };
 
+impl Limits {
+    /// Those of a group whose journals take so much at once, and hold so much that is uncommitted. In bytes.
+    fn of(append_max: usize, uncommitted_max: usize) -> Limits {
+        let most = (LIMITS.uncommitted + LIMITS.uncommitted_own).min(uncommitted_max);
+        let own = LIMITS.uncommitted_own.min(most / OWN_SHARE_DIVISOR);
+        Limits {
+            append: LIMITS.append.min(append_max),
+            uncommitted: most - own,
+            uncommitted_own: own,
+            ..LIMITS
+        }
+    }
+}
+
 impl Raft {
     /// A replica that remembers what `restored` holds.
     ///
@@ -292,33 +330,24 @@ impl Raft {
             "a lost heartbeat is survived"
         );
         restored.check().expect("the caller checked what it restored");
-        let mut restored = restored;
-        if mutant::on(Mutant::RestartForgetsMembers) {
-            restored.log.forget_configurations();
-        }
-        if restored.log.first_index() == Index::ZERO.next() {
-            restored.log.found(config.founders);
-        }
-        let configuration = restored.log.configuration();
+        let (restored_term, restored_vote) = (restored.term, restored.vote);
+        let (commit, snapshot) = (restored.commit, restored.snapshot);
+        let log = remembered_log(restored, config.founders);
+        let configuration = log.configuration();
         let unknown = *configuration == Configuration::UNKNOWN;
-        assert!(!unknown || restored.snapshot == Index::ZERO, "a snapshot names the members");
+        assert!(!unknown || snapshot == Index::ZERO, "a snapshot names the members");
         let alone = configuration.voters().all(|m| m.node == config.node) && !unknown;
         let place = (u64::from(config.group.0) << 32) | u64::from(config.node.0);
         let mut random = Random::new(config.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let timeout = random.duration(config.election_timeout_min, config.election_timeout_max);
-        let last = restored.log.last_index();
-        let clock = Clock::new(restored.log.last_time(), now);
-        let term = restored.term.max(restored.log.last_term());
+        let last = log.last_index();
+        let clock = Clock::new(log.last_time(), now);
+        let term = restored_term.max(log.last_term());
         // A term learned from an entry alone was not voted in.
-        let forgotten = mutant::on(Mutant::ForgetVote) || term != restored.term;
-        let vote = if forgotten { None } else { restored.vote };
-        let fresh =
-            term == Term::ZERO && last == Index::ZERO || mutant::on(Mutant::RestartVotesAtOnce);
-        let loyalty = loyalty(config.election_timeout_min, restored.log.configuration());
-        let silence = if fresh { Duration::ZERO } else { loyalty };
+        let vote = restored_vote.filter(|_| term == restored_term && remembers_vote());
+        let loyalty = loyalty(config.election_timeout_min, configuration);
+        let silence = if may_vote_at_once(term, last) { Duration::ZERO } else { loyalty };
         let patience = timeout + (loyalty - config.election_timeout_min);
-        let most = (LIMITS.uncommitted + LIMITS.uncommitted_own).min(config.uncommitted_bytes_max);
-        let own = LIMITS.uncommitted_own.min(most / OWN_SHARE_DIVISOR);
         Raft {
             group: config.group,
             node: config.node,
@@ -333,12 +362,12 @@ impl Raft {
             clock,
             term,
             vote,
-            log: restored.log,
-            commit: restored.commit,
-            applied: restored.snapshot,
-            snapshot: restored.snapshot,
+            log,
+            commit,
+            applied: snapshot,
+            snapshot,
             durability: Durability::new(last),
-            role: Role::Follower(Follower::new(None, restored.commit)),
+            role: Role::Follower(Follower::new(None, commit)),
             loyal_until: now + silence,
             timeout,
             // Even alone: a leader that removed itself may have led until a moment ago.
@@ -347,12 +376,7 @@ impl Raft {
             links: Vec::new(),
             told: (Term::ZERO, None),
             now,
-            limits: Limits {
-                append: LIMITS.append.min(config.append_bytes_max),
-                uncommitted: most - own,
-                uncommitted_own: own,
-                ..LIMITS
-            },
+            limits: Limits::of(config.append_bytes_max, config.uncommitted_bytes_max),
         }
     }
 

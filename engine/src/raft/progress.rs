@@ -162,8 +162,7 @@ impl Progress {
     /// The follower echoed a stamp, which is at most the last one given out.
     pub(super) fn on_echo(&mut self, now: Time, echo: u64, stamp_last: Time) {
         self.absences = 0;
-        let from_reply = mutant::on(Mutant::LeaseFromReply);
-        let echo = if from_reply { stamp_last } else { Time(echo) };
+        let echo = counts_from(Time(echo), stamp_last);
         if echo > Time::ZERO && echo <= stamp_last {
             self.echoed = self.echoed.max(Some(echo));
         }
@@ -175,4 +174,9 @@ impl Progress {
         self.matched = self.matched.max(index);
         self.next = self.next.max(self.matched.next());
     }
+}
+
+/// An echo counts from when the leader asked, and not from when the answer came.
+fn counts_from(asked_at: Time, stamp_last: Time) -> Time {
+    if mutant::on(Mutant::LeaseFromReply) { stamp_last } else { asked_at }
 }

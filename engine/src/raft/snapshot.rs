@@ -66,9 +66,7 @@ impl Raft {
         let (now, patience) = (self.now, self.election_timeout_max);
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(offer) = &mut leader.offer else { return };
-        let needs =
-            |f: &Progress| matches!(f.state, State::Snapshot(_)) && f.is_heard(now, patience);
-        if leader.followers.iter().any(needs) || mutant::on(Mutant::SentSnapshotKept) {
+        if is_offer_needed(&leader.followers, now, patience) {
             offer.needed_at = now;
         } else if now.since(offer.needed_at) > IDLE_MAX {
             leader.offer = None;
@@ -193,8 +191,7 @@ impl Raft {
             self.cut(index.next(), out);
         }
         self.durability.on_snapshot(index, self.commit);
-        let keeps = mutant::on(Mutant::InstallKeepsMembers);
-        let configuration = if keeps { self.configuration().clone() } else { configuration };
+        let configuration = self.installed_members(configuration);
         self.log.reset(index, term, configuration);
         out.persist.push(Persist::Snapshot { index, term });
         (self.commit, self.applied, self.snapshot) = (index, index, index);
@@ -204,6 +201,17 @@ impl Raft {
         }
         self.tell(out);
     }
+
+    /// After an installed snapshot the members are those that it names.
+    fn installed_members(&self, named: Configuration) -> Configuration {
+        if mutant::on(Mutant::InstallKeepsMembers) { self.configuration().clone() } else { named }
+    }
+}
+
+/// A snapshot that was sent is kept while a follower that answers needs it.
+fn is_offer_needed(followers: &[Progress], now: Time, patience: Duration) -> bool {
+    let needs = |f: &Progress| matches!(f.state, State::Snapshot(_)) && f.is_heard(now, patience);
+    followers.iter().any(needs) || mutant::on(Mutant::SentSnapshotKept)
 }
 
 impl Follower {

@@ -98,11 +98,18 @@ impl Shard {
         }
         let until = match self.raft.read(step.now, step.reads) {
             Read::NotLeader => return self.refuse(step, caller),
-            _ if mutant::on(Mutant::BackupUnconfirmed) => Until::Applied(Index::ZERO),
-            Read::After(time) => Until::Confirmed(time),
-            Read::Ready => Until::Applied(self.raft.commit()),
+            read => self.confirms_backup(read),
         };
         self.backup = Some(Backup { id, stage: Stage::Asked { caller, until } });
+    }
+
+    /// A backup begins once leadership is confirmed for it, and what was committed is applied.
+    fn confirms_backup(&self, read: Read) -> Until {
+        match read {
+            _ if mutant::on(Mutant::BackupUnconfirmed) => Until::Applied(Index::ZERO),
+            Read::After(time) => Until::Confirmed(time),
+            Read::Ready | Read::NotLeader => Until::Applied(self.raft.commit()),
+        }
     }
 
     /// A client takes a piece of the snapshot.

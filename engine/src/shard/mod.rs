@@ -286,14 +286,22 @@ impl Shard {
             return false;
         }
         let Some(ttl) = self.touch(now, session) else { return false };
+        self.is_backed(now, session, ttl)
+    }
+
+    /// Whether a session lives for a whole time to live from now, whoever leads next.
+    fn is_backed(&self, now: Time, session: SessionId, ttl: Duration) -> bool {
         if mutant::on(Mutant::AliveUnbacked) {
             return true;
         }
-        if !self.raft.is_confirmed(now) && !mutant::on(Mutant::VouchedBeforeOwnCommit) {
-            return false;
-        }
         let deadline = self.state.session_deadline(session);
-        deadline.is_some_and(|deadline| deadline >= self.raft.clock(now) + ttl)
+        let lasts = deadline.is_some_and(|deadline| deadline >= self.raft.clock(now) + ttl);
+        lasts && self.goes_by_the_groups_clock(now)
+    }
+
+    /// A leader's clock is the group's once an entry of its own term is committed.
+    fn goes_by_the_groups_clock(&self, now: Time) -> bool {
+        self.raft.is_confirmed(now) || mutant::on(Mutant::VouchedBeforeOwnCommit)
     }
 
     // ---- Peers and the disk ----
@@ -413,12 +421,11 @@ impl Shard {
 
     /// Applies what is committed, and answers who asked for it here.
     fn apply(&mut self, step: &mut Step<'_>) {
-        let early = mutant::on(Mutant::ApplyBeforeCommit);
-        let commit = if early { self.raft.last_index() } else { self.raft.commit() };
-        if self.applied < commit {
-            self.apply_to(step, commit);
+        let upto = self.may_apply_to();
+        if self.applied < upto {
+            self.apply_to(step, upto);
         }
-        self.raft.on_applied(if early { self.raft.commit() } else { self.applied });
+        self.raft.on_applied(self.applied.min(self.raft.commit()));
         let index = self.raft.log().configuration_index();
         if index != self.members_at && index <= self.applied {
             self.members_at = index;
@@ -429,6 +436,12 @@ impl Shard {
             self.members = self.raft.configuration().members().to_vec();
             step.effects.notes.push(Note::Members { group: self.group, index });
         }
+    }
+
+    /// Nothing is applied before it is committed.
+    fn may_apply_to(&self) -> Index {
+        let early = mutant::on(Mutant::ApplyBeforeCommit);
+        if early { self.raft.last_index() } else { self.raft.commit() }
     }
 
     fn apply_to(&mut self, step: &mut Step<'_>, commit: Index) {

@@ -144,8 +144,7 @@ fn remove(member: &Member) -> Change {
 /// The life of a replica that the next entry of the log adds: no other entry is ever at its index and of its
 /// term.
 fn life(raft: &Raft, node: NodeId) -> Incarnation {
-    let entry = if mutant::on(Mutant::LivesAreReused) { 0 } else { raft.last_index().0 };
-    let term = if mutant::on(Mutant::LivesAreReused) { 0 } else { raft.term().0 };
+    let (term, entry) = next_entry(raft);
     let parts = [u64::from(raft.group().0), term, entry, u64::from(node.0)];
     let mut bytes = [0; 32];
     for (at, part) in parts.iter().enumerate() {
@@ -156,4 +155,9 @@ fn life(raft: &Raft, node: NodeId) -> Incarnation {
         half.copy_from_slice(&xxhash_rust::xxh64::xxh64(&bytes, at as u64).to_le_bytes());
     }
     Incarnation(life)
+}
+
+/// What names a life: the term and the index behind which its entry is appended.
+fn next_entry(raft: &Raft) -> (u64, u64) {
+    if mutant::on(Mutant::LivesAreReused) { (0, 0) } else { (raft.term().0, raft.last_index().0) }
 }

@@ -33,9 +33,13 @@ const _: () = assert!(META_VOTERS[0].1 <= VOTERS_MAX && META_VOTERS[1].1 <= META
 
 /// How many voters the meta group has where a shard has `replication`.
 pub fn meta_voters(level: Level, nodes: usize, replication: usize) -> usize {
-    let level = if mutant::on(Mutant::MetaStaysNarrow) { Level::OLDEST } else { level };
-    let more = META_VOTERS.iter().find(|(from, _)| level >= Level::META_VOTERS && nodes >= *from);
+    let more = META_VOTERS.iter().find(|(from, _)| widens_meta(level) && nodes >= *from);
     more.map_or(replication, |(_, voters)| replication.max(*voters))
+}
+
+/// From this level on more nodes keep the meta group where there are more.
+fn widens_meta(level: Level) -> bool {
+    level >= Level::META_VOTERS && !mutant::on(Mutant::MetaStaysNarrow)
 }
 
 /// Places `groups` groups, the meta group first, on `nodes`, each on `replication` of them (or all, when there are

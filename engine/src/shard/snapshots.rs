@@ -345,7 +345,7 @@ impl Shard {
         step.effects.notes.push(Note::SnapshotMade { group: self.group, index, bytes });
         let unsent = VecDeque::new();
         self.snapshots.saving = Some(Saving { point, unsent, offset: 0, installs: None });
-        if mutant::on(Mutant::SnapshotRecordedEarly) {
+        if !is_recorded_once_saved() {
             step.journal.append(Record::Snapshot { group: self.group, index, term });
         }
     }
@@ -405,17 +405,13 @@ impl Shard {
                 let raft = &mut self.raft;
                 raft.on_snapshot_installed(step.now, (index, term), configuration, step.out);
                 self.raft.raise_time(state.clock());
-                if !mutant::on(Mutant::InstallKeepsState) {
-                    self.replace(state);
-                }
+                self.install_state(state);
                 self.applied = index;
                 self.settle(step);
             }
             None => {
-                let too_new = mutant::on(Mutant::SnapshotNamedTooNew);
-                let index = if too_new { self.applied } else { index };
-                let record = Record::Snapshot { group: self.group, index, term };
-                step.journal.append(record);
+                let (group, index) = (self.group, self.index_to_record(index));
+                step.journal.append(Record::Snapshot { group, index, term });
             }
         }
         self.snapshots.recording = Some((saving.point, step.journal.appended()));
@@ -434,6 +430,18 @@ impl Shard {
         }
         self.raft.snapshot_made(point.0, point.1);
         self.install();
+    }
+
+    /// An installed snapshot takes the place of the state.
+    fn install_state(&mut self, state: State) {
+        if !mutant::on(Mutant::InstallKeepsState) {
+            self.replace(state);
+        }
+    }
+
+    /// The record names the snapshot that is on the disk, whatever was applied since.
+    fn index_to_record(&self, saved: Index) -> Index {
+        if mutant::on(Mutant::SnapshotNamedTooNew) { self.applied } else { saved }
     }
 
     /// Another state takes this one's place.
@@ -566,6 +574,11 @@ impl Shard {
         };
         super::codec::encode(self.group, body, self.raft.log(), &piece, out);
     }
+}
+
+/// The journal names a snapshot only once that is on the disk.
+fn is_recorded_once_saved() -> bool {
+    !mutant::on(Mutant::SnapshotRecordedEarly)
 }
 
 /// Hands out a snapshot's bytes, piece by piece. False: there is none.

@@ -118,6 +118,19 @@ fn files_and_functions_have_a_size() {
 }
 
 #[test]
+fn a_bug_is_planted_behind_a_rule() {
+    let path = "engine/src/raft/lead.rs";
+    let rule = "fn may_vote() -> bool {\n    !mutant::on(Mutant::VoteTwice)\n}\n";
+    assert_eq!(finds(mutants_behind_rules, path, rule), 0);
+    let long = format!("fn on_vote() {{\n{}{rule}}}\n", "a;\n".repeat(20));
+    assert_eq!(finds(mutants_behind_rules, path, &long), 0, "the innermost function counts");
+    let long = format!("fn on_vote() {{\n{}mutant::on(A);\n}}\n", "a;\n".repeat(20));
+    assert_eq!(finds(mutants_behind_rules, path, &long), 1);
+    assert_eq!(finds(mutants_behind_rules, "harness/src/sim/mod.rs", &long), 0);
+    assert_eq!(finds(mutants_behind_rules, path, "const A: bool = mutant::on(A);"), 1);
+}
+
+#[test]
 fn a_module_opens_with_what_it_is() {
     assert_eq!(finds(module_doc, "engine/src/raft/mod.rs", "use core::fmt;"), 1);
     assert_eq!(finds(module_doc, "engine/src/raft/mod.rs", "//! Raft."), 0);

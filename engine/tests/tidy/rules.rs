@@ -1,11 +1,17 @@
 //! The rules. Each takes one file and gives what is wrong with it, a line of text for each.
 
 use super::source::{Source, partner};
+use std::ops::Range;
 
 /// Lines of a file, at most.
 const FILE_LINES_MAX: usize = 800;
 /// Lines of a function, at most. About 70 is the aim; one `match` per role may take more.
 const FUNCTION_LINES_MAX: usize = 120;
+
+/// Lines of a function in which a bug may be planted, at most.
+const MUTANT_LINES_MAX: usize = 12;
+/// Where a bug may be planted in any function, until it has one of its own.
+const MUTANTS_MAY: &[&str] = &["engine/src/machine/"];
 
 /// Where `unsafe` may stand: the edge, and nowhere else.
 const UNSAFE_MAY: &[&str] = &["engine/src/edge/"];
@@ -46,6 +52,7 @@ pub const RULES: &[Rule] = &[
     ("glommio", glommio_only_where_listed),
     ("file-size", file_size),
     ("function-size", function_size),
+    ("mutants", mutants_behind_rules),
     ("module-doc", module_doc),
     ("unfinished", unfinished),
     ("unwrap", unwrap_only_in_tests),
@@ -204,19 +211,59 @@ pub fn file_size(source: &Source) -> Vec<String> {
 
 /// Size is a smell, of functions too.
 pub fn function_size(source: &Source) -> Vec<String> {
+    let long = functions(source).into_iter().filter(|f| f.lines > FUNCTION_LINES_MAX);
+    long.map(|f| {
+        let what =
+            format!("`{}` has {} lines; split it (at most {FUNCTION_LINES_MAX})", f.name, f.lines);
+        at(source, f.at, &what)
+    })
+    .collect()
+}
+
+/// A planted bug stands behind a function whose name is the rule that it breaks, so that the code around it reads
+/// as the paper does.
+pub fn mutants_behind_rules(source: &Source) -> Vec<String> {
+    if !is_pure(&source.path) || MUTANTS_MAY.iter().any(|p| source.path.starts_with(p)) {
+        return Vec::new();
+    }
+    let functions = functions(source);
     let mut found = Vec::new();
-    for byte in source.find("fn") {
-        let Some(open) = body_of(&source.code, byte) else { continue };
-        let lines = source.line(partner(&source.code, open) - 1) + 1 - source.line(byte);
-        if lines > FUNCTION_LINES_MAX {
-            let name = source.code[byte + 2..].trim_start();
-            let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next();
-            let what = format!(
-                "`{}` has {lines} lines; split it (at most {FUNCTION_LINES_MAX})",
-                name.unwrap_or_default()
-            );
-            found.push(at(source, byte, &what));
+    for byte in source.find("mutant::on") {
+        let around = functions.iter().filter(|f| f.body.contains(&byte)).min_by_key(|f| f.lines);
+        if around.is_none_or(|f| f.lines > MUTANT_LINES_MAX) {
+            found.push(at(
+                source,
+                byte,
+                "a bug is planted in a function of its own, named by the rule",
+            ));
         }
+    }
+    found
+}
+
+/// A function with a body.
+struct Function {
+    name: String,
+    /// Where its `fn` stands.
+    at: usize,
+    body: Range<usize>,
+    lines: usize,
+}
+
+/// Every function of the file that has a body, those inside others too.
+fn functions(source: &Source) -> Vec<Function> {
+    let mut found = Vec::new();
+    for at in source.find("fn") {
+        let Some(open) = body_of(&source.code, at) else { continue };
+        let end = partner(&source.code, open);
+        let name = source.code[at + 2..].trim_start();
+        let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+        found.push(Function {
+            name: name.unwrap_or_default().to_string(),
+            at,
+            body: open..end,
+            lines: source.line(end - 1) + 1 - source.line(at),
+        });
     }
     found
 }
