@@ -164,7 +164,7 @@ pub enum Note {
         /// How many.
         sessions: u64,
     },
-    /// What came of `Input::Change`.
+    /// What came of a change of members that was asked for.
     ChangeAnswered {
         /// The group.
         group: GroupId,

@@ -2,6 +2,8 @@
 //! drive.
 
 mod clients;
+#[cfg(any(test, feature = "simulator"))]
+mod inspect;
 mod levels;
 mod nodes;
 mod peers;
@@ -21,13 +23,13 @@ use crate::level::{Kinds, Level};
 use crate::machine::meta::Meta;
 use crate::machine::{Slice, Wake};
 use crate::open::{self, Places};
-use crate::raft::{Change, Message, Output, ReadMode};
+use crate::raft::{Message, Output, ReadMode};
 use crate::secret::Secret;
 use crate::shard::calls::Caller;
 use crate::shard::conns::Conns;
 use crate::shard::held::Held;
 use crate::shard::placement::{Replicas, place};
-use crate::shard::{Shard, Step, codec};
+use crate::shard::{Step, codec};
 use crate::status::EngineStatus;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
@@ -224,14 +226,6 @@ pub enum Input<'a> {
     Nodes {
         /// A snapshot of the meta group's state.
         nodes: &'a [u8],
-    },
-    /// Who belongs to a group that this node leads is to change by one replica, whatever the placement wants:
-    /// only the simulator asks for that. The answer is [`Note::ChangeAnswered`].
-    Change {
-        /// The group.
-        group: GroupId,
-        /// What is to change.
-        change: Change,
     },
     /// Time passed: at the latest at [`Engine::wake_at`].
     Tick,
@@ -477,7 +471,6 @@ impl Engine {
                 }
             }
             Input::Nodes { nodes } => self.on_nodes(nodes, effects),
-            Input::Change { group, change } => self.on_change(now, group, change, effects),
             Input::Tick => {
                 let step = step!(self, now, effects);
                 self.shards.touch_due(now).for_each(|shard| shard.on_tick(step));
@@ -551,21 +544,6 @@ impl Engine {
     /// `Effects::write` asks for them until `Input::Synced` reports them.
     pub fn in_flight(&self) -> &[u8] {
         self.journal.in_flight()
-    }
-
-    /// The shards, to look at.
-    pub fn shards(&self) -> &[Shard] {
-        self.shards.as_slice()
-    }
-
-    /// Until when the leader of a group may answer by its lease, if it is here and has one.
-    pub fn lease_until(&self, group: GroupId) -> Option<Time> {
-        self.shards.lease_until(self.place_of(group)?)
-    }
-
-    /// The cluster's nodes, as far as this engine knows them.
-    pub fn nodes(&self) -> &Meta {
-        &self.nodes
     }
 
     /// What is to be kept beside the journal, in both copies, before the first write is carried out.

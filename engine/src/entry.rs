@@ -43,8 +43,6 @@ pub mod kind {
     pub const META_NODE: Kind = Kind(0x8010);
     /// The cluster's birth, in the meta group.
     pub const META_BIRTH: Kind = Kind(0x8011);
-    /// First of the kinds that only the journal writes; never in a group's log.
-    pub const JOURNAL_FIRST: Kind = Kind(0xf000);
 }
 
 /// Whether leaders make entries of this kind by themselves, and not for a client.

@@ -13,7 +13,7 @@ use crate::effects::ReportWanted;
 use crate::ids::Incarnation;
 use crate::limits::{CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::machine::Machine;
-use crate::raft::{ChangeError, Configuration};
+use crate::raft::{Change, ChangeError, Configuration};
 use alloc::vec;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{
@@ -352,7 +352,7 @@ fn a_replica_ends_only_as_the_life_that_was_removed_and_another_begins_with_noth
 
     // The only one that votes stays; another life neither takes its place nor ends it.
     let change = Change::Remove { node: NodeId(1), incarnation: founder };
-    node.engine.on(node.now, Input::Change { group, change }, &mut node.effects);
+    node.engine.change_members(node.now, group, change, &mut node.effects);
     node.engine.on_make(node.now, group, one, &mut node.effects);
     node.engine.on_remove(group, one, &mut node.effects);
     node.turn();

@@ -100,6 +100,7 @@
 mod append;
 mod bytes;
 mod groups;
+#[cfg(any(test, feature = "simulator"))]
 mod inspect;
 pub mod record;
 mod recover;
@@ -118,6 +119,7 @@ use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use alloc::vec::Vec;
 use groups::Groups;
 pub use groups::Row;
+#[cfg(any(test, feature = "simulator"))]
 pub use inspect::{Found, inspect};
 use rkyv::util::AlignedVec;
 use room::Room;
@@ -533,6 +535,7 @@ impl Journal {
     }
 
     /// What the journal knows of a group.
+    #[cfg(test)]
     pub fn row(&self, group: GroupId) -> Option<&Row> {
         self.groups.find(group).map(|at| &self.groups.rows[at])
     }

@@ -22,6 +22,7 @@
 //! version is told from a damaged one.
 
 use super::bytes::{put_u32, put_u64, u32_at, u64_at};
+use super::record::{self, RecordHeader};
 use crate::ids::Position;
 
 /// The page that a write consists of, in bytes.
@@ -83,7 +84,17 @@ pub struct Unit<'a> {
     pub body: &'a [u8],
 }
 
-impl Unit<'_> {
+impl<'a> Unit<'a> {
+    /// The unit's records and their bodies. Ends early at bytes that are no record.
+    pub fn records(&self) -> impl Iterator<Item = (RecordHeader, &'a [u8])> + use<'a> {
+        let mut rest = self.body;
+        core::iter::from_fn(move || {
+            let (header, body, behind) = record::split(rest)?;
+            rest = behind;
+            Some((header, body))
+        })
+    }
+
     /// Where in the segment the unit's last page ends, in bytes.
     pub fn end(&self) -> usize {
         self.offset + pages(self.header.length as usize) * PAGE_BYTES

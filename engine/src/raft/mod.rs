@@ -550,11 +550,6 @@ impl Raft {
         self.level_max
     }
 
-    /// Who has this replica's vote in the present term.
-    pub fn vote(&self) -> Option<NodeId> {
-        self.vote
-    }
-
     /// The group.
     pub fn group(&self) -> GroupId {
         self.group
@@ -621,12 +616,8 @@ impl Raft {
         self.durability.durable()
     }
 
-    /// The highest index that is applied here.
-    pub fn applied(&self) -> Index {
-        self.applied
-    }
-
     /// The index of this replica's newest snapshot; zero if there is none.
+    #[cfg(test)]
     pub fn snapshot_index(&self) -> Index {
         self.snapshot
     }

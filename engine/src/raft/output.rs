@@ -27,6 +27,7 @@ pub struct Output {
 
 impl Output {
     /// Whether nothing is asked.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.persist.is_empty()
             && self.messages.is_empty()
@@ -36,6 +37,7 @@ impl Output {
     }
 
     /// Empties it, keeping its memory.
+    #[cfg(test)]
     pub fn clear(&mut self) {
         self.persist.clear();
         self.messages.clear();

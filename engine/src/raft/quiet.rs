@@ -233,6 +233,7 @@ impl Raft {
     }
 
     /// [`Raft::lease_until`] of a leader that is left alone.
+    #[cfg(any(test, feature = "simulator"))]
     pub fn quiet_lease_until(&self, quiet: &QuietLeader) -> Option<Time> {
         self.lease_from(self.leased_at().map(|at| at.max(quiet.confirmed)))
     }

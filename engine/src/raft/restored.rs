@@ -59,14 +59,6 @@ pub enum RestoreError {
     /// Something is said of a group that has no replica here.
     #[error("it is said to have no replica here")]
     NoReplica,
-    /// A truncation reaches below what is committed.
-    #[error("the log is cut from {from} on, though {commit} is committed")]
-    CutCommitted {
-        /// Where it is cut.
-        from: Index,
-        /// What is committed.
-        commit: Index,
-    },
     /// The term went back, or the vote changed within a term.
     #[error("the vote in term {term} contradicts an earlier record")]
     Vote {
@@ -112,18 +104,6 @@ impl Restored {
         Ok(())
     }
 
-    /// The log was cut.
-    ///
-    /// # Errors
-    /// [`RestoreError::CutCommitted`].
-    pub fn on_truncate(&mut self, from: Index) -> Result<(), RestoreError> {
-        if from <= self.commit || from < self.log.first_index() {
-            return Err(RestoreError::CutCommitted { from, commit: self.commit });
-        }
-        self.log.truncate(from);
-        Ok(())
-    }
-
     /// The term, and who had the vote in it.
     ///
     /// # Errors
@@ -163,6 +143,7 @@ impl Restored {
     }
 
     /// The index that the newest snapshot stands for; zero if there is none.
+    #[cfg(test)]
     pub fn snapshot_index(&self) -> Index {
         self.snapshot
     }

@@ -100,14 +100,4 @@ impl Calls {
         self.proposed.drain(..).for_each(|p| each(p.caller));
         self.waiting.drain().for_each(|w| each(w.caller));
     }
-
-    /// How many callers wait.
-    pub fn len(&self) -> usize {
-        self.proposed.len() + self.waiting.len()
-    }
-
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }

@@ -85,11 +85,6 @@ impl Liveness {
     pub fn len(&self) -> usize {
         self.renewed.len()
     }
-
-    /// Whether none is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.renewed.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -111,6 +106,6 @@ mod tests {
         liveness.touch(Time(1_000_000_000), session, ttl);
         assert!(liveness.is_due());
         liveness.sweep(|_| false);
-        assert!(liveness.is_empty());
+        assert!(liveness.len() == 0);
     }
 }

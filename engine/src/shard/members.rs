@@ -22,11 +22,6 @@ impl Shard {
         self.moves.aim(wanted.nodes.clone());
     }
 
-    /// Whether the members are those that the placement wants.
-    pub fn is_placed(&self) -> bool {
-        self.moves.is_done(&self.raft)
-    }
-
     /// Whether this replica leads one that is still being caught up, and answers.
     pub fn teaches(&self, now: Time) -> bool {
         let mut followers = self.raft.progress().iter();

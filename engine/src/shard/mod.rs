@@ -28,17 +28,19 @@ mod aside;
 mod backup;
 pub mod balance;
 pub mod calls;
-pub mod codec;
+pub(crate) mod codec;
 pub mod conns;
-pub mod held;
+pub(crate) mod held;
+#[cfg(any(test, feature = "simulator"))]
+mod inspect;
 mod levels;
-pub mod liveness;
+mod liveness;
 mod members;
 pub mod moves;
 pub mod placement;
-pub mod reads;
+mod reads;
 pub mod salvage;
-pub mod snapshots;
+pub(crate) mod snapshots;
 pub mod state;
 mod time;
 
@@ -224,11 +226,6 @@ impl Shard {
     /// Its state, to look at.
     pub fn state(&self) -> &State {
         &self.state
-    }
-
-    /// What the group's clock shows here.
-    pub fn clock(&self, now: Time) -> Elapsed {
-        self.raft.clock(now)
     }
 
     /// Who leads it when nothing speaks against it.

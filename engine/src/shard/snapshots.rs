@@ -170,6 +170,7 @@ impl Snapshots {
     }
 
     /// Bytes of snapshots that lie in memory for whoever is to get or to make one, but for a backup's.
+    #[cfg(any(test, feature = "simulator"))]
     pub fn kept_bytes(&self) -> u64 {
         let outgoing = self.outgoing.as_ref().map_or(0, |it| it.total);
         let incoming = self.incoming.as_ref().map_or(0, |it| it.received);
@@ -355,19 +356,9 @@ impl Shard {
         step.effects.saves.push(SnapshotPart { group, index, term, offset, bytes, last });
     }
 
-    /// Bytes of snapshots that lie in memory, but for a backup's.
-    pub fn snapshot_bytes(&self) -> u64 {
-        self.snapshots.kept_bytes()
-    }
-
     /// Whether a snapshot is on its way to the disk.
     pub fn is_snapshotting(&self) -> bool {
         self.snapshots.is_busy()
-    }
-
-    /// The journal's entries up to here are not needed.
-    pub fn snapshot_index(&self) -> Index {
-        self.snapshots.durable()
     }
 
     /// Frees what pins the oldest segment: by a snapshot when it is applied, else by saying it again

@@ -6,7 +6,7 @@ use engine::effects::{Effects, SnapshotPart};
 use engine::engine::{Config, Disk as EngineDisk, Engine, OpenError};
 use engine::ids::{GroupId, Index};
 use engine::journal::witness::{WITNESS_BYTES, WITNESSES, Witness};
-use engine::journal::{Found, inspect, unit};
+use engine::journal::{Found, Write, inspect, unit};
 use engine::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 

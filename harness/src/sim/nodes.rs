@@ -81,8 +81,7 @@ impl World {
                     engine.on(now, Input::SegmentReady { slot: *slot }, effects);
                 }
                 Incoming::Change(group, change) => {
-                    let input = Input::Change { group: *group, change: *change };
-                    engine.on(now, input, effects);
+                    engine.change_members(now, *group, *change, effects);
                 }
                 Incoming::Make(group, life) => {
                     let (mut body, join) = (Vec::new(), Join { term: 0, incarnation: life.0 });

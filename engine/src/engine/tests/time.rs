@@ -5,6 +5,7 @@ use super::trio::{G, Trio};
 use super::*;
 use crate::ids::SessionId;
 use crate::level::Level;
+use crate::shard::Shard;
 use crate::time::Elapsed;
 
 const SECOND: Duration = Duration::from_secs(1);

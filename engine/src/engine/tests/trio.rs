@@ -1,6 +1,7 @@
 //! Three engines whose disks work at once, and links that can be cut.
 
 use super::*;
+use crate::shard::Shard;
 use alloc::collections::{BTreeSet, VecDeque};
 use wire::limits::PEER_FRAME_BYTES_MAX;
 use wire::peer::Append;

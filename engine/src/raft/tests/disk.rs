@@ -124,7 +124,10 @@ impl Disk {
         for (_, record) in &self.records {
             let done = match record {
                 Record::Entry(bytes) => restored.on_entry(entry::read(bytes).expect("an entry")),
-                Record::Truncate(from) => restored.on_truncate(*from),
+                Record::Truncate(from) => {
+                    cut(&mut restored, *from);
+                    Ok(())
+                }
                 Record::Vote(term, vote) => restored.on_vote(*term, *vote),
                 Record::Snapshot(index, term) => {
                     restored.on_snapshot(*index, *term);
@@ -143,4 +146,10 @@ impl Disk {
         }
         restored
     }
+}
+
+/// The log was cut: the journal hands out only what is alive, this disk what was written.
+pub fn cut(restored: &mut Restored, from: Index) {
+    assert!(from > restored.commit, "what is committed is never cut");
+    restored.log.truncate(from);
 }

@@ -1,6 +1,7 @@
 //! The parts, each alone.
 
 use super::config;
+use super::disk::cut;
 use crate::entry::{self, ENTRY_HEADER_BYTES, Entry, EntryHeader, kind};
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::raft::durability::Durability;
@@ -221,9 +222,7 @@ fn a_journal_that_tells_no_whole_story_is_refused() {
     assert_eq!(other, Err(RestoreError::Conflict { index: Index(1) }));
     r.on_entry(read(&two)).expect("the second");
     r.on_commit(Index(1));
-    let cut = r.on_truncate(Index(1));
-    assert_eq!(cut, Err(RestoreError::CutCommitted { from: Index(1), commit: Index(1) }));
-    r.on_truncate(Index(2)).expect("it was not committed");
+    cut(&mut r, Index(2));
     r.on_vote(Term(2), None).expect("a new term");
     r.on_vote(Term(2), Some(NodeId(1))).expect("a vote in it");
     assert_eq!(r.on_vote(Term(2), Some(NodeId(2))), Err(RestoreError::Vote { term: Term(2) }));
@@ -238,7 +237,7 @@ fn a_later_leaders_entry_of_a_lower_term_may_replace_one_of_a_higher() {
     let mut r = Restored::default();
     r.on_entry(read(&entry_bytes(1, 1, b"a"))).expect("the first");
     r.on_entry(read(&entry_bytes(2, 3, b"b"))).expect("of term 3");
-    r.on_truncate(Index(2)).expect("cut");
+    cut(&mut r, Index(2));
     r.on_entry(read(&entry_bytes(2, 2, b"c"))).expect("of term 2, from a leader of term 4");
     assert_eq!(r.log.last_term(), Term(2));
 }

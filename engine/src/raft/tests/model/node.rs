@@ -4,7 +4,7 @@
 //! happen at any moment (see [`Node::forget_time`]), so that equal nodes behave equally.
 
 use super::super::config;
-use super::super::disk::Record;
+use super::super::disk::{Record, cut};
 use super::super::words::Packet;
 use super::{Batch, Disks, Scope};
 use crate::entry;
@@ -252,7 +252,10 @@ fn replay<'a>(records: impl Iterator<Item = &'a Record>) -> Restored {
     for record in records {
         let done = match record {
             Record::Entry(bytes) => restored.on_entry(entry::read(bytes).expect("an entry")),
-            Record::Truncate(from) => restored.on_truncate(*from),
+            Record::Truncate(from) => {
+                cut(&mut restored, *from);
+                Ok(())
+            }
             Record::Vote(term, vote) => restored.on_vote(*term, *vote),
             Record::Commit(commit) => {
                 restored.on_commit(*commit);
