@@ -7,7 +7,7 @@
 use crate::ids::{ConnId, GroupId, Index, NodeId, Term};
 use crate::journal::Write;
 use crate::level::Level;
-use crate::raft::{self, Change, ChangeError};
+use crate::raft::{self, ChangeError, MemberChange};
 use crate::time::Duration;
 use alloc::vec::Vec;
 use core::fmt;
@@ -169,7 +169,7 @@ pub enum Note {
         /// The group.
         group: GroupId,
         /// What was asked for.
-        change: Change,
+        change: MemberChange,
         /// Where it stands in the log. It is done once that is committed: [`Note::Members`].
         answer: Result<Index, ChangeError>,
     },

@@ -22,7 +22,7 @@ use crate::journal::{Journal, JournalError, Pin};
 use crate::level::{Kinds, Level};
 use crate::machine::meta::Meta;
 use crate::machine::{Slice, Wake};
-use crate::open::{self, Places};
+use crate::open::{self, Placements};
 use crate::raft::{Message, Output, ReadMode};
 use crate::secret::Secret;
 use crate::shard::calls::Caller;
@@ -48,7 +48,7 @@ const SNAPSHOTS_MAX: usize = 4;
 
 /// What an engine is told at its start and never again.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct EngineConfig {
     /// The cluster.
     pub cluster: ClusterId,
     /// This node.
@@ -62,7 +62,7 @@ pub struct Config {
     /// How many replicas each group has (or as many as there are nodes).
     pub replication: usize,
     /// The cluster's founders.
-    pub members: Vec<Member>,
+    pub founders: Vec<Founder>,
     /// The cluster's nodes as this data directory remembers them: a snapshot of the meta group's state. Empty:
     /// the founders.
     pub nodes: Vec<u8>,
@@ -96,7 +96,7 @@ pub struct Config {
 
 /// A founder of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Member {
+pub struct Founder {
     /// Its id.
     pub node: NodeId,
     /// Its data directory's incarnation.
@@ -105,8 +105,8 @@ pub struct Member {
     pub address: alloc::string::String,
 }
 
-impl Config {
-    /// This data directory's incarnation, if it is a founder's: one of [`Config::members`]. A node that came
+impl EngineConfig {
+    /// This data directory's incarnation, if it is a founder's: one of [`EngineConfig::founders`]. A node that came
     /// later founded no group, nor did one whose directory was lost, nor an engine that was begun anew.
     pub fn founder(&self) -> Option<Incarnation> {
         self.founding_life().filter(|founded| *founded == self.incarnation)
@@ -114,7 +114,7 @@ impl Config {
 
     /// The life of the replicas that this node founded, if it is a founder: also while they are here no more.
     pub fn founding_life(&self) -> Option<Incarnation> {
-        self.members.iter().find(|m| m.node == self.node).map(|m| m.incarnation)
+        self.founders.iter().find(|m| m.node == self.node).map(|m| m.incarnation)
     }
 
     /// The cluster's nodes as this data directory remembers them; the founders if it remembers none.
@@ -283,7 +283,7 @@ pub enum OpenError {
 
 /// One journal and the shards on it.
 pub struct Engine {
-    config: Config,
+    config: EngineConfig,
     journal: Journal,
     shards: Shards,
     /// Who leads and who keeps each group, as far as this node knows, by group id.
@@ -335,14 +335,14 @@ impl Known {
 }
 
 /// Where the groups are to be when these nodes keep them.
-fn placements(config: &Config, nodes: &Meta) -> Vec<Replicas> {
+fn placements(config: &EngineConfig, nodes: &Meta) -> Vec<Replicas> {
     let keepers: Vec<NodeId> = nodes.keepers().collect();
     place(config.shards + 1, &keepers, config.replication, nodes.level())
 }
 
 /// Where the founders put them: every build, and every level, says the same.
-fn founding(config: &Config) -> Vec<Replicas> {
-    let founders: Vec<NodeId> = config.members.iter().map(|member| member.node).collect();
+fn founding(config: &EngineConfig) -> Vec<Replicas> {
+    let founders: Vec<NodeId> = config.founders.iter().map(|founder| founder.node).collect();
     place(config.shards + 1, &founders, config.replication, Level::OLDEST)
 }
 
@@ -382,7 +382,7 @@ impl Engine {
     /// # Errors
     /// [`OpenError`], which names what is wrong and what to do.
     pub fn open(
-        config: Config,
+        config: EngineConfig,
         now: Time,
         disk: Disk<'_>,
         effects: &mut Effects,
@@ -394,7 +394,7 @@ impl Engine {
         }
         let founding = founding(&config);
         let placement = placements(&config, &nodes);
-        let places = Places { founding: &founding, wanted: &placement };
+        let places = Placements { founding: &founding, wanted: &placement };
         let opened = open::open(&config, &places, now, disk)?;
         let groups = config.shards as usize + 1;
         let pushes = Pushes::new(config.seed);

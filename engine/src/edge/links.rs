@@ -32,7 +32,7 @@ pub use addresses::AddressBook;
 
 use super::birth::write_founders;
 use super::environment::random_seed;
-use crate::engine::{Config, Member};
+use crate::engine::{EngineConfig, Founder};
 use crate::ids::{ClusterId, ConnId, Incarnation, NodeId};
 use crate::machine::meta::Meta;
 use crate::time::{Duration, Time};
@@ -63,14 +63,14 @@ pub struct Identity {
     /// What the cache lines of one shard may take, in bytes.
     pub cache_bytes_max: u64,
     /// The cluster's founders.
-    pub founders: Vec<Member>,
+    pub founders: Vec<Founder>,
     /// The cluster's nodes.
     pub nodes: Meta,
 }
 
 impl Identity {
     /// The identity in an engine's configuration.
-    pub fn of(config: &Config) -> Identity {
+    pub fn of(config: &EngineConfig) -> Identity {
         Identity {
             cluster: config.cluster,
             node: config.node,
@@ -78,7 +78,7 @@ impl Identity {
             engines: config.engines,
             shards: config.shards,
             cache_bytes_max: config.cache_bytes_max,
-            founders: config.members.clone(),
+            founders: config.founders.clone(),
             nodes: config.known_nodes(),
         }
     }

@@ -10,7 +10,7 @@ use crate::ids::{ClusterId, Incarnation, NodeId};
 use crate::level::Level;
 use crate::machine::meta::{self, Meta};
 use crate::raft::ReadMode;
-use crate::raft::{Member, Standing};
+use crate::raft::{Member, Suffrage};
 use crate::status::{EngineStatus, GroupStatus, JournalStatus, MachineStatus, TwinStatus};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -367,9 +367,9 @@ fn group_row(engine: u32, g: &GroupStatus) -> GroupRow {
     let member = |m: &Member| GroupMemberRow {
         node: m.node.0,
         incarnation: m.incarnation.to_string(),
-        standing: match m.standing {
-            Standing::Voter => "voter",
-            Standing::Learner => "learner",
+        standing: match m.suffrage {
+            Suffrage::Voter => "voter",
+            Suffrage::Learner => "learner",
         },
     };
     GroupRow {

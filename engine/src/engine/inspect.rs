@@ -4,7 +4,7 @@ use super::{Engine, Note, Step, step};
 use crate::effects::Effects;
 use crate::ids::GroupId;
 use crate::machine::meta::Meta;
-use crate::raft::{Change, ChangeError};
+use crate::raft::{ChangeError, MemberChange};
 use crate::shard::Shard;
 use crate::time::Time;
 
@@ -30,7 +30,7 @@ impl Engine {
         &mut self,
         now: Time,
         group: GroupId,
-        change: Change,
+        change: MemberChange,
         effects: &mut Effects,
     ) {
         let answer = match self.place_of(group) {

@@ -4,7 +4,7 @@ use super::record::{self, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 use super::spans::Spans;
 use super::unit::{PAGE_BYTES, UNIT_HEADER_BYTES, UnitHeader, pages};
 use super::witness::Witness;
-use super::{Flight, Journal, PENDING, Record, Row, Write, draw, unit};
+use super::{Flight, GroupRow, Journal, PENDING, Record, Write, draw, unit};
 use crate::entry;
 use crate::ids::{GroupId, Index, Position};
 use crate::mutant::{self, Mutant};
@@ -133,7 +133,7 @@ pub(super) fn begin(journal: &mut Journal) {
     journal.base.clear();
     // A commit index may be of an entry that is still to be appended.
     let rows = journal.groups.rows.iter();
-    journal.base.extend(rows.map(|row| Row { commit: row.commit.min(row.last), ..*row }));
+    journal.base.extend(rows.map(|row| GroupRow { commit: row.commit.min(row.last), ..*row }));
     journal.base_first_live = journal.first_live;
 }
 
@@ -190,6 +190,6 @@ fn open(journal: &mut Journal) -> bool {
 }
 
 /// A checkpoint says all that held of a group, its vote too: what said it before may be freed.
-fn checkpointed(row: &Row) -> Row {
-    if mutant::on(Mutant::CheckpointForgetsVotes) { Row { vote: None, ..*row } } else { *row }
+fn checkpointed(row: &GroupRow) -> GroupRow {
+    if mutant::on(Mutant::CheckpointForgetsVotes) { GroupRow { vote: None, ..*row } } else { *row }
 }

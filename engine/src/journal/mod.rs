@@ -117,8 +117,8 @@ mod tests;
 use crate::entry::Entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use alloc::vec::Vec;
+pub use groups::GroupRow;
 use groups::Groups;
-pub use groups::Row;
 #[cfg(any(test, feature = "simulator"))]
 pub use inspect::{Found, inspect};
 use rkyv::util::AlignedVec;
@@ -130,7 +130,7 @@ use witness::Witness;
 
 /// What a journal is told at its start and never again.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct JournalConfig {
     /// The size of a segment, in bytes: whole pages, at least [`SEGMENT_BYTES_MIN`].
     pub segment_bytes: u64,
     /// How many segments there may be, at least [`SEGMENTS_MIN`].
@@ -339,7 +339,7 @@ pub struct Journal {
     /// Where groups with entries in the pending unit stand in `groups`.
     touched: Vec<usize>,
     /// Each group as it was before the pending unit: what a checkpoint says.
-    base: Vec<Row>,
+    base: Vec<GroupRow>,
     segments: Segments,
     /// The oldest segment that is needed, pending unit included.
     first_live: u64,
@@ -385,7 +385,7 @@ impl Journal {
     /// # Panics
     /// When the configuration is out of its limits.
     pub fn recover(
-        config: Config,
+        config: JournalConfig,
         seed: u64,
         segments: &[(u32, &[u8])],
         witness: Option<Witness>,
@@ -536,7 +536,7 @@ impl Journal {
 
     /// What the journal knows of a group.
     #[cfg(test)]
-    pub fn row(&self, group: GroupId) -> Option<&Row> {
+    pub fn row(&self, group: GroupId) -> Option<&GroupRow> {
         self.groups.find(group).map(|at| &self.groups.rows[at])
     }
 

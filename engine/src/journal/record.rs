@@ -45,7 +45,7 @@
 //! ```
 
 use super::bytes::{put_u32, put_u64, u32_at, u64_at};
-use super::groups::Row;
+use super::groups::GroupRow;
 use super::unit::COUNTED_MAX;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
 
@@ -187,7 +187,7 @@ pub const fn checkpoint_bytes(groups: usize) -> usize {
 }
 
 /// A row's bytes.
-pub fn row_to_bytes(group: GroupId, row: &Row) -> [u8; ROW_BYTES] {
+pub fn row_to_bytes(group: GroupId, row: &GroupRow) -> [u8; ROW_BYTES] {
     let mut b = [0u8; ROW_BYTES];
     put_u32(&mut b, ROW_GROUP, group.0);
     put_u32(&mut b, ROW_VOTE, node_to_number(row.vote));
@@ -201,11 +201,11 @@ pub fn row_to_bytes(group: GroupId, row: &Row) -> [u8; ROW_BYTES] {
 }
 
 /// The rows of a checkpoint's body; bytes beyond the last whole row are left out.
-pub fn rows(body: &[u8]) -> impl Iterator<Item = (GroupId, Row)> {
+pub fn rows(body: &[u8]) -> impl Iterator<Item = (GroupId, GroupRow)> {
     body.chunks_exact(ROW_BYTES).map(|b| {
         let mut replica = [0; 16];
         replica.copy_from_slice(&b[ROW_REPLICA..]);
-        let row = Row {
+        let row = GroupRow {
             replica: replica_from_bytes(replica),
             vote: node_from_number(u32_at(b, ROW_VOTE)),
             term: Term(u64_at(b, ROW_TERM)),

@@ -7,7 +7,7 @@ use super::room::{Room, SEGMENTS_MIN};
 use super::segments::{Live, Segments};
 use super::unit::{self, PAGE_BYTES, Unit, UnitError};
 use super::witness::Witness;
-use super::{Config, Journal, JournalError, Replay, draw};
+use super::{Journal, JournalConfig, JournalError, Replay, draw};
 use crate::ids::Position;
 use crate::mutant::{self, Mutant};
 use alloc::vec::Vec;
@@ -36,7 +36,7 @@ impl Head<'_> {
 }
 
 pub(super) fn recover(
-    config: Config,
+    config: JournalConfig,
     seed: u64,
     (segments, witness): (&[(u32, &[u8])], Option<Witness>),
     visit: &mut dyn FnMut(Replay<'_>),
@@ -222,7 +222,7 @@ fn vouches(witness: &Witness) -> bool {
 }
 
 fn place_slots(
-    config: &Config,
+    config: &JournalConfig,
     segments: &[(u32, &[u8])],
     live: &[Head<'_>],
     replayed: &Replayed,

@@ -1,7 +1,7 @@
 //! What the segments in use say: their records replayed in the order in which they were written, up
 //! to where each group's entries are.
 
-use super::groups::{Groups, Row};
+use super::groups::{GroupRow, Groups};
 use super::record::{self, ROW_BYTES, RecordHeader, RecordKind};
 use super::recover::{GAP_MAX, Head, chain};
 use super::spans::Spans;
@@ -13,7 +13,7 @@ use crate::mutant::{self, Mutant};
 
 /// Where entries are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
+enum Extent {
     /// In a segment that was freed: they must turn out to be cut, covered or carried.
     Freed,
     /// In the record whose body this is.
@@ -29,7 +29,7 @@ enum Place {
 
 /// What the live segments say, up to some unit.
 pub(super) struct Replayed {
-    groups: Groups<Place>,
+    groups: Groups<Extent>,
     /// The last whole unit.
     pub last: Position,
     /// Where it ends in its segment, in bytes.
@@ -112,7 +112,7 @@ impl Replayed {
                 return Err(head.damaged(unit.offset, "a checkpoint is out of its place"));
             }
             let offset = at + record::RECORD_HEADER_BYTES;
-            let place = Place::At { segment, offset, length: body.len() };
+            let place = Extent::At { segment, offset, length: body.len() };
             let said = match header.kind {
                 RecordKind::Checkpoint => self.checkpoint(segment == 0, body),
                 RecordKind::Free => Ok(()),
@@ -130,7 +130,7 @@ impl Replayed {
         }
     }
 
-    fn of_group(&mut self, header: &RecordHeader, place: Place) -> Result<(), &'static str> {
+    fn of_group(&mut self, header: &RecordHeader, place: Extent) -> Result<(), &'static str> {
         self.marked = false;
         if !is_replayed(header.kind) {
             return Ok(());
@@ -158,10 +158,10 @@ impl Replayed {
             if oldest {
                 *known = row;
                 if row.first() <= row.last {
-                    self.groups.spans[at].push(row.first(), row.last, Place::Freed);
+                    self.groups.spans[at].push(row.first(), row.last, Extent::Freed);
                 }
             }
-            if (Row { commit: row.commit, ..*known }) != row {
+            if (GroupRow { commit: row.commit, ..*known }) != row {
                 return Err("a checkpoint contradicts what was replayed");
             }
             known.commit = known.commit.max(row.commit);
@@ -191,7 +191,7 @@ impl Replayed {
                 visit(Replay::Commit { group, commit: row.commit });
             }
             for span in self.groups.spans[at].iter() {
-                let Place::At { segment, offset, length } = span.place else {
+                let Extent::At { segment, offset, length } = span.place else {
                     return Err(live[0].damaged(0, "entries from before this segment are nowhere"));
                 };
                 let (head, end) = (&live[segment], offset + length);
@@ -202,10 +202,10 @@ impl Replayed {
     }
 
     pub fn groups_by_segment(&self, live: &[Head<'_>]) -> Groups<u64> {
-        let by_segment = |spans: &Spans<Place>| {
+        let by_segment = |spans: &Spans<Extent>| {
             let mut out = Spans::new();
             for span in spans.iter() {
-                let Place::At { segment, .. } = span.place else {
+                let Extent::At { segment, .. } = span.place else {
                     unreachable!("what is nowhere was found out when it was visited")
                 };
                 out.push(span.first, span.last, live[segment].number());

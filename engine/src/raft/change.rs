@@ -29,9 +29,9 @@
 //! Ongaro, Consensus: Bridging Theory and Practice, 2014, chapter 4; the same, "bug in single-server
 //! membership changes", raft-dev, 2015.
 
-use super::configuration::{Configuration, Member, Standing};
+use super::configuration::{Configuration, Member, Suffrage};
 use super::output::{Body, Hold, Output};
-use super::progress::{Progress, State};
+use super::progress::{Progress, ProgressState};
 use super::role::{Leader, Role};
 use super::{Raft, Refused};
 use crate::entry::kind;
@@ -44,7 +44,7 @@ use wire::peer;
 
 /// One replica more, one less, or one that counts from now on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
+pub enum MemberChange {
     /// A replica joins: it gets everything and counts for nothing.
     AddLearner {
         /// Its node.
@@ -128,7 +128,7 @@ impl Raft {
     ///
     /// # Errors
     /// [`ChangeError`]; nothing is changed then.
-    pub fn change(&mut self, change: Change) -> Result<Index, ChangeError> {
+    pub fn change(&mut self, change: MemberChange) -> Result<Index, ChangeError> {
         let Role::Leader(leader) = &self.role else { return Err(ChangeError::NotLeader) };
         self.check_own_room().map_err(|_| ChangeError::Busy)?;
         if !self.may_change_in_term(leader) {
@@ -187,34 +187,34 @@ impl Raft {
         Ok(index)
     }
 
-    fn changed(&self, change: Change) -> Result<Configuration, ChangeError> {
+    fn changed(&self, change: MemberChange) -> Result<Configuration, ChangeError> {
         let now = self.configuration();
-        let (Change::AddLearner { node, incarnation }
-        | Change::Promote { node, incarnation }
-        | Change::Remove { node, incarnation }) = change;
+        let (MemberChange::AddLearner { node, incarnation }
+        | MemberChange::Promote { node, incarnation }
+        | MemberChange::Remove { node, incarnation }) = change;
         let there = now.member(node).filter(|m| m.incarnation == incarnation);
         match (change, there) {
-            (Change::AddLearner { .. }, _) => {
+            (MemberChange::AddLearner { .. }, _) => {
                 if now.member(node).is_some() {
                     return Err(ChangeError::Known { node });
                 }
                 if now.members().len() >= MEMBERS_MAX {
                     return Err(ChangeError::TooMany);
                 }
-                Ok(now.with(Member { node, incarnation, standing: Standing::Learner }))
+                Ok(now.with(Member { node, incarnation, suffrage: Suffrage::Learner }))
             }
             (_, None) => Err(ChangeError::Unknown { node }),
-            (Change::Promote { .. }, Some(member)) => {
-                if member.standing == Standing::Voter {
+            (MemberChange::Promote { .. }, Some(member)) => {
+                if member.suffrage == Suffrage::Voter {
                     return Err(ChangeError::Known { node });
                 }
                 if now.voters().count() >= VOTERS_MAX {
                     return Err(ChangeError::TooMany);
                 }
                 self.check_caught_up(node)?;
-                Ok(now.with(Member { standing: Standing::Voter, ..*member }))
+                Ok(now.with(Member { suffrage: Suffrage::Voter, ..*member }))
             }
-            (Change::Remove { .. }, Some(_)) => {
+            (MemberChange::Remove { .. }, Some(_)) => {
                 let next = now.without(node);
                 let left = next.voters().count();
                 if left == 0 { Err(ChangeError::LastVoter { node }) } else { Ok(next) }
@@ -242,7 +242,10 @@ impl Raft {
         let follower = self.progress().iter().find(|f| f.node == node);
         let follower = follower.expect("every other member is followed");
         let close = follower.matched.0 + self.limits.learner_lag >= last.0;
-        if close && follower.state == State::Replicate && follower.is_heard(self.now, patience) {
+        if close
+            && follower.state == ProgressState::Replicate
+            && follower.is_heard(self.now, patience)
+        {
             return Ok(());
         }
         Err(ChangeError::Behind { node, matched: follower.matched, last })
@@ -265,7 +268,7 @@ impl Raft {
                 let same =
                     |f: &&Progress| f.node == member.node && f.incarnation == member.incarnation;
                 match before.iter().find(same) {
-                    Some(known) => Progress { standing: member.standing, ..*known },
+                    Some(known) => Progress { suffrage: member.suffrage, ..*known },
                     None => Progress::joining(member, next, stamp),
                 }
             })

@@ -9,7 +9,7 @@
 //!   0     4  members     how many; the highest bit: the loyalty follows them
 //!   4    24  a member, by ascending node:
 //!            0  4  node
-//!            4  4  standing   1 = voter, 2 = learner
+//!            4  4  suffrage   1 = voter, 2 = learner
 //!            8 16  incarnation
 //!         8  loyalty     in nanoseconds; from [`Level::LOYALTY`](crate::level::Level) on
 //! ```
@@ -36,12 +36,12 @@ pub struct Member {
     /// The replica's life with which it was admitted: one that lost its disk comes back as another.
     pub incarnation: Incarnation,
     /// Whether it counts.
-    pub standing: Standing,
+    pub suffrage: Suffrage,
 }
 
 /// Whether a member counts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Standing {
+pub enum Suffrage {
     /// It votes, and counts for commit.
     Voter,
     /// It gets everything and counts for nothing.
@@ -79,14 +79,14 @@ impl Configuration {
     /// # Panics
     /// As [`Configuration::new`].
     pub fn of_voters(voters: impl Iterator<Item = (NodeId, Incarnation)>) -> Configuration {
-        let standing = Standing::Voter;
+        let suffrage = Suffrage::Voter;
         Configuration::new(
-            voters.map(|(node, i)| Member { node, incarnation: i, standing }).collect(),
+            voters.map(|(node, i)| Member { node, incarnation: i, suffrage }).collect(),
         )
     }
 
     fn unchecked(all: Vec<Member>) -> Configuration {
-        let voters = all.iter().filter(|m| m.standing == Standing::Voter).count();
+        let voters = all.iter().filter(|m| m.suffrage == Suffrage::Voter).count();
         Configuration { all, voters, loyalty: Duration::ZERO }
     }
 
@@ -111,9 +111,9 @@ impl Configuration {
         let follows = if self.loyalty > Duration::ZERO { LOYALTY_FOLLOWS } else { 0 };
         out.extend_from_slice(&(count | follows).to_le_bytes());
         for member in &self.all {
-            let standing: u32 = if member.standing == Standing::Voter { 1 } else { 2 };
+            let suffrage: u32 = if member.suffrage == Suffrage::Voter { 1 } else { 2 };
             out.extend_from_slice(&member.node.0.to_le_bytes());
-            out.extend_from_slice(&standing.to_le_bytes());
+            out.extend_from_slice(&suffrage.to_le_bytes());
             out.extend_from_slice(&member.incarnation.0);
         }
         if follows > 0 {
@@ -152,7 +152,7 @@ impl Configuration {
 
     /// Who votes, by node.
     pub fn voters(&self) -> impl Iterator<Item = &Member> {
-        self.all.iter().filter(|m| m.standing == Standing::Voter)
+        self.all.iter().filter(|m| m.suffrage == Suffrage::Voter)
     }
 
     /// The member of this node, in whatever life.
@@ -173,7 +173,7 @@ impl Configuration {
     /// Where the node stands among the members, if it votes and is still the one that was admitted.
     pub(super) fn seat_of(&self, node: NodeId, incarnation: Incarnation) -> Option<usize> {
         let at = self.all.iter().position(|m| m.node == node && m.incarnation == incarnation)?;
-        (self.all[at].standing == Standing::Voter).then_some(at)
+        (self.all[at].suffrage == Suffrage::Voter).then_some(at)
     }
 
     /// How many votes decide.
@@ -215,14 +215,14 @@ impl Configuration {
 
 fn read_member(bytes: &[u8; MEMBER_BYTES]) -> Option<Member> {
     let (node, rest) = bytes.split_first_chunk::<4>()?;
-    let (standing, incarnation) = rest.split_first_chunk::<4>()?;
-    let standing = match u32::from_le_bytes(*standing) {
-        1 => Standing::Voter,
-        2 => Standing::Learner,
+    let (suffrage, incarnation) = rest.split_first_chunk::<4>()?;
+    let suffrage = match u32::from_le_bytes(*suffrage) {
+        1 => Suffrage::Voter,
+        2 => Suffrage::Learner,
         _ => return None,
     };
     let node = NodeId(u32::from_le_bytes(*node));
-    Some(Member { node, standing, incarnation: Incarnation(incarnation.try_into().ok()?) })
+    Some(Member { node, suffrage, incarnation: Incarnation(incarnation.try_into().ok()?) })
 }
 
 /// The configurations of a log.

@@ -1,7 +1,7 @@
 //! Leading: proposals, answers, commit, hand-over.
 
 use super::output::Output;
-use super::progress::{Due, Progress, Sending, State};
+use super::progress::{Due, Progress, ProgressState, Sending};
 use super::role::{Leader, Role, Transfer};
 use super::{Raft, Refused};
 use crate::entry::{ENTRY_HEADER_BYTES, EntryHeader, kind};
@@ -180,7 +180,7 @@ impl Raft {
             return;
         }
         let stale = Time(m.sent_at) < follower.floor;
-        if !stale && !matches!(follower.state, State::Snapshot(_)) {
+        if !stale && !matches!(follower.state, ProgressState::Snapshot(_)) {
             let (index, term) = (Index(m.index), Term(m.index_term));
             follower.floor = stamp + Duration::from_nanos(1);
             match self.log.last_with_term_at_most(index, term) {
@@ -188,7 +188,7 @@ impl Raft {
                 None if follower.matched >= self.log.first_index().prev() => {
                     follower.probe(follower.matched.next(), Due::Now);
                 }
-                None => follower.state = State::Snapshot(Sending::Wanted),
+                None => follower.state = ProgressState::Snapshot(Sending::Wanted),
             }
         }
         self.confirm();
@@ -263,9 +263,9 @@ impl Raft {
         let patience = self.election_timeout_max;
         let needs = |f: &Progress| match f.state {
             _ if !f.is_heard(self.now, patience) => None,
-            State::Replicate | State::Probe(_) => Some(f.matched),
-            State::Snapshot(Sending::Pieces { index, .. }) => Some(index),
-            State::Snapshot(Sending::Wanted) => leader.making,
+            ProgressState::Replicate | ProgressState::Probe(_) => Some(f.matched),
+            ProgressState::Snapshot(Sending::Pieces { index, .. }) => Some(index),
+            ProgressState::Snapshot(Sending::Wanted) => leader.making,
         };
         leader.followers.iter().filter_map(needs).min().unwrap_or(self.applied)
     }
@@ -294,7 +294,7 @@ impl Raft {
     pub fn successors(&self, now: Time, lag_max: u64) -> impl Iterator<Item = &Progress> {
         self.progress().iter().filter(move |follower| {
             follower.counts()
-                && follower.state == State::Replicate
+                && follower.state == ProgressState::Replicate
                 && follower.is_heard(now, self.election_timeout_max)
                 && self.log.bytes_after(follower.matched) <= lag_max
         })
@@ -318,8 +318,8 @@ impl Progress {
         self.on_matched(index);
         match self.state {
             // An answer to an older question says nothing about this one.
-            State::Probe(_) if echo >= self.floor => self.replicate(),
-            State::Snapshot(_) if self.matched.next() >= first => {
+            ProgressState::Probe(_) if echo >= self.floor => self.replicate(),
+            ProgressState::Snapshot(_) if self.matched.next() >= first => {
                 self.probe(self.matched.next(), Due::Now);
             }
             _ => {}
@@ -329,7 +329,8 @@ impl Progress {
     /// A snapshot that does not come further is sent again from where it stood; one that is all there and
     /// not installed is asked after by its last piece.
     fn retry_snapshot(&mut self, now: Time, patience: Duration, total: u64) {
-        if let State::Snapshot(Sending::Pieces { received, sent, moved_at, .. }) = &mut self.state
+        if let ProgressState::Snapshot(Sending::Pieces { received, sent, moved_at, .. }) =
+            &mut self.state
             && now.since(*moved_at) > patience
         {
             *sent = (*received).min(total.saturating_sub(1));

@@ -74,11 +74,11 @@ mod follow;
 mod lead;
 mod log;
 mod output;
+mod persistent;
 pub mod progress;
 mod quiet;
 mod random;
 mod reads;
-mod restored;
 mod role;
 mod send;
 mod snapshot;
@@ -86,16 +86,16 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, ChangeError};
-pub use configuration::{Configuration, Member, Standing};
+pub use change::{ChangeError, MemberChange};
+pub use configuration::{Configuration, Member, Suffrage};
 pub use log::{CHUNK_BYTES, Log};
 pub use output::{
     AppendRange, Body, Event, Hold, Install, Outgoing, Output, Persist, SnapshotPiece,
 };
+pub use persistent::{PersistentState, RestoreError};
 pub use progress::Progress;
 pub use quiet::Quiet;
 pub use reads::{Read, ReadMode};
-pub use restored::{RestoreError, Restored};
 
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::level::Level;
@@ -112,7 +112,7 @@ use wire::peer;
 
 /// What a replica is told at its start and never again.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct RaftConfig {
     /// The group.
     pub group: GroupId,
     /// This node.
@@ -251,7 +251,7 @@ fn loyalty(own: Duration, agreed: &Configuration) -> Duration {
 }
 
 /// The log goes on as it was, with the members that it names.
-fn remembered_log(restored: Restored, founders: Configuration) -> Log {
+fn remembered_log(restored: PersistentState, founders: Configuration) -> Log {
     let mut log = restored.log;
     if mutant::on(Mutant::RestartForgetsMembers) {
         log.forget_configurations();
@@ -322,7 +322,7 @@ impl Raft {
     ///
     /// A group that was never led (term zero, no entry) may be led at once; otherwise nobody gets a vote
     /// within the shortest election timeout, since a leader may count on what was forgotten.
-    pub fn new(config: Config, restored: Restored, now: Time) -> Raft {
+    pub fn new(config: RaftConfig, restored: PersistentState, now: Time) -> Raft {
         assert!(config.election_timeout_min <= config.election_timeout_max);
         assert!(config.heartbeat > Duration::ZERO);
         assert!(

@@ -11,7 +11,7 @@
 //! - What is answered here is what the replica would answer: all of its log is durable, committed and applied.
 
 use super::Raft;
-use super::progress::State;
+use super::progress::ProgressState;
 use super::role::Role;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
 use crate::limits::VOTERS_MAX;
@@ -202,7 +202,7 @@ impl Raft {
                     && it.offer.is_none()
                     && it.asked_at.is_none();
                 let level = it.followers.iter().all(|follower| {
-                    follower.state == State::Replicate
+                    follower.state == ProgressState::Replicate
                         && follower.matched == index
                         && follower.next == index.next()
                         && follower.counts()

@@ -1,7 +1,7 @@
 //! Snapshots: how one is offered, sent piece by piece, and installed.
 
 use super::output::{Install, Output, Persist};
-use super::progress::{Due, Progress, Sending, State};
+use super::progress::{Due, Progress, ProgressState, Sending};
 use super::role::{Follower, Offer, Receiving, Role};
 use super::{Configuration, Raft};
 use crate::ids::{Index, NodeId, Term};
@@ -37,8 +37,8 @@ impl Raft {
         leader.making = None;
         for follower in &mut leader.followers {
             // One that is on its way is not worth more than the new one: its bytes are gone.
-            if matches!(follower.state, State::Snapshot(Sending::Pieces { .. })) {
-                follower.state = State::Snapshot(Sending::Wanted);
+            if matches!(follower.state, ProgressState::Snapshot(Sending::Pieces { .. })) {
+                follower.state = ProgressState::Snapshot(Sending::Wanted);
             }
         }
     }
@@ -71,8 +71,8 @@ impl Raft {
         } else if now.since(offer.needed_at) > IDLE_MAX {
             leader.offer = None;
             for follower in &mut leader.followers {
-                if matches!(follower.state, State::Snapshot(_)) {
-                    follower.state = State::Snapshot(Sending::Wanted);
+                if matches!(follower.state, ProgressState::Snapshot(_)) {
+                    follower.state = ProgressState::Snapshot(Sending::Wanted);
                 }
             }
         }
@@ -109,7 +109,7 @@ impl Raft {
         // and their answers do.
         let floor = follower.floor;
         let total = leader.offer.map_or(0, |o| o.total);
-        if let State::Snapshot(Sending::Pieces { index, received, sent, moved_at }) =
+        if let ProgressState::Snapshot(Sending::Pieces { index, received, sent, moved_at }) =
             &mut follower.state
             && *index == Index(m.index)
             && m.received <= total
@@ -210,7 +210,8 @@ impl Raft {
 
 /// A snapshot that was sent is kept while a follower that answers needs it.
 fn is_offer_needed(followers: &[Progress], now: Time, patience: Duration) -> bool {
-    let needs = |f: &Progress| matches!(f.state, State::Snapshot(_)) && f.is_heard(now, patience);
+    let needs =
+        |f: &Progress| matches!(f.state, ProgressState::Snapshot(_)) && f.is_heard(now, patience);
     followers.iter().any(needs) || mutant::on(Mutant::SentSnapshotKept)
 }
 

@@ -18,7 +18,7 @@
 use super::calls::Caller;
 use super::conns::Hint;
 use super::reads::Until;
-use super::snapshots::Outgoing;
+use super::snapshots::OutgoingSnapshot;
 use super::{Shard, Step};
 use crate::effects::Note;
 use crate::ids::{Index, Term};
@@ -46,7 +46,7 @@ enum Stage {
     /// It is being made, or waits for another snapshot that is. It is to stand for this index or a later one.
     Making { caller: Caller, from: Index },
     /// It can be read.
-    Kept { snapshot: Outgoing, touched: Time },
+    Kept { snapshot: OutgoingSnapshot, touched: Time },
 }
 
 impl Shard {
@@ -155,7 +155,7 @@ impl Shard {
     }
 
     /// The snapshot for the backup is made.
-    pub(super) fn backup_made(&mut self, step: &mut Step<'_>, snapshot: Outgoing) {
+    pub(super) fn backup_made(&mut self, step: &mut Step<'_>, snapshot: OutgoingSnapshot) {
         let budget = self.machine.cache_bytes_max;
         let Some(backup) = &mut self.backup else { return self.snapshots.spend(snapshot) };
         let Stage::Making { caller, from } = backup.stage else {
@@ -203,7 +203,7 @@ impl Shard {
 }
 
 /// Says that a snapshot can be read.
-fn ready(step: &mut Step<'_>, caller: Caller, snapshot: &Outgoing, cache_bytes_max: u64) {
+fn ready(step: &mut Step<'_>, caller: Caller, snapshot: &OutgoingSnapshot, cache_bytes_max: u64) {
     let (Index(index), Term(term)) = snapshot.point();
     let total = snapshot.total();
     let ready = BackupReady { index, term, total, cache_bytes_max };

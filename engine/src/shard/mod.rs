@@ -63,7 +63,7 @@ use conns::{Conns, Hint, Replies};
 use held::Held;
 use liveness::Liveness;
 use moves::Moves;
-use reads::{Reads, Served};
+use reads::{HeldReads, Served};
 use snapshots::Snapshots;
 use state::State;
 use wire::message::CachePut;
@@ -149,7 +149,7 @@ pub struct Shard {
     /// When something in the state is due: kept here, so that an idle group's state is not looked at.
     due: Option<Elapsed>,
     calls: Calls,
-    reads: Reads,
+    reads: HeldReads,
     /// Where the keys that were looked ahead at are found.
     warm: Warm,
     aside: Aside,
@@ -196,7 +196,7 @@ impl Shard {
             machine,
             applied: applied.0,
             calls: Calls::new(machine.secret),
-            reads: Reads::default(),
+            reads: HeldReads::default(),
             warm: Warm::default(),
             aside: Aside::default(),
             liveness: Liveness::new(machine.secret),

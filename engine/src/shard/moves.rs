@@ -27,7 +27,7 @@
 
 use crate::ids::{Incarnation, NodeId};
 use crate::mutant::{self, Mutant};
-use crate::raft::{Change, Member, Raft, Standing};
+use crate::raft::{Member, MemberChange, Raft, Suffrage};
 use crate::time::{Duration, Time};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -72,7 +72,7 @@ impl Moves {
         raft: &Raft,
         linked: &BTreeSet<NodeId>,
         may_add: bool,
-    ) -> Option<Change> {
+    ) -> Option<MemberChange> {
         if now < self.not_before || raft.change_in_flight().is_some() || self.is_done(raft) {
             return None;
         }
@@ -81,17 +81,17 @@ impl Moves {
         if let Some(gone) = raft.progress().iter().find(|follower| follower.is_absent()) {
             return members.member(gone.node).map(remove);
         }
-        let learners = || members.members().iter().filter(|m| m.standing == Standing::Learner);
+        let learners = || members.members().iter().filter(|m| m.suffrage == Suffrage::Learner);
         if let Some(learner) = learners().find(|learner| !self.wants(learner)) {
             return Some(remove(learner));
         }
         if let Some(Member { node, incarnation, .. }) = learners().next().copied() {
-            return Some(Change::Promote { node, incarnation });
+            return Some(MemberChange::Promote { node, incarnation });
         }
         let mut missing = self.wanted.iter().filter(|node| members.member(**node).is_none());
         if missing.clone().next().is_some() {
             let node = *missing.find(|node| may_add && linked.contains(node))?;
-            return Some(Change::AddLearner { node, incarnation: life(raft, node) });
+            return Some(MemberChange::AddLearner { node, incarnation: life(raft, node) });
         }
         let (own, mut others): (Vec<&Member>, Vec<&Member>) = (members.members().iter())
             .filter(|member| !self.wants(member))
@@ -132,13 +132,13 @@ impl Moves {
     pub fn is_done(&self, raft: &Raft) -> bool {
         let members = raft.configuration().members();
         members.len() == self.wanted.len()
-            && members.iter().all(|m| m.standing == Standing::Voter && self.wants(m))
+            && members.iter().all(|m| m.suffrage == Suffrage::Voter && self.wants(m))
             && !raft.progress().iter().any(|follower| follower.is_absent())
     }
 }
 
-fn remove(member: &Member) -> Change {
-    Change::Remove { node: member.node, incarnation: member.incarnation }
+fn remove(member: &Member) -> MemberChange {
+    MemberChange::Remove { node: member.node, incarnation: member.incarnation }
 }
 
 /// The life of a replica that the next entry of the log adds: no other entry is ever at its index and of its

@@ -48,9 +48,9 @@ pub struct Snapshots {
     /// On the disk; its record in the journal is not durable yet.
     recording: Option<(Point, Position)>,
     /// The one that followers get.
-    outgoing: Option<Outgoing>,
+    outgoing: Option<OutgoingSnapshot>,
     /// The one that the leader sends.
-    incoming: Option<Incoming>,
+    incoming: Option<IncomingSnapshot>,
     /// The one that the leader sent, being restored.
     installing: Option<Installing>,
     /// Bytes and a state of no use any more, to be freed.
@@ -88,14 +88,14 @@ struct Saving {
 }
 
 /// A snapshot in memory, to be read piece by piece.
-pub(super) struct Outgoing {
+pub(super) struct OutgoingSnapshot {
     point: Point,
     /// All but the last of one size.
     pieces: Vec<Vec<u8>>,
     total: u64,
 }
 
-struct Incoming {
+struct IncomingSnapshot {
     point: Point,
     total: u64,
     received: u64,
@@ -178,7 +178,7 @@ impl Snapshots {
     }
 
     /// Nobody needs a snapshot any more that was in memory.
-    pub(super) fn spend(&mut self, outgoing: Outgoing) {
+    pub(super) fn spend(&mut self, outgoing: OutgoingSnapshot) {
         self.spent.extend(outgoing.pieces);
     }
 
@@ -225,7 +225,7 @@ impl Making {
     }
 }
 
-impl Outgoing {
+impl OutgoingSnapshot {
     /// What it stands for.
     pub(super) fn point(&self) -> Point {
         self.point
@@ -324,7 +324,7 @@ impl Shard {
             (Progress::Done, Goal::Followers) => {
                 let (pieces, total) = (making.pieces, making.before);
                 self.raft.on_snapshot_ready(step.now, point.0, point.1, total);
-                let outgoing = Outgoing { point, pieces, total };
+                let outgoing = OutgoingSnapshot { point, pieces, total };
                 if self.raft.offered() == Some(point.0) {
                     let older = self.snapshots.outgoing.replace(outgoing);
                     older.into_iter().for_each(|older| self.snapshots.spend(older));
@@ -335,7 +335,7 @@ impl Shard {
             }
             (Progress::Done, Goal::Backup) => {
                 let (pieces, total) = (making.pieces, making.before);
-                self.backup_made(step, Outgoing { point, pieces, total });
+                self.backup_made(step, OutgoingSnapshot { point, pieces, total });
             }
         }
     }
@@ -448,7 +448,7 @@ impl Shard {
 
     /// A follower needs a snapshot: has one made, unless one is at hand that the log still continues.
     pub(super) fn offer_snapshot(&mut self, step: &mut Step<'_>) {
-        let usable = |o: &&Outgoing| o.point.0.next() >= self.raft.log().first_index();
+        let usable = |o: &&OutgoingSnapshot| o.point.0.next() >= self.raft.log().first_index();
         if let Some(outgoing) = self.snapshots.outgoing.as_ref().filter(usable) {
             let ((index, term), total) = (outgoing.point, outgoing.total);
             return self.raft.on_snapshot_ready(step.now, index, term, total);
@@ -465,7 +465,7 @@ impl Shard {
         if install.offset == 0 {
             let (pieces, sum, configuration) = (Vec::new(), Checksum::default(), None);
             let (total, received) = (install.total, 0);
-            let begun = Incoming { point, total, received, configuration, sum, pieces };
+            let begun = IncomingSnapshot { point, total, received, configuration, sum, pieces };
             if let Some(old) = self.snapshots.incoming.replace(begun) {
                 self.snapshots.spent.extend(old.pieces);
             }
@@ -485,7 +485,7 @@ impl Shard {
 
     /// Begins to install the leader's snapshot once it is whole and none of our own is on its way.
     fn install(&mut self) {
-        let whole = |i: &&Incoming| i.received >= i.total;
+        let whole = |i: &&IncomingSnapshot| i.received >= i.total;
         if self.snapshots.is_busy() || self.snapshots.incoming.as_ref().filter(whole).is_none() {
             return;
         }

@@ -131,6 +131,17 @@ fn a_bug_is_planted_behind_a_rule() {
 }
 
 #[test]
+fn a_types_name_means_one_thing() {
+    let of = |path: &str, text: &str| core_types(&Source::new(path, text));
+    let one = of("engine/src/raft/mod.rs", "pub struct State {}\nstruct Place;\n");
+    let other = of("engine/src/shard/state.rs", "pub(crate) enum State { A }\nstruct Place;\n");
+    assert_eq!(names_once([one.clone(), other].concat()).len(), 1);
+    let edge = of("engine/src/edge/mod.rs", "pub enum State { A }");
+    let tests = of("engine/src/raft/tests/mod.rs", "pub struct State;");
+    assert_eq!(names_once([one, edge, tests].concat()).len(), 0);
+}
+
+#[test]
 fn a_module_opens_with_what_it_is() {
     assert_eq!(finds(module_doc, "engine/src/raft/mod.rs", "use core::fmt;"), 1);
     assert_eq!(finds(module_doc, "engine/src/raft/mod.rs", "//! Raft."), 0);

@@ -13,6 +13,9 @@ const MUTANT_LINES_MAX: usize = 12;
 /// Where a bug may be planted in any function, until it has one of its own.
 const MUTANTS_MAY: &[&str] = &["engine/src/machine/"];
 
+/// Names that stand for two types still: the machine's is to be renamed.
+const NAMES_TWICE: &[&str] = &["Progress"];
+
 /// Where `unsafe` may stand: the edge, and nowhere else.
 const UNSAFE_MAY: &[&str] = &["engine/src/edge/"];
 
@@ -239,6 +242,39 @@ pub fn mutants_behind_rules(source: &Source) -> Vec<String> {
         }
     }
     found
+}
+
+/// The types that the pure core declares for all of it to see, with where each is.
+pub fn core_types(source: &Source) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    if !is_pure(&source.path) {
+        return found;
+    }
+    for word in ["struct", "enum", "union", "trait", "type"] {
+        for byte in source.find(word) {
+            let line = source.code[..byte].rfind('\n').map_or(0, |at| at + 1);
+            let before = source.code[line..byte].trim_end();
+            if !matches!(before, "pub" | "pub(crate)") || source.in_test(byte) {
+                continue;
+            }
+            let name = source.code[byte + word.len()..].trim_start();
+            let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+            let name = name.unwrap_or_default().to_string();
+            if !NAMES_TWICE.contains(&name.as_str()) {
+                found.push((name, format!("{}:{}", source.path, source.line(byte))));
+            }
+        }
+    }
+    found
+}
+
+/// A type's name means one thing in the pure core: what each file declares, as [`core_types`] gives it.
+pub fn names_once(mut types: Vec<(String, String)>) -> Vec<String> {
+    types.sort();
+    let twice = types.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+    twice
+        .map(|pair| format!("{}: `{}` is also a type in {}", pair[1].1, pair[1].0, pair[0].1))
+        .collect()
 }
 
 /// A function with a body.

@@ -2,7 +2,7 @@
 
 use clap::{Parser, ValueEnum};
 use engine::effects::Effects;
-use engine::engine::{Config, Disk, Engine, Input, Member};
+use engine::engine::{Disk, Engine, EngineConfig, Founder, Input};
 use engine::ids::{ClusterId, ConnId, Incarnation, NodeId};
 use engine::level::{Kinds, Level};
 use engine::raft::ReadMode;
@@ -264,16 +264,16 @@ fn name(namespace: &str, number: u64) -> Vec<u8> {
     format!("{namespace}/{:08}", number % NAMES).into_bytes()
 }
 
-fn config() -> Config {
+fn config() -> EngineConfig {
     let incarnation = Incarnation([1; 16]);
-    Config {
+    EngineConfig {
         cluster: ClusterId([7; 16]),
         node: NodeId(1),
         engine: 0,
         engines: 1,
         shards: 1,
         replication: 3,
-        members: vec![Member { node: NodeId(1), incarnation, address: "node:7400".into() }],
+        founders: vec![Founder { node: NodeId(1), incarnation, address: "node:7400".into() }],
         nodes: Vec::new(),
         incarnation,
         seed: 1,

@@ -3,7 +3,7 @@
 
 use crc32c::crc32c;
 use engine::effects::{Effects, SnapshotPart};
-use engine::engine::{Config, Disk as EngineDisk, Engine, OpenError};
+use engine::engine::{Disk as EngineDisk, Engine, EngineConfig, OpenError};
 use engine::ids::{GroupId, Index};
 use engine::journal::witness::{WITNESS_BYTES, WITNESSES, Witness};
 use engine::journal::{Found, Write, inspect, unit};
@@ -110,7 +110,7 @@ impl Disk {
     /// Opens an engine on what is durable, and keeps how far its journal goes, as the server does.
     pub fn open(
         &mut self,
-        config: Config,
+        config: EngineConfig,
         now: Time,
         effects: &mut Effects,
     ) -> Result<Engine, OpenError> {

@@ -6,7 +6,7 @@ use engine::ids::{GroupId, NodeId};
 use engine::level::Level;
 use engine::limits::SNAPSHOT_IDLE_MS_MAX;
 use engine::machine::meta::Meta;
-use engine::raft::{Configuration, Standing};
+use engine::raft::{Configuration, Suffrage};
 use engine::shard::Shard;
 use engine::time::Duration;
 
@@ -31,7 +31,7 @@ impl World {
         let leader = replicas.iter().find(|shard| shard.raft().is_leader());
         all.len() == voters_of(group, keepers)
             && leader.is_some_and(|leader| leader.is_placed())
-            && all.iter().all(|member| member.standing == Standing::Voter)
+            && all.iter().all(|member| member.suffrage == Suffrage::Voter)
             && replicas.len() == all.len()
             && replicas.iter().all(|shard| shard.state().level() == Level::NEWEST)
             && replicas.iter().all(|shard| {

@@ -45,7 +45,7 @@ use disk::{Disk, Progress};
 use engine::effects::Effects;
 use engine::engine::Engine;
 use engine::ids::{ConnId, GroupId, Incarnation, Index, Position};
-use engine::raft::Change;
+use engine::raft::MemberChange;
 use engine::time::{Duration, Time};
 use faults::Temper;
 use flood::Flood;
@@ -205,7 +205,7 @@ enum Incoming {
     Synced(Position),
     Segment(u32),
     Saved(GroupId, Index),
-    Change(GroupId, Change),
+    Change(GroupId, MemberChange),
     Make(GroupId, Incarnation),
 }
 

@@ -6,7 +6,7 @@ use super::reader::READER;
 use super::signs::Signs;
 use super::{Event, FOUNDERS, Failure, Incoming, SHARDS, World};
 use engine::effects::{Effects, Note};
-use engine::engine::{Config, Input, Member, OpenError};
+use engine::engine::{EngineConfig, Founder, Input, OpenError};
 use engine::ids::{ClusterId, Incarnation, NodeId, Position};
 use engine::raft::ReadMode;
 use engine::secret::Secret;
@@ -315,21 +315,21 @@ impl World {
         Secret::new(bits)
     }
 
-    pub(super) fn config(&mut self, id: u32) -> Config {
+    pub(super) fn config(&mut self, id: u32) -> EngineConfig {
         let election_timeout_min = self.temper.draw_timeout(&mut self.timeouts);
-        let member = |n: u32| Member {
+        let member = |n: u32| Founder {
             node: NodeId(n + 1),
             incarnation: Incarnation([n as u8 + 1; 16]),
             address: format!("node{}:7400", n + 1),
         };
-        Config {
+        EngineConfig {
             cluster: CLUSTER,
             node: NodeId(id + 1),
             engine: 0,
             engines: 1,
             shards: SHARDS,
             replication: 3,
-            members: (0..FOUNDERS).map(member).collect(),
+            founders: (0..FOUNDERS).map(member).collect(),
             nodes: self.nodes[id as usize].roster.clone(),
             incarnation: self.incarnation(id),
             seed: self.faults.u64(..),

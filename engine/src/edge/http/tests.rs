@@ -5,7 +5,7 @@ use crate::edge::report::{NoteCounts, Phase};
 use crate::ids::{ClusterId, GroupId, Incarnation, Index, NodeId, Term};
 use crate::machine::meta::{self, Meta};
 use crate::raft::ReadMode;
-use crate::raft::{Member, Standing};
+use crate::raft::{Member, Suffrage};
 use crate::status::{
     EngineStatus, GroupStatus, JournalStatus, MachineStatus, PeerStatus, TwinStatus,
 };
@@ -51,7 +51,7 @@ fn group(group: u32, leader: Option<u32>) -> GroupStatus {
         members: vec![Member {
             node: NodeId(1),
             incarnation: Incarnation([1; 16]),
-            standing: Standing::Voter,
+            suffrage: Suffrage::Voter,
         }],
         changing: false,
         wanted: vec![NodeId(1)],

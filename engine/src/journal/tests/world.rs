@@ -6,7 +6,7 @@ use crate::journal::JournalError;
 use crate::journal::Write;
 use crate::journal::unit::PAGE_BYTES;
 use crate::journal::witness::{self, Copies, WITNESSES};
-use crate::journal::{Config, Journal, Pin, Record, Replay};
+use crate::journal::{Journal, JournalConfig, Pin, Record, Replay};
 use crate::time::Elapsed;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,9 +14,9 @@ pub const SEGMENT: u64 = 64 << 10;
 pub const SEGMENTS_MAX: u32 = 6;
 pub const GROUPS: u32 = 3;
 
-pub fn config() -> Config {
+pub fn config() -> JournalConfig {
     let groups = (0..GROUPS).map(GroupId).collect();
-    Config { segment_bytes: SEGMENT, segments_max: SEGMENTS_MAX, groups }
+    JournalConfig { segment_bytes: SEGMENT, segments_max: SEGMENTS_MAX, groups }
 }
 
 /// What holds of a group, told by vectors.

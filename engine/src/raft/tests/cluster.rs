@@ -295,7 +295,7 @@ impl Cluster {
             Configuration::UNKNOWN
         };
         let preferred = world.preferred == Some(id.0);
-        let config = Config {
+        let config = RaftConfig {
             reads: world.reads,
             preference: if preferred { Preference::Preferred } else { Preference::Ordinary },
             seed,
@@ -524,7 +524,7 @@ impl Cluster {
         done
     }
 
-    pub fn change(&mut self, id: NodeId, change: Change) -> Result<Index, ChangeError> {
+    pub fn change(&mut self, id: NodeId, change: MemberChange) -> Result<Index, ChangeError> {
         let mut done = Err(ChangeError::NotLeader);
         self.step(id, |raft, _, _| done = raft.change(change));
         self.witness.changes += u64::from(done.is_ok());

@@ -11,7 +11,7 @@ mod quiet;
 mod script;
 mod words;
 
-use super::{Config, Configuration, Preference};
+use super::{Configuration, Preference, RaftConfig};
 use crate::ids::{GroupId, Incarnation, NodeId};
 use crate::level::Level;
 use crate::raft::ReadMode;
@@ -22,8 +22,8 @@ fn config(
     group: GroupId,
     (node, incarnation): (NodeId, Incarnation),
     founders: Configuration,
-) -> Config {
-    Config {
+) -> RaftConfig {
+    RaftConfig {
         group,
         node,
         incarnation,

@@ -7,7 +7,7 @@ use crate::ids::{Index, NodeId, Term};
 /// What the journal holds of one group. Feed it every record of the group, oldest first.
 ///
 /// The journal must have synced what it replays: all of it is taken to be durable.
-pub struct Restored {
+pub struct PersistentState {
     pub(super) log: Log,
     pub(super) term: Term,
     pub(super) vote: Option<NodeId>,
@@ -15,9 +15,9 @@ pub struct Restored {
     pub(super) snapshot: Index,
 }
 
-impl Default for Restored {
-    fn default() -> Restored {
-        Restored {
+impl Default for PersistentState {
+    fn default() -> PersistentState {
+        PersistentState {
             log: Log::default(),
             term: Term::ZERO,
             vote: None,
@@ -75,7 +75,7 @@ pub enum RestoreError {
     },
 }
 
-impl Restored {
+impl PersistentState {
     /// An entry. One that is stated again (carried into a newer segment) is ignored.
     ///
     /// # Errors
