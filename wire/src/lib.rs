@@ -36,6 +36,7 @@ pub mod message;
 pub mod messages;
 pub mod name;
 pub mod peer;
+pub mod random;
 pub mod request;
 pub mod topology;
 

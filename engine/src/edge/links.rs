@@ -39,6 +39,7 @@ use crate::time::{Duration, Time};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use wire::peer::{Birth, Nodes, PeerHello};
+use wire::random::Random;
 use wire::{Code, Header};
 
 /// The first pause before another attempt to connect.
@@ -249,7 +250,7 @@ pub struct Links {
     engines: Vec<u32>,
     links: Vec<Link>,
     /// What is drawn by chance next.
-    chance: u64,
+    chance: Option<Random>,
     /// Addresses of links that are gone, one for each whose place is used again.
     #[expect(clippy::vec_box, reason = "the kernel may still read them where they are")]
     retired: Vec<Box<Address>>,
@@ -264,7 +265,7 @@ impl Links {
     ) -> Links {
         let engines = engines.to_vec();
         let (links, retired) = (Vec::new(), Vec::new());
-        let mut links = Links { node, engines, links, chance: 0, retired };
+        let mut links = Links { node, engines, links, chance: None, retired };
         let gone = links.follow(peers);
         assert_eq!(gone, [], "nothing was there");
         links
@@ -393,14 +394,8 @@ impl Links {
 
     /// Up to 256, by chance: nodes that lost a peer together do not come back to it together.
     fn draw(&mut self) -> u32 {
-        if self.chance == 0 {
-            self.chance = random_seed() | 1;
-        }
-        // xorshift64: it never becomes zero.
-        self.chance ^= self.chance << 13;
-        self.chance ^= self.chance >> 7;
-        self.chance ^= self.chance << 17;
-        (self.chance & 0xff) as u32 + 1
+        let chance = self.chance.get_or_insert_with(|| Random::new(random_seed()));
+        chance.u32(1..=256)
     }
 
     /// The link stands. Gives the connection that it replaces.

@@ -4,7 +4,7 @@ use super::record::{self, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 use super::spans::Spans;
 use super::unit::{PAGE_BYTES, UNIT_HEADER_BYTES, UnitHeader, pages};
 use super::witness::Witness;
-use super::{Flight, GroupRow, Journal, PENDING, Record, Write, draw, unit};
+use super::{Flight, GroupRow, Journal, PENDING, Record, Write, unit};
 use crate::entry;
 use crate::ids::{GroupId, Index, Position};
 use crate::mutant::{self, Mutant};
@@ -161,8 +161,8 @@ fn is_needed(journal: &Journal, segment: u64) -> bool {
 
 /// Opens the next segment, with a checkpoint at the front of the pending unit.
 fn open(journal: &mut Journal) -> bool {
-    let mut chance = journal.chance;
-    if !journal.segments.open(draw(&mut chance)) {
+    let mut chance = journal.chance.clone();
+    if !journal.segments.open(chance.draw()) {
         return false;
     }
     journal.chance = chance;

@@ -126,6 +126,7 @@ use room::Room;
 pub use room::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MIN, SEGMENTS_RESERVED};
 use segments::{Segments, count};
 use unit::{PAGE_BYTES, UNIT_HEADER_BYTES};
+use wire::random::Random;
 use witness::Witness;
 
 /// What a journal is told at its start and never again.
@@ -332,8 +333,8 @@ pub struct Journal {
     room: Room,
     /// Random, the same in every unit of this journal.
     id: u64,
-    /// The state of the generator of segment seeds.
-    chance: u64,
+    /// What segments' seeds are drawn from.
+    chance: Random,
     /// Each group as it is with the pending unit; the place of an entry is its segment's number.
     groups: Groups<u64>,
     /// Where groups with entries in the pending unit stand in `groups`.
@@ -550,14 +551,4 @@ impl Journal {
             segment_bytes: self.segments.bytes(),
         }
     }
-}
-
-/// The next number of a seeded generator (SplitMix64: Steele and others, Fast Splittable
-/// Pseudorandom Number Generators, 2014).
-fn draw(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

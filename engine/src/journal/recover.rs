@@ -7,11 +7,12 @@ use super::room::{Room, SEGMENTS_MIN};
 use super::segments::{Live, Segments};
 use super::unit::{self, PAGE_BYTES, Unit, UnitError};
 use super::witness::Witness;
-use super::{Journal, JournalConfig, JournalError, Replay, draw};
+use super::{Journal, JournalConfig, JournalError, Replay};
 use crate::ids::Position;
 use crate::mutant::{self, Mutant};
 use alloc::vec::Vec;
 use rkyv::util::AlignedVec;
+use wire::random::Random;
 
 /// How far a run may begin ahead of the one before it in unit numbers. That far, that the number of
 /// a torn unit of which nothing is left is not drawn again.
@@ -43,7 +44,7 @@ pub(super) fn recover(
 ) -> Result<Journal, JournalError> {
     assert!(config.segments_max >= SEGMENTS_MIN, "a journal needs a few segments");
     let room = Room::new(config.segment_bytes, config.groups.len());
-    let mut chance = seed;
+    let mut chance = Random::new(seed);
     let live = find_live(segments)?;
     let mut replayed = Replayed::new(&config.groups);
     for (at, head) in live.iter().enumerate() {
@@ -51,7 +52,7 @@ pub(super) fn recover(
     }
     let id = match live.last() {
         Some(head) => head.unit.header.journal,
-        None => draw(&mut chance),
+        None => chance.draw(),
     };
     check_others(segments, &live, id, replayed.last)?;
     check_witness(witness, &live, replayed.last)?;
@@ -59,7 +60,7 @@ pub(super) fn recover(
     let slots = place_slots(&config, segments, &live, &replayed);
     let groups = replayed.groups_by_segment(&live);
     let first_live = live.first().map_or(1, Head::number);
-    let gap = 2 + draw(&mut chance) % GAP_MAX;
+    let gap = 2 + chance.draw() % GAP_MAX;
     let mut journal = Journal {
         segments_max: config.segments_max,
         room,

@@ -5,7 +5,9 @@ use super::role::{Candidate, Follower, Role, Tally};
 use super::{Preference, Raft, Seats};
 use crate::ids::{Incarnation, NodeId, Term};
 use crate::mutant::{self, Mutant};
+use crate::time::Duration;
 use wire::peer;
+use wire::random::Random;
 
 /// Whether a campaign was asked for by the leader.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -244,7 +246,7 @@ impl Raft {
 
     fn draw_timeout(&mut self) {
         let (min, max) = (self.election_timeout_min, self.election_timeout_max);
-        self.timeout = self.random.duration(min, max);
+        self.timeout = draw_timeout(&mut self.random, min, max);
         self.campaign_at = self.now + self.timeout;
     }
 
@@ -272,4 +274,11 @@ impl Raft {
 /// A vote leaves once it is durable.
 fn hold_of_vote() -> Hold {
     if mutant::on(Mutant::VoteBeforeSync) { Hold::Now } else { Hold::AfterSync }
+}
+
+/// A duration from `min` to `max`, both included.
+pub(super) fn draw_timeout(random: &mut Random, min: Duration, max: Duration) -> Duration {
+    assert!(min <= max, "a range of durations is not empty");
+    let span = u64::try_from((max - min).as_nanos()).expect("timeouts are far below 584 years");
+    min + Duration::from_nanos(random.draw() % (span + 1))
 }

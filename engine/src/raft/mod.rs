@@ -77,7 +77,6 @@ mod output;
 mod persistent;
 pub mod progress;
 mod quiet;
-mod random;
 mod reads;
 mod role;
 mod send;
@@ -106,9 +105,9 @@ use alloc::vec::Vec;
 use clock::Clock;
 use configuration::Seats;
 use durability::Durability;
-use random::Random;
 use role::{Follower, Role};
 use wire::peer;
+use wire::random::Random;
 
 /// What a replica is told at its start and never again.
 #[derive(Clone, Debug)]
@@ -339,7 +338,11 @@ impl Raft {
         let alone = configuration.voters().all(|m| m.node == config.node) && !unknown;
         let place = (u64::from(config.group.0) << 32) | u64::from(config.node.0);
         let mut random = Random::new(config.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let timeout = random.duration(config.election_timeout_min, config.election_timeout_max);
+        let timeout = election::draw_timeout(
+            &mut random,
+            config.election_timeout_min,
+            config.election_timeout_max,
+        );
         let last = log.last_index();
         let clock = Clock::new(log.last_time(), now);
         let term = restored_term.max(log.last_term());

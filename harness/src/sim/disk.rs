@@ -9,6 +9,7 @@ use engine::journal::witness::{WITNESS_BYTES, WITNESSES, Witness};
 use engine::journal::{Found, Write, inspect, unit};
 use engine::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
+use wire::random::Random;
 
 const PAGE: usize = 4096;
 /// How much of a snapshot is read at a time.
@@ -80,7 +81,7 @@ pub struct Disk {
     /// Snapshots in whose place an older one stands. Its own header says so, and to the engine it is missing.
     replaced: Vec<(GroupId, Index)>,
     segment_bytes: usize,
-    chance: fastrand::Rng,
+    chance: Random,
 }
 
 impl Disk {
@@ -103,7 +104,7 @@ impl Disk {
             older_witness: None,
             replaced: Vec::new(),
             segment_bytes,
-            chance: fastrand::Rng::with_seed(seed),
+            chance: Random::new(seed),
         }
     }
 

@@ -6,8 +6,8 @@
 use super::cluster::{Cluster, Event, MS, Trace, World};
 use crate::ids::{Index, NodeId};
 use crate::raft::ReadMode;
-use crate::raft::random::Random;
 use crate::raft::{Configuration, Limits, MemberChange, Raft, Suffrage};
+use wire::random::Random;
 
 /// Small enough for all of them to be reached within a simulation.
 const SMALL: Limits = Limits {

@@ -9,11 +9,11 @@ use super::words::{Packet, describe_event, describe_persist};
 use crate::entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
 use crate::raft::ReadMode;
-use crate::raft::random::Random;
 use crate::raft::*;
 use crate::time::{Duration, Elapsed, Time};
 use std::collections::{BTreeMap, VecDeque};
 use wire::Kind;
+use wire::random::Random;
 
 pub const GROUP: GroupId = GroupId(1);
 pub const COMMAND: Kind = Kind(0x30);

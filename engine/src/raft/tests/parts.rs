@@ -5,9 +5,9 @@ use super::disk::cut;
 use crate::entry::{self, ENTRY_HEADER_BYTES, Entry, EntryHeader, kind};
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::raft::durability::Durability;
-use crate::raft::random::Random;
 use crate::raft::*;
 use crate::time::{Duration, Elapsed, Time};
+use wire::random::Random;
 use wire::{Kind, peer};
 
 const GROUP: GroupId = GroupId(4);
