@@ -18,6 +18,7 @@ use crate::time::Time;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use wire::Kind;
+use wire::bytes::u32_bytes;
 use wire::topology::engine_of_group;
 
 /// What an engine begins with.
@@ -238,7 +239,7 @@ fn raft_config(
         preference: if preferred { Preference::Preferred } else { Preference::Ordinary },
         append_bytes_max: journal.append_bytes_max(),
         uncommitted_bytes_max: journal.tail_bytes_max(),
-        seed: config.seed ^ xxhash_rust::xxh64::xxh64(&group.0.to_le_bytes(), 1),
+        seed: config.seed ^ xxhash_rust::xxh64::xxh64(&u32_bytes(group.0), 1),
     }
 }
 

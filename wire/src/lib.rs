@@ -26,6 +26,7 @@
 extern crate alloc;
 
 pub mod backup;
+pub mod bytes;
 pub mod code;
 mod declare;
 pub mod frames;

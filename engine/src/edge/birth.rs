@@ -52,6 +52,7 @@ use std::time::{Duration, Instant};
 use talk::Silence;
 use tracing::{info, warn};
 use wire::Code;
+use wire::bytes::{Put, array_at, u32_at};
 use wire::header::VERSION;
 use wire::peer::{Birth, PeerHello};
 
@@ -642,18 +643,15 @@ fn read_founders(birth: &Birth<'_>) -> Option<Vec<(NodeId, Incarnation)>> {
 }
 
 fn read_founder(row: &[u8; 20]) -> (NodeId, Incarnation) {
-    let (node, incarnation) = row.split_at(4);
-    let node = u32::from_le_bytes(node.try_into().expect("a row begins with 4 bytes of node"));
-    let incarnation = incarnation.try_into().expect("a row ends with 16 bytes of incarnation");
-    (NodeId(node), Incarnation(incarnation))
+    (NodeId(u32_at(row, 0)), Incarnation(array_at(row, 4)))
 }
 
 /// The founders as [`Birth`] carries them.
 pub fn write_founders(founders: &[Founder]) -> Vec<u8> {
     let mut rows = Vec::with_capacity(20 * founders.len());
     for founder in founders {
-        rows.extend_from_slice(&founder.node.0.to_le_bytes());
-        rows.extend_from_slice(&founder.incarnation.0);
+        rows.put_u32(founder.node.0);
+        rows.put(&founder.incarnation.0);
     }
     rows
 }

@@ -98,7 +98,6 @@
 //! 1992 (checkpoints, carrying what lives).
 
 mod append;
-mod bytes;
 mod groups;
 #[cfg(any(test, feature = "simulator"))]
 mod inspect;

@@ -13,8 +13,8 @@
 //! The world keeps two copies of it, in files of their own. See [`super`] for what they are for.
 
 use super::JournalError;
-use super::bytes::{put_u32, put_u64, u32_at, u64_at};
 use crate::ids::Position;
+use wire::bytes::{put_u32_at, put_u64_at, u32_at, u64_at};
 
 /// Size of a witness, in bytes.
 pub const WITNESS_BYTES: usize = 32;
@@ -48,12 +48,12 @@ impl Witness {
     /// The bytes of each copy.
     pub fn to_bytes(self) -> [u8; WITNESS_BYTES] {
         let mut bytes = [0; WITNESS_BYTES];
-        put_u32(&mut bytes, AT_MAGIC, MAGIC);
-        put_u32(&mut bytes, AT_VERSION, VERSION);
-        put_u64(&mut bytes, AT_JOURNAL, self.journal);
-        put_u64(&mut bytes, AT_POSITION, self.position.0);
+        put_u32_at(&mut bytes, AT_MAGIC, MAGIC);
+        put_u32_at(&mut bytes, AT_VERSION, VERSION);
+        put_u64_at(&mut bytes, AT_JOURNAL, self.journal);
+        put_u64_at(&mut bytes, AT_POSITION, self.position.0);
         let sum = crc32c::crc32c(&bytes[AT_MAGIC..]);
-        put_u32(&mut bytes, AT_CHECKSUM, sum);
+        put_u32_at(&mut bytes, AT_CHECKSUM, sum);
         bytes
     }
 

@@ -19,6 +19,7 @@ use crate::limits::{MEMBERS_MAX, VOTERS_MAX};
 use crate::mutant::{self, Mutant};
 use crate::time::Duration;
 use alloc::vec::Vec;
+use wire::bytes::{Put, Reader};
 
 const COUNT_BYTES: usize = 4;
 const MEMBER_BYTES: usize = 24;
@@ -109,34 +110,30 @@ impl Configuration {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let count = u32::try_from(self.all.len()).expect("a group has few members");
         let follows = if self.loyalty > Duration::ZERO { LOYALTY_FOLLOWS } else { 0 };
-        out.extend_from_slice(&(count | follows).to_le_bytes());
+        out.put_u32(count | follows);
         for member in &self.all {
-            let suffrage: u32 = if member.suffrage == Suffrage::Voter { 1 } else { 2 };
-            out.extend_from_slice(&member.node.0.to_le_bytes());
-            out.extend_from_slice(&suffrage.to_le_bytes());
-            out.extend_from_slice(&member.incarnation.0);
+            out.put_u32(member.node.0);
+            out.put_u32(if member.suffrage == Suffrage::Voter { 1 } else { 2 });
+            out.put(&member.incarnation.0);
         }
         if follows > 0 {
-            let nanos = u64::try_from(self.loyalty.as_nanos()).unwrap_or(u64::MAX);
-            out.extend_from_slice(&nanos.to_le_bytes());
+            out.put_u64(u64::try_from(self.loyalty.as_nanos()).unwrap_or(u64::MAX));
         }
     }
 
     /// Reads the configuration at the front of `bytes`, which may be [`Configuration::UNKNOWN`], and gives
     /// what follows.
     pub fn split(bytes: &[u8]) -> Option<(Configuration, &[u8])> {
-        let (count, rest) = bytes.split_first_chunk::<COUNT_BYTES>()?;
-        let said = u32::from_le_bytes(*count);
+        let mut bytes = Reader::new(bytes);
+        let said = bytes.u32().ok()?;
         let count = usize::try_from(said & !LOYALTY_FOLLOWS).ok()?;
-        let (members, mut rest) = rest.split_at_checked(count.checked_mul(MEMBER_BYTES)?)?;
-        let all = members.as_chunks::<MEMBER_BYTES>().0.iter().map(read_member);
-        let mut read = Configuration::unchecked(all.collect::<Option<_>>()?);
+        let members = bytes.take(count.checked_mul(MEMBER_BYTES)?).ok()?;
+        let members = members.chunks_exact(MEMBER_BYTES).map(read_member);
+        let mut read = Configuration::unchecked(members.collect::<Option<_>>()?);
         if said & LOYALTY_FOLLOWS > 0 {
-            let (nanos, behind) = rest.split_first_chunk::<LOYALTY_BYTES>()?;
-            read.loyalty = Duration::from_nanos(u64::from_le_bytes(*nanos));
-            rest = behind;
+            read.loyalty = Duration::from_nanos(bytes.u64().ok()?);
         }
-        (count == 0 || read.is_valid()).then_some((read, rest))
+        (count == 0 || read.is_valid()).then_some((read, bytes.rest()))
     }
 
     /// Reads the payload of an entry.
@@ -213,16 +210,15 @@ impl Configuration {
     }
 }
 
-fn read_member(bytes: &[u8; MEMBER_BYTES]) -> Option<Member> {
-    let (node, rest) = bytes.split_first_chunk::<4>()?;
-    let (suffrage, incarnation) = rest.split_first_chunk::<4>()?;
-    let suffrage = match u32::from_le_bytes(*suffrage) {
+fn read_member(bytes: &[u8]) -> Option<Member> {
+    let mut bytes = Reader::new(bytes);
+    let (node, suffrage) = (NodeId(bytes.u32().ok()?), bytes.u32().ok()?);
+    let suffrage = match suffrage {
         1 => Suffrage::Voter,
         2 => Suffrage::Learner,
         _ => return None,
     };
-    let node = NodeId(u32::from_le_bytes(*node));
-    Some(Member { node, suffrage, incarnation: Incarnation(incarnation.try_into().ok()?) })
+    Some(Member { node, suffrage, incarnation: Incarnation(bytes.array().ok()?) })
 }
 
 /// The configurations of a log.

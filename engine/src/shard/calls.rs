@@ -5,6 +5,7 @@ use crate::ids::{ConnId, Index, SessionId};
 use crate::secret::Secret;
 use alloc::collections::VecDeque;
 use hashbrown::HashTable;
+use wire::bytes::put_u64_at;
 
 /// Where an answer goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +51,7 @@ pub struct Calls {
 fn hash(secret: &Secret, call: &CallId) -> u64 {
     let mut name = [0; 24];
     name[..16].copy_from_slice(&call.session.0);
-    name[16..].copy_from_slice(&call.sequence.to_le_bytes());
+    put_u64_at(&mut name, 16, call.sequence);
     secret.hash(&name)
 }
 

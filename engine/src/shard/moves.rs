@@ -31,6 +31,7 @@ use crate::raft::{Member, MemberChange, Raft, Suffrage};
 use crate::time::{Duration, Time};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use wire::bytes::put_u64_at;
 
 /// How often a step is tried.
 const STEP_EVERY: Duration = Duration::from_millis(100);
@@ -148,11 +149,11 @@ fn life(raft: &Raft, node: NodeId) -> Incarnation {
     let parts = [u64::from(raft.group().0), term, entry, u64::from(node.0)];
     let mut bytes = [0; 32];
     for (at, part) in parts.iter().enumerate() {
-        bytes[8 * at..8 * at + 8].copy_from_slice(&part.to_le_bytes());
+        put_u64_at(&mut bytes, 8 * at, *part);
     }
     let mut life = [0; 16];
-    for (at, half) in life.chunks_exact_mut(8).enumerate() {
-        half.copy_from_slice(&xxhash_rust::xxh64::xxh64(&bytes, at as u64).to_le_bytes());
+    for half in 0..2 {
+        put_u64_at(&mut life, 8 * half, xxhash_rust::xxh64::xxh64(&bytes, half as u64));
     }
     Incarnation(life)
 }

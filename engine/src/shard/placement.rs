@@ -14,6 +14,7 @@ use crate::level::Level;
 use crate::limits::VOTERS_MAX;
 use crate::mutant::{self, Mutant};
 use alloc::vec::Vec;
+use wire::bytes::put_u32_at;
 
 /// Points of the ring for each node.
 pub const VIRTUAL_NODES: u32 = 150;
@@ -117,8 +118,8 @@ fn bound(replicas: usize, nodes: usize) -> usize {
 fn hash(what: &[u8; 5], id: u32, replica: u32) -> u64 {
     let mut bytes = [0u8; 13];
     bytes[..5].copy_from_slice(what);
-    bytes[5..9].copy_from_slice(&id.to_le_bytes());
-    bytes[9..].copy_from_slice(&replica.to_le_bytes());
+    put_u32_at(&mut bytes, 5, id);
+    put_u32_at(&mut bytes, 9, replica);
     xxhash_rust::xxh64::xxh64(&bytes, 0)
 }
 

@@ -91,6 +91,17 @@ fn the_machine_never_names_what_replicates_it() {
 }
 
 #[test]
+fn binary_is_read_and_written_in_one_place() {
+    let path = "engine/src/entry.rs";
+    assert_eq!(finds(one_codec, path, "out.extend_from_slice(&n.to_le_bytes());"), 1);
+    assert_eq!(finds(one_codec, path, "let n = u32::from_le_bytes(four);"), 1);
+    assert_eq!(finds(one_codec, path, "const MAGIC: u32 = u32::from_le_bytes(*b\"TCTX\");"), 0);
+    assert_eq!(finds(one_codec, path, "#[test]\nfn t() { n.to_le_bytes(); }"), 0);
+    assert_eq!(finds(one_codec, "wire/src/bytes.rs", "n.to_le_bytes()"), 0);
+    assert_eq!(finds(one_codec, "client/src/lib.rs", "n.to_le_bytes()"), 0);
+}
+
+#[test]
 fn only_the_edge_is_unsafe() {
     assert_eq!(finds(unsafe_only_in_edge, "engine/src/journal/mod.rs", "unsafe { f() }"), 1);
     assert_eq!(finds(unsafe_only_in_edge, "client/src/lib.rs", "unsafe impl Send for A {}"), 1);

@@ -13,6 +13,20 @@ const MUTANT_LINES_MAX: usize = 12;
 /// Where a bug may be planted in any function, until it has one of its own.
 const MUTANTS_MAY: &[&str] = &["engine/src/machine/"];
 
+/// Where numbers may become bytes by hand.
+const CODEC_MAY: &[&str] = &[
+    // The one reader and the one writer, and the layout of messages.
+    "wire/src/bytes.rs",
+    "wire/src/layout.rs",
+    "wire/src/random.rs",
+    // A level is four bytes by itself.
+    "engine/src/level.rs",
+    // To be moved.
+    "engine/src/machine/",
+    "engine/src/engine/clients.rs",
+    "engine/src/shard/conns.rs",
+];
+
 /// Names that stand for two types still: the machine's is to be renamed.
 const NAMES_TWICE: &[&str] = &["Progress"];
 
@@ -51,6 +65,7 @@ pub const RULES: &[Rule] = &[
     ("layers", layers),
     ("raft-words", raft_words),
     ("machine-words", machine_words),
+    ("codec", one_codec),
     ("unsafe", unsafe_only_in_edge),
     ("glommio", glommio_only_where_listed),
     ("file-size", file_size),
@@ -183,6 +198,22 @@ fn split_words(line: &str) -> Vec<String> {
     }
     words.retain(|w| !w.is_empty());
     words
+}
+
+/// Binary is read and written in one way: by `wire::bytes`.
+pub fn one_codec(source: &Source) -> Vec<String> {
+    let path = &source.path;
+    let ours = path.starts_with("wire/src/") || path.starts_with("engine/src/");
+    if !ours || CODEC_MAY.iter().any(|p| path.starts_with(p)) {
+        return Vec::new();
+    }
+    let hits = ["from_le_bytes", "to_le_bytes"].into_iter().flat_map(|word| source.find(word));
+    let hits = hits.filter(|byte| {
+        let line = source.code[..*byte].rfind('\n').map_or(0, |at| at + 1);
+        !source.in_test(*byte) && !source.code[line..*byte].contains("const ")
+    });
+    hits.map(|b| at(source, b, "numbers become bytes, and bytes numbers, in `wire::bytes`"))
+        .collect()
 }
 
 /// `unsafe` stands only where the world is.
