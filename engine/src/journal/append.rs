@@ -105,6 +105,7 @@ pub(super) fn seal(journal: &mut Journal) -> Option<Write> {
     unit::seal(&mut journal.pending, &header);
     journal.segments.end = offset + padded as u64;
     let position = journal.next;
+    assert!(position > journal.synced, "positions only grow");
     settle(journal, current.number);
     journal.marked = marked;
     // The unit that opens a segment: what the segment will hold must not be lost with it unnoticed.
@@ -117,6 +118,7 @@ fn settle(journal: &mut Journal, segment: u64) {
     for at in journal.touched.drain(..) {
         journal.groups.spans[at].rename(PENDING, segment);
     }
+    assert!(journal.in_flight.is_none(), "one unit is in flight at a time");
     journal.in_flight = Some(Flight { position: journal.next, first_live: journal.first_live });
     core::mem::swap(&mut journal.pending, &mut journal.flight);
     begin(journal);
@@ -147,6 +149,7 @@ fn free(journal: &mut Journal) {
     while journal.first_live < current && !is_needed(journal, journal.first_live) {
         journal.first_live += 1;
     }
+    assert!(journal.first_live <= current.max(before), "the last segment is not freed");
     if journal.first_live > before {
         let header = RecordHeader::new(RecordKind::Free, GroupId(0));
         push(journal, &RecordHeader { first: journal.first_live, ..header }, &[]);

@@ -128,6 +128,11 @@ impl<T: Copy + PartialEq> Groups<T> {
                 return Err("the record is of no group");
             }
         }
+        assert!(row.snapshot_index <= row.last, "a log does not end below its snapshot");
+        if let Some((first, last)) = spans.range() {
+            assert!(first == row.first(), "the spans begin where the log does");
+            assert!(last == row.last, "the spans end where the log does");
+        }
         Ok(())
     }
 }

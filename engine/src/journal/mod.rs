@@ -476,6 +476,7 @@ impl Journal {
         assert!(position > self.synced, "positions only grow");
         self.synced = position;
         self.segments.release(flight.first_live);
+        assert!(self.synced <= self.sealed, "only what was sealed is synced");
     }
 
     /// Every record at this position or below is durable.

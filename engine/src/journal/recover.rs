@@ -239,6 +239,7 @@ fn place_slots(
         });
     }
     slots.end = replayed.end as u64;
+    assert!(slots.live.back().is_none_or(|last| slots.end <= last.bytes), "it lies in its segment");
     let mut others: Vec<_> =
         segments.iter().filter(|s| !live.iter().any(|h| h.slot == s.0)).collect();
     // A segment that was torn when it was opened is opened again before any other: its first page

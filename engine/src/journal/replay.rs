@@ -67,6 +67,7 @@ impl Replayed {
             self.take(segment, head, &unit)?;
             self.last = unit.header.number;
             self.end = unit.end();
+            assert!(self.end <= head.bytes.len(), "a unit lies in its segment");
         }
         self.check_rest(head)
     }

@@ -129,6 +129,9 @@ pub const fn pages(bytes: usize) -> usize {
 /// Fills in the header of a unit that is padded to whole pages, and its checksum.
 pub fn seal(unit: &mut [u8], header: &UnitHeader) {
     assert!(unit.len() == pages(header.length as usize) * PAGE_BYTES, "a unit is whole pages");
+    assert!(header.length as usize >= UNIT_HEADER_BYTES, "a unit has a header");
+    assert!(header.durable_below <= header.number, "what is being written is not synced");
+    assert!(header.number.0 <= COUNTED_MAX, "numbers are counted");
     put_u32_at(unit, AT_MAGIC, MAGIC);
     put_u32_at(unit, AT_VERSION, VERSION);
     put_u32_at(unit, AT_LENGTH, header.length);

@@ -141,7 +141,10 @@ impl Raft {
         if self.heard(&next) < next.majority() {
             return Err(ChangeError::Silent);
         }
+        assert!(next.voters().count() > 0, "somebody votes");
+        assert!(next.members().len() <= MEMBERS_MAX, "a group is small");
         let index = self.append_members(&next);
+        assert_eq!(self.log.configuration_index(), index, "it holds from its append on");
         self.follow_members();
         if let Role::Leader(leader) = &mut self.role
             && alone

@@ -170,6 +170,7 @@ impl Configuration {
     /// Where the node stands among the members, if it votes and is still the one that was admitted.
     pub(super) fn seat_of(&self, node: NodeId, incarnation: Incarnation) -> Option<usize> {
         let at = self.all.iter().position(|m| m.node == node && m.incarnation == incarnation)?;
+        assert!(at < MEMBERS_MAX, "a set of seats has a place for each");
         (self.all[at].suffrage == Suffrage::Voter).then_some(at)
     }
 

@@ -22,6 +22,8 @@ impl Raft {
     /// Asks first whether this node would be elected.
     pub(super) fn campaign_first(&mut self, out: &mut Output) {
         assert!(self.installing.is_none(), "what is being installed is not interrupted");
+        assert!(self.may_campaign(), "only who may be elected asks");
+        assert!(!self.is_leader(), "a leader does not campaign");
         self.draw_timeout();
         if self.preference == Preference::Preferred && self.never_led() {
             // At a birth links come up one side first: what was sent may have met a closed door. It is
@@ -199,11 +201,11 @@ impl Raft {
 
     fn count_votes(&mut self, _out: &mut Output) {
         let Role::Candidate(candidate) = &self.role else { return };
+        let votes = candidate.tally.granted.count();
+        assert!(votes <= self.configuration().voters().count(), "who does not vote has no seat");
         // A majority of others would do to be elected, but what a leader says of its term must not
         // be forgotten by itself: its own vote is durable first.
-        if candidate.tally.granted.count() >= self.configuration().majority()
-            && self.durability.vote_is_durable()
-        {
+        if votes >= self.configuration().majority() && self.durability.vote_is_durable() {
             self.become_leader();
         }
     }
@@ -238,7 +240,8 @@ impl Raft {
     }
 
     pub(super) fn set_vote(&mut self, term: Term, vote: Option<NodeId>, out: &mut Output) {
-        assert!(term > self.term || (term == self.term && self.vote.is_none()), "one vote a term");
+        assert!(term >= self.term, "terms never fall");
+        assert!(term > self.term || self.vote.is_none(), "one vote a term");
         (self.term, self.vote) = (term, vote);
         self.durability.on_vote_emitted();
         out.persist.push(Persist::Vote { term, vote });

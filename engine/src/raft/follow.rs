@@ -100,6 +100,7 @@ impl Raft {
         }
         let probe = self.log.last_with_term_at_most(prev, prev_term);
         let probe = probe.unwrap_or(self.commit).max(self.commit);
+        assert!(probe <= prev, "a refusal does not go forward");
         let term = self.log.term_at(probe).expect("what is not in memory was committed before");
         Some((probe, term))
     }
@@ -158,6 +159,7 @@ impl Raft {
         assert!(from > self.applied, "what is applied is never cut");
         self.log.truncate(from);
         self.durability.on_truncated(from);
+        assert_eq!(self.log.last_index(), from.prev(), "the log ends before the cut");
         out.persist.push(Persist::Truncate { from });
     }
 
@@ -195,6 +197,7 @@ impl Raft {
         if due.acknowledge {
             let index = durable.min(follower.agreed);
             follower.acknowledged = follower.acknowledged.max(index);
+            assert!(index <= self.log.last_index(), "what is acknowledged is here");
             (reply.index, reply.index_term, reply.reject) = (index.0, 0, 0);
             out.send(leader, hold, Body::AppendReply(reply));
         }

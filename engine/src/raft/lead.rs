@@ -67,6 +67,7 @@ impl Raft {
             time: time.max(self.log.last_time()),
             principal,
         };
+        assert!(self.is_leader(), "only a leader makes entries");
         self.log.append(&header, payload);
         header.index
     }
@@ -199,6 +200,7 @@ impl Raft {
         let Role::Leader(leader) = &self.role else { return };
         let index = self.majority_matched(leader);
         if index > self.commit && self.is_of_own_term(leader, index) {
+            assert!(index <= self.log.last_index(), "a majority has nothing that is not here");
             self.commit = index;
             self.leave_if_removed(out);
         }
@@ -305,6 +307,7 @@ impl Raft {
 /// messages share a send.
 pub(super) fn next_beat(now: Time, heartbeat: Duration) -> Time {
     let every = u64::try_from(heartbeat.as_nanos()).expect("a heartbeat is short");
+    assert!(every > 0, "a heartbeat comes now and then, and not all the time");
     Time((now.0 / every + 1) * every)
 }
 
@@ -333,6 +336,7 @@ impl Progress {
             &mut self.state
             && now.since(*moved_at) > patience
         {
+            assert!(*received <= total, "nobody has more than there is");
             *sent = (*received).min(total.saturating_sub(1));
             *moved_at = now;
         }

@@ -401,6 +401,7 @@ impl Raft {
             _ => self.campaign_first(out),
         }
         self.tell(out);
+        self.check();
     }
 
     /// When [`Raft::on_tick`] is wanted, at the latest.
@@ -425,6 +426,7 @@ impl Raft {
             Message::TimeoutNow(m) => self.on_timeout_now(from, &m, out),
         }
         self.tell(out);
+        self.check();
     }
 
     /// The link to a peer stands (anew): whatever was on its way may be lost.
@@ -443,6 +445,7 @@ impl Raft {
             self.campaign_first(out);
         }
         self.tell(out);
+        self.check();
     }
 
     /// The link to a peer is gone.
@@ -484,10 +487,12 @@ impl Raft {
             Role::PreCandidate(_) | Role::Candidate(_) => {}
         }
         self.tell(out);
+        self.check();
     }
 
     /// All of the last [`Output::persist`] is in the journal, in the unit `position` or before.
     pub fn on_appended(&mut self, position: Position) {
+        assert!(position > Position::ZERO, "what is appended is in a unit");
         self.durability.on_appended(position);
     }
 
@@ -505,6 +510,7 @@ impl Raft {
             Role::PreCandidate(_) => {}
         }
         self.tell(out);
+        self.check();
     }
 
     /// Whether something of it is journaled and not durable yet.
@@ -619,6 +625,11 @@ impl Raft {
         self.durability.durable()
     }
 
+    /// The highest index that is applied here.
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
     /// The index of this replica's newest snapshot; zero if there is none.
     #[cfg(test)]
     pub fn snapshot_index(&self) -> Index {
@@ -630,6 +641,24 @@ impl Raft {
         match &self.role {
             Role::Leader(leader) => &leader.followers,
             _ => &[],
+        }
+    }
+
+    /// What holds between any two inputs.
+    fn check(&self) {
+        let last = self.log.last_index();
+        assert!(self.snapshot <= self.applied, "a snapshot stands for what was applied");
+        assert!(self.applied <= self.commit, "only what is committed is applied");
+        assert!(self.commit <= last, "what is committed is here");
+        assert!(self.log.first_index() <= self.applied.next(), "what is not applied is in memory");
+        assert!(self.log.last_term() <= self.term, "no entry is of a term to come");
+        assert!(self.durability.durable() <= self.durability.emitted(), "it was handed out first");
+        assert!(self.durability.emitted() <= last, "only what is there is handed out");
+        match &self.role {
+            Role::Follower(follower) => follower.check(last),
+            Role::PreCandidate(_) => assert!(self.installing.is_none(), "that is not interrupted"),
+            Role::Candidate(_) => assert_eq!(self.vote, Some(self.node), "it votes for itself"),
+            Role::Leader(leader) => leader.check(last),
         }
     }
 

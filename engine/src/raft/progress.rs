@@ -155,6 +155,7 @@ impl Progress {
 
     /// The logs agree just before `next`: from there on entries are sent as they come.
     pub(super) fn replicate(&mut self) {
+        assert!(self.matched < self.next, "what is matched is not sent again");
         self.sent_after = self.next.prev();
         self.state = ProgressState::Replicate;
     }
@@ -173,6 +174,7 @@ impl Progress {
     pub(super) fn on_matched(&mut self, index: Index) {
         self.matched = self.matched.max(index);
         self.next = self.next.max(self.matched.next());
+        assert!(self.matched >= index, "what is matched never falls");
     }
 }
 

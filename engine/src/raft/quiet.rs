@@ -159,6 +159,8 @@ impl QuietLeader {
             *echo = follower.echoed;
         }
         echoes.sort_unstable_by_key(|echo| Reverse(*echo));
+        assert!(self.needed > 0, "one that is alone asks nobody");
+        assert!(self.needed <= self.followers.len(), "a majority is a part of all");
         self.confirmed = Time(echoes[self.needed - 1]);
         self.lost_at = self.lost_at.max(quorum_lost_at(self.confirmed, self.patience));
         true

@@ -108,7 +108,9 @@ impl Raft {
             return Some(Duration::MAX);
         }
         let loyalty = self.loyalty_of_others();
-        (loyalty > Duration::ZERO).then(|| loyalty - drift_margin(loyalty))
+        let margin = drift_margin(loyalty);
+        assert!(margin <= loyalty, "the margin is a part of it");
+        (loyalty > Duration::ZERO).then(|| loyalty - margin)
     }
 
     /// A lease rests on what was agreed in the log, and not on this leader's own election timeout.
@@ -165,6 +167,7 @@ impl Raft {
         let agreed = leader.agreed;
         let echoes = voters.map(|f| f.echoed.filter(|_| f.matched >= agreed)).chain(own);
         leader.leased = leader.leased.max(self.log.configuration().majority_reaches(echoes));
+        assert!(leader.leased <= leader.confirmed, "who is counted for a lease is a part of all");
     }
 
     pub(super) fn quorum_lost_at(&self, leader: &Leader) -> Time {

@@ -127,6 +127,7 @@ impl Round<'_> {
     /// Sends the entries from `next` to `last`, perhaps none.
     fn append(&self, follower: &Progress, last: Index, out: &mut Output) {
         let prev_index = follower.next.prev();
+        assert!(prev_index <= last, "what is sent begins before it ends");
         let prev_term = self.log.term_at(prev_index).expect("what is gone gets a snapshot");
         self.range(follower, prev_index, prev_term, last, out);
     }
@@ -192,6 +193,7 @@ impl Round<'_> {
             };
             out.send(follower.node, Hold::Now, Body::Snapshot(piece));
             *sent += length;
+            assert!(*sent <= offer.total, "a snapshot's last piece ends it");
         }
         begun
     }

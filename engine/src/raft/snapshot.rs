@@ -27,7 +27,8 @@ impl Raft {
     /// long as it is [`Raft::offered`], and takes the pieces from it.
     pub fn on_snapshot_ready(&mut self, now: Time, index: Index, term: Term, total: u64) {
         self.advance(now);
-        assert!(index <= self.applied && total > 0, "a snapshot holds what was applied");
+        assert!(index <= self.applied, "a snapshot holds what was applied");
+        assert!(total > 0, "a snapshot has bytes");
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.offer.is_some_and(|o| o.index > index) {
             return;
@@ -186,6 +187,7 @@ impl Raft {
         assert!(configuration != Configuration::UNKNOWN, "a snapshot names the members");
         assert_eq!(self.installing.take(), Some((index, term)), "what came in is installed");
         assert!(index > self.commit, "nothing was committed meanwhile");
+        assert!(!self.is_leader(), "who installs follows");
         if index < self.log.last_index() {
             // The log does not hold (index, term): what follows contradicts what is committed.
             self.cut(index.next(), out);
@@ -234,6 +236,7 @@ impl Follower {
         if next {
             receiving.received += length;
         }
+        assert!(receiving.received <= receiving.total, "a snapshot ends where it was said");
         self.receiving = Some(receiving);
         self.due.received = Some((index, receiving.received));
         next.then_some(Install { index, term, offset: m.offset, total: m.total })

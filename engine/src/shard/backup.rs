@@ -100,6 +100,7 @@ impl Shard {
             Read::NotLeader => return self.refuse(step, caller),
             read => self.confirms_backup(read),
         };
+        assert!(self.backup.is_none(), "a group has one backup at a time");
         self.backup = Some(Backup { id, stage: Stage::Asked { caller, until } });
     }
 
@@ -130,6 +131,7 @@ impl Shard {
             return step.replies().error(caller, Code::BadMessage, Hint::NONE);
         };
         let is_last = offset + bytes.len() as u64 == snapshot.total();
+        assert!(offset + bytes.len() as u64 <= snapshot.total(), "a piece lies in its snapshot");
         let piece = BackupPiece { offset, bytes };
         step.replies().reply(caller, BackupPiece::KIND, |b| piece.encode(b));
         if is_last {

@@ -63,6 +63,7 @@ impl Calls {
 
     /// A caller's request was proposed at `index`.
     pub fn propose(&mut self, index: Index, caller: Caller, call: CallId) {
+        assert!(index > Index::ZERO, "an entry has an index");
         if let Some(last) = self.proposed.back() {
             assert!(last.index < index, "proposals come in the order of the log");
         }
@@ -100,5 +101,7 @@ impl Calls {
     pub fn drain(&mut self, mut each: impl FnMut(Caller)) {
         self.proposed.drain(..).for_each(|p| each(p.caller));
         self.waiting.drain().for_each(|w| each(w.caller));
+        assert!(self.proposed.is_empty(), "nobody is left");
+        assert!(self.waiting.is_empty(), "nobody is left");
     }
 }

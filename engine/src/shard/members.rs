@@ -106,6 +106,7 @@ impl Shard {
             return Err(ChangeError::Busy);
         }
         let index = self.raft.change(change)?;
+        assert!(index > self.applied, "what is proposed is still to be applied");
         step.take_room(MEMBERS_BYTES_MAX);
         Ok(index)
     }

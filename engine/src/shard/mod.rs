@@ -48,6 +48,7 @@ use crate::effects::{Effects, Note};
 use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
 use crate::level::{Kinds, Level};
+use crate::limits::ENTRY_PAYLOAD_BYTES_MAX;
 use crate::machine::{self, Applied, Outcome, WARM_MAX, Wake, Warm};
 use crate::mutant::{self, Mutant};
 use crate::raft::{Hold, Member, Message, Output, Persist, Quiet, Raft, ReadMode, Refused};
@@ -114,6 +115,7 @@ impl Step<'_> {
     }
 
     fn take_room(&mut self, payload_bytes: usize) {
+        assert!(payload_bytes <= ENTRY_PAYLOAD_BYTES_MAX, "a request is vetted");
         *self.proposed += payload_bytes + ENTRY_ROOM_BYTES;
     }
 
@@ -185,6 +187,8 @@ impl Shard {
         now: Time,
     ) -> Shard {
         let mut raft = raft;
+        assert!(raft.applied() == applied.0, "the state stands for what is applied");
+        assert!(raft.commit() >= applied.0, "only what is committed is in it");
         // A snapshot carries no entry whose time the log could know.
         raft.raise_time(state.clock());
         Shard {
@@ -259,6 +263,7 @@ impl Shard {
         let time = self.raft.clock(step.now);
         match self.raft.propose(request.kind, 0, time, request.body) {
             Ok(index) => {
+                assert!(index > self.applied, "what is proposed is still to be applied");
                 step.take_room(request.body.len());
                 self.calls.propose(index, request.caller, request.call);
             }
@@ -442,6 +447,8 @@ impl Shard {
     }
 
     fn apply_to(&mut self, step: &mut Step<'_>, commit: Index) {
+        assert!(step.wakes.is_empty(), "whom an entry woke was told");
+        assert!(self.applied < commit, "there is something to apply");
         let expired = self.state.sessions_expired();
         let mut warm = self.applied;
         while self.applied < commit {
@@ -479,6 +486,7 @@ impl Shard {
             }
             step.wakes.clear();
         }
+        assert_eq!(self.applied, commit, "all of it is applied");
         self.due = self.state.next_deadline();
         let sessions = self.state.sessions_expired() - expired;
         if sessions > 0 {
@@ -557,11 +565,13 @@ impl Shard {
     /// message that waits for a sync waits for the records before it.
     fn settle(&mut self, step: &mut Step<'_>) {
         let mut out = core::mem::take(step.out);
+        assert!(out.install.is_none(), "a piece is kept by whoever handed its message in");
         if !out.persist.is_empty() {
             let mut position = Position::ZERO;
             for persist in out.persist.drain(..) {
                 position = self.persist(step.journal, persist);
             }
+            assert!(position > step.journal.synced(), "what was just appended is not synced");
             self.raft.on_appended(position);
         }
         for message in out.messages.drain(..) {

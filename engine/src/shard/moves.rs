@@ -56,6 +56,7 @@ impl Moves {
 
     /// Other nodes are to keep it now.
     pub fn aim(&mut self, wanted: Vec<NodeId>) {
+        assert!(!wanted.is_empty(), "somebody is to keep the group");
         self.wanted = wanted;
         self.not_before = Time::ZERO;
     }
@@ -74,6 +75,7 @@ impl Moves {
         linked: &BTreeSet<NodeId>,
         may_add: bool,
     ) -> Option<MemberChange> {
+        assert!(!self.wanted.is_empty(), "somebody is to keep the group");
         if now < self.not_before || raft.change_in_flight().is_some() || self.is_done(raft) {
             return None;
         }

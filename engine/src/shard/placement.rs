@@ -78,11 +78,14 @@ pub fn place(groups: u32, nodes: &[NodeId], replication: usize, level: Level) ->
         let preferred = preferred.expect("a group has at least one replica");
         // The meta group has next to nothing to do.
         leads[preferred] += usize::from(group != GroupId::META.0);
+        assert!(chosen.contains(&preferred), "who leads keeps the group");
         let replicas = chosen.iter().map(|node| nodes[*node]).collect();
         placed.push(Replicas { nodes: replicas, preferred: nodes[preferred] });
     }
     let voters = meta_voters(level, nodes.len(), replication).min(nodes.len());
     widen(&mut placed[GroupId::META.0 as usize], voters, &ring, &nodes);
+    assert_eq!(placed[GroupId::META.0 as usize].nodes.len(), voters, "the ring has all nodes");
+    assert_eq!(placed.len(), groups as usize, "each group has its place");
     placed
 }
 
@@ -107,11 +110,13 @@ fn ring(nodes: &[NodeId]) -> Vec<(u64, usize)> {
         ring.extend((0..VIRTUAL_NODES).map(|v| (hash(b"node.", node.0, v), at)));
     }
     ring.sort_unstable();
+    assert_eq!(ring.len(), nodes.len() * VIRTUAL_NODES as usize, "each node has its points");
     ring
 }
 
 /// 1.1 times the mean, rounded up.
 fn bound(replicas: usize, nodes: usize) -> usize {
+    assert!(nodes > 0, "somebody keeps them");
     (replicas * 11).div_ceil(nodes * 10)
 }
 

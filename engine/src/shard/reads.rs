@@ -66,6 +66,7 @@ impl HeldReads {
     /// The oldest read and its key.
     pub fn first(&self) -> Option<(HeldRead, &[u8])> {
         let read = *self.held.front()?;
+        assert!(self.taken + read.key_bytes <= self.keys.len(), "each read has its key");
         Some((read, &self.keys[self.taken..self.taken + read.key_bytes]))
     }
 
@@ -83,6 +84,7 @@ impl HeldReads {
     pub fn take(&mut self) -> Option<HeldRead> {
         let read = self.held.pop_front()?;
         self.taken += read.key_bytes;
+        assert!(self.taken <= self.keys.len(), "each read has its key");
         if self.held.is_empty() || self.taken > self.keys.len() / 2 {
             self.keys.drain(..self.taken);
             self.taken = 0;

@@ -245,6 +245,7 @@ impl OutgoingSnapshot {
 
     /// The bytes in a range.
     fn read(&self, range: core::ops::Range<usize>) -> Cow<'_, [u8]> {
+        assert!(range.end as u64 <= self.total, "a piece lies in its snapshot");
         let size = self.pieces[0].len();
         let at = range.start / size;
         let from = range.start % size;
@@ -345,6 +346,8 @@ impl Shard {
         let (index, term) = point;
         step.effects.notes.push(Note::SnapshotMade { group: self.group, index, bytes });
         let unsent = VecDeque::new();
+        assert!(self.snapshots.saving.is_none(), "one is on its way to the disk at a time");
+        assert!(bytes > 0, "a snapshot has bytes");
         self.snapshots.saving = Some(Saving { point, unsent, offset: 0, installs: None });
         if !is_recorded_once_saved() {
             step.journal.append(Record::Snapshot { group: self.group, index, term });
@@ -353,6 +356,7 @@ impl Shard {
 
     fn save(&self, step: &mut Step<'_>, point: Point, offset: u64, bytes: Vec<u8>, last: bool) {
         let (group, (index, term)) = (self.group, point);
+        assert!(!bytes.is_empty(), "a part has bytes");
         step.effects.saves.push(SnapshotPart { group, index, term, offset, bytes, last });
     }
 
@@ -369,6 +373,8 @@ impl Shard {
         }
         // What is not applied is in memory.
         let (log, group) = (self.raft.log(), self.group);
+        assert!(first >= log.first_index(), "what is not applied is in memory");
+        assert!(last <= log.last_index(), "the journal holds no more than the log");
         let mut first = first;
         while first <= last {
             let room = step.journal.carry_room();
@@ -416,6 +422,7 @@ impl Shard {
         }
         self.snapshots.recording = None;
         let replaced = core::mem::replace(&mut self.snapshots.durable, point);
+        assert!(replaced.0 <= point.0, "a newer snapshot replaces an older one");
         if replaced.0 > Index::ZERO {
             step.effects.drops.push((self.group, replaced.0));
         }
@@ -479,6 +486,7 @@ impl Shard {
         incoming.sum.add(state);
         incoming.pieces.push(piece.to_vec());
         incoming.received += piece.len() as u64;
+        assert!(incoming.received <= install.total, "pieces end where the whole does");
         incoming.total = install.total;
         self.install();
     }
@@ -540,6 +548,7 @@ impl Shard {
         installs: (Configuration, State),
         pieces: Vec<Vec<u8>>,
     ) {
+        assert!(self.snapshots.saving.is_none(), "one is on its way to the disk at a time");
         let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
         let (group, index) = (self.group, point.0);
         step.effects.notes.push(Note::SnapshotInstalled { group, index, bytes });

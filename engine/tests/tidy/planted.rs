@@ -122,8 +122,10 @@ fn files_and_functions_have_a_size() {
     assert_eq!(finds(file_size, "a.rs", &lines(800)), 0);
     assert_eq!(finds(file_size, "a.rs", &lines(801)), 1);
     let function = |n: usize| format!("fn f<T: Fn(u8) -> [u8; 2]>(x: T) {{\n{}}}\n", lines(n));
-    assert_eq!(finds(function_size, "a.rs", &function(118)), 0);
-    assert_eq!(finds(function_size, "a.rs", &function(119)), 1);
+    assert_eq!(finds(function_size, "a.rs", &function(68)), 0);
+    assert_eq!(finds(function_size, "a.rs", &function(69)), 1);
+    assert_eq!(finds(function_size, "a/tests.rs", &function(118)), 0);
+    assert_eq!(finds(function_size, "a/tests.rs", &function(119)), 1);
     assert_eq!(finds(function_size, "a.rs", &format!("type F = fn(u8);\n{}", lines(200))), 0);
     assert_eq!(finds(function_size, "a.rs", &format!("fn f(x: u8);\n{}", lines(200))), 0);
 }
@@ -150,6 +152,18 @@ fn a_types_name_means_one_thing() {
     let edge = of("engine/src/edge/mod.rs", "pub enum State { A }");
     let tests = of("engine/src/raft/tests/mod.rs", "pub struct State;");
     assert_eq!(names_once([one, edge, tests].concat()).len(), 0);
+}
+
+#[test]
+fn a_part_states_what_it_relies_on() {
+    let text = "fn a() { assert!(b); assert_eq!(c, d); }\nfn e() {}\nfn f() {}\nfn g() {}\n";
+    let sources = [
+        Source::new("engine/src/raft/mod.rs", text),
+        Source::new("engine/src/raft/tests/mod.rs", "fn t() { assert!(a); assert!(b); }"),
+        Source::new("engine/src/shard/mod.rs", "fn s() { assert!(a); }"),
+    ];
+    assert_eq!(assertions(&sources, "raft", 50).len(), 0);
+    assert_eq!(assertions(&sources, "raft", 51).len(), 1);
 }
 
 #[test]
