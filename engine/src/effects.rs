@@ -4,10 +4,10 @@
 //! fields, and hands back the same value, emptied. Whatever must wait for a sync is kept by the
 //! engine itself: nothing in here may leave too early.
 
-use crate::ids::{ConnId, GroupId, Index, NodeId, Position, Term};
-use crate::journal::witness::Witness;
+use crate::ids::{ConnId, GroupId, Index, NodeId, Term};
+use crate::journal::Write;
 use crate::level::Level;
-use crate::raft::{Change, ChangeError};
+use crate::raft::{self, ChangeError, MemberChange};
 use crate::time::Duration;
 use alloc::vec::Vec;
 use core::fmt;
@@ -64,22 +64,6 @@ impl fmt::Display for Shown {
             None => f.write_str("of a newer version"),
         }
     }
-}
-
-/// One write of the journal, a whole number of 4 KiB pages on a page boundary.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Write {
-    /// The segment's slot: which file.
-    pub slot: u32,
-    /// Where in the segment, in bytes.
-    pub offset: u64,
-    /// How much, in bytes.
-    pub length: usize,
-    /// What is durable once the write is synced.
-    pub position: Position,
-    /// What is to be written to both copies of the witness once the write is synced: to the second when the
-    /// first is synced, too.
-    pub witness: Option<Witness>,
 }
 
 /// The node's state is wanted, as it is told by `GET /status`.
@@ -180,12 +164,12 @@ pub enum Note {
         /// How many.
         sessions: u64,
     },
-    /// What came of `Input::Change`.
+    /// What came of a change of members that was asked for.
     ChangeAnswered {
         /// The group.
         group: GroupId,
         /// What was asked for.
-        change: Change,
+        change: MemberChange,
         /// Where it stands in the log. It is done once that is committed: [`Note::Members`].
         answer: Result<Index, ChangeError>,
     },
@@ -211,6 +195,17 @@ pub enum Note {
         /// Segments in use.
         segments: u32,
     },
+}
+
+impl Note {
+    /// What a replica of `group` tells.
+    pub fn of_raft(group: GroupId, event: raft::Event) -> Note {
+        match event {
+            raft::Event::Leader { term, leader } => Note::Leader { group, term, leader },
+            raft::Event::Campaign { term } => Note::Campaign { group, term },
+            raft::Event::SnapshotSent { to } => Note::SnapshotSent { group, to },
+        }
+    }
 }
 
 /// Bytes for peers, by node id. Ids are any number, so they are looked up and index nothing.

@@ -2,6 +2,8 @@
 //! drive.
 
 mod clients;
+#[cfg(any(test, feature = "simulator"))]
+mod inspect;
 mod levels;
 mod nodes;
 mod pushes;
@@ -14,17 +16,17 @@ mod tests;
 use crate::effects::{Effects, Note};
 use crate::entry;
 use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position, Term};
-use crate::journal::Pin;
 use crate::journal::witness::{Copies, Witness};
+use crate::journal::{JournalError, Pin};
 use crate::level::{Kinds, Level};
 use crate::machine::Slice;
 use crate::machine::meta::Meta;
-use crate::open::{self, Places};
-use crate::raft::{Change, Message};
+use crate::open::{self, Placements};
+use crate::raft::{Message, ReadMode};
 use crate::secret::Secret;
 use crate::shard::calls::Caller;
 use crate::shard::placement::{Replicas, place};
-use crate::shard::{Shard, Shared, Step, codec};
+use crate::shard::{Shared, Step, codec};
 use crate::status::EngineStatus;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
@@ -43,7 +45,7 @@ const SNAPSHOTS_MAX: usize = 4;
 
 /// What an engine is told at its start and never again.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct EngineConfig {
     /// The cluster.
     pub cluster: ClusterId,
     /// This node.
@@ -57,7 +59,7 @@ pub struct Config {
     /// How many replicas each group has (or as many as there are nodes).
     pub replication: usize,
     /// The cluster's founders.
-    pub members: Vec<Member>,
+    pub founders: Vec<Founder>,
     /// The cluster's nodes as this data directory remembers them: a snapshot of the meta group's state. Empty:
     /// the founders.
     pub nodes: Vec<u8>,
@@ -80,7 +82,7 @@ pub struct Config {
     /// What the build knows.
     pub kinds: Kinds,
     /// How reads are made linearizable.
-    pub reads: Reads,
+    pub reads: ReadMode,
     /// The journal's segment, in bytes.
     pub segment_bytes: u64,
     /// The journal's segments, at most.
@@ -91,7 +93,7 @@ pub struct Config {
 
 /// A founder of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Member {
+pub struct Founder {
     /// Its id.
     pub node: NodeId,
     /// Its data directory's incarnation.
@@ -100,17 +102,8 @@ pub struct Member {
     pub address: alloc::string::String,
 }
 
-/// How reads are made linearizable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reads {
-    /// The leader answers at once while its lease is valid.
-    Lease,
-    /// The leader asks a majority first (Raft thesis, section 6.4).
-    ReadIndex,
-}
-
-impl Config {
-    /// This data directory's incarnation, if it is a founder's: one of [`Config::members`]. A node that came
+impl EngineConfig {
+    /// This data directory's incarnation, if it is a founder's: one of [`EngineConfig::founders`]. A node that came
     /// later founded no group, nor did one whose directory was lost, nor an engine that was begun anew.
     pub fn founder(&self) -> Option<Incarnation> {
         self.founding_life().filter(|founded| *founded == self.incarnation)
@@ -118,7 +111,7 @@ impl Config {
 
     /// The life of the replicas that this node founded, if it is a founder: also while they are here no more.
     pub fn founding_life(&self) -> Option<Incarnation> {
-        self.members.iter().find(|m| m.node == self.node).map(|m| m.incarnation)
+        self.founders.iter().find(|m| m.node == self.node).map(|m| m.incarnation)
     }
 
     /// The cluster's nodes as this data directory remembers them; the founders if it remembers none.
@@ -231,14 +224,6 @@ pub enum Input<'a> {
         /// A snapshot of the meta group's state.
         nodes: &'a [u8],
     },
-    /// Who belongs to a group that this node leads is to change by one replica, whatever the placement wants:
-    /// only the simulator asks for that. The answer is [`Note::ChangeAnswered`].
-    Change {
-        /// The group.
-        group: GroupId,
-        /// What is to change.
-        change: Change,
-    },
     /// Time passed: at the latest at [`Engine::wake_at`].
     Tick,
 }
@@ -260,29 +245,9 @@ pub type ReadSnapshot<'a> = dyn FnMut(GroupId, Index, &mut dyn FnMut(&[u8])) -> 
 /// Why an engine can't start from what is on its disk.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The journal is damaged outside its last sync unit.
-    #[error("E101 the journal is damaged in slot {slot} at byte {offset}: {what}")]
-    Damaged {
-        /// The segment's slot.
-        slot: u32,
-        /// Where in the segment, in bytes.
-        offset: u64,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// The journal ends before what is known to have been synced.
-    #[error(
-        "E109 the journal ends at unit {found}, but unit {synced} was synced: its newest segment is gone, empty, or older than it was"
-    )]
-    Lost {
-        /// The last unit that was found.
-        found: Position,
-        /// A unit that was synced.
-        synced: Position,
-    },
-    /// Nothing says how far the journal goes.
-    #[error("E133 both copies of the journal's witness are damaged: nothing says how far it went")]
-    Unwitnessed,
+    /// The journal can't be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// A snapshot that the journal names is missing or damaged.
     #[error("E102 the snapshot of group {group} at index {index} is missing or damaged")]
     Snapshot {
@@ -311,21 +276,11 @@ pub enum OpenError {
         /// The newest one known here.
         known: Level,
     },
-    /// Written by a newer version.
-    #[error(
-        "E103 the journal has format version {got}; this version reads up to {known}. Start the newer version"
-    )]
-    NewerFormat {
-        /// The version on the disk.
-        got: u32,
-        /// The newest version known here.
-        known: u32,
-    },
 }
 
 /// One journal and the shards on it.
 pub struct Engine {
-    config: Config,
+    config: EngineConfig,
     /// What the shards share: the journal, the clients, the twins.
     shared: Shared,
     shards: Shards,
@@ -367,14 +322,14 @@ impl Known {
 }
 
 /// Where the groups are to be when these nodes keep them.
-fn placements(config: &Config, nodes: &Meta) -> Vec<Replicas> {
+fn placements(config: &EngineConfig, nodes: &Meta) -> Vec<Replicas> {
     let keepers: Vec<NodeId> = nodes.keepers().collect();
     place(config.shards + 1, &keepers, config.replication, nodes.level())
 }
 
 /// Where the founders put them: every build, and every level, says the same.
-fn founding(config: &Config) -> Vec<Replicas> {
-    let founders: Vec<NodeId> = config.members.iter().map(|member| member.node).collect();
+fn founding(config: &EngineConfig) -> Vec<Replicas> {
+    let founders: Vec<NodeId> = config.founders.iter().map(|founder| founder.node).collect();
     place(config.shards + 1, &founders, config.replication, Level::OLDEST)
 }
 
@@ -390,7 +345,7 @@ impl Engine {
     /// # Errors
     /// [`OpenError`], which names what is wrong and what to do.
     pub fn open(
-        config: Config,
+        config: EngineConfig,
         now: Time,
         disk: Disk<'_>,
         effects: &mut Effects,
@@ -402,7 +357,7 @@ impl Engine {
         }
         let founding = founding(&config);
         let placement = placements(&config, &nodes);
-        let places = Places { founding: &founding, wanted: &placement };
+        let places = Placements { founding: &founding, wanted: &placement };
         let opened = open::open(&config, &places, now, disk)?;
         let groups = config.shards as usize + 1;
         let pushes = Pushes::new(config.seed);
@@ -474,7 +429,6 @@ impl Engine {
                 }
             }
             Input::Nodes { nodes } => self.on_nodes(nodes, effects),
-            Input::Change { group, change } => self.on_change(now, group, change, effects),
             Input::Tick => {
                 let step = &mut Step { now, shared: &mut self.shared, effects };
                 self.shards.touch_due(now).for_each(|shard| shard.on_tick(step));
@@ -548,21 +502,6 @@ impl Engine {
     /// `Effects::write` asks for them until `Input::Synced` reports them.
     pub fn in_flight(&self) -> &[u8] {
         self.shared.journal.in_flight()
-    }
-
-    /// The shards, to look at.
-    pub fn shards(&self) -> &[Shard] {
-        self.shards.as_slice()
-    }
-
-    /// Until when the leader of a group may answer by its lease, if it is here and has one.
-    pub fn lease_until(&self, group: GroupId) -> Option<Time> {
-        self.shards.lease_until(self.place_of(group)?)
-    }
-
-    /// The cluster's nodes, as far as this engine knows them.
-    pub fn nodes(&self) -> &Meta {
-        &self.nodes
     }
 
     /// What is to be kept beside the journal, in both copies, before the first write is carried out.

@@ -20,6 +20,7 @@ use crate::ids::{GroupId, Index, Term};
 use crate::time::Elapsed;
 use alloc::vec::Vec;
 use wire::Kind;
+use wire::bytes::{put_u16_at, put_u32_at, put_u64_at, u16_at, u32_at, u64_at};
 
 /// Size of an entry's header, in bytes.
 pub const ENTRY_HEADER_BYTES: usize = 48;
@@ -43,8 +44,6 @@ pub mod kind {
     pub const META_NODE: Kind = Kind(0x8010);
     /// The cluster's birth, in the meta group.
     pub const META_BIRTH: Kind = Kind(0x8011);
-    /// First of the kinds that only the journal writes; never in a group's log.
-    pub const JOURNAL_FIRST: Kind = Kind(0xf000);
 }
 
 /// Whether leaders make entries of this kind by themselves, and not for a client.
@@ -102,18 +101,18 @@ pub fn write(header: &EntryHeader, payload: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     let length = u32::try_from(payload.len()).expect("limits keep a payload under 4 GiB");
     let mut b = [0u8; ENTRY_HEADER_BYTES];
-    b[4..8].copy_from_slice(&length.to_le_bytes());
-    b[8..12].copy_from_slice(&header.group.0.to_le_bytes());
-    b[12..14].copy_from_slice(&header.kind.0.to_le_bytes());
+    put_u32_at(&mut b, 4, length);
+    put_u32_at(&mut b, 8, header.group.0);
+    put_u16_at(&mut b, 12, header.kind.0);
     b[14] = ENTRY_VERSION;
-    b[16..24].copy_from_slice(&header.term.0.to_le_bytes());
-    b[24..32].copy_from_slice(&header.index.0.to_le_bytes());
-    b[32..40].copy_from_slice(&header.time.0.to_le_bytes());
-    b[40..44].copy_from_slice(&header.principal.to_le_bytes());
+    put_u64_at(&mut b, 16, header.term.0);
+    put_u64_at(&mut b, 24, header.index.0);
+    put_u64_at(&mut b, 32, header.time.0);
+    put_u32_at(&mut b, 40, header.principal);
     out.extend_from_slice(&b);
     out.extend_from_slice(payload);
     let sum = crc32c::crc32c(&out[start + 4..]);
-    out[start..start + 4].copy_from_slice(&sum.to_le_bytes());
+    put_u32_at(out, start, sum);
 }
 
 /// Reads the entry at the front of `bytes`, its checksum verified.
@@ -141,7 +140,7 @@ pub fn read_unchecked(bytes: &[u8]) -> Result<Entry<'_>, EntryError> {
     let bytes = bytes.get(..end).ok_or(EntryError::Short)?;
     let header = EntryHeader {
         group: GroupId(u32_at(head, 8)),
-        kind: Kind(u16::from_le_bytes([head[12], head[13]])),
+        kind: Kind(u16_at(head, 12)),
         term: Term(u64_at(head, 16)),
         index: Index(u64_at(head, 24)),
         time: Elapsed(u64_at(head, 32)),
@@ -159,16 +158,4 @@ pub fn are_own(mut entries: &[u8]) -> bool {
         entries = &entries[entry.bytes.len()..];
     }
     true
-}
-
-fn u32_at(b: &[u8], at: usize) -> u32 {
-    let mut n = [0u8; 4];
-    n.copy_from_slice(&b[at..at + 4]);
-    u32::from_le_bytes(n)
-}
-
-fn u64_at(b: &[u8], at: usize) -> u64 {
-    let mut n = [0u8; 8];
-    n.copy_from_slice(&b[at..at + 8]);
-    u64::from_le_bytes(n)
 }

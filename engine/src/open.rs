@@ -1,13 +1,13 @@
 //! Opens an engine: from what is on its disk to shards that go on.
 
-use crate::engine::{Config, Disk, OpenError, ReadSnapshot};
+use crate::engine::{Disk, EngineConfig, OpenError, ReadSnapshot};
 use crate::entry::kind;
 use crate::ids::{ClusterId, GroupId, Incarnation, Index, Term};
-use crate::journal::{self, Journal, Record, Replay, witness};
+use crate::journal::{Journal, JournalConfig, Record, Replay, witness};
 use crate::level::Level;
 use crate::machine::{self, meta};
 use crate::mutant::{self, Mutant};
-use crate::raft::{self, Configuration, Preference, Raft, RestoreError, Restored};
+use crate::raft::{Configuration, PersistentState, Preference, Raft, RaftConfig, RestoreError};
 use crate::secret::Secret;
 use crate::shard::balance::Balance;
 use crate::shard::moves::Moves;
@@ -18,6 +18,7 @@ use crate::time::Time;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use wire::Kind;
+use wire::bytes::u32_bytes;
 use wire::topology::engine_of_group;
 
 /// What an engine begins with.
@@ -27,7 +28,7 @@ pub(crate) struct Opened {
 }
 
 /// Where groups are.
-pub(crate) struct Places<'a> {
+pub(crate) struct Placements<'a> {
     /// Where the founders put them, by group id.
     pub founding: &'a [Replicas],
     /// Where they are to be now.
@@ -37,20 +38,24 @@ pub(crate) struct Places<'a> {
 /// What the journal holds of a replica.
 struct Kept {
     incarnation: Incarnation,
-    restored: Restored,
+    restored: PersistentState,
     snapshot: (Index, Term),
 }
 
 impl Kept {
     fn new(incarnation: Incarnation) -> Kept {
-        Kept { incarnation, restored: Restored::default(), snapshot: (Index::ZERO, Term::ZERO) }
+        Kept {
+            incarnation,
+            restored: PersistentState::default(),
+            snapshot: (Index::ZERO, Term::ZERO),
+        }
     }
 }
 
 /// Replays the journal, loads the snapshots that it names, and makes the shards.
 pub(crate) fn open(
-    config: &Config,
-    places: &Places<'_>,
+    config: &EngineConfig,
+    places: &Placements<'_>,
     now: Time,
     disk: Disk<'_>,
 ) -> Result<Opened, OpenError> {
@@ -59,7 +64,7 @@ pub(crate) fn open(
         .filter(|group| engine_of_group(*group, config.engines) == config.engine)
         .map(GroupId)
         .collect();
-    let journal = journal::Config {
+    let journal = JournalConfig {
         segment_bytes: config.segment_bytes,
         segments_max: config.segments_max,
         groups: groups.clone(),
@@ -139,8 +144,8 @@ fn take(
 
 /// A replica that goes on from what was kept.
 fn shard(
-    config: &Config,
-    places: &Places<'_>,
+    config: &EngineConfig,
+    places: &Placements<'_>,
     journal: &Journal,
     group: GroupId,
     kept: Kept,
@@ -160,7 +165,7 @@ fn shard(
                 restored.on_configuration(configuration);
                 state = read;
             }
-            Ok(None) if mutant::on(Mutant::MissingSnapshotIsEmpty) => {}
+            Ok(None) if !is_snapshot_needed() => {}
             Ok(None) | Err(_) => return Err(OpenError::Snapshot { group, index }),
         }
     }
@@ -172,9 +177,14 @@ fn shard(
     Ok(Shard::new(config.node, raft, aim, state, machine, (index, term), now))
 }
 
+/// A replica whose journal names a snapshot does not begin without it.
+fn is_snapshot_needed() -> bool {
+    !mutant::on(Mutant::MissingSnapshotIsEmpty)
+}
+
 /// An empty replica that joins its group.
 pub(crate) fn joining(
-    config: &Config,
+    config: &EngineConfig,
     wanted: &Replicas,
     journal: &Journal,
     group: GroupId,
@@ -184,12 +194,12 @@ pub(crate) fn joining(
     let machine = machine_config(config.cluster, config.cache_bytes_max, config.secret);
     let state = State::new(group, &machine, founding(config));
     let raft = raft_config(config, None, journal, group, incarnation);
-    let raft = Raft::new(raft, Restored::default(), now);
+    let raft = Raft::new(raft, PersistentState::default(), now);
     let (aim, nothing) = (aim(config, wanted, group), (Index::ZERO, Term::ZERO));
     Shard::new(config.node, raft, aim, state, machine, nothing, now)
 }
 
-fn aim(config: &Config, wanted: &Replicas, group: GroupId) -> (Balance, Moves) {
+fn aim(config: &EngineConfig, wanted: &Replicas, group: GroupId) -> (Balance, Moves) {
     let balance = Balance::new(group.0, wanted.preferred, config.balance_after);
     (balance, Moves::new(wanted.nodes.clone()))
 }
@@ -205,18 +215,18 @@ pub(crate) fn machine_config(
 }
 
 fn raft_config(
-    config: &Config,
+    config: &EngineConfig,
     founds: Option<&Replicas>,
     journal: &Journal,
     group: GroupId,
     incarnation: Incarnation,
-) -> raft::Config {
+) -> RaftConfig {
     let preferred = founds.is_some_and(|replicas| replicas.preferred == config.node);
     let founders = founds.map_or(Configuration::UNKNOWN, |replicas| {
-        let voters = config.members.iter().filter(|m| replicas.nodes.contains(&m.node));
+        let voters = config.founders.iter().filter(|m| replicas.nodes.contains(&m.node));
         Configuration::of_voters(voters.map(|m| (m.node, m.incarnation)))
     });
-    raft::Config {
+    RaftConfig {
         group,
         node: config.node,
         incarnation,
@@ -229,13 +239,13 @@ fn raft_config(
         preference: if preferred { Preference::Preferred } else { Preference::Ordinary },
         append_bytes_max: journal.append_bytes_max(),
         uncommitted_bytes_max: journal.tail_bytes_max(),
-        seed: config.seed ^ xxhash_rust::xxh64::xxh64(&group.0.to_le_bytes(), 1),
+        seed: config.seed ^ xxhash_rust::xxh64::xxh64(&u32_bytes(group.0), 1),
     }
 }
 
 /// What the meta group's first leader writes down: the cluster's nodes, and its birth. In this order: a state
 /// that is born is whole.
-fn founding(config: &Config) -> Vec<(Kind, Vec<u8>)> {
+fn founding(config: &EngineConfig) -> Vec<(Kind, Vec<u8>)> {
     let mut entries = Vec::new();
     for node in founders(config) {
         let mut row = Vec::new();
@@ -249,12 +259,12 @@ fn founding(config: &Config) -> Vec<(Kind, Vec<u8>)> {
 }
 
 /// The founders, as the meta group has them.
-pub(crate) fn founders(config: &Config) -> impl Iterator<Item = meta::Node> {
-    config.members.iter().map(|member| meta::Node {
-        node: member.node,
-        incarnation: member.incarnation,
+pub(crate) fn founders(config: &EngineConfig) -> impl Iterator<Item = meta::Node> {
+    config.founders.iter().map(|founder| meta::Node {
+        node: founder.node,
+        incarnation: founder.incarnation,
         engines: config.engines,
         standing: meta::Standing::In,
-        address: member.address.clone(),
+        address: founder.address.clone(),
     })
 }

@@ -13,9 +13,9 @@ mod drift;
 mod suspicion;
 
 use crate::effects::{Effects, Note};
-use crate::engine::Reads;
 use crate::ids::NodeId;
 use crate::level::Level;
+use crate::raft::ReadMode;
 use crate::status::TwinStatus;
 use crate::time::{Duration, Time};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -182,9 +182,9 @@ impl Peers {
     }
 
     /// How reads are made when `configured` asks for it: by lease only as long as clocks are trusted.
-    pub fn reads(&self, now: Time, configured: Reads) -> Reads {
+    pub fn reads(&self, now: Time, configured: ReadMode) -> ReadMode {
         let drifts = self.distrust_until.is_some_and(|until| now < until);
-        if drifts { Reads::ReadIndex } else { configured }
+        if drifts { ReadMode::ReadIndex } else { configured }
     }
 
     /// Each twin, for people.

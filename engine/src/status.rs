@@ -1,8 +1,8 @@
 //! The state of an engine for people to look at: plain data, made on request.
 
-use crate::engine::Reads;
 use crate::ids::{GroupId, Index, NodeId, Term};
-use crate::raft::Member;
+pub use crate::journal::JournalStatus;
+use crate::raft::{Member, ReadMode};
 use crate::time::Duration;
 use alloc::vec::Vec;
 
@@ -22,7 +22,7 @@ pub struct EngineStatus {
     /// Its twins on the other nodes.
     pub peers: Vec<TwinStatus>,
     /// How reads are made just now: by index while clocks drift, whatever is configured.
-    pub reads: Reads,
+    pub reads: ReadMode,
 }
 
 /// An engine's twin on another node.
@@ -131,19 +131,4 @@ pub struct MachineStatus {
     pub line_bytes: u64,
     /// Lines that were evicted since the start.
     pub evictions: u64,
-}
-
-/// The state of a journal.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct JournalStatus {
-    /// The last unit that is durable.
-    pub synced: u64,
-    /// The unit that new records go to.
-    pub appended: u64,
-    /// Segments in use.
-    pub segments_live: u32,
-    /// Segments ready to be used.
-    pub segments_free: u32,
-    /// The size of a segment, in bytes.
-    pub segment_bytes: u64,
 }

@@ -6,7 +6,7 @@
 use engine::entry::{self, EntryHeader, kind};
 use engine::ids::{GroupId, Incarnation, Index, NodeId, Term};
 use engine::journal::unit::{self, PAGE_BYTES, pages};
-use engine::journal::{Config, Journal, Record, Replay, SEGMENT_BYTES_MIN, inspect};
+use engine::journal::{JournalConfig, Journal, Record, Replay, SEGMENT_BYTES_MIN, inspect};
 use engine::time::Elapsed;
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
@@ -17,9 +17,9 @@ const PATCH_BYTES: usize = 6;
 
 type Disk = Vec<(u32, Vec<u8>)>;
 
-fn config() -> Config {
+fn config() -> JournalConfig {
     let groups = (0..GROUPS).map(GroupId).collect();
-    Config { segment_bytes: SEGMENT_BYTES_MIN, segments_max: 6, groups }
+    JournalConfig { segment_bytes: SEGMENT_BYTES_MIN, segments_max: 6, groups }
 }
 
 fn recover(disk: &Disk, visit: &mut dyn FnMut(Replay<'_>)) -> Option<Journal> {

@@ -39,6 +39,7 @@
 //! - Any bytes at all are an error or a backup; they never panic, and nothing is kept of them but a section's head.
 //! - A file that lacks its end, whole sections too, is no backup.
 
+use crate::bytes::{Put, array_at, put_u32_at, put_u64_at, u32_at, u32_bytes, u64_at, u64_bytes};
 use alloc::vec::Vec;
 
 /// The newest format that is known here.
@@ -119,13 +120,13 @@ impl Head {
     fn encode(&self) -> [u8; HEAD_BYTES] {
         let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(MAGIC);
-        head[12..16].copy_from_slice(&VERSION.to_le_bytes());
+        put_u32_at(&mut head, 12, VERSION);
         head[16..32].copy_from_slice(&self.cluster);
-        head[32..36].copy_from_slice(&self.shards.to_le_bytes());
-        head[40..48].copy_from_slice(&self.cache_bytes_max.to_le_bytes());
-        head[48..56].copy_from_slice(&self.taken_us.to_le_bytes());
+        put_u32_at(&mut head, 32, self.shards);
+        put_u64_at(&mut head, 40, self.cache_bytes_max);
+        put_u64_at(&mut head, 48, self.taken_us);
         let sum = crc32c::crc32c(&head[HEAD_CHECKED_FROM..]);
-        head[8..12].copy_from_slice(&sum.to_le_bytes());
+        put_u32_at(&mut head, 8, sum);
         head
     }
 
@@ -140,13 +141,12 @@ impl Head {
             VERSION => {}
             got => return Err(BackupError::NewerFormat { got }),
         }
-        let mut cluster = [0; 16];
-        cluster.copy_from_slice(&head[16..32]);
         let shards = u32_at(head, 32);
         if shards == 0 || shards == u32::MAX {
             return Err(damaged(HEAD_BYTES as u64, "it names no shards"));
         }
         let (cache_bytes_max, taken_us) = (u64_at(head, 40), u64_at(head, 48));
+        let cluster = array_at(head, 16);
         Ok(Head { cluster, shards, cache_bytes_max, taken_us })
     }
 }
@@ -154,12 +154,12 @@ impl Head {
 impl Section {
     fn encode(&self) -> [u8; SECTION_BYTES] {
         let mut section = [0; SECTION_BYTES];
-        section[4..8].copy_from_slice(&self.group.to_le_bytes());
-        section[8..16].copy_from_slice(&self.index.to_le_bytes());
-        section[16..24].copy_from_slice(&self.term.to_le_bytes());
-        section[24..32].copy_from_slice(&self.length.to_le_bytes());
+        put_u32_at(&mut section, 4, self.group);
+        put_u64_at(&mut section, 8, self.index);
+        put_u64_at(&mut section, 16, self.term);
+        put_u64_at(&mut section, 24, self.length);
         let sum = crc32c::crc32c(&section[SECTION_CHECKED_FROM..]);
-        section[..4].copy_from_slice(&sum.to_le_bytes());
+        put_u32_at(&mut section, 0, sum);
         section
     }
 
@@ -209,15 +209,15 @@ impl Writer {
 
     /// Ends the section, once it has as many bytes as its head said.
     pub fn end_section(&mut self, out: &mut Vec<u8>) {
-        self.put(&self.section.to_le_bytes(), out);
+        self.put(&u32_bytes(self.section), out);
     }
 
     /// Ends the backup.
     pub fn finish(mut self, out: &mut Vec<u8>) {
         let length = self.at + END_BYTES as u64;
         self.put(MAGIC_END, out);
-        self.put(&length.to_le_bytes(), out);
-        out.extend_from_slice(&self.sum.to_le_bytes());
+        self.put(&u64_bytes(length), out);
+        out.put_u32(self.sum);
     }
 
     /// How many bytes were given so far.
@@ -397,12 +397,4 @@ impl Parser {
 
 fn damaged(at: u64, what: &'static str) -> BackupError {
     BackupError::Damaged { at, what }
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
 }

@@ -1,6 +1,7 @@
 //! Frames out of a byte stream, and into one, without copying.
 
-use crate::header::{CHECKED_FROM, HEADER_BYTES, Header, u32_at};
+use crate::bytes::{put_u32_at, u32_at};
+use crate::header::{CHECKED_FROM, HEADER_BYTES, Header};
 use crate::layout::WireError;
 use alloc::vec::Vec;
 
@@ -64,9 +65,9 @@ pub fn begin(out: &mut Vec<u8>, header: &Header) -> usize {
 pub fn finish(out: &mut [u8], start: usize) {
     let length = out.len() - start - HEADER_BYTES;
     let length = u32::try_from(length).expect("limits keep a body under 4 GiB");
-    out[start + 8..start + 12].copy_from_slice(&length.to_le_bytes());
+    put_u32_at(out, start + 8, length);
     let sum = crc32c::crc32c(&out[start + CHECKED_FROM..]);
-    out[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());
+    put_u32_at(out, start + 4, sum);
 }
 
 /// Writes a whole frame: header, then what `body` writes.

@@ -16,6 +16,7 @@
 //!  56        body
 //! ```
 
+use crate::bytes::{array_at, put_u16_at, put_u32_at, put_u64_at, u16_at, u32_at, u64_at};
 use crate::layout::WireError;
 
 /// Size of a header, in bytes.
@@ -57,13 +58,13 @@ impl Header {
     /// The header's bytes, with length and checksum still zero: [`crate::finish`] fills them in.
     pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
         let mut b = [0u8; HEADER_BYTES];
-        b[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        put_u32_at(&mut b, 0, MAGIC);
         b[12] = VERSION;
-        b[14..16].copy_from_slice(&self.kind.0.to_le_bytes());
-        b[16..24].copy_from_slice(&self.request.to_le_bytes());
-        b[24..28].copy_from_slice(&self.shard.to_le_bytes());
-        b[28..32].copy_from_slice(&self.deadline_ms.to_le_bytes());
-        b[32..40].copy_from_slice(&self.epoch.to_le_bytes());
+        put_u16_at(&mut b, 14, self.kind.0);
+        put_u64_at(&mut b, 16, self.request);
+        put_u32_at(&mut b, 24, self.shard);
+        put_u32_at(&mut b, 28, self.deadline_ms);
+        put_u64_at(&mut b, 32, self.epoch);
         b[40..56].copy_from_slice(&self.trace);
         b
     }
@@ -82,28 +83,14 @@ impl Header {
         if b[13] != 0 {
             return Err(WireError::Flags { got: b[13] });
         }
-        let mut trace = [0u8; 16];
-        trace.copy_from_slice(&b[40..56]);
         let header = Header {
-            kind: Kind(u16::from_le_bytes([b[14], b[15]])),
+            kind: Kind(u16_at(b, 14)),
             request: u64_at(b, 16),
             shard: u32_at(b, 24),
             deadline_ms: u32_at(b, 28),
             epoch: u64_at(b, 32),
-            trace,
+            trace: array_at(b, 40),
         };
         Ok((header, u32_at(b, 8) as usize))
     }
-}
-
-pub(crate) fn u32_at(b: &[u8], at: usize) -> u32 {
-    let mut n = [0u8; 4];
-    n.copy_from_slice(&b[at..at + 4]);
-    u32::from_le_bytes(n)
-}
-
-pub(crate) fn u64_at(b: &[u8], at: usize) -> u64 {
-    let mut n = [0u8; 8];
-    n.copy_from_slice(&b[at..at + 8]);
-    u64::from_le_bytes(n)
 }

@@ -5,6 +5,7 @@
 //! byte string as a signed 32-bit offset from that very field to its bytes and an unsigned 32-bit
 //! length.
 
+use crate::bytes::Short;
 use crate::messages::Value;
 use alloc::vec::Vec;
 
@@ -40,6 +41,12 @@ pub enum WireError {
     /// The body is not a message of its kind.
     #[error("the body is not a well-formed message of its kind")]
     Malformed,
+}
+
+impl From<Short> for WireError {
+    fn from(_: Short) -> WireError {
+        WireError::Malformed
+    }
 }
 
 /// A field of a message: how it is written and read by hand.

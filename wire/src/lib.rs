@@ -26,6 +26,7 @@
 extern crate alloc;
 
 pub mod backup;
+pub mod bytes;
 pub mod code;
 mod declare;
 pub mod frames;
@@ -36,6 +37,7 @@ pub mod message;
 pub mod messages;
 pub mod name;
 pub mod peer;
+pub mod random;
 pub mod request;
 pub mod topology;
 

@@ -2,7 +2,7 @@
 //! cluster's birth, and runs until it is told to stop or can't go on.
 
 use clap::Parser;
-use engine::edge::birth::{self, BirthError, Founder};
+use engine::edge::birth::{self, BirthError, Newborn};
 use engine::edge::bridge::{CONTROL_MAILBOX_MAX, Fatal, Inbox, Post, ToControl, mailbox};
 use engine::edge::config::{
     Arguments, CACHE_BYTES_DEFAULT, Command, Config, ConfigError, Pin, REPLICATION, Wal,
@@ -18,7 +18,7 @@ use engine::edge::restore::{Backup, RestoreError};
 use engine::edge::ring::RingError;
 use engine::edge::wal::{Writer, segments, trial};
 use engine::edge::{environment, logs, memory, snapshots};
-use engine::engine::Config as EngineConfig;
+use engine::engine::EngineConfig;
 use engine::ids::{ClusterId, GroupId, Index};
 use engine::level::Kinds;
 use engine::shard::balance::BALANCE_AFTER;
@@ -187,7 +187,7 @@ fn join(config: Config, started: Instant) -> Result<Option<Node>, Failure> {
         .map_err(|e| Failure::System(format!("signals can't be watched: {e}")))?;
     let bound = listener.local_addr().map_err(|e| Failure::Birth(BirthError::Listen(e)))?;
     let advertised = config.advertised(bound);
-    let founder = Founder {
+    let founder = Newborn {
         listener: &listener,
         dir: Arc::clone(&dir),
         manifest,
@@ -472,7 +472,7 @@ fn make_config(config: &Config, manifest: &Manifest) -> Box<data::MakeConfig> {
         engines: manifest.engines,
         shards: manifest.shards,
         replication: REPLICATION,
-        members: manifest.founders.clone(),
+        founders: manifest.founders.clone(),
         nodes: manifest.nodes.clone(),
         incarnation: manifest.incarnation,
         seed: environment::random_seed(),

@@ -5,12 +5,13 @@
 
 use super::ring::{Park, Ring, RingError, SMALL_SIZES};
 use super::wal::{PAGE_BYTES, Wal, Writer, segments};
-use crate::effects::Write;
 use crate::ids::Position;
+use crate::journal::Write;
 use memmap2::MmapMut;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use wire::bytes::put_u64_at;
 
 /// The segment that is written over and over, in bytes.
 const SEGMENT_BYTES: u64 = 16 << 20;
@@ -41,7 +42,7 @@ pub fn measure(
     let begun = Instant::now();
     while begun.elapsed() < length {
         number += 1;
-        page[..8].copy_from_slice(&number.to_le_bytes());
+        put_u64_at(&mut page, 0, number);
         if offset + bytes as u64 > SEGMENT_BYTES {
             offset = 0;
         }

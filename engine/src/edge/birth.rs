@@ -38,7 +38,7 @@ mod tests;
 use super::config::{CACHE_BYTES_MAX, CACHE_BYTES_MIN, FOUNDERS_MAX, Peers, SHARDS_MAX};
 use super::manifest::{DataDir, DirError, Manifest, new_cluster};
 use crate::effects::Outdated;
-use crate::engine::Member;
+use crate::engine::Founder;
 use crate::ids::{ClusterId, Incarnation, NodeId};
 use crate::level::Level;
 use crate::machine::Corrupt;
@@ -52,6 +52,7 @@ use std::time::{Duration, Instant};
 use talk::Silence;
 use tracing::{info, warn};
 use wire::Code;
+use wire::bytes::{Put, array_at, u32_at};
 use wire::header::VERSION;
 use wire::peer::{Birth, PeerHello};
 
@@ -88,7 +89,7 @@ pub enum BirthError {
 }
 
 /// What a node brings to its birth.
-pub struct Founder<'a> {
+pub struct Newborn<'a> {
     /// Where others reach it; it stays the caller's, and blocking.
     pub listener: &'a TcpListener,
     /// Its data directory.
@@ -114,9 +115,9 @@ pub struct Founder<'a> {
 ///
 /// # Errors
 /// [`BirthError`].
-pub fn join_cluster(founder: Founder<'_>) -> Result<Manifest, BirthError> {
-    let Founder { listener, dir, manifest, peers, advertised, level_max, stop, .. } = founder;
-    let Founder { cache_bytes_asked, engines_asked, .. } = founder;
+pub fn join_cluster(newborn: Newborn<'_>) -> Result<Manifest, BirthError> {
+    let Newborn { listener, dir, manifest, peers, advertised, level_max, stop, .. } = newborn;
+    let Newborn { cache_bytes_asked, engines_asked, .. } = newborn;
     let was_born = manifest.is_born();
     if was_born {
         check_cache_size(dir.path(), manifest.cache_bytes_max, cache_bytes_asked)?;
@@ -292,7 +293,7 @@ impl Shared {
                 warn!(%node, "a birth was ignored: --peers does not name its founder {node}. Give all nodes the same --peers");
                 return;
             };
-            founders.push(Member { node, incarnation, address });
+            founders.push(Founder { node, incarnation, address });
         }
         let (shards, cache_bytes_max) = (birth.shards, birth.cache_bytes_max);
         // A founder that is told late has not served yet: what it knows of the nodes says that it has.
@@ -330,7 +331,7 @@ impl Shared {
         rows.sort_unstable();
         let member = |(node, incarnation)| {
             let address = self.address(m.node, node).expect("only listed nodes are asked");
-            Member { node, incarnation, address }
+            Founder { node, incarnation, address }
         };
         let founders = rows.into_iter().map(member).collect();
         let cache_bytes_max = self.cache_bytes_asked.unwrap_or(m.cache_bytes_max);
@@ -642,18 +643,15 @@ fn read_founders(birth: &Birth<'_>) -> Option<Vec<(NodeId, Incarnation)>> {
 }
 
 fn read_founder(row: &[u8; 20]) -> (NodeId, Incarnation) {
-    let (node, incarnation) = row.split_at(4);
-    let node = u32::from_le_bytes(node.try_into().expect("a row begins with 4 bytes of node"));
-    let incarnation = incarnation.try_into().expect("a row ends with 16 bytes of incarnation");
-    (NodeId(node), Incarnation(incarnation))
+    (NodeId(u32_at(row, 0)), Incarnation(array_at(row, 4)))
 }
 
 /// The founders as [`Birth`] carries them.
-pub fn write_founders(founders: &[Member]) -> Vec<u8> {
+pub fn write_founders(founders: &[Founder]) -> Vec<u8> {
     let mut rows = Vec::with_capacity(20 * founders.len());
     for founder in founders {
-        rows.extend_from_slice(&founder.node.0.to_le_bytes());
-        rows.extend_from_slice(&founder.incarnation.0);
+        rows.put_u32(founder.node.0);
+        rows.put(&founder.incarnation.0);
     }
     rows
 }

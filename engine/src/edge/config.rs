@@ -13,10 +13,10 @@ mod values;
 
 pub use values::{Bytes, LogFormat, Peers, Pin, ReadMode, Wal};
 
-use crate::engine::Reads;
 use crate::ids::NodeId;
 use crate::level::Level;
 use crate::limits::UNIT_BYTES_MAX;
+use crate::raft;
 use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -315,7 +315,7 @@ pub struct Config {
     /// The newest feature level to take part in.
     pub level_max: Level,
     /// How reads are made linearizable.
-    pub reads: Reads,
+    pub reads: raft::ReadMode,
     /// What is logged.
     pub log: String,
     /// How it is logged.

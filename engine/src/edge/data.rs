@@ -18,7 +18,7 @@ use super::repair::{DAMAGED_MAX, Repair};
 use super::ring::{RingError, require_memlock};
 use super::snapshots::LoadError;
 use super::wal::Writer;
-use crate::engine::{Config, OpenError};
+use crate::engine::{EngineConfig, OpenError};
 use crate::ids::{GroupId, Index, NodeId};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use std::io;
@@ -39,7 +39,7 @@ const GLOMMIO_RING_DEPTH: usize = 16;
 const GLOMMIO_PREEMPT: Duration = Duration::from_secs(1);
 
 /// Makes an engine's configuration.
-pub type MakeConfig = dyn Fn(u32) -> Config + Send + Sync;
+pub type MakeConfig = dyn Fn(u32) -> EngineConfig + Send + Sync;
 /// Hands out the pieces of a snapshot that was saved for an engine's group at an index; false if there is none. Called
 /// only while opening.
 pub type LoadSnapshot =

@@ -32,13 +32,14 @@ pub use addresses::AddressBook;
 
 use super::birth::write_founders;
 use super::environment::random_seed;
-use crate::engine::{Config, Member};
+use crate::engine::{EngineConfig, Founder};
 use crate::ids::{ClusterId, ConnId, Incarnation, NodeId};
 use crate::machine::meta::Meta;
 use crate::time::{Duration, Time};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use wire::peer::{Birth, Nodes, PeerHello};
+use wire::random::Random;
 use wire::{Code, Header};
 
 /// The first pause before another attempt to connect.
@@ -63,14 +64,14 @@ pub struct Identity {
     /// What the cache lines of one shard may take, in bytes.
     pub cache_bytes_max: u64,
     /// The cluster's founders.
-    pub founders: Vec<Member>,
+    pub founders: Vec<Founder>,
     /// The cluster's nodes.
     pub nodes: Meta,
 }
 
 impl Identity {
     /// The identity in an engine's configuration.
-    pub fn of(config: &Config) -> Identity {
+    pub fn of(config: &EngineConfig) -> Identity {
         Identity {
             cluster: config.cluster,
             node: config.node,
@@ -78,7 +79,7 @@ impl Identity {
             engines: config.engines,
             shards: config.shards,
             cache_bytes_max: config.cache_bytes_max,
-            founders: config.members.clone(),
+            founders: config.founders.clone(),
             nodes: config.known_nodes(),
         }
     }
@@ -249,7 +250,7 @@ pub struct Links {
     engines: Vec<u32>,
     links: Vec<Link>,
     /// What is drawn by chance next.
-    chance: u64,
+    chance: Option<Random>,
     /// Addresses of links that are gone, one for each whose place is used again.
     #[expect(clippy::vec_box, reason = "the kernel may still read them where they are")]
     retired: Vec<Box<Address>>,
@@ -264,7 +265,7 @@ impl Links {
     ) -> Links {
         let engines = engines.to_vec();
         let (links, retired) = (Vec::new(), Vec::new());
-        let mut links = Links { node, engines, links, chance: 0, retired };
+        let mut links = Links { node, engines, links, chance: None, retired };
         let gone = links.follow(peers);
         assert_eq!(gone, [], "nothing was there");
         links
@@ -393,14 +394,8 @@ impl Links {
 
     /// Up to 256, by chance: nodes that lost a peer together do not come back to it together.
     fn draw(&mut self) -> u32 {
-        if self.chance == 0 {
-            self.chance = random_seed() | 1;
-        }
-        // xorshift64: it never becomes zero.
-        self.chance ^= self.chance << 13;
-        self.chance ^= self.chance >> 7;
-        self.chance ^= self.chance << 17;
-        (self.chance & 0xff) as u32 + 1
+        let chance = self.chance.get_or_insert_with(|| Random::new(random_seed()));
+        chance.u32(1..=256)
     }
 
     /// The link stands. Gives the connection that it replaces.

@@ -29,7 +29,7 @@
 
 use super::config::CACHE_BYTES_DEFAULT;
 use super::wal::Writer;
-use crate::engine::Member;
+use crate::engine::Founder;
 use crate::ids::{ClusterId, Incarnation, NodeId};
 use crate::level::Level;
 use crate::machine::meta::Meta;
@@ -79,7 +79,7 @@ pub struct Manifest {
     /// What the trial said that chose the writer.
     pub writer_why: String,
     /// The founders of the cluster; empty before its birth. An address may be empty: it is not known.
-    pub founders: Vec<Member>,
+    pub founders: Vec<Founder>,
     /// The cluster's nodes as this node knew them last: a snapshot of the meta group's state
     /// ([`crate::machine::meta`]). Empty: the founders.
     pub nodes: Vec<u8>,
@@ -521,12 +521,12 @@ struct Form {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     renewed: Vec<u32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    founders: Vec<Founder>,
+    founders: Vec<FounderForm>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Founder {
+struct FounderForm {
     node: u32,
     incarnation: String,
     address: String,
@@ -538,9 +538,9 @@ fn cache_bytes_default() -> u64 {
 
 impl Form {
     fn manifest(self) -> Option<Manifest> {
-        let member = |f: Founder| {
+        let member = |f: FounderForm| {
             let incarnation = Incarnation(unhex(&f.incarnation)?);
-            Some(Member { node: NodeId(f.node), incarnation, address: f.address })
+            Some(Founder { node: NodeId(f.node), incarnation, address: f.address })
         };
         let nodes = unhex_all(&self.nodes)?;
         if !nodes.is_empty() && Meta::restore(&nodes).is_err() {
@@ -564,7 +564,7 @@ impl Form {
 }
 
 fn print(m: &Manifest) -> String {
-    let founder = |f: &Member| Founder {
+    let founder = |f: &Founder| FounderForm {
         node: f.node.0,
         incarnation: f.incarnation.to_string(),
         address: f.address.clone(),

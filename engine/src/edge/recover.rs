@@ -29,7 +29,7 @@ use super::wal::{segments, witness};
 use crate::effects::Effects;
 use crate::engine::{Disk, Engine, OpenError};
 use crate::ids::{ClusterId, GroupId, Index, NodeId, Term};
-use crate::raft::Standing;
+use crate::raft::Suffrage;
 use crate::shard::salvage::Salvaged;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -186,7 +186,7 @@ impl Survivor {
     /// Refuses what is not lost.
     fn check_lost(&self, answer: &BTreeSet<NodeId>) -> Result<(), RecoverError> {
         let goes_on = |(kept, _): &&(Salvaged, Option<PathBuf>)| {
-            let voters = kept.members.iter().filter(|member| member.standing == Standing::Voter);
+            let voters = kept.members.iter().filter(|member| member.suffrage == Suffrage::Voter);
             let voters: Vec<NodeId> = voters.map(|member| member.node).collect();
             let here = |node: &&NodeId| **node == self.manifest.node || answer.contains(node);
             !voters.is_empty() && voters.iter().filter(here).count() > voters.len() / 2
@@ -251,7 +251,7 @@ impl Survivor {
                 let _ = writeln!(out, "{group:<5}  {shard:<5}  not kept here");
                 continue;
             }
-            let voters = kept.members.iter().filter(|m| m.standing == Standing::Voter);
+            let voters = kept.members.iter().filter(|m| m.suffrage == Suffrage::Voter);
             let voters: Vec<String> = voters.map(|member| member.node.to_string()).collect();
             let commit = match from {
                 Some(file) => format!("from {}", file.display()),

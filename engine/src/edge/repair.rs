@@ -29,7 +29,7 @@ use super::manifest::{DataDir, Manifest, sync_dir};
 use super::snapshots;
 use super::wal::segments::engine_dir;
 use super::wal::witness;
-use crate::engine::{Member, OpenError};
+use crate::engine::{Founder, OpenError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -66,7 +66,7 @@ impl Repair {
     /// and forget what it promised: a founder that has learned of the cluster's nodes has served.
     pub fn may_be_new(&self, engine: u32) -> bool {
         let manifest = self.lock();
-        let own = |member: &Member| {
+        let own = |member: &Founder| {
             (member.node, member.incarnation) == (manifest.node, manifest.incarnation)
         };
         let founds = manifest.founders.iter().any(own);

@@ -6,11 +6,11 @@
 use super::bridge::Fatal;
 use super::config::Settings;
 use super::counters::{Counters, FAMILIES, Histogram};
-use crate::engine::Reads;
 use crate::ids::{ClusterId, Incarnation, NodeId};
 use crate::level::Level;
 use crate::machine::meta::{self, Meta};
-use crate::raft::{Member, Standing};
+use crate::raft::ReadMode;
+use crate::raft::{Member, Suffrage};
 use crate::status::{EngineStatus, GroupStatus, JournalStatus, MachineStatus, TwinStatus};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -367,9 +367,9 @@ fn group_row(engine: u32, g: &GroupStatus) -> GroupRow {
     let member = |m: &Member| GroupMemberRow {
         node: m.node.0,
         incarnation: m.incarnation.to_string(),
-        standing: match m.standing {
-            Standing::Voter => "voter",
-            Standing::Learner => "learner",
+        standing: match m.suffrage {
+            Suffrage::Voter => "voter",
+            Suffrage::Learner => "learner",
         },
     };
     GroupRow {
@@ -417,8 +417,8 @@ fn journal_row(e: &EngineStatus) -> JournalRow {
         engine,
         connections,
         reads: match e.reads {
-            Reads::Lease => "lease",
-            Reads::ReadIndex => "read-index",
+            ReadMode::Lease => "lease",
+            ReadMode::ReadIndex => "read-index",
         },
         synced,
         appended,

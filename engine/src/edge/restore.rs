@@ -24,11 +24,10 @@ use super::environment::{random_secret, random_seed};
 use super::manifest::{DataDir, DirError, Manifest, new_cluster, sync_dir};
 use super::snapshots;
 use super::wal::{segments, witness};
-use crate::effects::Write;
-use crate::engine::{Member, OpenError};
+use crate::engine::Founder;
 use crate::ids::{ClusterId, GroupId, Incarnation, Index, Term};
 use crate::journal::witness::Witness;
-use crate::journal::{self, Journal, Record, SEGMENTS_MIN};
+use crate::journal::{Journal, JournalConfig, JournalError, Record, SEGMENTS_MIN, Write};
 use crate::machine::meta::{Node, Standing};
 use crate::machine::{Corrupt, Times};
 use crate::reborn::Rebirth;
@@ -176,7 +175,7 @@ impl Backup {
             cluster: rebirth.to,
             shards: rebirth.shards,
             cache_bytes_max: rebirth.cache_bytes_max,
-            founders: vec![Member { node, incarnation, address }],
+            founders: vec![Founder { node, incarnation, address }],
             nodes,
             ..blank
         };
@@ -299,8 +298,8 @@ fn begin_journal(
     }
     let blank: Vec<(u32, &[u8])> = maps.iter().map(|(slot, map)| (*slot, &map[..])).collect();
     let of_engine = groups.iter().map(|restored| restored.group).collect();
-    let config = journal::Config { segment_bytes, segments_max: SEGMENTS_MIN, groups: of_engine };
-    let not_blank = |_: OpenError| io::Error::other("a segment that was just made is not blank");
+    let config = JournalConfig { segment_bytes, segments_max: SEGMENTS_MIN, groups: of_engine };
+    let not_blank = |_: JournalError| io::Error::other("a segment that was just made is not blank");
     let mut journal =
         Journal::recover(config, random_seed(), &blank, None, &mut |_| {}).map_err(not_blank)?;
     for Restored { group, index, term } in groups {

@@ -40,6 +40,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
+use wire::bytes::{put_u32_at, put_u64_at, u32_at, u64_at};
 
 /// Size of the header, in bytes.
 pub const HEADER_BYTES: usize = 64;
@@ -183,21 +184,19 @@ fn read_through(
     if fill(file, &mut head)? < HEADER_BYTES {
         return Ok(Err("it is shorter than a header"));
     }
-    let u32_at = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("4 bytes"));
-    let u64_at = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
     if head[..8] != *MAGIC {
         return Ok(Err("it does not begin with \"TCTSNAP1\""));
     }
-    if u32_at(8) != crc32c::crc32c(&head[CHECKED_FROM..]) {
+    if u32_at(&head, 8) != crc32c::crc32c(&head[CHECKED_FROM..]) {
         return Ok(Err("the header's checksum does not match"));
     }
-    if u32_at(12) != VERSION {
-        return Ok(Ok(u32_at(12)));
+    if u32_at(&head, 12) != VERSION {
+        return Ok(Ok(u32_at(&head, 12)));
     }
-    if u32_at(16) != group.0 || u64_at(24) != index.0 {
+    if u32_at(&head, 16) != group.0 || u64_at(&head, 24) != index.0 {
         return Ok(Err("it is a snapshot of something else"));
     }
-    if file.metadata()?.len() - HEADER_BYTES as u64 != u64_at(40) {
+    if file.metadata()?.len() - HEADER_BYTES as u64 != u64_at(&head, 40) {
         return Ok(Err("its length is not what the header says"));
     }
     let (mut sum, mut length) = (0, 0);
@@ -210,7 +209,7 @@ fn read_through(
         length += read as u64;
         each(&piece[..read]);
     }
-    if length != u64_at(40) || sum != u32_at(20) {
+    if length != u64_at(&head, 40) || sum != u32_at(&head, 20) {
         return Ok(Err("the state's checksum does not match"));
     }
     Ok(Ok(VERSION))
@@ -326,14 +325,14 @@ impl Writing {
     fn header(&self) -> [u8; HEADER_BYTES] {
         let mut head = [0; HEADER_BYTES];
         head[..8].copy_from_slice(MAGIC);
-        head[12..16].copy_from_slice(&VERSION.to_le_bytes());
-        head[16..20].copy_from_slice(&self.group.0.to_le_bytes());
-        head[20..24].copy_from_slice(&self.sum.to_le_bytes());
-        head[24..32].copy_from_slice(&self.index.0.to_le_bytes());
-        head[32..40].copy_from_slice(&self.term.0.to_le_bytes());
-        head[40..48].copy_from_slice(&self.length.to_le_bytes());
+        put_u32_at(&mut head, 12, VERSION);
+        put_u32_at(&mut head, 16, self.group.0);
+        put_u32_at(&mut head, 20, self.sum);
+        put_u64_at(&mut head, 24, self.index.0);
+        put_u64_at(&mut head, 32, self.term.0);
+        put_u64_at(&mut head, 40, self.length);
         let sum = crc32c::crc32c(&head[CHECKED_FROM..]);
-        head[8..12].copy_from_slice(&sum.to_le_bytes());
+        put_u32_at(&mut head, 8, sum);
         head
     }
 }

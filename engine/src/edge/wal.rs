@@ -45,8 +45,8 @@ pub mod witness;
 
 use crate::edge::bridge::Fatal;
 use crate::edge::ring::Ring;
-use crate::effects::Write;
 use crate::ids::Position;
+use crate::journal::Write;
 use crate::journal::witness::{WITNESSES, Witness};
 use crate::limits::UNIT_BYTES_MAX;
 use io_uring::{opcode, types::Fd};

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::effects::Effects;
-use crate::ids::GroupId;
+use crate::ids::{GroupId, NodeId};
 use crate::level::Level;
 use crate::mutant::{self, Mutant};
 use crate::shard::Step;
@@ -42,10 +42,12 @@ impl Engine {
     /// The newest level that every node of the cluster knows, as far as they said so since the link to them stands.
     fn known_by_all(&self) -> Level {
         let own = self.config.level_max;
-        let others = self.nodes.nodes().filter(|node| node.node != self.config.node);
-        if mutant::on(Mutant::LevelUnasked) {
-            return own;
-        }
+        let others = self.nodes.nodes().filter(|node| self.is_asked(node.node));
         others.map(|node| self.shared.peers.level(node.node)).min().unwrap_or(own).min(own)
+    }
+
+    /// Every other node is asked what it knows.
+    fn is_asked(&self, node: NodeId) -> bool {
+        node != self.config.node && !mutant::on(Mutant::LevelUnasked)
     }
 }

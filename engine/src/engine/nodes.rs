@@ -17,6 +17,7 @@ use crate::machine::meta::Meta;
 use crate::shard::Step;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
+use wire::bytes::{Put, Reader};
 use wire::peer::{Absent, Append, FeatureLevel, Join, Leads, Leave, Nodes, Pulse, Snapshot, Stray};
 use wire::topology::engine_of_group;
 use wire::{Header, Kind, WireError};
@@ -172,11 +173,11 @@ impl Engine {
                     continue;
                 }
                 let count = u8::try_from(members.len()).expect("a group has few members");
-                self.shared.scratch.extend_from_slice(&shard.group().0.to_le_bytes());
-                self.shared.scratch.extend_from_slice(&shard.raft().term().0.to_le_bytes());
-                self.shared.scratch.push(count);
+                self.shared.scratch.put_u32(shard.group().0);
+                self.shared.scratch.put_u64(shard.raft().term().0);
+                self.shared.scratch.put_u8(count);
                 for member in members {
-                    self.shared.scratch.extend_from_slice(&member.node.0.to_le_bytes());
+                    self.shared.scratch.put_u32(member.node.0);
                 }
             }
             if !self.shared.scratch.is_empty() {
@@ -285,12 +286,13 @@ fn write_nodes(nodes: &[u8], out: &mut Vec<u8>) {
 
 /// The first row of a [`Leads`], and what follows.
 fn split_lead(rows: &[u8]) -> Option<(GroupId, Term, Vec<NodeId>, &[u8])> {
-    let (group, rows) = rows.split_first_chunk()?;
-    let (term, rows) = rows.split_first_chunk()?;
-    let (count, rows) = rows.split_first()?;
-    let count = usize::from(*count);
-    let (members, rest) = rows.split_at_checked(4 * count)?;
-    let members = members.as_chunks().0.iter().map(|node| NodeId(u32::from_le_bytes(*node)));
-    let (group, term) = (GroupId(u32::from_le_bytes(*group)), Term(u64::from_le_bytes(*term)));
-    (count <= MEMBERS_MAX).then(|| (group, term, members.collect(), rest))
+    let mut rows = Reader::new(rows);
+    let (group, term) = (GroupId(rows.u32().ok()?), Term(rows.u64().ok()?));
+    let count = usize::from(rows.u8().ok()?);
+    if count > MEMBERS_MAX {
+        return None;
+    }
+    let members = (0..count).map(|_| rows.u32().map(NodeId).ok());
+    let members = members.collect::<Option<_>>()?;
+    Some((group, term, members, rows.rest()))
 }

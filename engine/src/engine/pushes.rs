@@ -99,6 +99,12 @@ impl Pushes {
         ((cursor >> 32) as u32 == self.life && change <= self.change).then_some(change)
     }
 
+    /// Who resumes goes on from where the cursor is, unless that is of another life.
+    fn resumes_at(&self, cursor: u64) -> Option<u32> {
+        let known = self.change(cursor);
+        if mutant::on(Mutant::PushResumesAtNow) { known.map(|_| self.change) } else { known }
+    }
+
     fn flow(&mut self, conn: ConnId, subscription: u64) -> Option<&mut Flow> {
         let is_it =
             |flow: &&mut Flow| flow.caller.conn == conn && flow.caller.request == subscription;
@@ -179,9 +185,7 @@ impl Engine {
         if self.pushes.flow(caller.conn, caller.request).is_some() {
             return desk.error(caller, Code::BadMessage, Hint::NONE);
         }
-        let known = self.pushes.change(ask.cursor);
-        let known = known
-            .map(|c| if mutant::on(Mutant::PushResumesAtNow) { self.pushes.change } else { c });
+        let known = self.pushes.resumes_at(ask.cursor);
         let cursor = known.map_or(0, |_| ask.cursor);
         desk.reply(caller, Watching::KIND, |b| Watching { cursor }.encode(b));
         self.pushes.flows.push(Flow {
@@ -273,10 +277,7 @@ impl Pushes {
             return true;
         }
         let newer_than = flow.newer_than();
-        let is_new = |row: &&Row| {
-            row.changed > newer_than
-                && !(mutant::on(Mutant::PushOmitsRows) && row.changed.is_multiple_of(3))
-        };
+        let is_new = |row: &&Row| row.changed > newer_than && is_told(row);
         let nodes = if is_new(&&self.nodes) { &self.nodes.bytes[..] } else { &[] };
         let rows: Vec<&[u8]> =
             self.placement.iter().filter(is_new).map(|row| &row.bytes[..]).collect();
@@ -291,4 +292,9 @@ impl Pushes {
         (flow.told, flow.anew) = (self.change, false);
         true
     }
+}
+
+/// Every row that changed is told.
+fn is_told(row: &Row) -> bool {
+    !(mutant::on(Mutant::PushOmitsRows) && row.changed.is_multiple_of(3))
 }

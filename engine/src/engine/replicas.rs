@@ -14,7 +14,6 @@ use crate::effects::{Effects, Note};
 use crate::ids::{GroupId, Incarnation, Index, Position};
 use crate::journal::Record;
 use crate::open;
-use crate::raft::{Change, ChangeError};
 use crate::shard::Step;
 use crate::time::Time;
 
@@ -28,23 +27,6 @@ pub(super) struct Ending {
 }
 
 impl Engine {
-    pub(super) fn on_change(
-        &mut self,
-        now: Time,
-        group: GroupId,
-        change: Change,
-        effects: &mut Effects,
-    ) {
-        let answer = match self.place_of(group) {
-            Some(at) => self
-                .shards
-                .touch(at)
-                .on_change(&mut Step { now, shared: &mut self.shared, effects }, change),
-            None => Err(ChangeError::NotLeader),
-        };
-        effects.notes.push(Note::ChangeAnswered { group, change, answer });
-    }
-
     pub(super) fn on_make(
         &mut self,
         now: Time,

@@ -99,6 +99,7 @@ impl Shards {
     }
 
     /// All of them, to look at.
+    #[cfg(any(test, feature = "simulator"))]
     pub fn as_slice(&self) -> &[Shard] {
         &self.shards
     }
@@ -199,6 +200,7 @@ impl Shards {
     }
 
     /// The lease of one that leads, also while it is left alone.
+    #[cfg(any(test, feature = "simulator"))]
     pub fn lease_until(&self, at: usize) -> Option<Time> {
         match &self.plans[at].quiet {
             Some(Quiet::Leads(quiet)) => self.shards[at].raft().quiet_lease_until(quiet),

@@ -13,7 +13,7 @@ use crate::effects::ReportWanted;
 use crate::ids::Incarnation;
 use crate::limits::{CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::machine::Machine;
-use crate::raft::{ChangeError, Configuration};
+use crate::raft::{ChangeError, Configuration, MemberChange};
 use alloc::vec;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{
@@ -44,7 +44,7 @@ impl Node {
         Node::with(config())
     }
 
-    fn with(config: Config) -> Node {
+    fn with(config: EngineConfig) -> Node {
         let blank = vec![0; usize::try_from(SEGMENT).unwrap()];
         let segments: [(u32, &[u8]); 2] = [(0, &blank), (1, &blank)];
         let disk = Disk { segments: &segments, witness: [None; 2], snapshot: &mut |_, _, _| false };
@@ -167,15 +167,15 @@ fn read_answers(mut bytes: &[u8]) -> Vec<Answer> {
     answers
 }
 
-fn config() -> Config {
-    Config {
+fn config() -> EngineConfig {
+    EngineConfig {
         cluster: ClusterId([7; 16]),
         node: NodeId(1),
         engine: 0,
         engines: 1,
         shards: 1,
         replication: 3,
-        members: vec![Member {
+        founders: vec![Founder {
             node: NodeId(1),
             incarnation: Incarnation([1; 16]),
             address: "node:7400".into(),
@@ -190,7 +190,7 @@ fn config() -> Config {
         level_max: Level::NEWEST,
         kinds: Kinds::REAL,
         balance_after: Duration::from_secs(5),
-        reads: Reads::Lease,
+        reads: ReadMode::Lease,
         segment_bytes: SEGMENT,
         segments_max: 12,
         cache_bytes_max: 64 << 20,
@@ -300,7 +300,7 @@ fn the_node_s_state_is_gathered_once_for_all_who_ask_meanwhile() {
 #[test]
 fn a_name_is_written_by_its_own_shard_alone_whatever_shard_is_asked() {
     const SHARDS: u32 = 4;
-    let mut node = Node::with(Config { shards: SHARDS, ..config() });
+    let mut node = Node::with(EngineConfig { shards: SHARDS, ..config() });
     let own = wire::name::shard(b"key", SHARDS);
     let mut ask = |shard, kind, body: &[u8]| {
         let header = Header { shard, ..Header::new(kind, 1) };
@@ -351,8 +351,8 @@ fn a_replica_ends_only_as_the_life_that_was_removed_and_another_begins_with_noth
     node.notes.clear();
 
     // The only one that votes stays; another life neither takes its place nor ends it.
-    let change = Change::Remove { node: NodeId(1), incarnation: founder };
-    node.engine.on(node.now, Input::Change { group, change }, &mut node.effects);
+    let change = MemberChange::Remove { node: NodeId(1), incarnation: founder };
+    node.engine.change_members(node.now, group, change, &mut node.effects);
     node.engine.on_make(node.now, group, one, &mut node.effects);
     node.engine.on_remove(group, one, &mut node.effects);
     node.turn();
@@ -457,7 +457,7 @@ fn a_clock_that_drifts_is_told_and_reads_ask_a_majority_until_it_is_trusted_agai
     let mut node = Node::new();
     let peer = NodeId(2);
     // Leases bear a ninth.
-    for (rate, reads) in [(107, Reads::Lease), (120, Reads::ReadIndex)] {
+    for (rate, reads) in [(107, ReadMode::Lease), (120, ReadMode::ReadIndex)] {
         node.notes.clear();
         node.engine.on(node.now, Input::PeerUp { peer }, &mut node.effects);
         let began = node.now;
@@ -474,13 +474,13 @@ fn a_clock_that_drifts_is_told_and_reads_ask_a_majority_until_it_is_trusted_agai
         }
         assert_eq!(node.engine.status(node.now).reads, reads);
         let told = node.notes.iter().filter(|note| matches!(note, Note::ClockDrift { .. }));
-        assert_eq!(told.count(), usize::from(reads == Reads::ReadIndex), "once, if at all");
+        assert_eq!(told.count(), usize::from(reads == ReadMode::ReadIndex), "once, if at all");
     }
     let twin = &node.engine.status(node.now).peers[0];
     assert!((190_000..210_000).contains(&twin.drift_ppm.unwrap()) && twin.phi < 1.0, "{twin:?}");
     node.pass(Duration::from_secs(61));
     let status = node.engine.status(node.now);
-    assert_eq!(status.reads, Reads::Lease, "nothing was seen for a minute");
+    assert_eq!(status.reads, ReadMode::Lease, "nothing was seen for a minute");
     assert!(status.peers[0].phi > SUSPECTED_SURELY, "nor heard: {:?}", status.peers[0]);
 }
 

@@ -1,10 +1,10 @@
 //! The way in: records into the pending unit, units into segments.
 
 use super::record::{self, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use super::spans::Spans;
 use super::unit::{PAGE_BYTES, UNIT_HEADER_BYTES, UnitHeader, pages};
 use super::witness::Witness;
-use super::{Flight, Journal, PENDING, Record, Row, draw, unit};
-use crate::effects::Write;
+use super::{Flight, GroupRow, Journal, PENDING, Record, Write, unit};
 use crate::entry;
 use crate::ids::{GroupId, Index, Position};
 use crate::mutant::{self, Mutant};
@@ -105,6 +105,7 @@ pub(super) fn seal(journal: &mut Journal) -> Option<Write> {
     unit::seal(&mut journal.pending, &header);
     journal.segments.end = offset + padded as u64;
     let position = journal.next;
+    assert!(position > journal.synced, "positions only grow");
     settle(journal, current.number);
     journal.marked = marked;
     // The unit that opens a segment: what the segment will hold must not be lost with it unnoticed.
@@ -117,6 +118,7 @@ fn settle(journal: &mut Journal, segment: u64) {
     for at in journal.touched.drain(..) {
         journal.groups.spans[at].rename(PENDING, segment);
     }
+    assert!(journal.in_flight.is_none(), "one unit is in flight at a time");
     journal.in_flight = Some(Flight { position: journal.next, first_live: journal.first_live });
     core::mem::swap(&mut journal.pending, &mut journal.flight);
     begin(journal);
@@ -133,7 +135,7 @@ pub(super) fn begin(journal: &mut Journal) {
     journal.base.clear();
     // A commit index may be of an entry that is still to be appended.
     let rows = journal.groups.rows.iter();
-    journal.base.extend(rows.map(|row| Row { commit: row.commit.min(row.last), ..*row }));
+    journal.base.extend(rows.map(|row| GroupRow { commit: row.commit.min(row.last), ..*row }));
     journal.base_first_live = journal.first_live;
 }
 
@@ -144,21 +146,26 @@ fn free(journal: &mut Journal) {
     }
     let current = journal.segments.live.back().map_or(0, |s| s.number);
     let before = journal.first_live;
-    let needed = |n| journal.groups.spans.iter().any(|s| s.iter().any(|span| span.place == n));
-    let unasked = mutant::on(Mutant::FreeWithoutCarry);
-    while journal.first_live < current && (unasked || !needed(journal.first_live)) {
+    while journal.first_live < current && !is_needed(journal, journal.first_live) {
         journal.first_live += 1;
     }
+    assert!(journal.first_live <= current.max(before), "the last segment is not freed");
     if journal.first_live > before {
         let header = RecordHeader::new(RecordKind::Free, GroupId(0));
         push(journal, &RecordHeader { first: journal.first_live, ..header }, &[]);
     }
 }
 
+/// A segment in which entries live is not freed.
+fn is_needed(journal: &Journal, segment: u64) -> bool {
+    let lives = |spans: &Spans<u64>| spans.iter().any(|span| span.place == segment);
+    journal.groups.spans.iter().any(lives) && !mutant::on(Mutant::FreeWithoutCarry)
+}
+
 /// Opens the next segment, with a checkpoint at the front of the pending unit.
 fn open(journal: &mut Journal) -> bool {
-    let mut chance = journal.chance;
-    if !journal.segments.open(draw(&mut chance)) {
+    let mut chance = journal.chance.clone();
+    if !journal.segments.open(chance.draw()) {
         return false;
     }
     journal.chance = chance;
@@ -178,12 +185,14 @@ fn open(journal: &mut Journal) -> bool {
     let (head, rows) = journal.pending[UNIT_HEADER_BYTES..behind].split_at_mut(RECORD_HEADER_BYTES);
     head.copy_from_slice(&header.to_bytes());
     for (at, to) in rows.chunks_exact_mut(record::ROW_BYTES).enumerate() {
-        let mut row = journal.base[at];
-        if mutant::on(Mutant::CheckpointForgetsVotes) {
-            row.vote = None;
-        }
+        let row = checkpointed(&journal.base[at]);
         to.copy_from_slice(&record::row_to_bytes(journal.groups.ids[at], &row));
     }
     journal.records += 1;
     true
+}
+
+/// A checkpoint says all that held of a group, its vote too: what said it before may be freed.
+fn checkpointed(row: &GroupRow) -> GroupRow {
+    if mutant::on(Mutant::CheckpointForgetsVotes) { GroupRow { vote: None, ..*row } } else { *row }
 }

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 /// What holds of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Row {
+pub struct GroupRow {
     /// The life of the replica that is kept here, if one is.
     pub replica: Option<Incarnation>,
     /// The term.
@@ -27,9 +27,9 @@ pub struct Row {
     pub last: Index,
 }
 
-impl Row {
+impl GroupRow {
     /// A group that nothing has happened to.
-    pub const NEW: Row = Row {
+    pub const NEW: GroupRow = GroupRow {
         replica: None,
         term: Term::ZERO,
         vote: None,
@@ -52,7 +52,7 @@ impl Row {
 pub(super) struct Groups<T> {
     /// Ascending.
     pub ids: Vec<GroupId>,
-    pub rows: Vec<Row>,
+    pub rows: Vec<GroupRow>,
     pub spans: Vec<Spans<T>>,
 }
 
@@ -62,7 +62,7 @@ impl<T: Copy + PartialEq> Groups<T> {
         ids.sort_unstable();
         assert!(!ids.is_empty(), "an engine keeps at least one group");
         assert!(ids.windows(2).all(|w| w[0] < w[1]), "a group is kept once");
-        let rows = ids.iter().map(|_| Row::NEW).collect();
+        let rows = ids.iter().map(|_| GroupRow::NEW).collect();
         let spans = ids.iter().map(|_| Spans::new()).collect();
         Groups { ids, rows, spans }
     }
@@ -122,11 +122,16 @@ impl<T: Copy + PartialEq> Groups<T> {
             }
             RecordKind::Replica => {
                 *spans = Spans::new();
-                *row = Row { replica: record.incarnation(), ..Row::NEW };
+                *row = GroupRow { replica: record.incarnation(), ..GroupRow::NEW };
             }
             RecordKind::Checkpoint | RecordKind::Free => {
                 return Err("the record is of no group");
             }
+        }
+        assert!(row.snapshot_index <= row.last, "a log does not end below its snapshot");
+        if let Some((first, last)) = spans.range() {
+            assert!(first == row.first(), "the spans begin where the log does");
+            assert!(last == row.last, "the spans end where the log does");
         }
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! A segment for people: what its pages hold, whoever wrote them.
 
-use super::record::{self, RecordHeader};
 use super::unit::{self, PAGE_BYTES, Unit, UnitError};
 
 /// What was found in a segment.
@@ -42,16 +41,4 @@ pub fn inspect(segment: &[u8]) -> impl Iterator<Item = Found<'_>> {
         }
         None
     })
-}
-
-impl<'a> Unit<'a> {
-    /// The unit's records and their bodies. Ends early at bytes that are no record.
-    pub fn records(&self) -> impl Iterator<Item = (RecordHeader, &'a [u8])> + use<'a> {
-        let mut rest = self.body;
-        core::iter::from_fn(move || {
-            let (header, body, behind) = record::split(rest)?;
-            rest = behind;
-            Some((header, body))
-        })
-    }
 }

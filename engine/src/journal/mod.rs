@@ -98,8 +98,8 @@
 //! 1992 (checkpoints, carrying what lives).
 
 mod append;
-mod bytes;
 mod groups;
+#[cfg(any(test, feature = "simulator"))]
 mod inspect;
 pub mod record;
 mod recover;
@@ -113,25 +113,24 @@ pub mod witness;
 #[cfg(test)]
 mod tests;
 
-use crate::effects::Write;
-use crate::engine::OpenError;
 use crate::entry::Entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
-use crate::status::JournalStatus;
 use alloc::vec::Vec;
+pub use groups::GroupRow;
 use groups::Groups;
-pub use groups::Row;
+#[cfg(any(test, feature = "simulator"))]
 pub use inspect::{Found, inspect};
 use rkyv::util::AlignedVec;
 use room::Room;
 pub use room::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MIN, SEGMENTS_RESERVED};
 use segments::{Segments, count};
 use unit::{PAGE_BYTES, UNIT_HEADER_BYTES};
+use wire::random::Random;
 use witness::Witness;
 
 /// What a journal is told at its start and never again.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct JournalConfig {
     /// The size of a segment, in bytes: whole pages, at least [`SEGMENT_BYTES_MIN`].
     pub segment_bytes: u64,
     /// How many segments there may be, at least [`SEGMENTS_MIN`].
@@ -244,6 +243,75 @@ pub enum Replay<'a> {
     Entry(Entry<'a>),
 }
 
+/// One write of the journal, a whole number of 4 KiB pages on a page boundary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Write {
+    /// The segment's slot: which file.
+    pub slot: u32,
+    /// Where in the segment, in bytes.
+    pub offset: u64,
+    /// How much, in bytes.
+    pub length: usize,
+    /// What is durable once the write is synced.
+    pub position: Position,
+    /// What is to be written to both copies of the witness once the write is synced: to the second when the
+    /// first is synced, too.
+    pub witness: Option<Witness>,
+}
+
+/// Why a journal can't be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The journal is damaged outside its last sync unit.
+    #[error("E101 the journal is damaged in slot {slot} at byte {offset}: {what}")]
+    Damaged {
+        /// The segment's slot.
+        slot: u32,
+        /// Where in the segment, in bytes.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The journal ends before what is known to have been synced.
+    #[error(
+        "E109 the journal ends at unit {found}, but unit {synced} was synced: its newest segment is gone, empty, or older than it was"
+    )]
+    Lost {
+        /// The last unit that was found.
+        found: Position,
+        /// A unit that was synced.
+        synced: Position,
+    },
+    /// Nothing says how far the journal goes.
+    #[error("E133 both copies of the journal's witness are damaged: nothing says how far it went")]
+    Unwitnessed,
+    /// Written by a newer version.
+    #[error(
+        "E103 the journal has format version {got}; this version reads up to {known}. Start the newer version"
+    )]
+    NewerFormat {
+        /// The version on the disk.
+        got: u32,
+        /// The newest version known here.
+        known: u32,
+    },
+}
+
+/// The state of a journal.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct JournalStatus {
+    /// The last unit that is durable.
+    pub synced: u64,
+    /// The unit that new records go to.
+    pub appended: u64,
+    /// Segments in use.
+    pub segments_live: u32,
+    /// Segments ready to be used.
+    pub segments_free: u32,
+    /// The size of a segment, in bytes.
+    pub segment_bytes: u64,
+}
+
 /// Entries that keep the oldest segment from being freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pin {
@@ -264,14 +332,14 @@ pub struct Journal {
     room: Room,
     /// Random, the same in every unit of this journal.
     id: u64,
-    /// The state of the generator of segment seeds.
-    chance: u64,
+    /// What segments' seeds are drawn from.
+    chance: Random,
     /// Each group as it is with the pending unit; the place of an entry is its segment's number.
     groups: Groups<u64>,
     /// Where groups with entries in the pending unit stand in `groups`.
     touched: Vec<usize>,
     /// Each group as it was before the pending unit: what a checkpoint says.
-    base: Vec<Row>,
+    base: Vec<GroupRow>,
     segments: Segments,
     /// The oldest segment that is needed, pending unit included.
     first_live: u64,
@@ -311,18 +379,18 @@ impl Journal {
     /// another one at each start. Whoever calls this keeps [`Journal::witness`] before the first write.
     ///
     /// # Errors
-    /// [`OpenError::Damaged`], [`OpenError::Lost`] and [`OpenError::NewerFormat`]. What was visited is void
+    /// [`JournalError::Damaged`], [`JournalError::Lost`] and [`JournalError::NewerFormat`]. What was visited is void
     /// then.
     ///
     /// # Panics
     /// When the configuration is out of its limits.
     pub fn recover(
-        config: Config,
+        config: JournalConfig,
         seed: u64,
         segments: &[(u32, &[u8])],
         witness: Option<Witness>,
         visit: &mut dyn FnMut(Replay<'_>),
-    ) -> Result<Journal, OpenError> {
+    ) -> Result<Journal, JournalError> {
         recover::recover(config, seed, (segments, witness), visit)
     }
 
@@ -408,6 +476,7 @@ impl Journal {
         assert!(position > self.synced, "positions only grow");
         self.synced = position;
         self.segments.release(flight.first_live);
+        assert!(self.synced <= self.sealed, "only what was sealed is synced");
     }
 
     /// Every record at this position or below is durable.
@@ -467,7 +536,8 @@ impl Journal {
     }
 
     /// What the journal knows of a group.
-    pub fn row(&self, group: GroupId) -> Option<&Row> {
+    #[cfg(test)]
+    pub fn row(&self, group: GroupId) -> Option<&GroupRow> {
         self.groups.find(group).map(|at| &self.groups.rows[at])
     }
 
@@ -481,14 +551,4 @@ impl Journal {
             segment_bytes: self.segments.bytes(),
         }
     }
-}
-
-/// The next number of a seeded generator (SplitMix64: Steele and others, Fast Splittable
-/// Pseudorandom Number Generators, 2014).
-fn draw(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

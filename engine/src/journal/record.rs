@@ -44,10 +44,10 @@
 //!  64
 //! ```
 
-use super::bytes::{put_u32, put_u64, u32_at, u64_at};
-use super::groups::Row;
+use super::groups::GroupRow;
 use super::unit::COUNTED_MAX;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
+use wire::bytes::{array_at, put_u32_at, put_u64_at, u32_at, u64_at};
 
 /// Size of a record's header, in bytes.
 pub const RECORD_HEADER_BYTES: usize = 40;
@@ -142,21 +142,21 @@ impl RecordHeader {
     /// The life that a replica record names.
     pub fn incarnation(&self) -> Option<Incarnation> {
         let mut bytes = [0; 16];
-        put_u64(&mut bytes, 0, self.first);
-        put_u64(&mut bytes, 8, self.last);
+        put_u64_at(&mut bytes, 0, self.first);
+        put_u64_at(&mut bytes, 8, self.last);
         replica_from_bytes(bytes)
     }
 
     /// The header's bytes.
     pub fn to_bytes(&self) -> [u8; RECORD_HEADER_BYTES] {
         let mut b = [0u8; RECORD_HEADER_BYTES];
-        put_u32(&mut b, AT_KIND, self.kind as u32);
-        put_u32(&mut b, AT_GROUP, self.group.0);
-        put_u32(&mut b, AT_LENGTH, self.length);
-        put_u32(&mut b, AT_NODE, node_to_number(self.node));
-        put_u64(&mut b, AT_FIRST, self.first);
-        put_u64(&mut b, AT_LAST, self.last);
-        put_u64(&mut b, AT_TERM, self.term.0);
+        put_u32_at(&mut b, AT_KIND, self.kind as u32);
+        put_u32_at(&mut b, AT_GROUP, self.group.0);
+        put_u32_at(&mut b, AT_LENGTH, self.length);
+        put_u32_at(&mut b, AT_NODE, node_to_number(self.node));
+        put_u64_at(&mut b, AT_FIRST, self.first);
+        put_u64_at(&mut b, AT_LAST, self.last);
+        put_u64_at(&mut b, AT_TERM, self.term.0);
         b
     }
 }
@@ -187,26 +187,24 @@ pub const fn checkpoint_bytes(groups: usize) -> usize {
 }
 
 /// A row's bytes.
-pub fn row_to_bytes(group: GroupId, row: &Row) -> [u8; ROW_BYTES] {
+pub fn row_to_bytes(group: GroupId, row: &GroupRow) -> [u8; ROW_BYTES] {
     let mut b = [0u8; ROW_BYTES];
-    put_u32(&mut b, ROW_GROUP, group.0);
-    put_u32(&mut b, ROW_VOTE, node_to_number(row.vote));
-    put_u64(&mut b, ROW_TERM, row.term.0);
-    put_u64(&mut b, ROW_COMMIT, row.commit.0);
-    put_u64(&mut b, ROW_SNAPSHOT_INDEX, row.snapshot_index.0);
-    put_u64(&mut b, ROW_SNAPSHOT_TERM, row.snapshot_term.0);
-    put_u64(&mut b, ROW_LAST, row.last.0);
+    put_u32_at(&mut b, ROW_GROUP, group.0);
+    put_u32_at(&mut b, ROW_VOTE, node_to_number(row.vote));
+    put_u64_at(&mut b, ROW_TERM, row.term.0);
+    put_u64_at(&mut b, ROW_COMMIT, row.commit.0);
+    put_u64_at(&mut b, ROW_SNAPSHOT_INDEX, row.snapshot_index.0);
+    put_u64_at(&mut b, ROW_SNAPSHOT_TERM, row.snapshot_term.0);
+    put_u64_at(&mut b, ROW_LAST, row.last.0);
     b[ROW_REPLICA..].copy_from_slice(&replica_to_bytes(row.replica));
     b
 }
 
 /// The rows of a checkpoint's body; bytes beyond the last whole row are left out.
-pub fn rows(body: &[u8]) -> impl Iterator<Item = (GroupId, Row)> {
+pub fn rows(body: &[u8]) -> impl Iterator<Item = (GroupId, GroupRow)> {
     body.chunks_exact(ROW_BYTES).map(|b| {
-        let mut replica = [0; 16];
-        replica.copy_from_slice(&b[ROW_REPLICA..]);
-        let row = Row {
-            replica: replica_from_bytes(replica),
+        let row = GroupRow {
+            replica: replica_from_bytes(array_at(b, ROW_REPLICA)),
             vote: node_from_number(u32_at(b, ROW_VOTE)),
             term: Term(u64_at(b, ROW_TERM)),
             commit: Index(u64_at(b, ROW_COMMIT)),

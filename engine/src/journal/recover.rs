@@ -7,12 +7,12 @@ use super::room::{Room, SEGMENTS_MIN};
 use super::segments::{Live, Segments};
 use super::unit::{self, PAGE_BYTES, Unit, UnitError};
 use super::witness::Witness;
-use super::{Config, Journal, Replay, draw};
-use crate::engine::OpenError;
+use super::{Journal, JournalConfig, JournalError, Replay};
 use crate::ids::Position;
 use crate::mutant::{self, Mutant};
 use alloc::vec::Vec;
 use rkyv::util::AlignedVec;
+use wire::random::Random;
 
 /// How far a run may begin ahead of the one before it in unit numbers. That far, that the number of
 /// a torn unit of which nothing is left is not drawn again.
@@ -31,20 +31,20 @@ impl Head<'_> {
         self.unit.header.segment
     }
 
-    pub fn damaged(&self, offset: usize, what: &'static str) -> OpenError {
-        OpenError::Damaged { slot: self.slot, offset: offset as u64, what }
+    pub fn damaged(&self, offset: usize, what: &'static str) -> JournalError {
+        JournalError::Damaged { slot: self.slot, offset: offset as u64, what }
     }
 }
 
 pub(super) fn recover(
-    config: Config,
+    config: JournalConfig,
     seed: u64,
     (segments, witness): (&[(u32, &[u8])], Option<Witness>),
     visit: &mut dyn FnMut(Replay<'_>),
-) -> Result<Journal, OpenError> {
+) -> Result<Journal, JournalError> {
     assert!(config.segments_max >= SEGMENTS_MIN, "a journal needs a few segments");
     let room = Room::new(config.segment_bytes, config.groups.len());
-    let mut chance = seed;
+    let mut chance = Random::new(seed);
     let live = find_live(segments)?;
     let mut replayed = Replayed::new(&config.groups);
     for (at, head) in live.iter().enumerate() {
@@ -52,7 +52,7 @@ pub(super) fn recover(
     }
     let id = match live.last() {
         Some(head) => head.unit.header.journal,
-        None => draw(&mut chance),
+        None => chance.draw(),
     };
     check_others(segments, &live, id, replayed.last)?;
     check_witness(witness, &live, replayed.last)?;
@@ -60,7 +60,7 @@ pub(super) fn recover(
     let slots = place_slots(&config, segments, &live, &replayed);
     let groups = replayed.groups_by_segment(&live);
     let first_live = live.first().map_or(1, Head::number);
-    let gap = 2 + draw(&mut chance) % GAP_MAX;
+    let gap = 2 + chance.draw() % GAP_MAX;
     let mut journal = Journal {
         segments_max: config.segments_max,
         room,
@@ -88,7 +88,7 @@ pub(super) fn recover(
 }
 
 /// The segments that are in use, oldest first.
-fn find_live<'a>(segments: &[(u32, &'a [u8])]) -> Result<Vec<Head<'a>>, OpenError> {
+fn find_live<'a>(segments: &[(u32, &'a [u8])]) -> Result<Vec<Head<'a>>, JournalError> {
     let mut heads = Vec::new();
     for (slot, bytes) in segments.iter().copied() {
         match unit::read(bytes, 0) {
@@ -132,7 +132,7 @@ fn find_live<'a>(segments: &[(u32, &'a [u8])]) -> Result<Vec<Head<'a>>, OpenErro
 /// The units of a segment, one after the other, as far as they go.
 pub(super) fn chain<'a>(
     head: &Head<'a>,
-) -> impl Iterator<Item = Result<Unit<'a>, OpenError>> + use<'a> {
+) -> impl Iterator<Item = Result<Unit<'a>, JournalError>> + use<'a> {
     let (first, bytes) = (head.unit, head.bytes);
     let mut next = Some(first);
     core::iter::from_fn(move || {
@@ -147,7 +147,7 @@ pub(super) fn chain<'a>(
 }
 
 /// The unit behind `unit`, if the journal goes on there.
-fn follows<'a>(bytes: &'a [u8], unit: &Unit<'a>) -> Result<Option<Unit<'a>>, OpenError> {
+fn follows<'a>(bytes: &'a [u8], unit: &Unit<'a>) -> Result<Option<Unit<'a>>, JournalError> {
     let here = unit.end();
     if here >= bytes.len() {
         return Ok(None);
@@ -170,8 +170,8 @@ fn follows<'a>(bytes: &'a [u8], unit: &Unit<'a>) -> Result<Option<Unit<'a>>, Ope
     }
 }
 
-fn newer(got: u32) -> OpenError {
-    OpenError::NewerFormat { got, known: unit::VERSION }
+fn newer(got: u32) -> JournalError {
+    JournalError::NewerFormat { got, known: unit::VERSION }
 }
 
 /// A segment whose first unit is unreadable, or old, holds nothing that was synced after the end.
@@ -180,7 +180,7 @@ fn check_others(
     live: &[Head<'_>],
     id: u64,
     last: Position,
-) -> Result<(), OpenError> {
+) -> Result<(), JournalError> {
     for (slot, bytes) in segments.iter().copied() {
         if live.iter().any(|h| h.slot == slot) {
             continue;
@@ -194,7 +194,7 @@ fn check_others(
                 && matches!(unit::read(bytes, page), Ok(_) | Err(UnitError::Newer { .. }))
             {
                 let what = "the segment's first unit is unreadable, though later ones were synced";
-                return Err(OpenError::Damaged { slot, offset: 0, what });
+                return Err(JournalError::Damaged { slot, offset: 0, what });
             }
         }
     }
@@ -206,24 +206,24 @@ fn check_witness(
     witness: Option<Witness>,
     live: &[Head<'_>],
     found: Position,
-) -> Result<(), OpenError> {
-    let Some(witness) = witness.filter(|witness| witness.position > Position::ZERO) else {
-        return Ok(());
-    };
-    if mutant::on(Mutant::FreshTwice) {
-        return Ok(());
-    }
+) -> Result<(), JournalError> {
+    let Some(witness) = witness.filter(vouches) else { return Ok(()) };
     if let Some(newest) = live.last().filter(|h| h.unit.header.journal != witness.journal) {
         return Err(newest.damaged(0, "the segment is of another journal"));
     }
     if found < witness.position {
-        return Err(OpenError::Lost { found, synced: witness.position });
+        return Err(JournalError::Lost { found, synced: witness.position });
     }
     Ok(())
 }
 
+/// A witness that names a unit is believed, whatever the segments say.
+fn vouches(witness: &Witness) -> bool {
+    witness.position > Position::ZERO && !mutant::on(Mutant::FreshTwice)
+}
+
 fn place_slots(
-    config: &Config,
+    config: &JournalConfig,
     segments: &[(u32, &[u8])],
     live: &[Head<'_>],
     replayed: &Replayed,
@@ -239,6 +239,7 @@ fn place_slots(
         });
     }
     slots.end = replayed.end as u64;
+    assert!(slots.live.back().is_none_or(|last| slots.end <= last.bytes), "it lies in its segment");
     let mut others: Vec<_> =
         segments.iter().filter(|s| !live.iter().any(|h| h.slot == s.0)).collect();
     // A segment that was torn when it was opened is opened again before any other: its first page

@@ -1,20 +1,19 @@
 //! What the segments in use say: their records replayed in the order in which they were written, up
 //! to where each group's entries are.
 
-use super::Replay;
-use super::groups::{Groups, Row};
+use super::groups::{GroupRow, Groups};
 use super::record::{self, ROW_BYTES, RecordHeader, RecordKind};
 use super::recover::{GAP_MAX, Head, chain};
 use super::spans::Spans;
-use super::unit::{self, COUNTED_MAX, PAGE_BYTES, UNIT_HEADER_BYTES, Unit, UnitError};
-use crate::engine::OpenError;
+use super::unit::{self, COUNTED_MAX, PAGE_BYTES, UNIT_HEADER_BYTES, Unit, UnitError, UnitHeader};
+use super::{JournalError, Replay};
 use crate::entry;
 use crate::ids::{GroupId, Index, Position, Term};
 use crate::mutant::{self, Mutant};
 
 /// Where entries are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
+enum Extent {
     /// In a segment that was freed: they must turn out to be cut, covered or carried.
     Freed,
     /// In the record whose body this is.
@@ -30,7 +29,7 @@ enum Place {
 
 /// What the live segments say, up to some unit.
 pub(super) struct Replayed {
-    groups: Groups<Place>,
+    groups: Groups<Extent>,
     /// The last whole unit.
     pub last: Position,
     /// Where it ends in its segment, in bytes.
@@ -52,13 +51,12 @@ impl Replayed {
         }
     }
 
-    pub fn replay(&mut self, segment: usize, head: &Head<'_>) -> Result<(), OpenError> {
+    pub fn replay(&mut self, segment: usize, head: &Head<'_>) -> Result<(), JournalError> {
         for unit in chain(head) {
             let unit = unit?;
             // Nothing is known of what was before the oldest segment.
             let oldest = segment == 0 && unit.offset == 0;
-            let hole = !oldest && unit.header.durable_below.0 > self.last.0 + 1;
-            if hole && !mutant::on(Mutant::DamageIsTorn) {
+            if !oldest && self.lacks(&unit.header) {
                 return Err(head.damaged(unit.offset, "a synced unit before this one is missing"));
             }
             if unit.header.number <= self.last {
@@ -69,19 +67,19 @@ impl Replayed {
             self.take(segment, head, &unit)?;
             self.last = unit.header.number;
             self.end = unit.end();
+            assert!(self.end <= head.bytes.len(), "a unit lies in its segment");
         }
         self.check_rest(head)
     }
 
     /// Behind the last unit, nothing may claim that something was synced there.
-    fn check_rest(&mut self, head: &Head<'_>) -> Result<(), OpenError> {
+    fn check_rest(&mut self, head: &Head<'_>) -> Result<(), JournalError> {
         for page in (self.end..head.bytes.len()).step_by(PAGE_BYTES) {
             let Some(claim) = unit::claim(head.bytes, page) else { continue };
             if claim.seed != head.unit.header.seed || claim.journal != head.unit.header.journal {
                 continue;
             }
-            if claim.durable_below.0 > self.last.0 + 1
-                && !mutant::on(Mutant::DamageIsTorn)
+            if self.lacks(&claim)
                 && matches!(unit::read(head.bytes, page), Ok(_) | Err(UnitError::Newer { .. }))
             {
                 return Err(head.damaged(self.end, "a synced unit is unreadable"));
@@ -94,7 +92,17 @@ impl Replayed {
         Ok(())
     }
 
-    fn take(&mut self, segment: usize, head: &Head<'_>, unit: &Unit<'_>) -> Result<(), OpenError> {
+    /// A unit that claims more to be synced than was found stands behind damage, not behind what is torn.
+    fn lacks(&self, claim: &UnitHeader) -> bool {
+        claim.durable_below.0 > self.last.0 + 1 && !mutant::on(Mutant::DamageIsTorn)
+    }
+
+    fn take(
+        &mut self,
+        segment: usize,
+        head: &Head<'_>,
+        unit: &Unit<'_>,
+    ) -> Result<(), JournalError> {
         let malformed = || head.damaged(unit.offset, "a unit holds no well-formed records");
         let mut at = unit.offset + UNIT_HEADER_BYTES;
         let mut taken = 0;
@@ -105,7 +113,7 @@ impl Replayed {
                 return Err(head.damaged(unit.offset, "a checkpoint is out of its place"));
             }
             let offset = at + record::RECORD_HEADER_BYTES;
-            let place = Place::At { segment, offset, length: body.len() };
+            let place = Extent::At { segment, offset, length: body.len() };
             let said = match header.kind {
                 RecordKind::Checkpoint => self.checkpoint(segment == 0, body),
                 RecordKind::Free => Ok(()),
@@ -123,9 +131,9 @@ impl Replayed {
         }
     }
 
-    fn of_group(&mut self, header: &RecordHeader, place: Place) -> Result<(), &'static str> {
+    fn of_group(&mut self, header: &RecordHeader, place: Extent) -> Result<(), &'static str> {
         self.marked = false;
-        if header.kind == RecordKind::Truncate && mutant::on(Mutant::CutComesBack) {
+        if !is_replayed(header.kind) {
             return Ok(());
         }
         let at = self.groups.find(header.group).ok_or("a record is of an unknown group")?;
@@ -151,10 +159,10 @@ impl Replayed {
             if oldest {
                 *known = row;
                 if row.first() <= row.last {
-                    self.groups.spans[at].push(row.first(), row.last, Place::Freed);
+                    self.groups.spans[at].push(row.first(), row.last, Extent::Freed);
                 }
             }
-            if (Row { commit: row.commit, ..*known }) != row {
+            if (GroupRow { commit: row.commit, ..*known }) != row {
                 return Err("a checkpoint contradicts what was replayed");
             }
             known.commit = known.commit.max(row.commit);
@@ -167,7 +175,7 @@ impl Replayed {
         &self,
         live: &[Head<'_>],
         visit: &mut dyn FnMut(Replay<'_>),
-    ) -> Result<(), OpenError> {
+    ) -> Result<(), JournalError> {
         for (at, (group, row)) in self.groups.ids.iter().zip(&self.groups.rows).enumerate() {
             let group = *group;
             if let Some(replica) = row.replica {
@@ -184,7 +192,7 @@ impl Replayed {
                 visit(Replay::Commit { group, commit: row.commit });
             }
             for span in self.groups.spans[at].iter() {
-                let Place::At { segment, offset, length } = span.place else {
+                let Extent::At { segment, offset, length } = span.place else {
                     return Err(live[0].damaged(0, "entries from before this segment are nowhere"));
                 };
                 let (head, end) = (&live[segment], offset + length);
@@ -195,10 +203,10 @@ impl Replayed {
     }
 
     pub fn groups_by_segment(&self, live: &[Head<'_>]) -> Groups<u64> {
-        let by_segment = |spans: &Spans<Place>| {
+        let by_segment = |spans: &Spans<Extent>| {
             let mut out = Spans::new();
             for span in spans.iter() {
-                let Place::At { segment, .. } = span.place else {
+                let Extent::At { segment, .. } = span.place else {
                     unreachable!("what is nowhere was found out when it was visited")
                 };
                 out.push(span.first, span.last, live[segment].number());
@@ -213,6 +221,11 @@ impl Replayed {
     }
 }
 
+/// Every record of a group counts, cuts too.
+fn is_replayed(kind: RecordKind) -> bool {
+    kind != RecordKind::Truncate || !mutant::on(Mutant::CutComesBack)
+}
+
 /// Hands out the entries `first..=last` of a record whose body lies at `at..end`.
 fn visit_entries(
     head: &Head<'_>,
@@ -221,7 +234,7 @@ fn visit_entries(
     group: GroupId,
     (first, last): (Index, Index),
     visit: &mut dyn FnMut(Replay<'_>),
-) -> Result<(), OpenError> {
+) -> Result<(), JournalError> {
     let mut before: Option<Index> = None;
     loop {
         let entry = entry::read(&head.bytes[at..end])

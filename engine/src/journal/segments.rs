@@ -74,6 +74,7 @@ impl Segments {
             return false;
         };
         let number = self.live.back().map_or(1, |last| last.number + 1);
+        assert!(self.live.iter().all(|live| live.slot != slot), "a slot has one use at a time");
         self.live.push_back(Live { number, slot, bytes: self.bytes, seed });
         self.end = 0;
         true
@@ -96,6 +97,7 @@ impl Segments {
     pub fn on_ready(&mut self, slot: u32) {
         let at = self.preparing.iter().position(|s| *s == slot);
         self.preparing.swap_remove(at.expect("only a segment that was asked for becomes ready"));
+        assert!(!self.ready.contains(&slot), "a slot becomes ready once");
         self.ready.push_back(slot);
     }
 
@@ -104,6 +106,7 @@ impl Segments {
             let Some(slot) = self.idle.pop().or_else(|| self.new_slot()) else {
                 return;
             };
+            assert!(slot < self.max, "there are no more slots than there may be");
             self.preparing.push(slot);
             each(slot);
         }

@@ -32,6 +32,11 @@ impl<T: Copy + PartialEq> Spans<T> {
         self.spans.iter()
     }
 
+    /// The first and the last index, unless there is none.
+    pub fn range(&self) -> Option<(Index, Index)> {
+        Some((self.spans.first()?.first, self.spans.last()?.last))
+    }
+
     /// Adds what follows the last index.
     pub fn push(&mut self, first: Index, last: Index, place: T) {
         assert!(first <= last, "a span is not empty");
@@ -53,6 +58,7 @@ impl<T: Copy + PartialEq> Spans<T> {
             }
             if end.first < from {
                 end.last = from.prev();
+                assert!(end.first <= end.last, "a span is not empty");
                 return;
             }
             self.spans.pop();
@@ -65,6 +71,7 @@ impl<T: Copy + PartialEq> Spans<T> {
         self.spans.drain(..gone);
         if let Some(head) = self.spans.first_mut() {
             head.first = head.first.max(upto.next());
+            assert!(head.first <= head.last, "a span is not empty");
         }
     }
 

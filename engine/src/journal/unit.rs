@@ -21,8 +21,9 @@
 //! The first 16 bytes keep their place and meaning in every version, so that a unit of a newer
 //! version is told from a damaged one.
 
-use super::bytes::{put_u32, put_u64, u32_at, u64_at};
+use super::record::{self, RecordHeader};
 use crate::ids::Position;
+use wire::bytes::{put_u32_at, put_u64_at, u32_at, u64_at};
 
 /// The page that a write consists of, in bytes.
 pub const PAGE_BYTES: usize = 4096;
@@ -83,7 +84,17 @@ pub struct Unit<'a> {
     pub body: &'a [u8],
 }
 
-impl Unit<'_> {
+impl<'a> Unit<'a> {
+    /// The unit's records and their bodies. Ends early at bytes that are no record.
+    pub fn records(&self) -> impl Iterator<Item = (RecordHeader, &'a [u8])> + use<'a> {
+        let mut rest = self.body;
+        core::iter::from_fn(move || {
+            let (header, body, behind) = record::split(rest)?;
+            rest = behind;
+            Some((header, body))
+        })
+    }
+
     /// Where in the segment the unit's last page ends, in bytes.
     pub fn end(&self) -> usize {
         self.offset + pages(self.header.length as usize) * PAGE_BYTES
@@ -118,18 +129,21 @@ pub const fn pages(bytes: usize) -> usize {
 /// Fills in the header of a unit that is padded to whole pages, and its checksum.
 pub fn seal(unit: &mut [u8], header: &UnitHeader) {
     assert!(unit.len() == pages(header.length as usize) * PAGE_BYTES, "a unit is whole pages");
-    put_u32(unit, AT_MAGIC, MAGIC);
-    put_u32(unit, AT_VERSION, VERSION);
-    put_u32(unit, AT_LENGTH, header.length);
-    put_u64(unit, AT_JOURNAL, header.journal);
-    put_u64(unit, AT_SEED, header.seed);
-    put_u64(unit, AT_SEGMENT, header.segment);
-    put_u64(unit, AT_NUMBER, header.number.0);
-    put_u64(unit, AT_DURABLE_BELOW, header.durable_below.0);
-    put_u32(unit, AT_PAGE, header.page);
-    put_u32(unit, AT_RECORDS, header.records);
+    assert!(header.length as usize >= UNIT_HEADER_BYTES, "a unit has a header");
+    assert!(header.durable_below <= header.number, "what is being written is not synced");
+    assert!(header.number.0 <= COUNTED_MAX, "numbers are counted");
+    put_u32_at(unit, AT_MAGIC, MAGIC);
+    put_u32_at(unit, AT_VERSION, VERSION);
+    put_u32_at(unit, AT_LENGTH, header.length);
+    put_u64_at(unit, AT_JOURNAL, header.journal);
+    put_u64_at(unit, AT_SEED, header.seed);
+    put_u64_at(unit, AT_SEGMENT, header.segment);
+    put_u64_at(unit, AT_NUMBER, header.number.0);
+    put_u64_at(unit, AT_DURABLE_BELOW, header.durable_below.0);
+    put_u32_at(unit, AT_PAGE, header.page);
+    put_u32_at(unit, AT_RECORDS, header.records);
     let sum = crc32c::crc32c(&unit[AT_MAGIC..]);
-    put_u32(unit, AT_CHECKSUM, sum);
+    put_u32_at(unit, AT_CHECKSUM, sum);
 }
 
 /// What a page claims to open, nothing of it verified but the magic.

@@ -12,9 +12,9 @@
 //!
 //! The world keeps two copies of it, in files of their own. See [`super`] for what they are for.
 
-use super::bytes::{put_u32, put_u64, u32_at, u64_at};
-use crate::engine::OpenError;
+use super::JournalError;
 use crate::ids::Position;
+use wire::bytes::{put_u32_at, put_u64_at, u32_at, u64_at};
 
 /// Size of a witness, in bytes.
 pub const WITNESS_BYTES: usize = 32;
@@ -48,17 +48,17 @@ impl Witness {
     /// The bytes of each copy.
     pub fn to_bytes(self) -> [u8; WITNESS_BYTES] {
         let mut bytes = [0; WITNESS_BYTES];
-        put_u32(&mut bytes, AT_MAGIC, MAGIC);
-        put_u32(&mut bytes, AT_VERSION, VERSION);
-        put_u64(&mut bytes, AT_JOURNAL, self.journal);
-        put_u64(&mut bytes, AT_POSITION, self.position.0);
+        put_u32_at(&mut bytes, AT_MAGIC, MAGIC);
+        put_u32_at(&mut bytes, AT_VERSION, VERSION);
+        put_u64_at(&mut bytes, AT_JOURNAL, self.journal);
+        put_u64_at(&mut bytes, AT_POSITION, self.position.0);
         let sum = crc32c::crc32c(&bytes[AT_MAGIC..]);
-        put_u32(&mut bytes, AT_CHECKSUM, sum);
+        put_u32_at(&mut bytes, AT_CHECKSUM, sum);
         bytes
     }
 
     /// Reads one copy: `None` if it is not whole.
-    fn from_bytes(bytes: &[u8]) -> Result<Option<Witness>, OpenError> {
+    fn from_bytes(bytes: &[u8]) -> Result<Option<Witness>, JournalError> {
         let whole = bytes.len() == WITNESS_BYTES
             && u32_at(bytes, AT_MAGIC) == MAGIC
             && crc32c::crc32c(&bytes[AT_MAGIC..]) == u32_at(bytes, AT_CHECKSUM);
@@ -67,7 +67,7 @@ impl Witness {
         }
         let got = u32_at(bytes, AT_VERSION);
         if got != VERSION {
-            return Err(OpenError::NewerFormat { got, known: VERSION });
+            return Err(JournalError::NewerFormat { got, known: VERSION });
         }
         let position = Position(u64_at(bytes, AT_POSITION));
         Ok(Some(Witness { journal: u64_at(bytes, AT_JOURNAL), position }))
@@ -78,8 +78,8 @@ impl Witness {
 /// other. `None`: there are none, as in a directory of before there were witnesses.
 ///
 /// # Errors
-/// [`OpenError::Unwitnessed`] when no copy that is there is whole, and [`OpenError::NewerFormat`].
-pub fn read(copies: Copies<'_>) -> Result<Option<Witness>, OpenError> {
+/// [`JournalError::Unwitnessed`] when no copy that is there is whole, and [`JournalError::NewerFormat`].
+pub fn read(copies: Copies<'_>) -> Result<Option<Witness>, JournalError> {
     let mut newest: Option<Witness> = None;
     for bytes in copies.iter().flatten() {
         if let Some(witness) = Witness::from_bytes(bytes)?
@@ -89,7 +89,7 @@ pub fn read(copies: Copies<'_>) -> Result<Option<Witness>, OpenError> {
         }
     }
     match newest {
-        None if copies.iter().any(Option::is_some) => Err(OpenError::Unwitnessed),
+        None if copies.iter().any(Option::is_some) => Err(JournalError::Unwitnessed),
         newest => Ok(newest),
     }
 }

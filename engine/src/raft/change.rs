@@ -29,10 +29,10 @@
 //! Ongaro, Consensus: Bridging Theory and Practice, 2014, chapter 4; the same, "bug in single-server
 //! membership changes", raft-dev, 2015.
 
-use super::configuration::{Configuration, Member, Standing};
+use super::configuration::{Configuration, Member, Suffrage};
 use super::output::{Body, Hold, Output};
-use super::progress::{Progress, State};
-use super::role::Role;
+use super::progress::{Progress, ProgressState};
+use super::role::{Leader, Role};
 use super::{Raft, Refused};
 use crate::entry::kind;
 use crate::ids::{Incarnation, Index, NodeId, Term};
@@ -44,7 +44,7 @@ use wire::peer;
 
 /// One replica more, one less, or one that counts from now on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
+pub enum MemberChange {
     /// A replica joins: it gets everything and counts for nothing.
     AddLearner {
         /// Its node.
@@ -128,23 +128,23 @@ impl Raft {
     ///
     /// # Errors
     /// [`ChangeError`]; nothing is changed then.
-    pub fn change(&mut self, change: Change) -> Result<Index, ChangeError> {
+    pub fn change(&mut self, change: MemberChange) -> Result<Index, ChangeError> {
         let Role::Leader(leader) = &self.role else { return Err(ChangeError::NotLeader) };
         self.check_own_room().map_err(|_| ChangeError::Busy)?;
-        if self.commit < leader.opened && !mutant::on(Mutant::ChangeBeforeOwnCommit) {
+        if !self.may_change_in_term(leader) {
             return Err(ChangeError::Unopened);
         }
-        if let Some(index) = self.change_in_flight()
-            && !mutant::on(Mutant::ChangesOverlap)
-            && !(mutant::on(Mutant::ChangeBeforeOwnCommit) && self.commit < leader.opened)
-        {
+        if let Some(index) = self.change_to_wait_for(leader) {
             return Err(ChangeError::InFlight { index });
         }
         let (next, alone) = (self.changed(change)?, self.is_alone());
         if self.heard(&next) < next.majority() {
             return Err(ChangeError::Silent);
         }
+        assert!(next.voters().count() > 0, "somebody votes");
+        assert!(next.members().len() <= MEMBERS_MAX, "a group is small");
         let index = self.append_members(&next);
+        assert_eq!(self.log.configuration_index(), index, "it holds from its append on");
         self.follow_members();
         if let Role::Leader(leader) = &mut self.role
             && alone
@@ -155,11 +155,24 @@ impl Raft {
         Ok(index)
     }
 
+    /// A leader changes nothing before it has committed an entry of its own term.
+    fn may_change_in_term(&self, leader: &Leader) -> bool {
+        self.has_committed_in_term(leader) || mutant::on(Mutant::ChangeBeforeOwnCommit)
+    }
+
+    /// One change at a time: the one before, unless it is committed.
+    fn change_to_wait_for(&self, leader: &Leader) -> Option<Index> {
+        let overlaps = mutant::on(Mutant::ChangesOverlap);
+        let early =
+            mutant::on(Mutant::ChangeBeforeOwnCommit) && !self.has_committed_in_term(leader);
+        if overlaps || early { None } else { self.change_in_flight() }
+    }
+
     /// Whether this leader has yet to agree with the others for how long they are loyal to it, and may now.
     pub fn is_to_agree(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let agreed = self.configuration().loyalty() == self.election_timeout_min;
-        !agreed && self.commit >= leader.opened && self.change_in_flight().is_none()
+        !agreed && self.is_settled(leader)
     }
 
     /// Agrees with them: an entry with the same members says so. What they echoed before they have it counts for no
@@ -177,34 +190,34 @@ impl Raft {
         Ok(index)
     }
 
-    fn changed(&self, change: Change) -> Result<Configuration, ChangeError> {
+    fn changed(&self, change: MemberChange) -> Result<Configuration, ChangeError> {
         let now = self.configuration();
-        let (Change::AddLearner { node, incarnation }
-        | Change::Promote { node, incarnation }
-        | Change::Remove { node, incarnation }) = change;
+        let (MemberChange::AddLearner { node, incarnation }
+        | MemberChange::Promote { node, incarnation }
+        | MemberChange::Remove { node, incarnation }) = change;
         let there = now.member(node).filter(|m| m.incarnation == incarnation);
         match (change, there) {
-            (Change::AddLearner { .. }, _) => {
+            (MemberChange::AddLearner { .. }, _) => {
                 if now.member(node).is_some() {
                     return Err(ChangeError::Known { node });
                 }
                 if now.members().len() >= MEMBERS_MAX {
                     return Err(ChangeError::TooMany);
                 }
-                Ok(now.with(Member { node, incarnation, standing: Standing::Learner }))
+                Ok(now.with(Member { node, incarnation, suffrage: Suffrage::Learner }))
             }
             (_, None) => Err(ChangeError::Unknown { node }),
-            (Change::Promote { .. }, Some(member)) => {
-                if member.standing == Standing::Voter {
+            (MemberChange::Promote { .. }, Some(member)) => {
+                if member.suffrage == Suffrage::Voter {
                     return Err(ChangeError::Known { node });
                 }
                 if now.voters().count() >= VOTERS_MAX {
                     return Err(ChangeError::TooMany);
                 }
                 self.check_caught_up(node)?;
-                Ok(now.with(Member { standing: Standing::Voter, ..*member }))
+                Ok(now.with(Member { suffrage: Suffrage::Voter, ..*member }))
             }
-            (Change::Remove { .. }, Some(_)) => {
+            (MemberChange::Remove { .. }, Some(_)) => {
                 let next = now.without(node);
                 let left = next.voters().count();
                 if left == 0 { Err(ChangeError::LastVoter { node }) } else { Ok(next) }
@@ -232,7 +245,10 @@ impl Raft {
         let follower = self.progress().iter().find(|f| f.node == node);
         let follower = follower.expect("every other member is followed");
         let close = follower.matched.0 + self.limits.learner_lag >= last.0;
-        if close && follower.state == State::Replicate && follower.is_heard(self.now, patience) {
+        if close
+            && follower.state == ProgressState::Replicate
+            && follower.is_heard(self.now, patience)
+        {
             return Ok(());
         }
         Err(ChangeError::Behind { node, matched: follower.matched, last })
@@ -255,7 +271,7 @@ impl Raft {
                 let same =
                     |f: &&Progress| f.node == member.node && f.incarnation == member.incarnation;
                 match before.iter().find(same) {
-                    Some(known) => Progress { standing: member.standing, ..*known },
+                    Some(known) => Progress { suffrage: member.suffrage, ..*known },
                     None => Progress::joining(member, next, stamp),
                 }
             })
@@ -294,9 +310,17 @@ impl Raft {
     /// Whether this leader knows, by what is committed, that the replica does not belong to the group.
     fn is_outside(&self, node: NodeId, incarnation: Incarnation) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
-        let settled = self.commit >= leader.opened && self.change_in_flight().is_none();
-        let settled = settled || mutant::on(Mutant::LeaveBeforeCommit);
-        settled && !self.configuration().has_replica(node, incarnation)
+        self.may_dismiss(leader) && !self.configuration().has_replica(node, incarnation)
+    }
+
+    /// Nobody is told to leave before it is committed who belongs to the group.
+    fn may_dismiss(&self, leader: &Leader) -> bool {
+        self.is_settled(leader) || mutant::on(Mutant::LeaveBeforeCommit)
+    }
+
+    /// Whether this leader knows that its configuration is committed.
+    fn is_settled(&self, leader: &Leader) -> bool {
+        self.has_committed_in_term(leader) && self.change_in_flight().is_none()
     }
 
     /// A leader whose own removal is committed steps down, and asks the voter that has most to campaign: this

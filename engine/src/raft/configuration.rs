@@ -9,7 +9,7 @@
 //!   0     4  members     how many; the highest bit: the loyalty follows them
 //!   4    24  a member, by ascending node:
 //!            0  4  node
-//!            4  4  standing   1 = voter, 2 = learner
+//!            4  4  suffrage   1 = voter, 2 = learner
 //!            8 16  incarnation
 //!         8  loyalty     in nanoseconds; from [`Level::LOYALTY`](crate::level::Level) on
 //! ```
@@ -19,6 +19,7 @@ use crate::limits::{MEMBERS_MAX, VOTERS_MAX};
 use crate::mutant::{self, Mutant};
 use crate::time::Duration;
 use alloc::vec::Vec;
+use wire::bytes::{Put, Reader};
 
 const COUNT_BYTES: usize = 4;
 const MEMBER_BYTES: usize = 24;
@@ -36,12 +37,12 @@ pub struct Member {
     /// The replica's life with which it was admitted: one that lost its disk comes back as another.
     pub incarnation: Incarnation,
     /// Whether it counts.
-    pub standing: Standing,
+    pub suffrage: Suffrage,
 }
 
 /// Whether a member counts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Standing {
+pub enum Suffrage {
     /// It votes, and counts for commit.
     Voter,
     /// It gets everything and counts for nothing.
@@ -79,14 +80,14 @@ impl Configuration {
     /// # Panics
     /// As [`Configuration::new`].
     pub fn of_voters(voters: impl Iterator<Item = (NodeId, Incarnation)>) -> Configuration {
-        let standing = Standing::Voter;
+        let suffrage = Suffrage::Voter;
         Configuration::new(
-            voters.map(|(node, i)| Member { node, incarnation: i, standing }).collect(),
+            voters.map(|(node, i)| Member { node, incarnation: i, suffrage }).collect(),
         )
     }
 
     fn unchecked(all: Vec<Member>) -> Configuration {
-        let voters = all.iter().filter(|m| m.standing == Standing::Voter).count();
+        let voters = all.iter().filter(|m| m.suffrage == Suffrage::Voter).count();
         Configuration { all, voters, loyalty: Duration::ZERO }
     }
 
@@ -109,34 +110,30 @@ impl Configuration {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let count = u32::try_from(self.all.len()).expect("a group has few members");
         let follows = if self.loyalty > Duration::ZERO { LOYALTY_FOLLOWS } else { 0 };
-        out.extend_from_slice(&(count | follows).to_le_bytes());
+        out.put_u32(count | follows);
         for member in &self.all {
-            let standing: u32 = if member.standing == Standing::Voter { 1 } else { 2 };
-            out.extend_from_slice(&member.node.0.to_le_bytes());
-            out.extend_from_slice(&standing.to_le_bytes());
-            out.extend_from_slice(&member.incarnation.0);
+            out.put_u32(member.node.0);
+            out.put_u32(if member.suffrage == Suffrage::Voter { 1 } else { 2 });
+            out.put(&member.incarnation.0);
         }
         if follows > 0 {
-            let nanos = u64::try_from(self.loyalty.as_nanos()).unwrap_or(u64::MAX);
-            out.extend_from_slice(&nanos.to_le_bytes());
+            out.put_u64(u64::try_from(self.loyalty.as_nanos()).unwrap_or(u64::MAX));
         }
     }
 
     /// Reads the configuration at the front of `bytes`, which may be [`Configuration::UNKNOWN`], and gives
     /// what follows.
     pub fn split(bytes: &[u8]) -> Option<(Configuration, &[u8])> {
-        let (count, rest) = bytes.split_first_chunk::<COUNT_BYTES>()?;
-        let said = u32::from_le_bytes(*count);
+        let mut bytes = Reader::new(bytes);
+        let said = bytes.u32().ok()?;
         let count = usize::try_from(said & !LOYALTY_FOLLOWS).ok()?;
-        let (members, mut rest) = rest.split_at_checked(count.checked_mul(MEMBER_BYTES)?)?;
-        let all = members.as_chunks::<MEMBER_BYTES>().0.iter().map(read_member);
-        let mut read = Configuration::unchecked(all.collect::<Option<_>>()?);
+        let members = bytes.take(count.checked_mul(MEMBER_BYTES)?).ok()?;
+        let members = members.chunks_exact(MEMBER_BYTES).map(read_member);
+        let mut read = Configuration::unchecked(members.collect::<Option<_>>()?);
         if said & LOYALTY_FOLLOWS > 0 {
-            let (nanos, behind) = rest.split_first_chunk::<LOYALTY_BYTES>()?;
-            read.loyalty = Duration::from_nanos(u64::from_le_bytes(*nanos));
-            rest = behind;
+            read.loyalty = Duration::from_nanos(bytes.u64().ok()?);
         }
-        (count == 0 || read.is_valid()).then_some((read, rest))
+        (count == 0 || read.is_valid()).then_some((read, bytes.rest()))
     }
 
     /// Reads the payload of an entry.
@@ -152,7 +149,7 @@ impl Configuration {
 
     /// Who votes, by node.
     pub fn voters(&self) -> impl Iterator<Item = &Member> {
-        self.all.iter().filter(|m| m.standing == Standing::Voter)
+        self.all.iter().filter(|m| m.suffrage == Suffrage::Voter)
     }
 
     /// The member of this node, in whatever life.
@@ -173,7 +170,8 @@ impl Configuration {
     /// Where the node stands among the members, if it votes and is still the one that was admitted.
     pub(super) fn seat_of(&self, node: NodeId, incarnation: Incarnation) -> Option<usize> {
         let at = self.all.iter().position(|m| m.node == node && m.incarnation == incarnation)?;
-        (self.all[at].standing == Standing::Voter).then_some(at)
+        assert!(at < MEMBERS_MAX, "a set of seats has a place for each");
+        (self.all[at].suffrage == Suffrage::Voter).then_some(at)
     }
 
     /// How many votes decide.
@@ -189,12 +187,15 @@ impl Configuration {
             sorted[count] = Some(value);
             count += 1;
         }
-        let all = count == self.voters;
-        let more = mutant::on(Mutant::LearnerCounts) || mutant::on(Mutant::RemovedLeaderCounts);
-        assert!(all || more, "each voter counts once");
+        assert!(self.is_each_counted_once(count), "each voter counts once");
         let sorted = &mut sorted[..count];
         sorted.sort_unstable_by(|a, b| b.cmp(a));
         sorted[self.majority() - 1].expect("as many values as voters were filled in")
+    }
+
+    fn is_each_counted_once(&self, count: usize) -> bool {
+        let more = mutant::on(Mutant::LearnerCounts) || mutant::on(Mutant::RemovedLeaderCounts);
+        count == self.voters || more
     }
 
     pub(super) fn with(&self, member: Member) -> Configuration {
@@ -210,16 +211,15 @@ impl Configuration {
     }
 }
 
-fn read_member(bytes: &[u8; MEMBER_BYTES]) -> Option<Member> {
-    let (node, rest) = bytes.split_first_chunk::<4>()?;
-    let (standing, incarnation) = rest.split_first_chunk::<4>()?;
-    let standing = match u32::from_le_bytes(*standing) {
-        1 => Standing::Voter,
-        2 => Standing::Learner,
+fn read_member(bytes: &[u8]) -> Option<Member> {
+    let mut bytes = Reader::new(bytes);
+    let (node, suffrage) = (NodeId(bytes.u32().ok()?), bytes.u32().ok()?);
+    let suffrage = match suffrage {
+        1 => Suffrage::Voter,
+        2 => Suffrage::Learner,
         _ => return None,
     };
-    let node = NodeId(u32::from_le_bytes(*node));
-    Some(Member { node, standing, incarnation: Incarnation(incarnation.try_into().ok()?) })
+    Some(Member { node, suffrage, incarnation: Incarnation(bytes.array().ok()?) })
 }
 
 /// The configurations of a log.

@@ -67,6 +67,7 @@ impl Durability {
 
     pub fn on_emitted(&mut self, last: Index) {
         assert!(last > self.emitted, "entries are handed out once");
+        assert!(self.durable <= self.emitted, "what is durable was handed out");
         self.emitted = last;
         self.waiting = Some(last);
     }
@@ -81,6 +82,12 @@ impl Durability {
         self.emitted = self.emitted.min(last);
         self.durable = self.durable.min(last);
         self.waiting = self.waiting.map(|w| w.min(last));
+        self.take_marks_back_to(last);
+        assert!(self.durable <= self.emitted, "what is durable was handed out");
+    }
+
+    /// A sync that ends late says nothing of what was cut and written again.
+    fn take_marks_back_to(&mut self, last: Index) {
         if mutant::on(Mutant::LateSyncVouches) {
             return;
         }

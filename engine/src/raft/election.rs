@@ -1,12 +1,13 @@
 //! Elections: who asks, who grants, who wins.
 
-use super::output::{Body, Hold, Output, Persist};
+use super::output::{Body, Event, Hold, Output, Persist};
 use super::role::{Candidate, Follower, Role, Tally};
 use super::{Preference, Raft, Seats};
-use crate::effects::Note;
 use crate::ids::{Incarnation, NodeId, Term};
 use crate::mutant::{self, Mutant};
+use crate::time::Duration;
 use wire::peer;
+use wire::random::Random;
 
 /// Whether a campaign was asked for by the leader.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ impl Raft {
     /// Asks first whether this node would be elected.
     pub(super) fn campaign_first(&mut self, out: &mut Output) {
         assert!(self.installing.is_none(), "what is being installed is not interrupted");
+        assert!(self.may_campaign(), "only who may be elected asks");
+        assert!(!self.is_leader(), "a leader does not campaign");
         self.draw_timeout();
         if self.preference == Preference::Preferred && self.never_led() {
             // At a birth links come up one side first: what was sent may have met a closed door. It is
@@ -40,7 +43,7 @@ impl Raft {
         self.set_vote(self.term.next(), Some(self.node), out);
         // Its own vote counts once it is durable, like any other's.
         self.role = Role::Candidate(Candidate { tally: Tally::default() });
-        out.notes.push(Note::Campaign { group: self.group, term: self.term });
+        out.events.push(Event::Campaign { term: self.term });
         self.ask_for_votes(self.term, 0, asked, out);
     }
 
@@ -81,12 +84,10 @@ impl Raft {
         if m.transfer == 0 && self.is_loyal() {
             return;
         }
-        let theirs = (Term(m.last_term), m.last_index);
-        let ours = (self.log.last_term(), self.log.last_index().0);
-        let complete = theirs >= ours || mutant::on(Mutant::AnyLogWins);
+        let up_to_date = self.is_up_to_date(m);
         if m.pre == 1 {
             let free = term > self.term || self.may_vote_for(from);
-            if complete && free {
+            if up_to_date && free {
                 let body = self.vote_reply(term, 1, 1);
                 out.send(from, Hold::Now, Body::VoteReply(body));
             } else {
@@ -95,25 +96,35 @@ impl Raft {
             return;
         }
         if term > self.term {
-            let vote = complete.then_some(from);
+            let vote = up_to_date.then_some(from);
             self.become_follower(term, None);
             self.set_vote(term, vote, out);
-        } else if !(complete && self.may_vote_for(from)) {
+        } else if !(up_to_date && self.may_vote_for(from)) {
             self.refuse_vote(from, 0, out);
             return;
         } else if self.vote.is_none() {
             self.set_vote(term, Some(from), out);
         }
-        if self.vote != Some(from) && !mutant::on(Mutant::VoteTwice) {
+        if !self.has_vote(from) {
             self.refuse_vote(from, 0, out);
             return;
         }
         // Who votes waits for the one it voted for.
         self.campaign_at = self.now + self.timeout;
         let body = self.vote_reply(term, 0, 1);
-        let early = mutant::on(Mutant::VoteBeforeSync);
-        let hold = if early { Hold::Now } else { Hold::AfterSync };
-        out.send(from, hold, Body::VoteReply(body));
+        out.send(from, hold_of_vote(), Body::VoteReply(body));
+    }
+
+    /// A vote goes only to a log that is at least as new as this one (section 5.4.1 of the paper).
+    fn is_up_to_date(&self, m: &peer::Vote) -> bool {
+        let theirs = (Term(m.last_term), m.last_index);
+        let ours = (self.log.last_term(), self.log.last_index().0);
+        theirs >= ours || mutant::on(Mutant::AnyLogWins)
+    }
+
+    /// One vote a term.
+    fn has_vote(&self, candidate: NodeId) -> bool {
+        self.vote == Some(candidate) || mutant::on(Mutant::VoteTwice)
     }
 
     /// Whether a leader may count on this node not to vote for another.
@@ -131,8 +142,7 @@ impl Raft {
             Role::Follower(follower) => follower.leader.is_some(),
             Role::PreCandidate(_) | Role::Candidate(_) => false,
         };
-        let twice = mutant::on(Mutant::VoteTwice);
-        twice || self.vote == Some(candidate) || (self.vote.is_none() && !led)
+        self.has_vote(candidate) || (self.vote.is_none() && !led)
     }
 
     fn refuse_vote(&self, to: NodeId, pre: u8, out: &mut Output) {
@@ -145,11 +155,7 @@ impl Raft {
     }
 
     pub(super) fn on_vote_reply(&mut self, from: NodeId, m: &peer::VoteReply, out: &mut Output) {
-        let incarnation = match self.configuration().member(from) {
-            Some(member) if mutant::on(Mutant::AnyIncarnationVotes) => member.incarnation,
-            _ => Incarnation(m.incarnation),
-        };
-        let Some(seat) = self.configuration().seat_of(from, incarnation) else { return };
+        let Some(seat) = self.seat_of_vote(from, Incarnation(m.incarnation)) else { return };
         let (term, majority) = (Term(m.term), self.configuration().majority());
         if m.granted == 0 {
             if term > self.term {
@@ -172,6 +178,15 @@ impl Raft {
         }
     }
 
+    /// A vote counts only from the life of the voter that was admitted: another one may have voted before.
+    fn seat_of_vote(&self, from: NodeId, incarnation: Incarnation) -> Option<usize> {
+        let incarnation = match self.configuration().member(from) {
+            Some(member) if mutant::on(Mutant::AnyIncarnationVotes) => member.incarnation,
+            _ => incarnation,
+        };
+        self.configuration().seat_of(from, incarnation)
+    }
+
     /// Something became durable: perhaps this candidate's own vote.
     pub(super) fn count_own_vote(&mut self, out: &mut Output) {
         let own = self.own_seat();
@@ -186,11 +201,11 @@ impl Raft {
 
     fn count_votes(&mut self, _out: &mut Output) {
         let Role::Candidate(candidate) = &self.role else { return };
+        let votes = candidate.tally.granted.count();
+        assert!(votes <= self.configuration().voters().count(), "who does not vote has no seat");
         // A majority of others would do to be elected, but what a leader says of its term must not
         // be forgotten by itself: its own vote is durable first.
-        if candidate.tally.granted.count() >= self.configuration().majority()
-            && self.durability.vote_is_durable()
-        {
+        if votes >= self.configuration().majority() && self.durability.vote_is_durable() {
             self.become_leader();
         }
     }
@@ -225,7 +240,8 @@ impl Raft {
     }
 
     pub(super) fn set_vote(&mut self, term: Term, vote: Option<NodeId>, out: &mut Output) {
-        assert!(term > self.term || (term == self.term && self.vote.is_none()), "one vote a term");
+        assert!(term >= self.term, "terms never fall");
+        assert!(term > self.term || self.vote.is_none(), "one vote a term");
         (self.term, self.vote) = (term, vote);
         self.durability.on_vote_emitted();
         out.persist.push(Persist::Vote { term, vote });
@@ -233,7 +249,7 @@ impl Raft {
 
     fn draw_timeout(&mut self) {
         let (min, max) = (self.election_timeout_min, self.election_timeout_max);
-        self.timeout = self.random.duration(min, max);
+        self.timeout = draw_timeout(&mut self.random, min, max);
         self.campaign_at = self.now + self.timeout;
     }
 
@@ -256,4 +272,16 @@ impl Raft {
         let (node, incarnation) = (self.node, self.incarnation);
         self.is_voter() || open && self.log.configuration_before().is_voter(node, incarnation)
     }
+}
+
+/// A vote leaves once it is durable.
+fn hold_of_vote() -> Hold {
+    if mutant::on(Mutant::VoteBeforeSync) { Hold::Now } else { Hold::AfterSync }
+}
+
+/// A duration from `min` to `max`, both included.
+pub(super) fn draw_timeout(random: &mut Random, min: Duration, max: Duration) -> Duration {
+    assert!(min <= max, "a range of durations is not empty");
+    let span = u64::try_from((max - min).as_nanos()).expect("timeouts are far below 584 years");
+    min + Duration::from_nanos(random.draw() % (span + 1))
 }

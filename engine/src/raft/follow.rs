@@ -33,14 +33,15 @@ impl Raft {
         let agreed = Index(m.prev_index + u64::from(m.count));
         let follower = self.follower();
         follower.agreed = follower.agreed.max(agreed);
+        follower.due.acknowledge |= is_acknowledged_at_once(appended);
         let agreed = follower.agreed;
-        // New entries are acknowledged when they are durable; a heartbeat, or what was here already,
-        // at once.
-        follower.due.acknowledge |= !appended || mutant::on(Mutant::AckBeforeSync);
-        let unagreed = mutant::on(Mutant::CommitUnagreed);
-        let agreed = if unagreed { self.log.last_index() } else { agreed };
-        self.commit = self.commit.max(Index(m.commit).min(agreed));
+        self.commit = self.commit.max(Index(m.commit).min(self.may_commit_to(agreed)));
         assert!(self.commit <= self.log.last_index(), "what is committed is here");
+    }
+
+    /// A follower commits no more than agrees with the leader's log: what it has behind that may be cut.
+    fn may_commit_to(&self, agreed: Index) -> Index {
+        if mutant::on(Mutant::CommitUnagreed) { self.log.last_index() } else { agreed }
     }
 
     /// Whether a message's entries are whole, undamaged, of this group, in order, and none raises the group's
@@ -94,15 +95,22 @@ impl Raft {
 
     /// Where the leader should probe instead, if the log does not agree at `prev`.
     fn disagreement(&self, prev: Index, prev_term: Term) -> Option<(Index, Term)> {
-        // Every leader has what is committed.
-        let unchecked = mutant::on(Mutant::AppendUnchecked) && prev <= self.log.last_index();
-        if unchecked || prev <= self.commit || self.log.term_at(prev) == Some(prev_term) {
+        if self.agrees_at(prev, prev_term) {
             return None;
         }
         let probe = self.log.last_with_term_at_most(prev, prev_term);
         let probe = probe.unwrap_or(self.commit).max(self.commit);
+        assert!(probe <= prev, "a refusal does not go forward");
         let term = self.log.term_at(probe).expect("what is not in memory was committed before");
         Some((probe, term))
+    }
+
+    /// Entries are appended only where the entry before them is the leader's. Every leader has what is committed.
+    fn agrees_at(&self, prev: Index, prev_term: Term) -> bool {
+        if mutant::on(Mutant::AppendUnchecked) && prev <= self.log.last_index() {
+            return true;
+        }
+        prev <= self.commit || self.log.term_at(prev) == Some(prev_term)
     }
 
     /// Appends what is new of a vetted run that agrees at its start; cuts what contradicts it.
@@ -117,8 +125,7 @@ impl Raft {
                 break;
             }
             run = &run[length..];
-            let late = run.is_empty() && index < self.log.last_index();
-            if late && mutant::on(Mutant::CutWithoutConflict) {
+            if run.is_empty() && !self.keeps_behind(index) {
                 self.cut(index.next(), out);
             }
         }
@@ -128,14 +135,23 @@ impl Raft {
         self.log.extend(run);
         self.emit_entries(out);
         self.stay_loyal();
-        // Who does not lead goes by the time in the newest entry, from the moment at which it came.
+        self.follow_newest_time();
+        true
+    }
+
+    /// Only an entry that contradicts cuts: what a late message does not speak of stays.
+    fn keeps_behind(&self, index: Index) -> bool {
+        index >= self.log.last_index() || !mutant::on(Mutant::CutWithoutConflict)
+    }
+
+    /// Who does not lead goes by the time in the newest entry, from the moment at which it came.
+    fn follow_newest_time(&mut self) {
         let newest = self.log.last_time();
         if mutant::on(Mutant::ClockOfItsOwn) {
             self.clock.hear(self.now, newest);
         } else {
             self.clock.follow(self.now, newest);
         }
-        true
     }
 
     pub(super) fn cut(&mut self, from: Index, out: &mut Output) {
@@ -143,6 +159,7 @@ impl Raft {
         assert!(from > self.applied, "what is applied is never cut");
         self.log.truncate(from);
         self.durability.on_truncated(from);
+        assert_eq!(self.log.last_index(), from.prev(), "the log ends before the cut");
         out.persist.push(Persist::Truncate { from });
     }
 
@@ -159,8 +176,7 @@ impl Raft {
     }
 
     pub(super) fn flush_follower(&mut self, out: &mut Output) {
-        let early = mutant::on(Mutant::AckBeforeSync);
-        let durable = if early { self.durability.emitted() } else { self.durability.durable() };
+        let durable = self.may_acknowledge_to();
         // Nobody hears of a term that this node could forget.
         let hold = if self.durability.vote_is_durable() { Hold::Now } else { Hold::AfterSync };
         let Role::Follower(follower) = &mut self.role else { return };
@@ -181,6 +197,7 @@ impl Raft {
         if due.acknowledge {
             let index = durable.min(follower.agreed);
             follower.acknowledged = follower.acknowledged.max(index);
+            assert!(index <= self.log.last_index(), "what is acknowledged is here");
             (reply.index, reply.index_term, reply.reject) = (index.0, 0, 0);
             out.send(leader, hold, Body::AppendReply(reply));
         }
@@ -193,6 +210,12 @@ impl Raft {
             };
             out.send(leader, hold, Body::SnapshotReply(reply));
         }
+    }
+
+    /// A follower acknowledges nothing that its disk could forget.
+    fn may_acknowledge_to(&self) -> Index {
+        let early = mutant::on(Mutant::AckBeforeSync);
+        if early { self.durability.emitted() } else { self.durability.durable() }
     }
 
     /// Tells a deposed leader that there is a higher term.
@@ -215,6 +238,11 @@ impl Raft {
             _ => panic!("whoever hears a leader follows it"),
         }
     }
+}
+
+/// New entries are acknowledged when they are durable; a heartbeat, or what was here already, at once.
+fn is_acknowledged_at_once(appended: bool) -> bool {
+    !appended || mutant::on(Mutant::AckBeforeSync)
 }
 
 const _: () = assert!(size_of::<Answer>() <= 64, "an answer is copied at the end of each turn");

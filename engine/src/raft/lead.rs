@@ -1,7 +1,7 @@
 //! Leading: proposals, answers, commit, hand-over.
 
 use super::output::Output;
-use super::progress::{Due, Progress, Sending, State};
+use super::progress::{Due, Progress, ProgressState, Sending};
 use super::role::{Leader, Role, Transfer};
 use super::{Raft, Refused};
 use crate::entry::{ENTRY_HEADER_BYTES, EntryHeader, kind};
@@ -67,15 +67,20 @@ impl Raft {
             time: time.max(self.log.last_time()),
             principal,
         };
+        assert!(self.is_leader(), "only a leader makes entries");
         self.log.append(&header, payload);
         header.index
     }
 
     /// Appends an entry that consensus itself makes, at what the group's clock shows here.
     pub(super) fn append_own(&mut self, kind: Kind, payload: &[u8]) -> Index {
+        self.append(kind, 0, self.own_entry_time(), payload)
+    }
+
+    /// Every entry carries what its leader's clock shows, a term's first one too.
+    fn own_entry_time(&self) -> Elapsed {
         let past = mutant::on(Mutant::TermOpensInThePast);
-        let time = if past { Elapsed::ZERO } else { self.clock.read(self.now) };
-        self.append(kind, 0, time, payload)
+        if past { Elapsed::ZERO } else { self.clock.read(self.now) }
     }
 
     pub(super) fn become_leader(&mut self) {
@@ -176,7 +181,7 @@ impl Raft {
             return;
         }
         let stale = Time(m.sent_at) < follower.floor;
-        if !stale && !matches!(follower.state, State::Snapshot(_)) {
+        if !stale && !matches!(follower.state, ProgressState::Snapshot(_)) {
             let (index, term) = (Index(m.index), Term(m.index_term));
             follower.floor = stamp + Duration::from_nanos(1);
             match self.log.last_with_term_at_most(index, term) {
@@ -184,7 +189,7 @@ impl Raft {
                 None if follower.matched >= self.log.first_index().prev() => {
                     follower.probe(follower.matched.next(), Due::Now);
                 }
-                None => follower.state = State::Snapshot(Sending::Wanted),
+                None => follower.state = ProgressState::Snapshot(Sending::Wanted),
             }
         }
         self.confirm();
@@ -193,20 +198,45 @@ impl Raft {
     /// Commits what a majority has durably, if it is of this term; that takes all before it along.
     pub(super) fn advance_commit(&mut self, out: &mut Output) {
         let Role::Leader(leader) = &self.role else { return };
-        let early = mutant::on(Mutant::OwnAckBeforeSync);
-        let own = if early { self.durability.emitted() } else { self.durability.durable() };
-        let counts = self.is_voter() || mutant::on(Mutant::RemovedLeaderCounts);
-        let all = mutant::on(Mutant::LearnerCounts);
-        let others = leader.followers.iter().filter(|f| all || f.counts());
-        let matched = others.map(|f| f.matched).chain(counts.then_some(own));
-        let index = self.configuration().majority_reaches(matched);
-        let older = mutant::on(Mutant::CommitOlderTerm);
-        if index > self.commit && (index >= leader.opened || older) {
-            let own_term = self.log.term_at(index) == Some(self.term);
-            assert!(own_term || older, "from there on all is this term's");
+        let index = self.majority_matched(leader);
+        if index > self.commit && self.is_of_own_term(leader, index) {
+            assert!(index <= self.log.last_index(), "a majority has nothing that is not here");
             self.commit = index;
             self.leave_if_removed(out);
         }
+    }
+
+    /// The highest index that a majority has durably.
+    fn majority_matched(&self, leader: &Leader) -> Index {
+        let others = leader.followers.iter().filter(|f| f.counts_for_commit());
+        let own = self.counts_for_commit().then(|| self.own_matched());
+        self.configuration().majority_reaches(others.map(|f| f.matched).chain(own))
+    }
+
+    /// A leader that is not a voter, since it removed itself, does not count itself.
+    fn counts_for_commit(&self) -> bool {
+        self.is_voter() || mutant::on(Mutant::RemovedLeaderCounts)
+    }
+
+    /// A leader's own log counts as far as its disk has it, like a follower's.
+    fn own_matched(&self) -> Index {
+        let early = mutant::on(Mutant::OwnAckBeforeSync);
+        if early { self.durability.emitted() } else { self.durability.durable() }
+    }
+
+    /// Only an entry of the leader's own term is committed by counting (figure 8 of the paper).
+    fn is_of_own_term(&self, leader: &Leader, index: Index) -> bool {
+        if mutant::on(Mutant::CommitOlderTerm) {
+            return true;
+        }
+        let own = index >= leader.opened;
+        assert_eq!(own, self.log.term_at(index) == Some(self.term), "this term's begin there");
+        own
+    }
+
+    /// Whether this leader has committed an entry of its own term: then it knows what is committed.
+    pub(super) fn has_committed_in_term(&self, leader: &Leader) -> bool {
+        self.commit >= leader.opened
     }
 
     /// The caller applied everything up to `index`: what lies below may leave memory, but for what
@@ -235,9 +265,9 @@ impl Raft {
         let patience = self.election_timeout_max;
         let needs = |f: &Progress| match f.state {
             _ if !f.is_heard(self.now, patience) => None,
-            State::Replicate | State::Probe(_) => Some(f.matched),
-            State::Snapshot(Sending::Pieces { index, .. }) => Some(index),
-            State::Snapshot(Sending::Wanted) => leader.making,
+            ProgressState::Replicate | ProgressState::Probe(_) => Some(f.matched),
+            ProgressState::Snapshot(Sending::Pieces { index, .. }) => Some(index),
+            ProgressState::Snapshot(Sending::Wanted) => leader.making,
         };
         leader.followers.iter().filter_map(needs).min().unwrap_or(self.applied)
     }
@@ -266,7 +296,7 @@ impl Raft {
     pub fn successors(&self, now: Time, lag_max: u64) -> impl Iterator<Item = &Progress> {
         self.progress().iter().filter(move |follower| {
             follower.counts()
-                && follower.state == State::Replicate
+                && follower.state == ProgressState::Replicate
                 && follower.is_heard(now, self.election_timeout_max)
                 && self.log.bytes_after(follower.matched) <= lag_max
         })
@@ -277,16 +307,22 @@ impl Raft {
 /// messages share a send.
 pub(super) fn next_beat(now: Time, heartbeat: Duration) -> Time {
     let every = u64::try_from(heartbeat.as_nanos()).expect("a heartbeat is short");
+    assert!(every > 0, "a heartbeat comes now and then, and not all the time");
     Time((now.0 / every + 1) * every)
 }
 
 impl Progress {
+    /// A learner's log counts for nothing.
+    fn counts_for_commit(&self) -> bool {
+        self.counts() || mutant::on(Mutant::LearnerCounts)
+    }
+
     fn on_agreed(&mut self, index: Index, echo: Time, first: Index) {
         self.on_matched(index);
         match self.state {
             // An answer to an older question says nothing about this one.
-            State::Probe(_) if echo >= self.floor => self.replicate(),
-            State::Snapshot(_) if self.matched.next() >= first => {
+            ProgressState::Probe(_) if echo >= self.floor => self.replicate(),
+            ProgressState::Snapshot(_) if self.matched.next() >= first => {
                 self.probe(self.matched.next(), Due::Now);
             }
             _ => {}
@@ -296,9 +332,11 @@ impl Progress {
     /// A snapshot that does not come further is sent again from where it stood; one that is all there and
     /// not installed is asked after by its last piece.
     fn retry_snapshot(&mut self, now: Time, patience: Duration, total: u64) {
-        if let State::Snapshot(Sending::Pieces { received, sent, moved_at, .. }) = &mut self.state
+        if let ProgressState::Snapshot(Sending::Pieces { received, sent, moved_at, .. }) =
+            &mut self.state
             && now.since(*moved_at) > patience
         {
+            assert!(*received <= total, "nobody has more than there is");
             *sent = (*received).min(total.saturating_sub(1));
             *moved_at = now;
         }

@@ -37,7 +37,7 @@ pub struct Log {
     chunks: VecDeque<Chunk>,
     /// The number of the chunk at the front. Numbers rise by one and wrap around.
     chunk_first: u32,
-    places: VecDeque<Place>,
+    places: VecDeque<Location>,
     base: Mark,
     last: Mark,
     /// Bytes of all entries ever, up to the base and up to the last: distances are differences.
@@ -54,7 +54,7 @@ struct Chunk {
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct Location {
     /// Where the entry begins, counted over all entries ever.
     begin: u64,
     chunk: u32,
@@ -355,7 +355,7 @@ impl Log {
             self.configurations.push(header.index, configuration);
         }
         let offset = u32::try_from(offset).expect("a chunk is far below 4 GiB");
-        self.places.push_back(Place { begin: self.last_end, chunk, offset });
+        self.places.push_back(Location { begin: self.last_end, chunk, offset });
         self.last_end += length as u64;
         let time = header.time.max(self.last.time);
         self.last = Mark { index: header.index, term: header.term, time };
@@ -393,7 +393,7 @@ impl Log {
         usize::try_from(index.0 - self.base.index.0 - 1).expect("a log fits in memory")
     }
 
-    fn place(&self, index: Index) -> Option<Place> {
+    fn place(&self, index: Index) -> Option<Location> {
         if index <= self.base.index || index > self.last.index {
             return None;
         }

@@ -74,11 +74,10 @@ mod follow;
 mod lead;
 mod log;
 mod output;
+mod persistent;
 pub mod progress;
 mod quiet;
-mod random;
 mod reads;
-mod restored;
 mod role;
 mod send;
 mod snapshot;
@@ -86,17 +85,17 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, ChangeError};
-pub use configuration::{Configuration, Member, Standing};
+pub use change::{ChangeError, MemberChange};
+pub use configuration::{Configuration, Member, Suffrage};
 pub use log::{CHUNK_BYTES, Log};
-pub use output::{AppendRange, Body, Hold, Install, Outgoing, Output, Persist, SnapshotPiece};
+pub use output::{
+    AppendRange, Body, Event, Hold, Install, Outgoing, Output, Persist, SnapshotPiece,
+};
+pub use persistent::{PersistentState, RestoreError};
 pub use progress::Progress;
 pub use quiet::Quiet;
-pub use reads::Read;
-pub use restored::{RestoreError, Restored};
+pub use reads::{Read, ReadMode};
 
-use crate::effects::Note;
-use crate::engine::Reads;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::level::Level;
 use crate::limits;
@@ -106,13 +105,13 @@ use alloc::vec::Vec;
 use clock::Clock;
 use configuration::Seats;
 use durability::Durability;
-use random::Random;
 use role::{Follower, Role};
 use wire::peer;
+use wire::random::Random;
 
 /// What a replica is told at its start and never again.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct RaftConfig {
     /// The group.
     pub group: GroupId,
     /// This node.
@@ -128,7 +127,7 @@ pub struct Config {
     /// How often an idle leader is heard; several times within the shortest election timeout.
     pub heartbeat: Duration,
     /// How reads are made linearizable.
-    pub reads: Reads,
+    pub reads: ReadMode,
     /// Whether this node is to lead a group that was never led.
     pub preference: Preference,
     /// Entries in one message, at most, in bytes: what every journal of the group takes at once.
@@ -215,7 +214,7 @@ pub struct Raft {
     election_timeout_max: Duration,
     heartbeat: Duration,
     level_max: Level,
-    reads: Reads,
+    reads: ReadMode,
     preference: Preference,
     random: Random,
     clock: Clock,
@@ -244,9 +243,33 @@ pub struct Raft {
     limits: Limits,
 }
 
+/// A replica is as loyal as was agreed, and never less than its own shortest election timeout.
 fn loyalty(own: Duration, agreed: &Configuration) -> Duration {
     let trusted = mutant::on(Mutant::UnequalTimeoutsTrusted);
     if trusted { own } else { own.max(agreed.loyalty()) }
+}
+
+/// The log goes on as it was, with the members that it names.
+fn remembered_log(restored: PersistentState, founders: Configuration) -> Log {
+    let mut log = restored.log;
+    if mutant::on(Mutant::RestartForgetsMembers) {
+        log.forget_configurations();
+    }
+    if log.first_index() == Index::ZERO.next() {
+        log.found(founders);
+    }
+    log
+}
+
+/// A restart remembers whom this node voted for.
+fn remembers_vote() -> bool {
+    !mutant::on(Mutant::ForgetVote)
+}
+
+/// A restarted node may have forgotten a leader that counts on it, unless its group was never led.
+fn may_vote_at_once(term: Term, last: Index) -> bool {
+    let never_led = term == Term::ZERO && last == Index::ZERO;
+    never_led || mutant::on(Mutant::RestartVotesAtOnce)
 }
 
 /// The limits of [`crate::limits`] that concern a group, in bytes; a test has smaller ones.
@@ -279,12 +302,26 @@ const LIMITS: Limits = Limits {
     learner_lag: limits::LEARNER_LAG_ENTRIES_MAX,
 };
 
+impl Limits {
+    /// Those of a group whose journals take so much at once, and hold so much that is uncommitted. In bytes.
+    fn of(append_max: usize, uncommitted_max: usize) -> Limits {
+        let most = (LIMITS.uncommitted + LIMITS.uncommitted_own).min(uncommitted_max);
+        let own = LIMITS.uncommitted_own.min(most / OWN_SHARE_DIVISOR);
+        Limits {
+            append: LIMITS.append.min(append_max),
+            uncommitted: most - own,
+            uncommitted_own: own,
+            ..LIMITS
+        }
+    }
+}
+
 impl Raft {
     /// A replica that remembers what `restored` holds.
     ///
     /// A group that was never led (term zero, no entry) may be led at once; otherwise nobody gets a vote
     /// within the shortest election timeout, since a leader may count on what was forgotten.
-    pub fn new(config: Config, restored: Restored, now: Time) -> Raft {
+    pub fn new(config: RaftConfig, restored: PersistentState, now: Time) -> Raft {
         assert!(config.election_timeout_min <= config.election_timeout_max);
         assert!(config.heartbeat > Duration::ZERO);
         assert!(
@@ -292,33 +329,28 @@ impl Raft {
             "a lost heartbeat is survived"
         );
         restored.check().expect("the caller checked what it restored");
-        let mut restored = restored;
-        if mutant::on(Mutant::RestartForgetsMembers) {
-            restored.log.forget_configurations();
-        }
-        if restored.log.first_index() == Index::ZERO.next() {
-            restored.log.found(config.founders);
-        }
-        let configuration = restored.log.configuration();
+        let (restored_term, restored_vote) = (restored.term, restored.vote);
+        let (commit, snapshot) = (restored.commit, restored.snapshot);
+        let log = remembered_log(restored, config.founders);
+        let configuration = log.configuration();
         let unknown = *configuration == Configuration::UNKNOWN;
-        assert!(!unknown || restored.snapshot == Index::ZERO, "a snapshot names the members");
+        assert!(!unknown || snapshot == Index::ZERO, "a snapshot names the members");
         let alone = configuration.voters().all(|m| m.node == config.node) && !unknown;
         let place = (u64::from(config.group.0) << 32) | u64::from(config.node.0);
         let mut random = Random::new(config.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let timeout = random.duration(config.election_timeout_min, config.election_timeout_max);
-        let last = restored.log.last_index();
-        let clock = Clock::new(restored.log.last_time(), now);
-        let term = restored.term.max(restored.log.last_term());
+        let timeout = election::draw_timeout(
+            &mut random,
+            config.election_timeout_min,
+            config.election_timeout_max,
+        );
+        let last = log.last_index();
+        let clock = Clock::new(log.last_time(), now);
+        let term = restored_term.max(log.last_term());
         // A term learned from an entry alone was not voted in.
-        let forgotten = mutant::on(Mutant::ForgetVote) || term != restored.term;
-        let vote = if forgotten { None } else { restored.vote };
-        let fresh =
-            term == Term::ZERO && last == Index::ZERO || mutant::on(Mutant::RestartVotesAtOnce);
-        let loyalty = loyalty(config.election_timeout_min, restored.log.configuration());
-        let silence = if fresh { Duration::ZERO } else { loyalty };
+        let vote = restored_vote.filter(|_| term == restored_term && remembers_vote());
+        let loyalty = loyalty(config.election_timeout_min, configuration);
+        let silence = if may_vote_at_once(term, last) { Duration::ZERO } else { loyalty };
         let patience = timeout + (loyalty - config.election_timeout_min);
-        let most = (LIMITS.uncommitted + LIMITS.uncommitted_own).min(config.uncommitted_bytes_max);
-        let own = LIMITS.uncommitted_own.min(most / OWN_SHARE_DIVISOR);
         Raft {
             group: config.group,
             node: config.node,
@@ -333,12 +365,12 @@ impl Raft {
             clock,
             term,
             vote,
-            log: restored.log,
-            commit: restored.commit,
-            applied: restored.snapshot,
-            snapshot: restored.snapshot,
+            log,
+            commit,
+            applied: snapshot,
+            snapshot,
             durability: Durability::new(last),
-            role: Role::Follower(Follower::new(None, restored.commit)),
+            role: Role::Follower(Follower::new(None, commit)),
             loyal_until: now + silence,
             timeout,
             // Even alone: a leader that removed itself may have led until a moment ago.
@@ -347,12 +379,7 @@ impl Raft {
             links: Vec::new(),
             told: (Term::ZERO, None),
             now,
-            limits: Limits {
-                append: LIMITS.append.min(config.append_bytes_max),
-                uncommitted: most - own,
-                uncommitted_own: own,
-                ..LIMITS
-            },
+            limits: Limits::of(config.append_bytes_max, config.uncommitted_bytes_max),
         }
     }
 
@@ -374,6 +401,7 @@ impl Raft {
             _ => self.campaign_first(out),
         }
         self.tell(out);
+        self.check();
     }
 
     /// When [`Raft::on_tick`] is wanted, at the latest.
@@ -398,6 +426,7 @@ impl Raft {
             Message::TimeoutNow(m) => self.on_timeout_now(from, &m, out),
         }
         self.tell(out);
+        self.check();
     }
 
     /// The link to a peer stands (anew): whatever was on its way may be lost.
@@ -416,6 +445,7 @@ impl Raft {
             self.campaign_first(out);
         }
         self.tell(out);
+        self.check();
     }
 
     /// The link to a peer is gone.
@@ -457,10 +487,12 @@ impl Raft {
             Role::PreCandidate(_) | Role::Candidate(_) => {}
         }
         self.tell(out);
+        self.check();
     }
 
     /// All of the last [`Output::persist`] is in the journal, in the unit `position` or before.
     pub fn on_appended(&mut self, position: Position) {
+        assert!(position > Position::ZERO, "what is appended is in a unit");
         self.durability.on_appended(position);
     }
 
@@ -478,6 +510,7 @@ impl Raft {
             Role::PreCandidate(_) => {}
         }
         self.tell(out);
+        self.check();
     }
 
     /// Whether something of it is journaled and not durable yet.
@@ -524,11 +557,6 @@ impl Raft {
     /// The newest feature level that this replica takes part in.
     pub fn level_max(&self) -> Level {
         self.level_max
-    }
-
-    /// Who has this replica's vote in the present term.
-    pub fn vote(&self) -> Option<NodeId> {
-        self.vote
     }
 
     /// The group.
@@ -603,6 +631,7 @@ impl Raft {
     }
 
     /// The index of this replica's newest snapshot; zero if there is none.
+    #[cfg(test)]
     pub fn snapshot_index(&self) -> Index {
         self.snapshot
     }
@@ -612,6 +641,24 @@ impl Raft {
         match &self.role {
             Role::Leader(leader) => &leader.followers,
             _ => &[],
+        }
+    }
+
+    /// What holds between any two inputs.
+    fn check(&self) {
+        let last = self.log.last_index();
+        assert!(self.snapshot <= self.applied, "a snapshot stands for what was applied");
+        assert!(self.applied <= self.commit, "only what is committed is applied");
+        assert!(self.commit <= last, "what is committed is here");
+        assert!(self.log.first_index() <= self.applied.next(), "what is not applied is in memory");
+        assert!(self.log.last_term() <= self.term, "no entry is of a term to come");
+        assert!(self.durability.durable() <= self.durability.emitted(), "it was handed out first");
+        assert!(self.durability.emitted() <= last, "only what is there is handed out");
+        match &self.role {
+            Role::Follower(follower) => follower.check(last),
+            Role::PreCandidate(_) => assert!(self.installing.is_none(), "that is not interrupted"),
+            Role::Candidate(_) => assert_eq!(self.vote, Some(self.node), "it votes for itself"),
+            Role::Leader(leader) => leader.check(last),
         }
     }
 
@@ -642,7 +689,7 @@ impl Raft {
         let known = (self.term, self.leader());
         if known != self.told {
             self.told = known;
-            out.notes.push(Note::Leader { group: self.group, term: known.0, leader: known.1 });
+            out.events.push(Event::Leader { term: known.0, leader: known.1 });
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What a step asks of its caller, as data.
 
 use super::Log;
-use crate::effects::Note;
 use crate::ids::{Index, NodeId, Term};
 use alloc::vec::Vec;
 use wire::peer;
@@ -23,31 +22,55 @@ pub struct Output {
     /// [`Raft::on_snapshot_ready`](super::Raft::on_snapshot_ready). Asked again if that takes long.
     pub snapshot_wanted: Option<NodeId>,
     /// Things worth telling.
-    pub notes: Vec<Note>,
+    pub events: Vec<Event>,
 }
 
 impl Output {
     /// Whether nothing is asked.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.persist.is_empty()
             && self.messages.is_empty()
             && self.install.is_none()
             && self.snapshot_wanted.is_none()
-            && self.notes.is_empty()
+            && self.events.is_empty()
     }
 
     /// Empties it, keeping its memory.
+    #[cfg(test)]
     pub fn clear(&mut self) {
         self.persist.clear();
         self.messages.clear();
         self.install = None;
         self.snapshot_wanted = None;
-        self.notes.clear();
+        self.events.clear();
     }
 
     pub(super) fn send(&mut self, to: NodeId, hold: Hold, body: Body) {
         self.messages.push(Outgoing { to, hold, body });
     }
+}
+
+/// Something worth telling of this replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The leader changed, as far as this replica knows.
+    Leader {
+        /// The term of that leader.
+        term: Term,
+        /// Who leads. `None`: not known.
+        leader: Option<NodeId>,
+    },
+    /// This replica begins to campaign.
+    Campaign {
+        /// The term that it campaigns for.
+        term: Term,
+    },
+    /// A follower lags so far that it gets a snapshot.
+    SnapshotSent {
+        /// The follower.
+        to: NodeId,
+    },
 }
 
 /// A record for the journal.

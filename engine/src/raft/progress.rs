@@ -11,7 +11,7 @@
 //!
 //! A new leader is hopeful: each follower starts in Replicate. One that was just added starts in Probe.
 
-use super::configuration::{Member, Standing};
+use super::configuration::{Member, Suffrage};
 use crate::ids::{Incarnation, Index, NodeId};
 use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Time};
@@ -30,13 +30,13 @@ pub struct Progress {
     /// With which life it was admitted.
     pub(super) incarnation: Incarnation,
     /// Whether it counts.
-    pub standing: Standing,
+    pub suffrage: Suffrage,
     /// Up to here its log is durable and agrees with the leader's.
     pub matched: Index,
     /// What to send next.
     pub next: Index,
     /// How it is sent to.
-    pub state: State,
+    pub state: ProgressState,
     /// In Replicate: what is on its way begins after this index, or after `matched`.
     pub(super) sent_after: Index,
     /// The newest stamp of the leader that it echoed.
@@ -51,7 +51,7 @@ pub struct Progress {
 
 /// How a follower is sent to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+pub enum ProgressState {
     /// Where the logs agree is not known: heartbeats ask, one at a time.
     Probe(Due),
     /// Entries are sent as they come, without waiting for answers.
@@ -92,10 +92,10 @@ impl Progress {
         Progress {
             node: member.node,
             incarnation: member.incarnation,
-            standing: member.standing,
+            suffrage: member.suffrage,
             matched: Index::ZERO,
             next,
-            state: State::Replicate,
+            state: ProgressState::Replicate,
             sent_after: next.prev(),
             echoed: None,
             heard_at: None,
@@ -107,7 +107,7 @@ impl Progress {
     /// One that was just added: what it has is asked first. What answers a stamp up to `stamp` is about another.
     pub(super) fn joining(member: &Member, next: Index, stamp: Time) -> Progress {
         let floor = stamp + Duration::from_nanos(1);
-        Progress { state: State::Probe(Due::Now), floor, ..Progress::new(member, next) }
+        Progress { state: ProgressState::Probe(Due::Now), floor, ..Progress::new(member, next) }
     }
 
     /// Its node says that it keeps no such replica.
@@ -126,15 +126,15 @@ impl Progress {
     pub fn state_name(&self) -> &'static str {
         match self.state {
             _ if self.is_absent() => "absent",
-            State::Probe(_) => "probe",
-            State::Replicate => "replicate",
-            State::Snapshot(_) => "snapshot",
+            ProgressState::Probe(_) => "probe",
+            ProgressState::Replicate => "replicate",
+            ProgressState::Snapshot(_) => "snapshot",
         }
     }
 
     /// Whether it votes.
     pub(super) fn counts(&self) -> bool {
-        self.standing == Standing::Voter
+        self.suffrage == Suffrage::Voter
     }
 
     /// How long it was not heard, since it was added at the earliest.
@@ -150,20 +150,20 @@ impl Progress {
     /// Asks again where the logs agree, just before `next`.
     pub(super) fn probe(&mut self, next: Index, due: Due) {
         self.next = next.max(self.matched.next());
-        self.state = State::Probe(due);
+        self.state = ProgressState::Probe(due);
     }
 
     /// The logs agree just before `next`: from there on entries are sent as they come.
     pub(super) fn replicate(&mut self) {
+        assert!(self.matched < self.next, "what is matched is not sent again");
         self.sent_after = self.next.prev();
-        self.state = State::Replicate;
+        self.state = ProgressState::Replicate;
     }
 
     /// The follower echoed a stamp, which is at most the last one given out.
     pub(super) fn on_echo(&mut self, now: Time, echo: u64, stamp_last: Time) {
         self.absences = 0;
-        let from_reply = mutant::on(Mutant::LeaseFromReply);
-        let echo = if from_reply { stamp_last } else { Time(echo) };
+        let echo = counts_from(Time(echo), stamp_last);
         if echo > Time::ZERO && echo <= stamp_last {
             self.echoed = self.echoed.max(Some(echo));
         }
@@ -174,5 +174,11 @@ impl Progress {
     pub(super) fn on_matched(&mut self, index: Index) {
         self.matched = self.matched.max(index);
         self.next = self.next.max(self.matched.next());
+        assert!(self.matched >= index, "what is matched never falls");
     }
+}
+
+/// An echo counts from when the leader asked, and not from when the answer came.
+fn counts_from(asked_at: Time, stamp_last: Time) -> Time {
+    if mutant::on(Mutant::LeaseFromReply) { stamp_last } else { asked_at }
 }

@@ -11,7 +11,7 @@
 //! - What is answered here is what the replica would answer: all of its log is durable, committed and applied.
 
 use super::Raft;
-use super::progress::State;
+use super::progress::ProgressState;
 use super::role::Role;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
 use crate::limits::VOTERS_MAX;
@@ -159,6 +159,8 @@ impl QuietLeader {
             *echo = follower.echoed;
         }
         echoes.sort_unstable_by_key(|echo| Reverse(*echo));
+        assert!(self.needed > 0, "one that is alone asks nobody");
+        assert!(self.needed <= self.followers.len(), "a majority is a part of all");
         self.confirmed = Time(echoes[self.needed - 1]);
         self.lost_at = self.lost_at.max(quorum_lost_at(self.confirmed, self.patience));
         true
@@ -202,7 +204,7 @@ impl Raft {
                     && it.offer.is_none()
                     && it.asked_at.is_none();
                 let level = it.followers.iter().all(|follower| {
-                    follower.state == State::Replicate
+                    follower.state == ProgressState::Replicate
                         && follower.matched == index
                         && follower.next == index.next()
                         && follower.counts()
@@ -233,6 +235,7 @@ impl Raft {
     }
 
     /// [`Raft::lease_until`] of a leader that is left alone.
+    #[cfg(any(test, feature = "simulator"))]
     pub fn quiet_lease_until(&self, quiet: &QuietLeader) -> Option<Time> {
         self.lease_from(self.leased_at().map(|at| at.max(quiet.confirmed)))
     }

@@ -19,12 +19,20 @@
 use super::Raft;
 use super::quiet::{QuietLeader, quorum_lost_at};
 use super::role::{Leader, Role};
-use crate::engine::Reads;
 use crate::mutant::{self, Mutant};
 use crate::time::{Duration, Time};
 
 /// The part of the lease that is given away to clocks that drift: one in so many.
 const LEASE_DRIFT_DIVISOR: u32 = 10;
+
+/// How reads are made linearizable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadMode {
+    /// The leader answers at once while its lease is valid.
+    Lease,
+    /// The leader asks a majority first (Raft thesis, section 6.4).
+    ReadIndex,
+}
 
 /// How a read is to be made linearizable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +51,7 @@ impl Raft {
     /// then the leader does not know what is.
     pub fn confirmed_at(&self) -> Option<Time> {
         let Role::Leader(leader) = &self.role else { return None };
-        if self.commit < leader.opened {
+        if !self.has_committed_in_term(leader) {
             return None;
         }
         if self.is_alone() { Some(self.now) } else { leader.confirmed }
@@ -77,47 +85,61 @@ impl Raft {
     pub(super) fn leased_at(&self) -> Option<Time> {
         let Role::Leader(leader) = &self.role else { return None };
         let confirmed = self.confirmed_at()?;
-        let trusted = self.is_alone() || mutant::on(Mutant::UnequalTimeoutsTrusted);
-        if trusted { Some(confirmed) } else { leader.leased }
+        if self.is_sure_of_loyalty() { Some(confirmed) } else { leader.leased }
+    }
+
+    /// Whether it need not be counted who has what was agreed about loyalty: there is nobody else who votes.
+    fn is_sure_of_loyalty(&self) -> bool {
+        self.is_alone() || mutant::on(Mutant::UnequalTimeoutsTrusted)
     }
 
     pub(super) fn lease_from(&self, confirmed: Option<Time>) -> Option<Time> {
         let Role::Leader(leader) = &self.role else { return None };
-        let given_up = leader.lease_given_up && !mutant::on(Mutant::LeaseOutlivesHandOver);
-        if self.reads != Reads::Lease || given_up {
+        if self.reads != ReadMode::Lease || has_given_lease_up(leader) {
             return None;
         }
+        let lasts = self.lease_lasts()?;
+        confirmed.map(|at| at + lasts)
+    }
+
+    /// A lease ends, and before the loyalty that it rests on: there is none where none was agreed.
+    fn lease_lasts(&self) -> Option<Duration> {
         if mutant::on(Mutant::LeaseForEver) {
-            return confirmed.map(|_| Time::MAX);
+            return Some(Duration::MAX);
         }
-        let trusted = mutant::on(Mutant::UnequalTimeoutsTrusted);
-        let agreed = self.configuration().loyalty();
-        let loyalty = if trusted { self.election_timeout_min } else { agreed };
-        if loyalty == Duration::ZERO {
-            return None;
-        }
-        let exact = mutant::on(Mutant::LeaseWithoutMargin);
-        let margin = if exact { Duration::ZERO } else { loyalty / LEASE_DRIFT_DIVISOR };
-        confirmed.map(|at| at + (loyalty - margin))
+        let loyalty = self.loyalty_of_others();
+        let margin = drift_margin(loyalty);
+        assert!(margin <= loyalty, "the margin is a part of it");
+        (loyalty > Duration::ZERO).then(|| loyalty - margin)
+    }
+
+    /// A lease rests on what was agreed in the log, and not on this leader's own election timeout.
+    fn loyalty_of_others(&self) -> Duration {
+        let own = mutant::on(Mutant::UnequalTimeoutsTrusted);
+        if own { self.election_timeout_min } else { self.configuration().loyalty() }
     }
 
     /// How a read that arrived at `now` is to be made: by the lease at most if `reads` says so. [`Read::After`] sends a round of heartbeats with
     /// the next [`Raft::flush`]; all reads of a turn share it.
-    pub fn read(&mut self, now: Time, reads: Reads) -> Read {
+    pub fn read(&mut self, now: Time, reads: ReadMode) -> Read {
         self.advance(now);
-        let valid = reads == Reads::Lease && self.lease_until().is_some_and(|until| now < until);
+        let valid = reads == ReadMode::Lease && self.lease_until().is_some_and(|until| now < until);
         let alone = self.is_alone();
-        let opened = self.confirmed_at().is_some();
+        let unasked = self.reads_unasked();
         let Role::Leader(leader) = &mut self.role else { return Read::NotLeader };
-        let unasked = mutant::on(Mutant::ReadUnconfirmed) && self.commit >= leader.opened;
-        if valid || (alone && opened) || unasked {
+        if valid || unasked {
             return Read::Ready;
         }
         leader.beat |= !alone;
         // Alone, the clock itself confirms; with others, an answer to a message yet to be sent.
-        let older = mutant::on(Mutant::ReadIndexByOlderStamp);
-        let stamp = if older { leader.stamp } else { leader.next_stamp(now) };
-        Read::After(if alone { now } else { stamp })
+        Read::After(if alone { now } else { confirms_read(leader, now) })
+    }
+
+    /// Without a lease only a leader that is alone, and knows what is committed, asks nobody.
+    fn reads_unasked(&self) -> bool {
+        let alone = self.is_alone() || mutant::on(Mutant::ReadUnconfirmed);
+        let Role::Leader(leader) = &self.role else { return false };
+        alone && self.has_committed_in_term(leader)
     }
 
     /// When a majority was last known to follow this leader; its election counts.
@@ -145,9 +167,29 @@ impl Raft {
         let agreed = leader.agreed;
         let echoes = voters.map(|f| f.echoed.filter(|_| f.matched >= agreed)).chain(own);
         leader.leased = leader.leased.max(self.log.configuration().majority_reaches(echoes));
+        assert!(leader.leased <= leader.confirmed, "who is counted for a lease is a part of all");
     }
 
     pub(super) fn quorum_lost_at(&self, leader: &Leader) -> Time {
         quorum_lost_at(self.heard_majority_at(leader), self.election_timeout_max)
     }
+}
+
+/// A leader that asked another to campaign answers by no lease any more.
+fn has_given_lease_up(leader: &Leader) -> bool {
+    leader.lease_given_up && !mutant::on(Mutant::LeaseOutlivesHandOver)
+}
+
+/// What of a lease is given away to clocks that drift.
+fn drift_margin(loyalty: Duration) -> Duration {
+    if mutant::on(Mutant::LeaseWithoutMargin) {
+        return Duration::ZERO;
+    }
+    loyalty / LEASE_DRIFT_DIVISOR
+}
+
+/// A read that came at `now` is confirmed by the echo of a stamp that is given out after it.
+fn confirms_read(leader: &Leader, now: Time) -> Time {
+    let older = mutant::on(Mutant::ReadIndexByOlderStamp);
+    if older { leader.stamp } else { leader.next_stamp(now) }
 }

@@ -69,6 +69,15 @@ impl Follower {
             receiving: None,
         }
     }
+
+    /// What holds of whoever follows, with a log that ends at `last`.
+    pub fn check(&self, last: Index) {
+        assert!(self.agreed <= last, "what agrees with the leader's log is here");
+        assert!(self.acknowledged <= self.agreed, "nothing else is acknowledged");
+        if let Some(receiving) = &self.receiving {
+            assert!(receiving.received <= receiving.total, "a snapshot ends where it was said");
+        }
+    }
 }
 
 /// Votes for and against, by seat.
@@ -134,8 +143,21 @@ pub(super) struct Offer {
 impl Leader {
     /// A new stamp.
     pub fn take_stamp(&mut self, now: Time) -> Time {
-        self.stamp = self.next_stamp(now);
-        self.stamp
+        let stamp = self.next_stamp(now);
+        assert!(stamp > self.stamp, "no stamp is given out twice");
+        self.stamp = stamp;
+        stamp
+    }
+
+    /// What holds of whoever leads, with a log that ends at `last`.
+    pub fn check(&self, last: Index) {
+        assert!(self.opened <= last, "a term begins with an entry");
+        assert!(self.agreed <= last, "what was agreed stands in the log");
+        assert!(self.confirmed <= Some(self.stamp), "no echo is newer than what was sent");
+        for follower in &self.followers {
+            assert!(follower.matched < follower.next, "what is matched is not sent again");
+            assert!(follower.matched <= last, "nobody agrees past the end");
+        }
     }
 
     /// What the next stamp will be at least.

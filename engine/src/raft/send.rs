@@ -1,11 +1,10 @@
 //! Sending: the end of a leader's turn.
 
 use super::log::Log;
-use super::output::{AppendRange, Body, Hold, Output, SnapshotPiece};
-use super::progress::{Due, Progress, Sending, State};
+use super::output::{AppendRange, Body, Event, Hold, Output, SnapshotPiece};
+use super::progress::{Due, Progress, ProgressState, Sending};
 use super::role::{Offer, Role};
 use super::{Limits, Raft};
-use crate::effects::Note;
 use crate::ids::{Index, Term};
 use crate::time::Time;
 use wire::peer;
@@ -40,12 +39,13 @@ impl Raft {
         for follower in &mut leader.followers {
             round.send(follower, out);
             // A snapshot costs work and memory: none is made for one that is silent.
-            if matches!(follower.state, State::Snapshot(_)) && follower.is_heard(now, patience) {
+            if matches!(follower.state, ProgressState::Snapshot(_))
+                && follower.is_heard(now, patience)
+            {
                 let offered = round.offer.is_some_and(|o| round.continues(o.index));
                 wanted = wanted.or((!offered).then_some(follower.node));
                 if round.pieces(follower, now, out) == Begun::Now {
-                    let to = follower.node;
-                    out.notes.push(Note::SnapshotSent { group: self.group, to });
+                    out.events.push(Event::SnapshotSent { to: follower.node });
                 }
             }
         }
@@ -83,25 +83,25 @@ enum Begun {
 impl Round<'_> {
     fn send(&self, follower: &mut Progress, out: &mut Output) {
         let gone = self.log.term_at(follower.next.prev()).is_none();
-        if gone && !matches!(follower.state, State::Snapshot(_)) {
-            follower.state = State::Snapshot(Sending::Wanted);
+        if gone && !matches!(follower.state, ProgressState::Snapshot(_)) {
+            follower.state = ProgressState::Snapshot(Sending::Wanted);
             self.heartbeat(follower, out);
             return;
         }
         match follower.state {
-            State::Probe(due) => {
+            ProgressState::Probe(due) => {
                 if self.beat || due == Due::Now {
-                    follower.state = State::Probe(Due::Later);
+                    follower.state = ProgressState::Probe(Due::Later);
                     self.append(follower, follower.next.prev(), out);
                 }
             }
-            State::Replicate => {
+            ProgressState::Replicate => {
                 self.entries(follower, out);
                 if self.beat {
                     self.append(follower, follower.next.prev(), out);
                 }
             }
-            State::Snapshot(_) => {
+            ProgressState::Snapshot(_) => {
                 if self.beat {
                     self.heartbeat(follower, out);
                 }
@@ -127,6 +127,7 @@ impl Round<'_> {
     /// Sends the entries from `next` to `last`, perhaps none.
     fn append(&self, follower: &Progress, last: Index, out: &mut Output) {
         let prev_index = follower.next.prev();
+        assert!(prev_index <= last, "what is sent begins before it ends");
         let prev_term = self.log.term_at(prev_index).expect("what is gone gets a snapshot");
         self.range(follower, prev_index, prev_term, last, out);
     }
@@ -164,16 +165,17 @@ impl Round<'_> {
     fn pieces(&self, follower: &mut Progress, now: Time, out: &mut Output) -> Begun {
         let Some(offer) = self.offer else { return Begun::Before };
         let mut begun = Begun::Before;
-        if follower.state == State::Snapshot(Sending::Wanted) {
+        if follower.state == ProgressState::Snapshot(Sending::Wanted) {
             if !self.continues(offer.index) {
                 return begun;
             }
             begun = Begun::Now;
             let begin = Sending::Pieces { index: offer.index, received: 0, sent: 0, moved_at: now };
-            follower.state = State::Snapshot(begin);
+            follower.state = ProgressState::Snapshot(begin);
             follower.floor = self.stamp;
         }
-        let State::Snapshot(Sending::Pieces { received, sent, .. }) = &mut follower.state else {
+        let ProgressState::Snapshot(Sending::Pieces { received, sent, .. }) = &mut follower.state
+        else {
             return begun;
         };
         while *sent < offer.total
@@ -191,6 +193,7 @@ impl Round<'_> {
             };
             out.send(follower.node, Hold::Now, Body::Snapshot(piece));
             *sent += length;
+            assert!(*sent <= offer.total, "a snapshot's last piece ends it");
         }
         begun
     }

@@ -1,7 +1,7 @@
 //! Snapshots: how one is offered, sent piece by piece, and installed.
 
 use super::output::{Install, Output, Persist};
-use super::progress::{Due, Progress, Sending, State};
+use super::progress::{Due, Progress, ProgressState, Sending};
 use super::role::{Follower, Offer, Receiving, Role};
 use super::{Configuration, Raft};
 use crate::ids::{Index, NodeId, Term};
@@ -27,7 +27,8 @@ impl Raft {
     /// long as it is [`Raft::offered`], and takes the pieces from it.
     pub fn on_snapshot_ready(&mut self, now: Time, index: Index, term: Term, total: u64) {
         self.advance(now);
-        assert!(index <= self.applied && total > 0, "a snapshot holds what was applied");
+        assert!(index <= self.applied, "a snapshot holds what was applied");
+        assert!(total > 0, "a snapshot has bytes");
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.offer.is_some_and(|o| o.index > index) {
             return;
@@ -37,8 +38,8 @@ impl Raft {
         leader.making = None;
         for follower in &mut leader.followers {
             // One that is on its way is not worth more than the new one: its bytes are gone.
-            if matches!(follower.state, State::Snapshot(Sending::Pieces { .. })) {
-                follower.state = State::Snapshot(Sending::Wanted);
+            if matches!(follower.state, ProgressState::Snapshot(Sending::Pieces { .. })) {
+                follower.state = ProgressState::Snapshot(Sending::Wanted);
             }
         }
     }
@@ -66,15 +67,13 @@ impl Raft {
         let (now, patience) = (self.now, self.election_timeout_max);
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(offer) = &mut leader.offer else { return };
-        let needs =
-            |f: &Progress| matches!(f.state, State::Snapshot(_)) && f.is_heard(now, patience);
-        if leader.followers.iter().any(needs) || mutant::on(Mutant::SentSnapshotKept) {
+        if is_offer_needed(&leader.followers, now, patience) {
             offer.needed_at = now;
         } else if now.since(offer.needed_at) > IDLE_MAX {
             leader.offer = None;
             for follower in &mut leader.followers {
-                if matches!(follower.state, State::Snapshot(_)) {
-                    follower.state = State::Snapshot(Sending::Wanted);
+                if matches!(follower.state, ProgressState::Snapshot(_)) {
+                    follower.state = ProgressState::Snapshot(Sending::Wanted);
                 }
             }
         }
@@ -111,7 +110,7 @@ impl Raft {
         // and their answers do.
         let floor = follower.floor;
         let total = leader.offer.map_or(0, |o| o.total);
-        if let State::Snapshot(Sending::Pieces { index, received, sent, moved_at }) =
+        if let ProgressState::Snapshot(Sending::Pieces { index, received, sent, moved_at }) =
             &mut follower.state
             && *index == Index(m.index)
             && m.received <= total
@@ -188,13 +187,13 @@ impl Raft {
         assert!(configuration != Configuration::UNKNOWN, "a snapshot names the members");
         assert_eq!(self.installing.take(), Some((index, term)), "what came in is installed");
         assert!(index > self.commit, "nothing was committed meanwhile");
+        assert!(!self.is_leader(), "who installs follows");
         if index < self.log.last_index() {
             // The log does not hold (index, term): what follows contradicts what is committed.
             self.cut(index.next(), out);
         }
         self.durability.on_snapshot(index, self.commit);
-        let keeps = mutant::on(Mutant::InstallKeepsMembers);
-        let configuration = if keeps { self.configuration().clone() } else { configuration };
+        let configuration = self.installed_members(configuration);
         self.log.reset(index, term, configuration);
         out.persist.push(Persist::Snapshot { index, term });
         (self.commit, self.applied, self.snapshot) = (index, index, index);
@@ -204,6 +203,18 @@ impl Raft {
         }
         self.tell(out);
     }
+
+    /// After an installed snapshot the members are those that it names.
+    fn installed_members(&self, named: Configuration) -> Configuration {
+        if mutant::on(Mutant::InstallKeepsMembers) { self.configuration().clone() } else { named }
+    }
+}
+
+/// A snapshot that was sent is kept while a follower that answers needs it.
+fn is_offer_needed(followers: &[Progress], now: Time, patience: Duration) -> bool {
+    let needs =
+        |f: &Progress| matches!(f.state, ProgressState::Snapshot(_)) && f.is_heard(now, patience);
+    followers.iter().any(needs) || mutant::on(Mutant::SentSnapshotKept)
 }
 
 impl Follower {
@@ -225,6 +236,7 @@ impl Follower {
         if next {
             receiving.received += length;
         }
+        assert!(receiving.received <= receiving.total, "a snapshot ends where it was said");
         self.receiving = Some(receiving);
         self.due.received = Some((index, receiving.received));
         next.then_some(Install { index, term, offset: m.offset, total: m.total })

@@ -154,6 +154,7 @@ impl Shard {
                     break;
                 }
             }
+            assert!(self.aside.lines.contains_key(&key_of(conn)), "nobody else takes a line away");
             if items.is_empty() {
                 self.aside.lines.remove(&key_of(conn));
                 continue;

@@ -18,7 +18,7 @@
 use super::calls::Caller;
 use super::desk::Hint;
 use super::reads::Until;
-use super::snapshots::Outgoing;
+use super::snapshots::OutgoingSnapshot;
 use super::{Shard, Step};
 use crate::effects::Note;
 use crate::ids::{Index, Term};
@@ -46,7 +46,7 @@ enum Stage {
     /// It is being made, or waits for another snapshot that is. It is to stand for this index or a later one.
     Making { caller: Caller, from: Index },
     /// It can be read.
-    Kept { snapshot: Outgoing, touched: Time },
+    Kept { snapshot: OutgoingSnapshot, touched: Time },
 }
 
 impl Shard {
@@ -98,11 +98,19 @@ impl Shard {
         }
         let until = match self.raft.read(step.now, step.reads()) {
             Read::NotLeader => return self.refuse(step, caller),
+            read => self.confirms_backup(read),
+        };
+        assert!(self.backup.is_none(), "a group has one backup at a time");
+        self.backup = Some(Backup { id, stage: Stage::Asked { caller, until } });
+    }
+
+    /// A backup begins once leadership is confirmed for it, and what was committed is applied.
+    fn confirms_backup(&self, read: Read) -> Until {
+        match read {
             _ if mutant::on(Mutant::BackupUnconfirmed) => Until::Applied(Index::ZERO),
             Read::After(time) => Until::Confirmed(time),
-            Read::Ready => Until::Applied(self.raft.commit()),
-        };
-        self.backup = Some(Backup { id, stage: Stage::Asked { caller, until } });
+            Read::Ready | Read::NotLeader => Until::Applied(self.raft.commit()),
+        }
     }
 
     /// A client takes a piece of the snapshot.
@@ -123,6 +131,7 @@ impl Shard {
             return step.desk().error(caller, Code::BadMessage, Hint::NONE);
         };
         let is_last = offset + bytes.len() as u64 == snapshot.total();
+        assert!(offset + bytes.len() as u64 <= snapshot.total(), "a piece lies in its snapshot");
         let piece = BackupPiece { offset, bytes };
         step.desk().reply(caller, BackupPiece::KIND, |b| piece.encode(b));
         if is_last {
@@ -148,7 +157,7 @@ impl Shard {
     }
 
     /// The snapshot for the backup is made.
-    pub(super) fn backup_made(&mut self, step: &mut Step<'_>, snapshot: Outgoing) {
+    pub(super) fn backup_made(&mut self, step: &mut Step<'_>, snapshot: OutgoingSnapshot) {
         let budget = self.machine.cache_bytes_max;
         let Some(backup) = &mut self.backup else { return self.snapshots.spend(snapshot) };
         let Stage::Making { caller, from } = backup.stage else {
@@ -196,7 +205,7 @@ impl Shard {
 }
 
 /// Says that a snapshot can be read.
-fn ready(step: &mut Step<'_>, caller: Caller, snapshot: &Outgoing, cache_bytes_max: u64) {
+fn ready(step: &mut Step<'_>, caller: Caller, snapshot: &OutgoingSnapshot, cache_bytes_max: u64) {
     let (Index(index), Term(term)) = snapshot.point();
     let total = snapshot.total();
     let ready = BackupReady { index, term, total, cache_bytes_max };

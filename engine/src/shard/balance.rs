@@ -131,6 +131,8 @@ impl Balance {
         let able = |it: &&Progress| !suspected.contains(&it.node);
         let to =
             self.away_from_disk(now, raft, able).or_else(|| self.back(now, node, raft, able))?;
+        assert!(to != node, "nobody hands over to itself");
+        assert!(!suspected.contains(&to), "nor to one that is taken for dead");
         self.clear();
         self.handed_over += 1;
         Some(to)

@@ -5,6 +5,7 @@ use crate::ids::{ConnId, Index, SessionId};
 use crate::secret::Secret;
 use alloc::collections::VecDeque;
 use hashbrown::HashTable;
+use wire::bytes::put_u64_at;
 
 /// Where an answer goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +51,7 @@ pub struct Calls {
 fn hash(secret: &Secret, call: &CallId) -> u64 {
     let mut name = [0; 24];
     name[..16].copy_from_slice(&call.session.0);
-    name[16..].copy_from_slice(&call.sequence.to_le_bytes());
+    put_u64_at(&mut name, 16, call.sequence);
     secret.hash(&name)
 }
 
@@ -62,6 +63,7 @@ impl Calls {
 
     /// A caller's request was proposed at `index`.
     pub fn propose(&mut self, index: Index, caller: Caller, call: CallId) {
+        assert!(index > Index::ZERO, "an entry has an index");
         if let Some(last) = self.proposed.back() {
             assert!(last.index < index, "proposals come in the order of the log");
         }
@@ -99,15 +101,7 @@ impl Calls {
     pub fn drain(&mut self, mut each: impl FnMut(Caller)) {
         self.proposed.drain(..).for_each(|p| each(p.caller));
         self.waiting.drain().for_each(|w| each(w.caller));
-    }
-
-    /// How many callers wait.
-    pub fn len(&self) -> usize {
-        self.proposed.len() + self.waiting.len()
-    }
-
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        assert!(self.proposed.is_empty(), "nobody is left");
+        assert!(self.waiting.is_empty(), "nobody is left");
     }
 }

@@ -28,6 +28,7 @@ impl Held {
                 self.frames.push_front((after, to, frame));
                 return;
             }
+            assert!(!frame.is_empty(), "a frame has a header");
             peers.to(to.0).extend_from_slice(&frame);
         }
     }

@@ -16,14 +16,14 @@ use hashbrown::HashTable;
 /// How often a session is renewed within its time to live, at most.
 const RENEWALS_PER_TTL: u32 = 8;
 
-struct Record {
+struct Renewal {
     session: SessionId,
     renewed_at: Time,
 }
 
 /// The renewals of one group's sessions.
 pub struct Liveness {
-    renewed: HashTable<Record>,
+    renewed: HashTable<Renewal>,
     /// Sessions for the next renewal entry.
     due: Vec<SessionId>,
     /// Clients choose their sessions' ids.
@@ -46,7 +46,7 @@ impl Liveness {
             Some(record) if now.since(record.renewed_at) < ttl / RENEWALS_PER_TTL => return,
             Some(record) => record.renewed_at = now,
             None => {
-                let record = Record { session, renewed_at: now };
+                let record = Renewal { session, renewed_at: now };
                 self.renewed.insert_unique(key, record, |r| secret.hash(&r.session.0));
             }
         }
@@ -85,11 +85,6 @@ impl Liveness {
     pub fn len(&self) -> usize {
         self.renewed.len()
     }
-
-    /// Whether none is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.renewed.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -111,6 +106,6 @@ mod tests {
         liveness.touch(Time(1_000_000_000), session, ttl);
         assert!(liveness.is_due());
         liveness.sweep(|_| false);
-        assert!(liveness.is_empty());
+        assert!(liveness.len() == 0);
     }
 }

@@ -7,7 +7,7 @@ use crate::effects::Note;
 use crate::ids::{Index, NodeId};
 use crate::journal::Record;
 use crate::raft::configuration::MEMBERS_BYTES_MAX;
-use crate::raft::{Change, ChangeError, Standing};
+use crate::raft::{ChangeError, MemberChange, Suffrage};
 use crate::time::{Duration, Time};
 use wire::peer::{Join, Stray};
 use wire::{Code, Header};
@@ -22,15 +22,10 @@ impl Shard {
         self.moves.aim(wanted.nodes.clone());
     }
 
-    /// Whether the members are those that the placement wants.
-    pub fn is_placed(&self) -> bool {
-        self.moves.is_done(&self.raft)
-    }
-
     /// Whether this replica leads one that is still being caught up, and answers.
     pub fn teaches(&self, now: Time) -> bool {
         let mut followers = self.raft.progress().iter();
-        followers.any(|f| f.standing == Standing::Learner && f.silence(now) < LEARNER_SILENT)
+        followers.any(|f| f.suffrage == Suffrage::Learner && f.silence(now) < LEARNER_SILENT)
     }
 
     /// The leader's next step from who keeps the group to who should; or a replica without a leader asks
@@ -54,7 +49,7 @@ impl Shard {
         // What is refused is tried again.
         let Ok(index) = self.on_change(step, change) else { return };
         let group = self.group;
-        if let Change::AddLearner { node, incarnation } = change {
+        if let MemberChange::AddLearner { node, incarnation } = change {
             step.shared.may_add = false;
             // Before the first entry.
             let join = Join { term: self.raft.term().0, incarnation: incarnation.0 };
@@ -102,12 +97,17 @@ impl Shard {
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub fn on_change(&mut self, step: &mut Step<'_>, change: Change) -> Result<Index, ChangeError> {
+    pub fn on_change(
+        &mut self,
+        step: &mut Step<'_>,
+        change: MemberChange,
+    ) -> Result<Index, ChangeError> {
         let room = step.shared.proposed + MEMBERS_BYTES_MAX + ENTRY_ROOM_BYTES;
         if !step.shared.journal.has_own_room(room) {
             return Err(ChangeError::Busy);
         }
         let index = self.raft.change(change)?;
+        assert!(index > self.applied, "what is proposed is still to be applied");
         step.take_room(MEMBERS_BYTES_MAX);
         Ok(index)
     }

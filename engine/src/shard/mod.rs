@@ -28,18 +28,20 @@ mod aside;
 mod backup;
 pub mod balance;
 pub mod calls;
-pub mod codec;
+pub(crate) mod codec;
 pub mod conns;
 pub mod desk;
-pub mod held;
+pub(crate) mod held;
+#[cfg(any(test, feature = "simulator"))]
+mod inspect;
 mod levels;
-pub mod liveness;
+mod liveness;
 mod members;
 pub mod moves;
 pub mod placement;
-pub mod reads;
+mod reads;
 pub mod salvage;
-pub mod snapshots;
+pub(crate) mod snapshots;
 pub mod state;
 pub mod step;
 mod time;
@@ -61,7 +63,7 @@ use calls::{CallId, Caller, Calls};
 use desk::Hint;
 use liveness::Liveness;
 use moves::Moves;
-use reads::{Reads, Served};
+use reads::{HeldReads, Served};
 use snapshots::Snapshots;
 use state::State;
 pub use step::{Shared, Step};
@@ -98,7 +100,7 @@ pub struct Shard {
     /// When something in the state is due: kept here, so that an idle group's state is not looked at.
     due: Option<Elapsed>,
     calls: Calls,
-    reads: Reads,
+    reads: HeldReads,
     /// Where the keys that were looked ahead at are found.
     warm: Warm,
     aside: Aside,
@@ -134,6 +136,8 @@ impl Shard {
         now: Time,
     ) -> Shard {
         let mut raft = raft;
+        assert!(raft.applied() == applied.0, "the state stands for what is applied");
+        assert!(raft.commit() >= applied.0, "only what is committed is in it");
         // A snapshot carries no entry whose time the log could know.
         raft.raise_time(state.clock());
         Shard {
@@ -145,7 +149,7 @@ impl Shard {
             machine,
             applied: applied.0,
             calls: Calls::new(machine.secret),
-            reads: Reads::default(),
+            reads: HeldReads::default(),
             warm: Warm::default(),
             aside: Aside::default(),
             liveness: Liveness::new(machine.secret),
@@ -175,11 +179,6 @@ impl Shard {
     /// Its state, to look at.
     pub fn state(&self) -> &State {
         &self.state
-    }
-
-    /// What the group's clock shows here.
-    pub fn clock(&self, now: Time) -> Elapsed {
-        self.raft.clock(now)
     }
 
     /// Who leads it when nothing speaks against it.
@@ -213,6 +212,7 @@ impl Shard {
         let time = self.raft.clock(step.now);
         match self.raft.propose(request.kind, 0, time, request.body) {
             Ok(index) => {
+                assert!(index > self.applied, "what is proposed is still to be applied");
                 step.take_room(request.body.len());
                 self.calls.propose(index, request.caller, request.call);
             }
@@ -237,14 +237,22 @@ impl Shard {
             return false;
         }
         let Some(ttl) = self.touch(now, session) else { return false };
+        self.is_backed(now, session, ttl)
+    }
+
+    /// Whether a session lives for a whole time to live from now, whoever leads next.
+    fn is_backed(&self, now: Time, session: SessionId, ttl: Duration) -> bool {
         if mutant::on(Mutant::AliveUnbacked) {
             return true;
         }
-        if !self.raft.is_confirmed(now) && !mutant::on(Mutant::VouchedBeforeOwnCommit) {
-            return false;
-        }
         let deadline = self.state.session_deadline(session);
-        deadline.is_some_and(|deadline| deadline >= self.raft.clock(now) + ttl)
+        let lasts = deadline.is_some_and(|deadline| deadline >= self.raft.clock(now) + ttl);
+        lasts && self.goes_by_the_groups_clock(now)
+    }
+
+    /// A leader's clock is the group's once an entry of its own term is committed.
+    fn goes_by_the_groups_clock(&self, now: Time) -> bool {
+        self.raft.is_confirmed(now) || mutant::on(Mutant::VouchedBeforeOwnCommit)
     }
 
     // ---- Peers and the disk ----
@@ -365,12 +373,11 @@ impl Shard {
 
     /// Applies what is committed, and answers who asked for it here.
     fn apply(&mut self, step: &mut Step<'_>) {
-        let early = mutant::on(Mutant::ApplyBeforeCommit);
-        let commit = if early { self.raft.last_index() } else { self.raft.commit() };
-        if self.applied < commit {
-            self.apply_to(step, commit);
+        let upto = self.may_apply_to();
+        if self.applied < upto {
+            self.apply_to(step, upto);
         }
-        self.raft.on_applied(if early { self.raft.commit() } else { self.applied });
+        self.raft.on_applied(self.applied.min(self.raft.commit()));
         let index = self.raft.log().configuration_index();
         if index != self.members_at && index <= self.applied {
             self.members_at = index;
@@ -383,7 +390,15 @@ impl Shard {
         }
     }
 
+    /// Nothing is applied before it is committed.
+    fn may_apply_to(&self) -> Index {
+        let early = mutant::on(Mutant::ApplyBeforeCommit);
+        if early { self.raft.last_index() } else { self.raft.commit() }
+    }
+
     fn apply_to(&mut self, step: &mut Step<'_>, commit: Index) {
+        assert!(step.shared.wakes.is_empty(), "whom an entry woke was told");
+        assert!(self.applied < commit, "there is something to apply");
         let expired = self.state.sessions_expired();
         let mut warm = self.applied;
         while self.applied < commit {
@@ -421,6 +436,7 @@ impl Shard {
             }
             step.shared.wakes.clear();
         }
+        assert_eq!(self.applied, commit, "all of it is applied");
         self.due = self.state.next_deadline();
         let sessions = self.state.sessions_expired() - expired;
         if sessions > 0 {
@@ -499,11 +515,16 @@ impl Shard {
     /// message that waits for a sync waits for the records before it.
     fn settle(&mut self, step: &mut Step<'_>) {
         let mut out = core::mem::take(&mut step.shared.out);
+        assert!(out.install.is_none(), "a piece is kept by whoever handed its message in");
         if !out.persist.is_empty() {
             let mut position = Position::ZERO;
             for persist in out.persist.drain(..) {
                 position = self.persist(&mut step.shared.journal, persist);
             }
+            assert!(
+                position > step.shared.journal.synced(),
+                "what was just appended is not synced"
+            );
             self.raft.on_appended(position);
         }
         for message in out.messages.drain(..) {
@@ -522,7 +543,8 @@ impl Shard {
                 }
             }
         }
-        step.effects.notes.append(&mut out.notes);
+        let notes = out.events.drain(..).map(|event| Note::of_raft(self.group, event));
+        step.effects.notes.extend(notes);
         let wanted = out.snapshot_wanted.take();
         step.shared.out = out;
         if wanted.is_some() {

@@ -27,10 +27,11 @@
 
 use crate::ids::{Incarnation, NodeId};
 use crate::mutant::{self, Mutant};
-use crate::raft::{Change, Member, Raft, Standing};
+use crate::raft::{Member, MemberChange, Raft, Suffrage};
 use crate::time::{Duration, Time};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use wire::bytes::put_u64_at;
 
 /// How often a step is tried.
 const STEP_EVERY: Duration = Duration::from_millis(100);
@@ -55,6 +56,7 @@ impl Moves {
 
     /// Other nodes are to keep it now.
     pub fn aim(&mut self, wanted: Vec<NodeId>) {
+        assert!(!wanted.is_empty(), "somebody is to keep the group");
         self.wanted = wanted;
         self.not_before = Time::ZERO;
     }
@@ -72,7 +74,8 @@ impl Moves {
         raft: &Raft,
         linked: &BTreeSet<NodeId>,
         may_add: bool,
-    ) -> Option<Change> {
+    ) -> Option<MemberChange> {
+        assert!(!self.wanted.is_empty(), "somebody is to keep the group");
         if now < self.not_before || raft.change_in_flight().is_some() || self.is_done(raft) {
             return None;
         }
@@ -81,17 +84,17 @@ impl Moves {
         if let Some(gone) = raft.progress().iter().find(|follower| follower.is_absent()) {
             return members.member(gone.node).map(remove);
         }
-        let learners = || members.members().iter().filter(|m| m.standing == Standing::Learner);
+        let learners = || members.members().iter().filter(|m| m.suffrage == Suffrage::Learner);
         if let Some(learner) = learners().find(|learner| !self.wants(learner)) {
             return Some(remove(learner));
         }
         if let Some(Member { node, incarnation, .. }) = learners().next().copied() {
-            return Some(Change::Promote { node, incarnation });
+            return Some(MemberChange::Promote { node, incarnation });
         }
         let mut missing = self.wanted.iter().filter(|node| members.member(**node).is_none());
         if missing.clone().next().is_some() {
             let node = *missing.find(|node| may_add && linked.contains(node))?;
-            return Some(Change::AddLearner { node, incarnation: life(raft, node) });
+            return Some(MemberChange::AddLearner { node, incarnation: life(raft, node) });
         }
         let (own, mut others): (Vec<&Member>, Vec<&Member>) = (members.members().iter())
             .filter(|member| !self.wants(member))
@@ -132,28 +135,32 @@ impl Moves {
     pub fn is_done(&self, raft: &Raft) -> bool {
         let members = raft.configuration().members();
         members.len() == self.wanted.len()
-            && members.iter().all(|m| m.standing == Standing::Voter && self.wants(m))
+            && members.iter().all(|m| m.suffrage == Suffrage::Voter && self.wants(m))
             && !raft.progress().iter().any(|follower| follower.is_absent())
     }
 }
 
-fn remove(member: &Member) -> Change {
-    Change::Remove { node: member.node, incarnation: member.incarnation }
+fn remove(member: &Member) -> MemberChange {
+    MemberChange::Remove { node: member.node, incarnation: member.incarnation }
 }
 
 /// The life of a replica that the next entry of the log adds: no other entry is ever at its index and of its
 /// term.
 fn life(raft: &Raft, node: NodeId) -> Incarnation {
-    let entry = if mutant::on(Mutant::LivesAreReused) { 0 } else { raft.last_index().0 };
-    let term = if mutant::on(Mutant::LivesAreReused) { 0 } else { raft.term().0 };
+    let (term, entry) = next_entry(raft);
     let parts = [u64::from(raft.group().0), term, entry, u64::from(node.0)];
     let mut bytes = [0; 32];
     for (at, part) in parts.iter().enumerate() {
-        bytes[8 * at..8 * at + 8].copy_from_slice(&part.to_le_bytes());
+        put_u64_at(&mut bytes, 8 * at, *part);
     }
     let mut life = [0; 16];
-    for (at, half) in life.chunks_exact_mut(8).enumerate() {
-        half.copy_from_slice(&xxhash_rust::xxh64::xxh64(&bytes, at as u64).to_le_bytes());
+    for half in 0..2 {
+        put_u64_at(&mut life, 8 * half, xxhash_rust::xxh64::xxh64(&bytes, half as u64));
     }
     Incarnation(life)
+}
+
+/// What names a life: the term and the index behind which its entry is appended.
+fn next_entry(raft: &Raft) -> (u64, u64) {
+    if mutant::on(Mutant::LivesAreReused) { (0, 0) } else { (raft.term().0, raft.last_index().0) }
 }

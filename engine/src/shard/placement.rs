@@ -14,6 +14,7 @@ use crate::level::Level;
 use crate::limits::VOTERS_MAX;
 use crate::mutant::{self, Mutant};
 use alloc::vec::Vec;
+use wire::bytes::put_u32_at;
 
 /// Points of the ring for each node.
 pub const VIRTUAL_NODES: u32 = 150;
@@ -33,9 +34,13 @@ const _: () = assert!(META_VOTERS[0].1 <= VOTERS_MAX && META_VOTERS[1].1 <= META
 
 /// How many voters the meta group has where a shard has `replication`.
 pub fn meta_voters(level: Level, nodes: usize, replication: usize) -> usize {
-    let level = if mutant::on(Mutant::MetaStaysNarrow) { Level::OLDEST } else { level };
-    let more = META_VOTERS.iter().find(|(from, _)| level >= Level::META_VOTERS && nodes >= *from);
+    let more = META_VOTERS.iter().find(|(from, _)| widens_meta(level) && nodes >= *from);
     more.map_or(replication, |(_, voters)| replication.max(*voters))
+}
+
+/// From this level on more nodes keep the meta group where there are more.
+fn widens_meta(level: Level) -> bool {
+    level >= Level::META_VOTERS && !mutant::on(Mutant::MetaStaysNarrow)
 }
 
 /// Places `groups` groups, the meta group first, on `nodes`, each on `replication` of them (or all, when there are
@@ -73,11 +78,14 @@ pub fn place(groups: u32, nodes: &[NodeId], replication: usize, level: Level) ->
         let preferred = preferred.expect("a group has at least one replica");
         // The meta group has next to nothing to do.
         leads[preferred] += usize::from(group != GroupId::META.0);
+        assert!(chosen.contains(&preferred), "who leads keeps the group");
         let replicas = chosen.iter().map(|node| nodes[*node]).collect();
         placed.push(Replicas { nodes: replicas, preferred: nodes[preferred] });
     }
     let voters = meta_voters(level, nodes.len(), replication).min(nodes.len());
     widen(&mut placed[GroupId::META.0 as usize], voters, &ring, &nodes);
+    assert_eq!(placed[GroupId::META.0 as usize].nodes.len(), voters, "the ring has all nodes");
+    assert_eq!(placed.len(), groups as usize, "each group has its place");
     placed
 }
 
@@ -102,19 +110,21 @@ fn ring(nodes: &[NodeId]) -> Vec<(u64, usize)> {
         ring.extend((0..VIRTUAL_NODES).map(|v| (hash(b"node.", node.0, v), at)));
     }
     ring.sort_unstable();
+    assert_eq!(ring.len(), nodes.len() * VIRTUAL_NODES as usize, "each node has its points");
     ring
 }
 
 /// 1.1 times the mean, rounded up.
 fn bound(replicas: usize, nodes: usize) -> usize {
+    assert!(nodes > 0, "somebody keeps them");
     (replicas * 11).div_ceil(nodes * 10)
 }
 
 fn hash(what: &[u8; 5], id: u32, replica: u32) -> u64 {
     let mut bytes = [0u8; 13];
     bytes[..5].copy_from_slice(what);
-    bytes[5..9].copy_from_slice(&id.to_le_bytes());
-    bytes[9..].copy_from_slice(&replica.to_le_bytes());
+    put_u32_at(&mut bytes, 5, id);
+    put_u32_at(&mut bytes, 9, replica);
     xxhash_rust::xxh64::xxh64(&bytes, 0)
 }
 

@@ -49,14 +49,14 @@ pub struct HeldRead {
 
 /// Reads that wait, in the order in which they came.
 #[derive(Default)]
-pub struct Reads {
+pub struct HeldReads {
     held: VecDeque<HeldRead>,
     /// The keys one after the other; those before `taken` are done with.
     keys: Vec<u8>,
     taken: usize,
 }
 
-impl Reads {
+impl HeldReads {
     /// Holds a read back.
     pub fn hold(&mut self, caller: Caller, key: &[u8], until: Until, deadline: Time) {
         self.held.push_back(HeldRead { caller, until, deadline, key_bytes: key.len() });
@@ -66,6 +66,7 @@ impl Reads {
     /// The oldest read and its key.
     pub fn first(&self) -> Option<(HeldRead, &[u8])> {
         let read = *self.held.front()?;
+        assert!(self.taken + read.key_bytes <= self.keys.len(), "each read has its key");
         Some((read, &self.keys[self.taken..self.taken + read.key_bytes]))
     }
 
@@ -83,6 +84,7 @@ impl Reads {
     pub fn take(&mut self) -> Option<HeldRead> {
         let read = self.held.pop_front()?;
         self.taken += read.key_bytes;
+        assert!(self.taken <= self.keys.len(), "each read has its key");
         if self.held.is_empty() || self.taken > self.keys.len() / 2 {
             self.keys.drain(..self.taken);
             self.taken = 0;
@@ -219,7 +221,7 @@ mod tests {
         let caller =
             |request| Caller { conn: ConnId { index: 0, generation: 0 }, request, bytes: 60 };
         let key = |n: u64| alloc::vec![n as u8; (n % 5) as usize];
-        let mut reads = Reads::default();
+        let mut reads = HeldReads::default();
         let mut next = 0;
         for n in 0..100 {
             reads.hold(caller(n), &key(n), Until::Applied(Index(n)), Time::MAX);

@@ -42,6 +42,7 @@ impl Shard {
             self.applied = next;
             wakes.clear();
         }
+        assert_eq!(self.applied, index, "all that it has is in the state");
         let known = self.raft.configuration();
         let alone = [(self.node, self.raft.incarnation())].into_iter();
         // One that was being caught up may not know yet who its group's members are.

@@ -48,9 +48,9 @@ pub struct Snapshots {
     /// On the disk; its record in the journal is not durable yet.
     recording: Option<(Point, Position)>,
     /// The one that followers get.
-    outgoing: Option<Outgoing>,
+    outgoing: Option<OutgoingSnapshot>,
     /// The one that the leader sends.
-    incoming: Option<Incoming>,
+    incoming: Option<IncomingSnapshot>,
     /// The one that the leader sent, being restored.
     installing: Option<Installing>,
     /// Bytes and a state of no use any more, to be freed.
@@ -88,14 +88,14 @@ struct Saving {
 }
 
 /// A snapshot in memory, to be read piece by piece.
-pub(super) struct Outgoing {
+pub(super) struct OutgoingSnapshot {
     point: Point,
     /// All but the last of one size.
     pieces: Vec<Vec<u8>>,
     total: u64,
 }
 
-struct Incoming {
+struct IncomingSnapshot {
     point: Point,
     total: u64,
     received: u64,
@@ -170,6 +170,7 @@ impl Snapshots {
     }
 
     /// Bytes of snapshots that lie in memory for whoever is to get or to make one, but for a backup's.
+    #[cfg(any(test, feature = "simulator"))]
     pub fn kept_bytes(&self) -> u64 {
         let outgoing = self.outgoing.as_ref().map_or(0, |it| it.total);
         let incoming = self.incoming.as_ref().map_or(0, |it| it.received);
@@ -177,7 +178,7 @@ impl Snapshots {
     }
 
     /// Nobody needs a snapshot any more that was in memory.
-    pub(super) fn spend(&mut self, outgoing: Outgoing) {
+    pub(super) fn spend(&mut self, outgoing: OutgoingSnapshot) {
         self.spent.extend(outgoing.pieces);
     }
 
@@ -224,7 +225,7 @@ impl Making {
     }
 }
 
-impl Outgoing {
+impl OutgoingSnapshot {
     /// What it stands for.
     pub(super) fn point(&self) -> Point {
         self.point
@@ -244,6 +245,7 @@ impl Outgoing {
 
     /// The bytes in a range.
     fn read(&self, range: core::ops::Range<usize>) -> Cow<'_, [u8]> {
+        assert!(range.end as u64 <= self.total, "a piece lies in its snapshot");
         let size = self.pieces[0].len();
         let at = range.start / size;
         let from = range.start % size;
@@ -323,7 +325,7 @@ impl Shard {
             (Progress::Done, Goal::Followers) => {
                 let (pieces, total) = (making.pieces, making.before);
                 self.raft.on_snapshot_ready(step.now, point.0, point.1, total);
-                let outgoing = Outgoing { point, pieces, total };
+                let outgoing = OutgoingSnapshot { point, pieces, total };
                 if self.raft.offered() == Some(point.0) {
                     let older = self.snapshots.outgoing.replace(outgoing);
                     older.into_iter().for_each(|older| self.snapshots.spend(older));
@@ -334,7 +336,7 @@ impl Shard {
             }
             (Progress::Done, Goal::Backup) => {
                 let (pieces, total) = (making.pieces, making.before);
-                self.backup_made(step, Outgoing { point, pieces, total });
+                self.backup_made(step, OutgoingSnapshot { point, pieces, total });
             }
         }
     }
@@ -344,30 +346,23 @@ impl Shard {
         let (index, term) = point;
         step.effects.notes.push(Note::SnapshotMade { group: self.group, index, bytes });
         let unsent = VecDeque::new();
+        assert!(self.snapshots.saving.is_none(), "one is on its way to the disk at a time");
+        assert!(bytes > 0, "a snapshot has bytes");
         self.snapshots.saving = Some(Saving { point, unsent, offset: 0, installs: None });
-        if mutant::on(Mutant::SnapshotRecordedEarly) {
+        if !is_recorded_once_saved() {
             step.shared.journal.append(Record::Snapshot { group: self.group, index, term });
         }
     }
 
     fn save(&self, step: &mut Step<'_>, point: Point, offset: u64, bytes: Vec<u8>, last: bool) {
         let (group, (index, term)) = (self.group, point);
+        assert!(!bytes.is_empty(), "a part has bytes");
         step.effects.saves.push(SnapshotPart { group, index, term, offset, bytes, last });
-    }
-
-    /// Bytes of snapshots that lie in memory, but for a backup's.
-    pub fn snapshot_bytes(&self) -> u64 {
-        self.snapshots.kept_bytes()
     }
 
     /// Whether a snapshot is on its way to the disk.
     pub fn is_snapshotting(&self) -> bool {
         self.snapshots.is_busy()
-    }
-
-    /// The journal's entries up to here are not needed.
-    pub fn snapshot_index(&self) -> Index {
-        self.snapshots.durable()
     }
 
     /// Frees what pins the oldest segment: by a snapshot when it is applied, else by saying it again
@@ -378,6 +373,8 @@ impl Shard {
         }
         // What is not applied is in memory.
         let (log, group) = (self.raft.log(), self.group);
+        assert!(first >= log.first_index(), "what is not applied is in memory");
+        assert!(last <= log.last_index(), "the journal holds no more than the log");
         let mut first = first;
         while first <= last {
             let room = step.shared.journal.carry_room();
@@ -410,17 +407,13 @@ impl Shard {
                     &mut step.shared.out,
                 );
                 self.raft.raise_time(state.clock());
-                if !mutant::on(Mutant::InstallKeepsState) {
-                    self.replace(state);
-                }
+                self.install_state(state);
                 self.applied = index;
                 self.settle(step);
             }
             None => {
-                let too_new = mutant::on(Mutant::SnapshotNamedTooNew);
-                let index = if too_new { self.applied } else { index };
-                let record = Record::Snapshot { group: self.group, index, term };
-                step.shared.journal.append(record);
+                let (group, index) = (self.group, self.index_to_record(index));
+                step.shared.journal.append(Record::Snapshot { group, index, term });
             }
         }
         self.snapshots.recording = Some((saving.point, step.shared.journal.appended()));
@@ -434,11 +427,24 @@ impl Shard {
         }
         self.snapshots.recording = None;
         let replaced = core::mem::replace(&mut self.snapshots.durable, point);
+        assert!(replaced.0 <= point.0, "a newer snapshot replaces an older one");
         if replaced.0 > Index::ZERO {
             step.effects.drops.push((self.group, replaced.0));
         }
         self.raft.snapshot_made(point.0, point.1);
         self.install();
+    }
+
+    /// An installed snapshot takes the place of the state.
+    fn install_state(&mut self, state: State) {
+        if !mutant::on(Mutant::InstallKeepsState) {
+            self.replace(state);
+        }
+    }
+
+    /// The record names the snapshot that is on the disk, whatever was applied since.
+    fn index_to_record(&self, saved: Index) -> Index {
+        if mutant::on(Mutant::SnapshotNamedTooNew) { self.applied } else { saved }
     }
 
     /// Another state takes this one's place.
@@ -454,7 +460,7 @@ impl Shard {
 
     /// A follower needs a snapshot: has one made, unless one is at hand that the log still continues.
     pub(super) fn offer_snapshot(&mut self, step: &mut Step<'_>) {
-        let usable = |o: &&Outgoing| o.point.0.next() >= self.raft.log().first_index();
+        let usable = |o: &&OutgoingSnapshot| o.point.0.next() >= self.raft.log().first_index();
         if let Some(outgoing) = self.snapshots.outgoing.as_ref().filter(usable) {
             let ((index, term), total) = (outgoing.point, outgoing.total);
             return self.raft.on_snapshot_ready(step.now, index, term, total);
@@ -471,7 +477,7 @@ impl Shard {
         if install.offset == 0 {
             let (pieces, sum, configuration) = (Vec::new(), Checksum::default(), None);
             let (total, received) = (install.total, 0);
-            let begun = Incoming { point, total, received, configuration, sum, pieces };
+            let begun = IncomingSnapshot { point, total, received, configuration, sum, pieces };
             if let Some(old) = self.snapshots.incoming.replace(begun) {
                 self.snapshots.spent.extend(old.pieces);
             }
@@ -485,13 +491,14 @@ impl Shard {
         incoming.sum.add(state);
         incoming.pieces.push(piece.to_vec());
         incoming.received += piece.len() as u64;
+        assert!(incoming.received <= install.total, "pieces end where the whole does");
         incoming.total = install.total;
         self.install();
     }
 
     /// Begins to install the leader's snapshot once it is whole and none of our own is on its way.
     fn install(&mut self) {
-        let whole = |i: &&Incoming| i.received >= i.total;
+        let whole = |i: &&IncomingSnapshot| i.received >= i.total;
         if self.snapshots.is_busy() || self.snapshots.incoming.as_ref().filter(whole).is_none() {
             return;
         }
@@ -546,6 +553,7 @@ impl Shard {
         installs: (Configuration, State),
         pieces: Vec<Vec<u8>>,
     ) {
+        assert!(self.snapshots.saving.is_none(), "one is on its way to the disk at a time");
         let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
         let (group, index) = (self.group, point.0);
         step.effects.notes.push(Note::SnapshotInstalled { group, index, bytes });
@@ -571,6 +579,11 @@ impl Shard {
         };
         super::codec::encode(self.group, body, self.raft.log(), &piece, out);
     }
+}
+
+/// The journal names a snapshot only once that is on the disk.
+fn is_recorded_once_saved() -> bool {
+    !mutant::on(Mutant::SnapshotRecordedEarly)
 }
 
 /// Hands out a snapshot's bytes, piece by piece. False: there is none.

@@ -80,6 +80,7 @@ impl State {
     }
 
     /// Appends the state's bytes: equal states give equal bytes.
+    #[cfg(any(test, feature = "simulator"))]
     pub fn snapshot(&self, out: &mut Vec<u8>) {
         match self {
             State::Meta(meta, _) => meta.snapshot(out),

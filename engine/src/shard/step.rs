@@ -5,12 +5,12 @@ use super::conns::Conns;
 use super::desk::Desk;
 use super::held::Held;
 use crate::effects::Effects;
-use crate::engine::Reads as ReadMode;
 use crate::journal::Journal;
 use crate::level::Kinds;
 use crate::machine::Wake;
 use crate::peers::Peers;
 use crate::raft::Output;
+use crate::raft::ReadMode;
 use crate::time::Time;
 use alloc::vec::Vec;
 

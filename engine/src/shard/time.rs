@@ -27,9 +27,9 @@ impl Shard {
         if self.liveness.is_due() {
             let mut renewals = core::mem::take(&mut step.shared.scratch);
             self.liveness.write_due(&mut renewals);
-            let proposed = self.propose_own(step, kind::RENEW, &renewals).is_some();
+            let proposed = self.propose_own(step, kind::RENEW, &renewals);
             step.shared.scratch = renewals;
-            if proposed || mutant::on(Mutant::RenewalsForgotten) {
+            if are_renewals_done(proposed) {
                 self.liveness.on_proposed();
             } else {
                 self.retry_at = step.now + OWN_RETRY;
@@ -45,7 +45,7 @@ impl Shard {
         }
         let time = self.raft.clock(step.now);
         let due = self.due.is_some_and(|due| due <= time || self.is_time_to_be_told(step.now));
-        if due && step.now >= self.retry_at && !mutant::on(Mutant::TicksIdle) {
+        if due && step.now >= self.retry_at && ticks_by_itself() {
             self.propose_tick(step);
         }
         if self.state.level() >= Level::LOYALTY && self.raft.is_to_agree() {
@@ -139,11 +139,26 @@ impl Shard {
         if !self.is_at(since) {
             return None;
         }
-        if self.raft.is_full() && mutant::on(Mutant::OwnEntryDroppedUnderLoad) {
+        if !self.has_room_of_its_own() {
             return Some(Index::ZERO);
         }
         let index = self.raft.propose_own(step.now, kind, payload).ok()?;
         step.take_room(payload.len());
         Some(index)
     }
+
+    /// A leader's own entries have room of their own: clients' entries may fill theirs.
+    fn has_room_of_its_own(&self) -> bool {
+        !(mutant::on(Mutant::OwnEntryDroppedUnderLoad) && self.raft.is_full())
+    }
+}
+
+/// Renewals that are refused stay due.
+fn are_renewals_done(proposed: Option<Index>) -> bool {
+    proposed.is_some() || mutant::on(Mutant::RenewalsForgotten)
+}
+
+/// What is due is ended by itself, and does not wait for the next call.
+fn ticks_by_itself() -> bool {
+    !mutant::on(Mutant::TicksIdle)
 }

@@ -61,6 +61,16 @@ fn the_pure_part_has_no_table_with_a_random_order() {
 }
 
 #[test]
+fn no_part_imports_what_stands_on_it() {
+    assert_eq!(finds(layers, "engine/src/raft/mod.rs", "use crate::effects::Note;"), 1);
+    assert_eq!(finds(layers, "engine/src/raft/tests/mod.rs", "let e = crate::engine::on();"), 1);
+    assert_eq!(finds(layers, "engine/src/journal/mod.rs", "use crate::{engine, ids};"), 1);
+    assert_eq!(finds(layers, "engine/src/journal/mod.rs", "use crate::ids::Index; // engine"), 0);
+    assert_eq!(finds(layers, "engine/src/shard/mod.rs", "use crate::effects::Note;"), 0);
+    assert_eq!(finds(layers, "engine/src/engine.rs", "use crate::raft::Raft;"), 0);
+}
+
+#[test]
 fn raft_never_names_what_it_replicates() {
     let path = "engine/src/raft/log.rs";
     assert_eq!(finds(raft_words, path, "/// The lock of the group."), 1);
@@ -93,6 +103,17 @@ fn a_service_of_the_machine_sees_no_other() {
 }
 
 #[test]
+fn binary_is_read_and_written_in_one_place() {
+    let path = "engine/src/entry.rs";
+    assert_eq!(finds(one_codec, path, "out.extend_from_slice(&n.to_le_bytes());"), 1);
+    assert_eq!(finds(one_codec, path, "let n = u32::from_le_bytes(four);"), 1);
+    assert_eq!(finds(one_codec, path, "const MAGIC: u32 = u32::from_le_bytes(*b\"TCTX\");"), 0);
+    assert_eq!(finds(one_codec, path, "#[test]\nfn t() { n.to_le_bytes(); }"), 0);
+    assert_eq!(finds(one_codec, "wire/src/bytes.rs", "n.to_le_bytes()"), 0);
+    assert_eq!(finds(one_codec, "client/src/lib.rs", "n.to_le_bytes()"), 0);
+}
+
+#[test]
 fn only_the_edge_is_unsafe() {
     assert_eq!(finds(unsafe_only_in_edge, "engine/src/journal/mod.rs", "unsafe { f() }"), 1);
     assert_eq!(finds(unsafe_only_in_edge, "client/src/lib.rs", "unsafe impl Send for A {}"), 1);
@@ -113,10 +134,48 @@ fn files_and_functions_have_a_size() {
     assert_eq!(finds(file_size, "a.rs", &lines(800)), 0);
     assert_eq!(finds(file_size, "a.rs", &lines(801)), 1);
     let function = |n: usize| format!("fn f<T: Fn(u8) -> [u8; 2]>(x: T) {{\n{}}}\n", lines(n));
-    assert_eq!(finds(function_size, "a.rs", &function(118)), 0);
-    assert_eq!(finds(function_size, "a.rs", &function(119)), 1);
+    assert_eq!(finds(function_size, "a.rs", &function(68)), 0);
+    assert_eq!(finds(function_size, "a.rs", &function(69)), 1);
+    assert_eq!(finds(function_size, "a/tests.rs", &function(118)), 0);
+    assert_eq!(finds(function_size, "a/tests.rs", &function(119)), 1);
     assert_eq!(finds(function_size, "a.rs", &format!("type F = fn(u8);\n{}", lines(200))), 0);
     assert_eq!(finds(function_size, "a.rs", &format!("fn f(x: u8);\n{}", lines(200))), 0);
+}
+
+#[test]
+fn a_bug_is_planted_behind_a_rule() {
+    let path = "engine/src/raft/lead.rs";
+    let rule = "fn may_vote() -> bool {\n    !mutant::on(Mutant::VoteTwice)\n}\n";
+    assert_eq!(finds(mutants_behind_rules, path, rule), 0);
+    let long = format!("fn on_vote() {{\n{}{rule}}}\n", "a;\n".repeat(20));
+    assert_eq!(finds(mutants_behind_rules, path, &long), 0, "the innermost function counts");
+    let long = format!("fn on_vote() {{\n{}mutant::on(A);\n}}\n", "a;\n".repeat(20));
+    assert_eq!(finds(mutants_behind_rules, path, &long), 1);
+    assert_eq!(finds(mutants_behind_rules, "harness/src/sim/mod.rs", &long), 0);
+    assert_eq!(finds(mutants_behind_rules, path, "const A: bool = mutant::on(A);"), 1);
+}
+
+#[test]
+fn a_types_name_means_one_thing() {
+    let of = |path: &str, text: &str| core_types(&Source::new(path, text));
+    let one = of("engine/src/raft/mod.rs", "pub struct State {}\nstruct Place;\n");
+    let other = of("engine/src/shard/state.rs", "pub(crate) enum State { A }\nstruct Place;\n");
+    assert_eq!(names_once([one.clone(), other].concat()).len(), 1);
+    let edge = of("engine/src/edge/mod.rs", "pub enum State { A }");
+    let tests = of("engine/src/raft/tests/mod.rs", "pub struct State;");
+    assert_eq!(names_once([one, edge, tests].concat()).len(), 0);
+}
+
+#[test]
+fn a_part_states_what_it_relies_on() {
+    let text = "fn a() { assert!(b); assert_eq!(c, d); }\nfn e() {}\nfn f() {}\nfn g() {}\n";
+    let sources = [
+        Source::new("engine/src/raft/mod.rs", text),
+        Source::new("engine/src/raft/tests/mod.rs", "fn t() { assert!(a); assert!(b); }"),
+        Source::new("engine/src/shard/mod.rs", "fn s() { assert!(a); }"),
+    ];
+    assert_eq!(assertions(&sources, "raft", 50).len(), 0);
+    assert_eq!(assertions(&sources, "raft", 51).len(), 1);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The rules over the whole tree.
 
-use super::rules::{RULES, no_machine};
+use super::rules::{ASSERTIONS_MIN, RULES, assertions, core_types, names_once, no_machine};
 use super::source::Source;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -73,6 +73,12 @@ fn the_tree_obeys_every_rule() {
             found.extend(rule(source).into_iter().map(|f| format!("[{name}] {f}")));
         }
     }
+    for (part, least) in ASSERTIONS_MIN {
+        let few = assertions(&sources, part, *least);
+        found.extend(few.into_iter().map(|f| format!("[assertions] {f}")));
+    }
+    let types = sources.iter().flat_map(core_types).collect();
+    found.extend(names_once(types).into_iter().map(|f| format!("[names] {f}")));
     report(&found);
 }
 

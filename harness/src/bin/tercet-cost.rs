@@ -2,9 +2,10 @@
 
 use clap::{Parser, ValueEnum};
 use engine::effects::Effects;
-use engine::engine::{Config, Disk, Engine, Input, Member, Reads};
+use engine::engine::{Disk, Engine, EngineConfig, Founder, Input};
 use engine::ids::{ClusterId, ConnId, Incarnation, NodeId};
 use engine::level::{Kinds, Level};
+use engine::raft::ReadMode;
 use engine::secret::Secret;
 use engine::time::{Duration, Time};
 use wire::limits::FRAME_BYTES_MAX;
@@ -263,16 +264,16 @@ fn name(namespace: &str, number: u64) -> Vec<u8> {
     format!("{namespace}/{:08}", number % NAMES).into_bytes()
 }
 
-fn config() -> Config {
+fn config() -> EngineConfig {
     let incarnation = Incarnation([1; 16]);
-    Config {
+    EngineConfig {
         cluster: ClusterId([7; 16]),
         node: NodeId(1),
         engine: 0,
         engines: 1,
         shards: 1,
         replication: 3,
-        members: vec![Member { node: NodeId(1), incarnation, address: "node:7400".into() }],
+        founders: vec![Founder { node: NodeId(1), incarnation, address: "node:7400".into() }],
         nodes: Vec::new(),
         incarnation,
         seed: 1,
@@ -283,7 +284,7 @@ fn config() -> Config {
         level_max: Level::NEWEST,
         kinds: Kinds::REAL,
         balance_after: Duration::from_secs(5),
-        reads: Reads::Lease,
+        reads: ReadMode::Lease,
         segment_bytes: SEGMENT_BYTES,
         segments_max: 12,
         cache_bytes_max: 64 << 20,

@@ -2,6 +2,7 @@
 
 use super::ChaosError;
 use crate::cluster::ask::{Ask, AskError};
+use engine::edge::environment::random_seed;
 use serde::Serialize;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 use wire::Code;
+use wire::random::Random;
 
 /// Files that a node of a run may open: few, so that its limit is reached. It has seats for some 190 clients then,
 /// and 60 for those who did not say who they are.
@@ -146,7 +148,7 @@ fn open(address: SocketAddr, manner: Manner) -> Result<TcpStream, AskError> {
     let unreachable = |why| AskError::Unreachable { address, why };
     let stream = match manner {
         Manner::Hello => {
-            Ask::connect(address, 0, fastrand::u128(1..).to_le_bytes(), ASK_MAX)?.0.into_stream()?
+            Ask::connect(address, 0, Random::new(random_seed()).id(), ASK_MAX)?.0.into_stream()?
         }
         Manner::Silent => {
             sleep(SILENT_EVERY);

@@ -8,12 +8,14 @@
 use super::schedule::Fault;
 use crate::cluster::ask::{Ask, AskError};
 use crate::load::names::Names;
+use engine::edge::environment::random_seed;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use wire::message::{CachePut, Expect, SessionClose, SessionOpen};
+use wire::random::Random;
 use wire::topology::engine_of_group;
 use wire::{Call, Code};
 
@@ -170,7 +172,7 @@ impl Drop for Healing {
 
 /// Writes to a shard at a node, until it succeeds, or the connection fails.
 fn write(probes: &Probes, shard: u32, node: SocketAddr) -> Result<(), AskError> {
-    let session = fastrand::u128(1..).to_le_bytes();
+    let session = Random::new(random_seed()).id();
     let (mut ask, welcome) = Ask::connect(node, 0, session, ASK_MAX)?;
     let engine = engine_of_group(shard + 1, welcome.engines);
     if engine != 0 {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use wire::random::Random;
 
 /// How long each trial is measured.
 const TRIAL: Duration = Duration::from_millis(4_500);
@@ -46,7 +47,7 @@ pub fn kills(
         homes: Vec::new(),
         files_max: None,
     })?;
-    let mut chance = fastrand::Rng::with_seed(seed);
+    let mut chance = Random::new(seed);
     let mut report = KillsReport { nodes, ..KillsReport::default() };
     for number in 0..trials {
         progress(f64::from(number) / f64::from(trials));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+use wire::random::Random;
 
 /// How long sessions live in a run, in milliseconds: some faults are longer.
 pub const SESSION_TTL_MS: u32 = 3_000;
@@ -214,7 +215,7 @@ impl Schedule {
         hold: Option<Duration>,
         shards: u32,
     ) -> Schedule {
-        let mut chance = fastrand::Rng::with_seed(seed);
+        let mut chance = Random::new(seed);
         let millis = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         let length_ms = millis(length);
         let (mut deck, mut events, mut at_ms) = (Vec::new(), Vec::new(), FIRST_MS);

@@ -19,6 +19,7 @@ use crate::cluster::CLIENTS_PORT;
 use crate::cluster::ask::{Ask, AskError};
 use crate::load::names::Names;
 use crate::load::router;
+use engine::edge::environment::random_seed;
 use serde::Serialize;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -28,6 +29,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use wire::Call;
 use wire::message::{Heartbeat, LockAcquire, LockMode, QueuePop, SessionClose, SessionOpen};
+use wire::random::Random;
 
 /// Connections to each node that only say hello.
 const IDLE_EACH: usize = 4;
@@ -325,7 +327,7 @@ fn seat(addresses: &[SocketAddr], shards: u32) -> Clients {
     let mut clients = Clients::default();
     let until = Instant::now() + SEATED_MAX;
     let mut names = Names::new(shards);
-    let run = fastrand::u32(..);
+    let run = random_seed() as u32;
     for shard in 0..shards {
         let lock = names.add_in(&format!("chaos/vanish-{run:x}"), shard);
         let name = names.get(lock).to_vec();
@@ -340,7 +342,7 @@ fn seat(addresses: &[SocketAddr], shards: u32) -> Clients {
         }
     }
     for address in addresses {
-        let hello = || Ask::connect(*address, 0, fastrand::u128(1..).to_le_bytes(), ASK_MAX);
+        let hello = || Ask::connect(*address, 0, Random::new(random_seed()).id(), ASK_MAX);
         // A node that is dead or full has none.
         clients.open.extend((0..IDLE_EACH).map_while(|_| hello().ok()).map(|(ask, _)| ask));
     }
@@ -376,7 +378,7 @@ fn hold(
 
 /// A connection to the leader of a shard, with a session that is open there.
 fn opened(addresses: &[SocketAddr], shard: u32) -> Result<(Ask, [u8; 16]), AskError> {
-    let session = fastrand::u128(1..).to_le_bytes();
+    let session = Random::new(random_seed()).id();
     let nobody = AskError::Nonsense { address: addresses[0], what: "no node answers".into() };
     let topology = router::topology(addresses).ok_or(nobody)?;
     let (mut ask, _) = router::leader(&topology, shard, session)?;

@@ -9,6 +9,7 @@ use super::{LoadConfig, SessionId};
 use crate::checks::{CacheCheck, LockCheck, QueueCheck, Violations};
 use crate::scenario::{CONTENDED_NAMES, Scenario, Step};
 use std::collections::VecDeque;
+use wire::random::Random;
 
 /// Room for messages before the check's table grows.
 const MESSAGES_EXPECTED: usize = 4 << 20;
@@ -95,7 +96,7 @@ pub(super) struct Core {
     pub waiting: Vec<u32>,
     /// Open loop: slots that are free.
     pub free: VecDeque<u32>,
-    chance: u64,
+    chance: Random,
 }
 
 impl Core {
@@ -114,7 +115,7 @@ impl Core {
         let slots_each = fill_depth.max(config.depth);
         let sessions_each = if contended { config.depth } else { 1 };
         let lines = Lines::new(keys(config.keys, shards), run, config.payload_bytes);
-        let mut chance = Chance(config.seed ^ run);
+        let mut chance = Random::new(config.seed ^ run);
         let sessions = (0..config.connections * sessions_each).map(|_| Session::new(&mut chance));
         let mut core = Core {
             scenario,
@@ -145,7 +146,7 @@ impl Core {
             fresh: Vec::new(),
             waiting: Vec::new(),
             free: VecDeque::new(),
-            chance: chance.next(),
+            chance: chance.fork(),
         };
         for shard in 0..shards {
             let mut queue = Names::new(shards);
@@ -190,12 +191,9 @@ impl Core {
         conn * each..conn * each + active
     }
 
-    /// A number by chance (splitmix64).
+    /// A number by chance.
     pub fn draw(&mut self) -> u64 {
-        let mut chance = Chance(self.chance);
-        let number = chance.next();
-        self.chance = chance.0;
-        number
+        self.chance.draw()
     }
 
     /// Begins the slot's step, which was to begin at `begun_ns`.
@@ -337,10 +335,10 @@ impl Core {
 }
 
 impl Session {
-    fn new(chance: &mut Chance) -> Session {
+    fn new(chance: &mut Random) -> Session {
         let mut id = [0; 16];
-        id[..8].copy_from_slice(&chance.next().to_le_bytes());
-        id[8..].copy_from_slice(&chance.next().to_le_bytes());
+        id[..8].copy_from_slice(&chance.draw().to_le_bytes());
+        id[8..].copy_from_slice(&chance.draw().to_le_bytes());
         Session { id, window: Window::default(), alive_ns: 0, promised_ns: None }
     }
 
@@ -351,19 +349,6 @@ impl Session {
         self.id[..8].copy_from_slice(&first.to_le_bytes());
         self.id[8..].copy_from_slice(&second.to_le_bytes());
         self.window = Window::default();
-    }
-}
-
-/// splitmix64 (Steele, Lea and Flood, 2014).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

@@ -15,6 +15,7 @@ use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{
     BackupBegin, BackupPiece, BackupRead, BackupReady, LockAcquire, LockMode, SessionOpen,
 };
+use wire::random::Random;
 use wire::{Call, Header, Kind};
 
 /// The connections of whoever takes backups: an index that no client has.
@@ -25,7 +26,7 @@ const BACKUP: [u8; 16] = [0xbb; 16];
 
 /// The backup that is under way.
 pub(super) struct Backups {
-    chance: fastrand::Rng,
+    chance: Random,
     asked: Option<Asked>,
     generation: u32,
     pub(super) taken: u64,
@@ -45,7 +46,7 @@ struct Asked {
 
 impl Backups {
     pub(super) fn new(seed: u64) -> Backups {
-        let chance = fastrand::Rng::with_seed(seed ^ 0x6261_636b_7570_7300);
+        let chance = Random::new(seed ^ 0x6261_636b_7570_7300);
         Backups { chance, asked: None, generation: 0, taken: 0 }
     }
 

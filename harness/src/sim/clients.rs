@@ -11,6 +11,7 @@ use engine::ids::ConnId;
 use engine::time::{Duration, Time};
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::*;
+use wire::random::Random;
 use wire::{Code, Header};
 
 /// How busy clients are.
@@ -163,7 +164,7 @@ pub(super) struct Client {
     asleep_until: Time,
     /// What it wrote to the new one of two leaders, and was told.
     wrote: Option<u8>,
-    pub(super) chance: fastrand::Rng,
+    pub(super) chance: Random,
 }
 
 /// All clients.
@@ -192,10 +193,10 @@ use super::calls::{KEYS, QUEUES, key_name};
 
 impl Clients {
     pub fn new(seed: u64, value_bytes_max: usize, nodes: u32, load: Load) -> Clients {
-        let mut chance = fastrand::Rng::with_seed(seed);
+        let mut chance = Random::new(seed);
         let clients = (0..load.clients).map(|id| Client {
             id,
-            session: chance.u128(..).to_le_bytes(),
+            session: chance.id(),
             session_ttl_ms: 2_000,
             shards: vec![InShard::default(); SHARDS as usize],
             conns: [None; NODES_MAX as usize],
@@ -702,7 +703,7 @@ impl Client {
         }
         self.open = others;
         self.memory.before = Some(self.session);
-        self.session = self.chance.u128(..).to_le_bytes();
+        self.session = self.chance.id();
         self.session_ttl_ms = [1_000, 2_000, 2_000, 3_000][self.chance.usize(..4)];
         self.shards.iter_mut().for_each(|s| *s = InShard { guess: s.guess, ..Default::default() });
         self.messages.clear();

@@ -5,6 +5,7 @@
 //! that starts anew counts from another beginning, perhaps an earlier one.
 
 use engine::time::Time;
+use wire::random::Random;
 
 /// The farthest beginning of a clock, in nanoseconds: an hour.
 const BEGINNING_MAX: u64 = 3_600_000_000_000;
@@ -25,7 +26,7 @@ impl Clock {
     /// The clocks of a cluster, off by up to so many millionths, and which node's is the slowest. In every other
     /// cluster that is one that is as slow as may be among those that are as fast as may be: there a margin shows
     /// to be too small.
-    pub fn draw(chance: &mut fastrand::Rng, nodes: u32, off_max: i32) -> (Vec<Clock>, u32) {
+    pub fn draw(chance: &mut Random, nodes: u32, off_max: i32) -> (Vec<Clock>, u32) {
         let (mut slowest, extreme) = (chance.u32(..nodes), chance.bool());
         let clocks = (0..nodes).map(|node| Clock {
             from: Time(0),
@@ -33,7 +34,7 @@ impl Clock {
             faster_millionths: match extreme {
                 true if node == slowest => -off_max,
                 true => off_max,
-                false => chance.i32(-off_max..=off_max),
+                false => chance.u32(..=2 * off_max.unsigned_abs()) as i32 - off_max,
             },
         });
         let clocks: Vec<Clock> = clocks.collect();
@@ -44,7 +45,7 @@ impl Clock {
     }
 
     /// The machine starts: its clock begins anew, and keeps its rate.
-    pub fn restart(&mut self, now: Time, chance: &mut fastrand::Rng) {
+    pub fn restart(&mut self, now: Time, chance: &mut Random) {
         (self.from, self.at) = (now, Time(chance.u64(..BEGINNING_MAX)));
     }
 
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_clock_shows_what_it_was_asked_for_when_it_said() {
-        let mut chance = fastrand::Rng::with_seed(1);
+        let mut chance = Random::new(1);
         for _ in 0..1_000 {
             let (clocks, slowest) = Clock::draw(&mut chance, 3, 50_000);
             let mut clock = clocks[slowest as usize];

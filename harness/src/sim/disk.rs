@@ -2,13 +2,14 @@
 //! pages of the write under way, or any part of the copy of the witness under way, and any prefix of nothing else.
 
 use crc32c::crc32c;
-use engine::effects::{Effects, SnapshotPart, Write};
-use engine::engine::{Config, Disk as EngineDisk, Engine, OpenError};
+use engine::effects::{Effects, SnapshotPart};
+use engine::engine::{Disk as EngineDisk, Engine, EngineConfig, OpenError};
 use engine::ids::{GroupId, Index};
 use engine::journal::witness::{WITNESS_BYTES, WITNESSES, Witness};
-use engine::journal::{Found, inspect, unit};
+use engine::journal::{Found, Write, inspect, unit};
 use engine::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
+use wire::random::Random;
 
 const PAGE: usize = 4096;
 /// How much of a snapshot is read at a time.
@@ -80,7 +81,7 @@ pub struct Disk {
     /// Snapshots in whose place an older one stands. Its own header says so, and to the engine it is missing.
     replaced: Vec<(GroupId, Index)>,
     segment_bytes: usize,
-    chance: fastrand::Rng,
+    chance: Random,
 }
 
 impl Disk {
@@ -103,14 +104,14 @@ impl Disk {
             older_witness: None,
             replaced: Vec::new(),
             segment_bytes,
-            chance: fastrand::Rng::with_seed(seed),
+            chance: Random::new(seed),
         }
     }
 
     /// Opens an engine on what is durable, and keeps how far its journal goes, as the server does.
     pub fn open(
         &mut self,
-        config: Config,
+        config: EngineConfig,
         now: Time,
         effects: &mut Effects,
     ) -> Result<Engine, OpenError> {

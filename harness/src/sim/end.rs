@@ -6,7 +6,7 @@ use engine::ids::{GroupId, NodeId};
 use engine::level::Level;
 use engine::limits::SNAPSHOT_IDLE_MS_MAX;
 use engine::machine::meta::Meta;
-use engine::raft::{Configuration, Standing};
+use engine::raft::{Configuration, Suffrage};
 use engine::shard::Shard;
 use engine::time::Duration;
 
@@ -31,7 +31,7 @@ impl World {
         let leader = replicas.iter().find(|shard| shard.raft().is_leader());
         all.len() == voters_of(group, keepers)
             && leader.is_some_and(|leader| leader.is_placed())
-            && all.iter().all(|member| member.standing == Standing::Voter)
+            && all.iter().all(|member| member.suffrage == Suffrage::Voter)
             && replicas.len() == all.len()
             && replicas.iter().all(|shard| shard.state().level() == Level::NEWEST)
             && replicas.iter().all(|shard| {
@@ -138,7 +138,11 @@ impl World {
         Ok(())
     }
 
-    /// Whether a group has a leader that can commit: it opened its term, and a majority hears it and is heard.
+    /// Whether a group has a leader that can commit: it opened its term, a majority hears it and is heard, and has
+    /// all that is committed. Who lags has to catch up first:
+    ///
+    /// 1. Node 2 leads, and commits 3,000 entries with node 3. Node 1 was away, and has 900 of them.
+    /// 2. Node 3 is cut off. Node 1 hears node 2 and answers, but nothing is committed before it has the others.
     fn is_able(&self, group: GroupId) -> bool {
         let Some(members) = self.watch.members(group) else { return false };
         let runs = |id: u32| self.now >= self.nodes[id as usize].paused_until;
@@ -153,7 +157,12 @@ impl World {
         self.replicas(group).any(|(id, shard)| {
             let leads = shard.raft().confirmed_at().is_some();
             let newest = Some(shard.raft().term()) == newest;
-            let met = voters.iter().filter(|other| **other == id || meet(id, **other)).count();
+            let has_all = |other: u32| {
+                let mut progress = shard.raft().progress().iter();
+                progress.any(|it| it.node.0 == other + 1 && it.matched >= shard.raft().commit())
+            };
+            let meets = |other: u32| other == id || meet(id, other) && has_all(other);
+            let met = voters.iter().filter(|other| meets(**other)).count();
             leads && newest && runs(id) && met >= members.majority()
         })
     }

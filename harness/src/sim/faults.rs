@@ -6,6 +6,7 @@ use super::{Event, Options, Shape, World};
 use engine::ids::GroupId;
 use engine::machine::Slice;
 use engine::time::{Duration, Time};
+use wire::random::Random;
 
 /// How this run's world is: seeds differ in kind, not only in chance.
 pub(super) struct Temper {
@@ -71,7 +72,7 @@ const SLOWEST_ONE_IN: u32 = 40;
 pub(super) const MEMBERS_CHANGE_ONE_IN: u64 = 3;
 
 impl Temper {
-    pub(super) fn new(seeds: &mut fastrand::Rng, options: &Options) -> Temper {
+    pub(super) fn new(seeds: &mut Random, options: &Options) -> Temper {
         let mut drawn = Temper::draw(seeds, options.seed);
         let off = options.clocks_off_millionths;
         drawn.clocks_off_millionths_max = off.unwrap_or(drawn.clocks_off_millionths_max);
@@ -103,13 +104,13 @@ impl Temper {
     }
 
     /// The shortest election timeout that a node is started with.
-    pub(super) fn draw_timeout(&self, chance: &mut fastrand::Rng) -> Duration {
+    pub(super) fn draw_timeout(&self, chance: &mut Random) -> Duration {
         let millis =
             if self.unequal_timeouts { [150, 150, 350, 700][chance.usize(..4)] } else { 150 };
         Duration::from_millis(millis)
     }
 
-    fn draw(seeds: &mut fastrand::Rng, seed: u64) -> Temper {
+    fn draw(seeds: &mut Random, seed: u64) -> Temper {
         let mut one_of = |values: [u64; 3]| values[seeds.usize(..3)];
         Temper {
             sync_micros_max: one_of([400, 5_000, 60_000]),

@@ -45,7 +45,7 @@ use disk::{Disk, Progress};
 use engine::effects::Effects;
 use engine::engine::Engine;
 use engine::ids::{ConnId, GroupId, Incarnation, Index, Position};
-use engine::raft::Change;
+use engine::raft::MemberChange;
 use engine::time::{Duration, Time};
 use faults::Temper;
 use flood::Flood;
@@ -54,6 +54,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use watch::Watch;
+use wire::random::Random;
 
 /// Founders of the simulated cluster.
 pub const FOUNDERS: u32 = 3;
@@ -205,7 +206,7 @@ enum Incoming {
     Synced(Position),
     Segment(u32),
     Saved(GroupId, Index),
-    Change(GroupId, Change),
+    Change(GroupId, MemberChange),
     Make(GroupId, Incarnation),
 }
 
@@ -252,7 +253,7 @@ pub struct World {
     /// Whose is the slowest.
     slowest: u32,
     /// Decides how clocks run.
-    ticks: fastrand::Rng,
+    ticks: Random,
     clients: Clients,
     /// When each client looks again.
     client_at: Vec<Time>,
@@ -261,19 +262,19 @@ pub struct World {
     /// Whether they keep what is sent over them, and what they keep.
     stands: bool,
     standing: Vec<Event>,
-    faults: fastrand::Rng,
+    faults: Random,
     /// Faults that are aimed at what happens.
-    aims: fastrand::Rng,
+    aims: Random,
     /// Decides who joins and who leaves.
-    movers: fastrand::Rng,
+    movers: Random,
     /// Decides who runs which build.
-    builds: fastrand::Rng,
+    builds: Random,
     /// Decides which election timeouts a node is started with.
-    timeouts: fastrand::Rng,
+    timeouts: Random,
     /// Faults that are aimed at who was just elected, and at who was just confirmed.
-    thrones: fastrand::Rng,
+    thrones: Random,
     /// Decides when who floods which shard.
-    floods: fastrand::Rng,
+    floods: Random,
     flood: Option<Flood>,
     /// How many there were.
     flooded: u32,
@@ -283,7 +284,7 @@ pub struct World {
     /// When it was last looked at whether groups can commit, and which could.
     looked_at: Time,
     able: [bool; SHARDS as usize],
-    network: fastrand::Rng,
+    network: Random,
     temper: Temper,
     trace: Trace,
     happened: u64,
@@ -352,7 +353,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
 
 impl World {
     fn new(options: Options) -> World {
-        let mut seeds = fastrand::Rng::with_seed(options.seed);
+        let mut seeds = Random::new(options.seed);
         let temper = Temper::new(&mut seeds, &options);
         let count = if temper.members_change { NODES_MAX } else { FOUNDERS };
         let nodes = (0..count).map(|id| Node {
@@ -371,7 +372,7 @@ impl World {
             build: Build::first(options.seed),
         });
         let nodes = nodes.collect();
-        let mut ticks = fastrand::Rng::with_seed(options.seed ^ 0x636c_6f63_6b73_0000);
+        let mut ticks = Random::new(options.seed ^ 0x636c_6f63_6b73_0000);
         let off = temper.clocks_off_millionths_max;
         let (clocks, slowest) = Clock::draw(&mut ticks, count, off);
         let mut world = World {
@@ -394,11 +395,11 @@ impl World {
             temper,
             faults: seeds.fork(),
             aims: seeds.fork(),
-            movers: fastrand::Rng::with_seed(options.seed ^ 0x6d65_6d62_6572_7300),
-            builds: fastrand::Rng::with_seed(options.seed ^ 0x6275_696c_6473_0000),
-            timeouts: fastrand::Rng::with_seed(options.seed ^ 0x7469_6d65_6f75_7400),
-            thrones: fastrand::Rng::with_seed(options.seed ^ 0x7468_726f_6e65_7300),
-            floods: fastrand::Rng::with_seed(options.seed ^ 0x666c_6f6f_6473_0000),
+            movers: Random::new(options.seed ^ 0x6d65_6d62_6572_7300),
+            builds: Random::new(options.seed ^ 0x6275_696c_6473_0000),
+            timeouts: Random::new(options.seed ^ 0x7469_6d65_6f75_7400),
+            thrones: Random::new(options.seed ^ 0x7468_726f_6e65_7300),
+            floods: Random::new(options.seed ^ 0x666c_6f6f_6473_0000),
             flood: None,
             flooded: 0,
             backups: Backups::new(options.seed),

@@ -10,7 +10,7 @@ use crate::sim::Event;
 use engine::engine::{Engine, OpenError};
 use engine::ids::{ConnId, GroupId, Incarnation, NodeId};
 use engine::machine::meta::Standing as Place;
-use engine::raft::{Change, Configuration, Member, Standing};
+use engine::raft::{Configuration, Member, MemberChange, Suffrage};
 use engine::time::Duration;
 use wire::Header;
 use wire::message::{NodeAdd, NodeDrain, NodeForget};
@@ -89,7 +89,7 @@ impl World {
             return;
         }
         let voters = members.voters().count();
-        let learner = members.members().iter().find(|m| m.standing == Standing::Learner).copied();
+        let learner = members.members().iter().find(|m| m.suffrage == Suffrage::Learner).copied();
         let (any, chance) = (self.movers.usize(..members.members().len()), self.movers.u32(..8));
         let any = members.members()[any];
         let keepers = self.newest_nodes().map_or(0, |nodes| nodes.keepers().count());
@@ -121,7 +121,7 @@ impl World {
         life[..4].copy_from_slice(&self.lives.to_le_bytes());
         let incarnation = Incarnation(life);
         self.deliver(id, Incoming::Make(group, incarnation));
-        let add = Change::AddLearner { node: NodeId(id + 1), incarnation };
+        let add = MemberChange::AddLearner { node: NodeId(id + 1), incarnation };
         self.deliver(leader, Incoming::Change(group, add));
     }
 
@@ -196,12 +196,12 @@ impl World {
     }
 }
 
-fn remove(Member { node, incarnation, .. }: Member) -> Change {
-    Change::Remove { node, incarnation }
+fn remove(Member { node, incarnation, .. }: Member) -> MemberChange {
+    MemberChange::Remove { node, incarnation }
 }
 
-fn promote(Member { node, incarnation, .. }: Member) -> Change {
-    Change::Promote { node, incarnation }
+fn promote(Member { node, incarnation, .. }: Member) -> MemberChange {
+    MemberChange::Promote { node, incarnation }
 }
 
 fn send(out: &mut Vec<u8>, kind: wire::Kind, body: impl FnOnce(&mut Vec<u8>)) {

@@ -6,8 +6,9 @@ use super::reader::READER;
 use super::signs::Signs;
 use super::{Event, FOUNDERS, Failure, Incoming, SHARDS, World};
 use engine::effects::{Effects, Note};
-use engine::engine::{Config, Input, Member, OpenError, Reads};
+use engine::engine::{EngineConfig, Founder, Input, OpenError};
 use engine::ids::{ClusterId, Incarnation, NodeId, Position};
+use engine::raft::ReadMode;
 use engine::secret::Secret;
 use engine::time::{Duration, Time};
 use wire::Header;
@@ -80,8 +81,7 @@ impl World {
                     engine.on(now, Input::SegmentReady { slot: *slot }, effects);
                 }
                 Incoming::Change(group, change) => {
-                    let input = Input::Change { group: *group, change: *change };
-                    engine.on(now, input, effects);
+                    engine.change_members(now, *group, *change, effects);
                 }
                 Incoming::Make(group, life) => {
                     let (mut body, join) = (Vec::new(), Join { term: 0, incarnation: life.0 });
@@ -315,21 +315,21 @@ impl World {
         Secret::new(bits)
     }
 
-    pub(super) fn config(&mut self, id: u32) -> Config {
+    pub(super) fn config(&mut self, id: u32) -> EngineConfig {
         let election_timeout_min = self.temper.draw_timeout(&mut self.timeouts);
-        let member = |n: u32| Member {
+        let member = |n: u32| Founder {
             node: NodeId(n + 1),
             incarnation: Incarnation([n as u8 + 1; 16]),
             address: format!("node{}:7400", n + 1),
         };
-        Config {
+        EngineConfig {
             cluster: CLUSTER,
             node: NodeId(id + 1),
             engine: 0,
             engines: 1,
             shards: SHARDS,
             replication: 3,
-            members: (0..FOUNDERS).map(member).collect(),
+            founders: (0..FOUNDERS).map(member).collect(),
             nodes: self.nodes[id as usize].roster.clone(),
             incarnation: self.incarnation(id),
             seed: self.faults.u64(..),
@@ -341,9 +341,9 @@ impl World {
             kinds: self.kinds(id),
             balance_after: Duration::from_millis(self.temper.balance_millis),
             reads: if self.options.seed.is_multiple_of(3) {
-                Reads::ReadIndex
+                ReadMode::ReadIndex
             } else {
-                Reads::Lease
+                ReadMode::Lease
             },
             segment_bytes: self.temper.segment_bytes,
             segments_max: self.temper.segments_max,

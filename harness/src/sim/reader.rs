@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use wire::frames::Frame;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{Error, PushesRead, TopologyPush, Watch, Watching};
+use wire::random::Random;
 use wire::topology::{read_placement, write_placement};
 use wire::{Header, Kind};
 
@@ -73,7 +74,7 @@ struct Subscription {
 
 /// Whoever watches.
 pub(super) struct Reader {
-    chance: fastrand::Rng,
+    chance: Random,
     subscription: Option<Subscription>,
     generation: u32,
     /// What it knew at each cursor.
@@ -86,7 +87,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(seed: u64) -> Reader {
-        let chance = fastrand::Rng::with_seed(seed ^ 0x7265_6164_6572_7300);
+        let chance = Random::new(seed ^ 0x7265_6164_6572_7300);
         let (known, cursor, pushes) = (BTreeMap::new(), 0, 0);
         Reader { chance, subscription: None, generation: 0, known, cursor, pushes }
     }

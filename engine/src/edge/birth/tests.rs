@@ -75,7 +75,7 @@ impl Machine {
         let (cache_bytes_asked, engines_asked) = (self.cache_bytes_asked, self.engines_asked);
         std::thread::spawn(move || {
             let (listener, stop) = (&*listener, &*stop);
-            let founder = Founder {
+            let newborn = Newborn {
                 listener,
                 dir,
                 manifest,
@@ -86,7 +86,7 @@ impl Machine {
                 level_max: Level::NEWEST,
                 stop,
             };
-            join_cluster(founder)
+            join_cluster(newborn)
         })
     }
 
@@ -111,7 +111,7 @@ fn machines() -> ([Machine; 3], Peers) {
 /// The manifests of a cluster of these machines, each on its machine's disk.
 fn born_on(machines: &[Machine; 3]) -> [Manifest; 3] {
     let mut born = [1, 2, 3].map(|node| machines[node as usize - 1].fresh(node));
-    let member = |(manifest, machine): (&Manifest, &Machine)| Member {
+    let member = |(manifest, machine): (&Manifest, &Machine)| Founder {
         node: manifest.node,
         incarnation: manifest.incarnation,
         address: machine.address(),

@@ -1,7 +1,7 @@
 //! The values of settings: each is written the same in a flag, in the environment and in the file.
 
-use crate::engine::Reads;
 use crate::ids::NodeId;
+use crate::raft;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -263,19 +263,19 @@ words! {
     }
 }
 
-impl From<ReadMode> for Reads {
-    fn from(mode: ReadMode) -> Reads {
+impl From<ReadMode> for raft::ReadMode {
+    fn from(mode: ReadMode) -> raft::ReadMode {
         match mode {
-            ReadMode::Lease => Reads::Lease,
-            ReadMode::ReadIndex => Reads::ReadIndex,
+            ReadMode::Lease => raft::ReadMode::Lease,
+            ReadMode::ReadIndex => raft::ReadMode::ReadIndex,
         }
     }
 }
-impl From<Reads> for ReadMode {
-    fn from(reads: Reads) -> ReadMode {
+impl From<raft::ReadMode> for ReadMode {
+    fn from(reads: raft::ReadMode) -> ReadMode {
         match reads {
-            Reads::Lease => ReadMode::Lease,
-            Reads::ReadIndex => ReadMode::ReadIndex,
+            raft::ReadMode::Lease => ReadMode::Lease,
+            raft::ReadMode::ReadIndex => ReadMode::ReadIndex,
         }
     }
 }

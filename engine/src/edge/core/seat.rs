@@ -12,6 +12,7 @@ use crate::edge::wal::{self, Wal, witness};
 use crate::effects::{Effects, Note};
 use crate::engine::{Disk, Engine, Input, OpenError};
 use crate::ids::{GroupId, Incarnation, Index};
+use crate::journal::JournalError;
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -63,8 +64,8 @@ impl Seat {
             let map = segments::map(&path, bytes, writer).map_err(|error| match error {
                 ReadError::Lost { offset } => {
                     let what = "the disk can't read it";
-                    let error = OpenError::Damaged { slot, offset, what };
-                    StartError::Damaged { engine: index, error }
+                    let error = JournalError::Damaged { slot, offset, what };
+                    StartError::Damaged { engine: index, error: error.into() }
                 }
                 ReadError::Io(error) => failed("mapping segments")(error),
             });
@@ -210,7 +211,7 @@ enum Found {
 fn refusal(engine: u32, error: OpenError, loaded: Result<Found, LoadError>) -> StartError {
     match (error, loaded) {
         (
-            error @ (OpenError::NewerFormat { .. }
+            error @ (OpenError::Journal(JournalError::NewerFormat { .. })
             | OpenError::NewerLevel { .. }
             | OpenError::Contradiction { .. }),
             _,

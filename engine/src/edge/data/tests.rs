@@ -7,9 +7,10 @@ use super::*;
 use crate::edge::bridge::{CONTROL_MAILBOX_MAX, Inbox};
 use crate::edge::testing::TempDir;
 use crate::edge::wal::segments;
-use crate::engine::{Member, Reads};
+use crate::engine::Founder;
 use crate::ids::{ClusterId, Incarnation};
 use crate::level::{Kinds, Level};
+use crate::raft::ReadMode;
 use crate::secret::Secret;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -63,10 +64,10 @@ impl Place {
         self.listeners[node].local_addr().unwrap()
     }
 
-    fn member(&self, node: usize) -> Member {
+    fn member(&self, node: usize) -> Founder {
         let id = u32::try_from(node + 1).unwrap();
         let incarnation = Incarnation([id as u8; 16]);
-        Member { node: NodeId(id), incarnation, address: self.address(node).to_string() }
+        Founder { node: NodeId(id), incarnation, address: self.address(node).to_string() }
     }
 
     fn start(&self, node: usize, threads: u32) -> Node {
@@ -80,18 +81,18 @@ impl Place {
     }
 
     fn plan(&self, node: usize, threads: u32, to_control: Post<ToControl>) -> Plan {
-        let members: Vec<Member> = (0..self.founders).map(|n| self.member(n)).collect();
+        let members: Vec<Founder> = (0..self.founders).map(|n| self.member(n)).collect();
         let (engines, nodes) = (self.engines, self.nodes.clone());
-        let Member { node: id, incarnation, .. } = self.member(node);
+        let Founder { node: id, incarnation, .. } = self.member(node);
         let data_dir = self.dir.path().join(format!("node-{id}"));
-        let make_config = move |engine| Config {
+        let make_config = move |engine| EngineConfig {
             cluster: ClusterId(CLUSTER),
             node: id,
             engine,
             engines,
             shards: SHARDS,
             replication: 3,
-            members: members.clone(),
+            founders: members.clone(),
             nodes: nodes.clone(),
             incarnation,
             seed: u64::from(id.0 * 100 + engine),
@@ -102,7 +103,7 @@ impl Place {
             level_max: Level::NEWEST,
             kinds: Kinds::REAL,
             balance_after: Duration::from_secs(5),
-            reads: Reads::Lease,
+            reads: ReadMode::Lease,
             segment_bytes: SEGMENT,
             segments_max: 12,
             cache_bytes_max: 64 << 20,
@@ -546,7 +547,7 @@ fn a_node_joins_a_running_cluster_and_is_forgotten_by_it() {
     };
     wait_until("the founders are linked", || nodes.iter().all(|node| links(node) == 4));
 
-    let Member { node: NodeId(id), incarnation, address } = place.member(3);
+    let Founder { node: NodeId(id), incarnation, address } = place.member(3);
     let hello = PeerHello {
         cluster: [0; 16],
         incarnation: incarnation.0,

@@ -2,10 +2,10 @@ use super::*;
 use crate::edge::config::{Config, Settings};
 use crate::edge::counters::Counters;
 use crate::edge::report::{NoteCounts, Phase};
-use crate::engine::Reads;
 use crate::ids::{ClusterId, GroupId, Incarnation, Index, NodeId, Term};
 use crate::machine::meta::{self, Meta};
-use crate::raft::{Member, Standing};
+use crate::raft::ReadMode;
+use crate::raft::{Member, Suffrage};
 use crate::status::{
     EngineStatus, GroupStatus, JournalStatus, MachineStatus, PeerStatus, TwinStatus,
 };
@@ -51,7 +51,7 @@ fn group(group: u32, leader: Option<u32>) -> GroupStatus {
         members: vec![Member {
             node: NodeId(1),
             incarnation: Incarnation([1; 16]),
-            standing: Standing::Voter,
+            suffrage: Suffrage::Voter,
         }],
         changing: false,
         wanted: vec![NodeId(1)],
@@ -86,7 +86,7 @@ fn gathered(leader: Option<u32>) -> Gathered {
             round_trip: None,
             drift_ppm: Some(-3),
         }],
-        reads: Reads::Lease,
+        reads: ReadMode::Lease,
     };
     let counters = Counters::default();
     counters.sync_us.record(100);

@@ -3,7 +3,7 @@ use crate::entry::kind;
 use crate::machine::meta::{Node, Standing, write_node};
 
 fn identity(node: u32) -> Identity {
-    let members = (1..=3u8).map(|id| Member {
+    let members = (1..=3u8).map(|id| Founder {
         node: NodeId(u32::from(id)),
         incarnation: Incarnation([id; 16]),
         address: format!("127.0.0.1:{id}"),

@@ -16,8 +16,8 @@ fn manifest() -> Manifest {
         writer: Writer::Direct,
         writer_why: "direct 91 us, \"mapped\" 105 us".into(),
         founders: vec![
-            Member { node: NodeId(1), incarnation: Incarnation([1; 16]), address: "a:1".into() },
-            Member { node: NodeId(2), incarnation: Incarnation([9; 16]), address: "b:2".into() },
+            Founder { node: NodeId(1), incarnation: Incarnation([1; 16]), address: "a:1".into() },
+            Founder { node: NodeId(2), incarnation: Incarnation([9; 16]), address: "b:2".into() },
         ],
         nodes: nodes(),
         renewed: vec![],

@@ -23,7 +23,7 @@ fn survivor(groups: &[(u64, u64, &[u32])]) -> Survivor {
     let row = |(group, (term, index, voters)): (u32, &(u64, u64, &[u32]))| {
         let voter = |node: &u32| {
             let (node, incarnation) = (NodeId(*node), Incarnation([*node as u8; 16]));
-            Member { node, incarnation, standing: Standing::Voter }
+            Member { node, incarnation, suffrage: Suffrage::Voter }
         };
         let salvaged = Salvaged {
             group: GroupId(group),

@@ -1,15 +1,17 @@
 use super::*;
 use crate::edge::testing::TempDir;
 use crate::edge::wal::Writer;
-use crate::engine::Member;
+use crate::engine::Founder;
 use crate::ids::{ClusterId, Incarnation, NodeId, Position};
+use crate::journal::JournalError;
 use crate::journal::witness::Witness;
 use std::fs;
 
-const DAMAGE: OpenError = OpenError::Damaged { slot: 0, offset: 4096, what: "a test says so" };
+const DAMAGE: OpenError =
+    OpenError::Journal(JournalError::Damaged { slot: 0, offset: 4096, what: "a test says so" });
 
 fn manifest(founders: u32) -> Manifest {
-    let founder = |id| Member {
+    let founder = |id| Founder {
         node: NodeId(id),
         incarnation: Incarnation([id as u8; 16]),
         address: String::new(),

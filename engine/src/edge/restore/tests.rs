@@ -2,13 +2,14 @@ use super::*;
 use crate::edge::manifest::new_incarnation;
 use crate::edge::testing::TempDir;
 use crate::edge::wal::{Writer, witness};
-use crate::engine::{Config, Disk, Engine, Reads};
+use crate::engine::{Disk, Engine, EngineConfig};
 use crate::ids::NodeId;
 use crate::level::{Kinds, Level};
 use crate::machine::meta::Meta;
 use crate::machine::{self, Machine};
 use crate::open::machine_config;
 use crate::raft::Configuration;
+use crate::raft::ReadMode;
 use crate::secret::Secret;
 use crate::time::Time;
 use std::fs;
@@ -88,14 +89,14 @@ fn open(manifest: &Manifest, data_dir: &Path, engine: u32) -> Engine {
     let witnesses = witness::load(data_dir, engine).unwrap();
     let witness = witnesses.copies();
     let disk = Disk { segments: &slices, witness, snapshot: &mut snapshot };
-    let config = Config {
+    let config = EngineConfig {
         cluster: manifest.cluster,
         node: manifest.node,
         engine,
         engines: manifest.engines,
         shards: manifest.shards,
         replication: 3,
-        members: manifest.founders.clone(),
+        founders: manifest.founders.clone(),
         nodes: manifest.nodes.clone(),
         incarnation: manifest.incarnation,
         seed: 1,
@@ -106,7 +107,7 @@ fn open(manifest: &Manifest, data_dir: &Path, engine: u32) -> Engine {
         level_max: Level::NEWEST,
         kinds: Kinds::REAL,
         balance_after: Duration::from_secs(5),
-        reads: Reads::Lease,
+        reads: ReadMode::Lease,
         segment_bytes: SEGMENT,
         segments_max: 12,
         cache_bytes_max: manifest.cache_bytes_max,
@@ -219,18 +220,18 @@ fn damage_to_a_journal_that_was_just_begun_is_noticed() {
     let mut bytes = fs::read(&segment).unwrap();
     bytes[100] ^= 1;
     let blank = vec![0; bytes.len()];
-    let config = journal::Config {
+    let config = JournalConfig {
         segment_bytes: SEGMENT,
         segments_max: SEGMENTS_MIN,
         groups: (0..=made.shards).map(GroupId).collect(),
     };
     let slices: [(u32, &[u8]); 2] = [(0, &bytes), (1, &blank)];
     let opened = Journal::recover(config.clone(), 1, &slices, None, &mut |_| {});
-    assert!(matches!(opened, Err(OpenError::Damaged { .. })), "it does not look new");
+    assert!(matches!(opened, Err(JournalError::Damaged { .. })), "it does not look new");
     // Nor does it when nothing of it is left.
     let found = witness::load(temp.path(), 0).unwrap();
-    let said = journal::witness::read(found.copies()).unwrap();
+    let said = crate::journal::witness::read(found.copies()).unwrap();
     let slices: [(u32, &[u8]); 2] = [(0, &blank), (1, &blank)];
     let opened = Journal::recover(config, 1, &slices, said, &mut |_| {});
-    assert!(matches!(opened, Err(OpenError::Lost { .. })), "a witness was made with it");
+    assert!(matches!(opened, Err(JournalError::Lost { .. })), "a witness was made with it");
 }

@@ -8,8 +8,8 @@
 
 use super::{PAGE_BYTES, Wal, Writer, segments};
 use crate::edge::ring::{Park, Ring, RingError, SMALL_SIZES};
-use crate::effects::Write;
 use crate::ids::Position;
+use crate::journal::Write;
 use memmap2::MmapMut;
 use std::fmt;
 use std::fs;

@@ -200,7 +200,7 @@ fn large_messages_that_many_pops_take_at_once_are_delivered_one_after_the_other(
 
 #[test]
 fn a_topology_that_is_asked_for_without_end_is_refused_once_enough_is_told() {
-    let mut node = Node::with(Config { shards: 512, ..config() });
+    let mut node = Node::with(EngineConfig { shards: 512, ..config() });
     assert!(CREDIT_FRAMES as usize * 100 < CREDIT_BYTES as usize);
     (0..CREDIT_FRAMES).for_each(|_| {
         node.ask(CONN, Topology::KIND, |b| Topology { known: 0 }.encode(b));
@@ -217,7 +217,7 @@ fn a_topology_that_is_asked_for_without_end_is_refused_once_enough_is_told() {
 
 #[test]
 fn the_node_s_state_is_refused_to_who_does_not_read_and_told_once_it_has() {
-    let mut node = Node::with(Config { shards: 512, ..config() });
+    let mut node = Node::with(EngineConfig { shards: 512, ..config() });
     let status = |node: &mut Node| {
         node.ask(CONN, Status::KIND, |b| Status { reserved: 0 }.encode(b));
         node.codes()

@@ -6,7 +6,7 @@ use wire::message::{CacheDelete, Expect};
 /// A build that knows deletes of lines since level 3, in a cluster that goes up to `level_max`.
 fn node(build: Level, level_max: Level) -> Node {
     let kinds = Kinds::of_build(build, CacheDelete::KIND, Level(3));
-    let mut node = Node::with(Config { level_max, kinds, ..config() });
+    let mut node = Node::with(EngineConfig { level_max, kinds, ..config() });
     for _ in 0..30 {
         node.send(Heartbeat::KIND, 0, |b| Heartbeat { session: SESSION }.encode(b));
         node.pass(Duration::from_millis(100));

@@ -11,7 +11,7 @@ const ELSEWHERE: GroupId = GroupId(2);
 
 /// A node with three shards, of which two are this engine's.
 fn node() -> Node {
-    Node::with(Config { engines: 2, shards: 3, ..config() })
+    Node::with(EngineConfig { engines: 2, shards: 3, ..config() })
 }
 
 fn watch(node: &mut Node, cursor: u64, credit: u32) -> u64 {
@@ -102,7 +102,7 @@ fn who_reads_nothing_for_too_long_is_cut_off_and_comes_back_with_its_cursor() {
 
 #[test]
 fn a_cursor_of_another_life_begins_anew() {
-    let mut other = Node::with(Config { engines: 2, shards: 3, seed: 99, ..config() });
+    let mut other = Node::with(EngineConfig { engines: 2, shards: 3, seed: 99, ..config() });
     watch(&mut other, 0, 8);
     let cursor = pushed(&mut other)[0].0;
     let mut node = node();

@@ -8,7 +8,7 @@ use wire::peer::Append;
 
 #[test]
 fn a_full_follower_takes_what_a_leader_made_by_itself() {
-    let config = Config {
+    let config = EngineConfig {
         segment_bytes: SEGMENT_BYTES_MIN,
         segments_max: SEGMENTS_MIN,
         ..trio::config_of_node(1)

@@ -5,6 +5,7 @@ use super::trio::{G, Trio};
 use super::*;
 use crate::ids::SessionId;
 use crate::level::Level;
+use crate::shard::Shard;
 use crate::time::Elapsed;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -185,7 +186,7 @@ fn turn_without_sync(node: &mut Node) -> Option<Position> {
 #[test]
 fn calls_keep_each_session_of_a_connection_alive_in_each_of_its_shards() {
     const SHARDS: u32 = 16;
-    let mut node = Node::with(Config { shards: SHARDS, ..config() });
+    let mut node = Node::with(EngineConfig { shards: SHARDS, ..config() });
     let sessions: Vec<[u8; 16]> = (1..=3).map(|n| [n; 16]).collect();
     let keys: Vec<String> = (0..SHARDS)
         .map(|shard| {
@@ -239,11 +240,13 @@ fn a_renewal_that_was_refused_is_taken_up_again() {
 
 // ---- Leases and reads ----
 
-fn with_a_patient_node_1(config: Config) -> Config {
+fn with_a_patient_node_1(config: EngineConfig) -> EngineConfig {
     match config.node {
-        NodeId(1) => {
-            Config { election_timeout_min: 3 * SECOND, election_timeout_max: 6 * SECOND, ..config }
-        }
+        NodeId(1) => EngineConfig {
+            election_timeout_min: 3 * SECOND,
+            election_timeout_max: 6 * SECOND,
+            ..config
+        },
         _ => config,
     }
 }
@@ -265,8 +268,8 @@ fn a_lease_rests_on_what_was_agreed_and_not_on_what_its_leader_is_told() {
 
 #[test]
 fn where_a_build_does_not_know_what_is_agreed_there_is_no_lease_and_reads_are_answered() {
-    let older = |config: Config| match config.node {
-        NodeId(2) => Config { level_max: Level::SAID, ..config },
+    let older = |config: EngineConfig| match config.node {
+        NodeId(2) => EngineConfig { level_max: Level::SAID, ..config },
         _ => config,
     };
     let mut trio = Trio::with(60_000, older);
@@ -282,12 +285,12 @@ fn where_a_build_does_not_know_what_is_agreed_there_is_no_lease_and_reads_are_an
 #[test]
 fn who_resumes_with_old_echoes_and_a_new_read_answers_nothing_old() {
     for (reads, echoes_first) in [
-        (Reads::Lease, true),
-        (Reads::Lease, false),
-        (Reads::ReadIndex, true),
-        (Reads::ReadIndex, false),
+        (ReadMode::Lease, true),
+        (ReadMode::Lease, false),
+        (ReadMode::ReadIndex, true),
+        (ReadMode::ReadIndex, false),
     ] {
-        let mut trio = Trio::with(60_000, |config| Config { reads, ..config });
+        let mut trio = Trio::with(60_000, |config| EngineConfig { reads, ..config });
         let leader = trio.leader();
         put(&mut trio, leader, 1, b"old");
         // 1. The leader sends a round, and stands still; the echoes come.

@@ -1,6 +1,7 @@
 //! Three engines whose disks work at once, and links that can be cut.
 
 use super::*;
+use crate::shard::Shard;
 use alloc::collections::{BTreeSet, VecDeque};
 use wire::limits::PEER_FRAME_BYTES_MAX;
 use wire::peer::Append;
@@ -37,7 +38,7 @@ impl Trio {
     }
 
     /// The same; each node's configuration may be another.
-    pub fn with(ttl_ms: u32, config_of: impl Fn(Config) -> Config) -> Trio {
+    pub fn with(ttl_ms: u32, config_of: impl Fn(EngineConfig) -> EngineConfig) -> Trio {
         let now = Time(1_000_000_000);
         let (mut engines, mut effects) = (Vec::new(), Vec::new());
         for node in 1..=3 {
@@ -231,16 +232,16 @@ fn id(at: usize) -> NodeId {
     NodeId(at as u32 + 1)
 }
 
-pub(super) fn config_of_node(node: u32) -> Config {
-    let member = |n| Member {
+pub(super) fn config_of_node(node: u32) -> EngineConfig {
+    let member = |n| Founder {
         node: NodeId(n),
         incarnation: Incarnation([n as u8; 16]),
         address: "node:7400".into(),
     };
-    Config {
+    EngineConfig {
         node: NodeId(node),
         incarnation: Incarnation([node as u8; 16]),
-        members: (1..=3).map(member).collect(),
+        founders: (1..=3).map(member).collect(),
         seed: u64::from(node),
         // Nobody is handed leadership back.
         balance_after: Duration::from_secs(100_000),
@@ -248,7 +249,7 @@ pub(super) fn config_of_node(node: u32) -> Config {
     }
 }
 
-pub(super) fn open(config: Config, now: Time, effects: &mut Effects) -> Engine {
+pub(super) fn open(config: EngineConfig, now: Time, effects: &mut Effects) -> Engine {
     let blank = vec![0; usize::try_from(config.segment_bytes).unwrap()];
     let segments: [(u32, &[u8]); 2] = [(0, &blank), (1, &blank)];
     let disk = Disk { segments: &segments, witness: [None; 2], snapshot: &mut |_, _, _| false };

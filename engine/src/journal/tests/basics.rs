@@ -4,7 +4,7 @@ use super::world::{GROUPS, SEGMENT, SEGMENTS_MAX, World, config, open, zeros};
 use crate::ids::{GroupId, Index, NodeId, Position, Term};
 use crate::journal::record::RecordKind;
 use crate::journal::unit::PAGE_BYTES;
-use crate::journal::{Config, Found, Journal, Record, Replay, SEGMENTS_MIN, inspect};
+use crate::journal::{Found, Journal, JournalConfig, Record, Replay, SEGMENTS_MIN, inspect};
 use std::collections::BTreeMap;
 
 fn kinds(segment: &[u8]) -> Vec<Vec<RecordKind>> {
@@ -268,7 +268,7 @@ fn segments_may_get_another_size_and_groups_be_added() {
     let slices: Vec<(u32, &[u8])> = world.disk.iter().map(|(s, b)| (*s, &b[..])).collect();
     let mut groups = config().groups;
     groups.push(GroupId(9));
-    let larger = Config { segment_bytes: 2 * SEGMENT, groups, ..config() };
+    let larger = JournalConfig { segment_bytes: 2 * SEGMENT, groups, ..config() };
     let mut entries = 0;
     let mut journal = Journal::recover(larger, 7, &slices, None, &mut |replay| {
         entries += usize::from(matches!(replay, Replay::Entry(_)));
@@ -285,7 +285,7 @@ fn segments_may_get_another_size_and_groups_be_added() {
 fn no_more_segments_than_allowed_are_asked_for() {
     let disk = BTreeMap::from([(0, zeros())]);
     let slices: Vec<(u32, &[u8])> = disk.iter().map(|(s, b)| (*s, &b[..])).collect();
-    let few = Config { segments_max: SEGMENTS_MIN, ..config() };
+    let few = JournalConfig { segments_max: SEGMENTS_MIN, ..config() };
     let mut journal = Journal::recover(few, 1, &slices, None, &mut |_| {}).expect("it is fresh");
     let mut wanted = Vec::new();
     for _ in 0..10 {

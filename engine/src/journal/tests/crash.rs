@@ -157,7 +157,7 @@ proptest! {
                     && (f.term, f.vote) == (e.term, e.vote)));
             }
             Err(error) => {
-                let damaged = matches!(error, crate::engine::OpenError::Damaged { .. });
+                let damaged = matches!(error, crate::journal::JournalError::Damaged { .. });
                 prop_assert!(damaged && !in_last, "{error}");
             }
         }

@@ -1,9 +1,9 @@
 //! What is torn is dropped; what is damaged is said.
 
 use super::world::{Oracle, SEGMENT, World, config, fresh, open, zeros};
-use crate::effects::Write;
-use crate::engine::OpenError;
 use crate::journal::Journal;
+use crate::journal::JournalError;
+use crate::journal::Write;
 use crate::journal::record::{self, RECORD_HEADER_BYTES, RecordHeader};
 use crate::journal::unit::{self, PAGE_BYTES, UNIT_HEADER_BYTES, VERSION};
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ pub(super) fn long() -> (World, Vec<Write>) {
 
 fn damaged(disk: &Disk) -> (u32, u64, &'static str) {
     match open(disk, 9) {
-        Err(OpenError::Damaged { slot, offset, what }) => (slot, offset, what),
+        Err(JournalError::Damaged { slot, offset, what }) => (slot, offset, what),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("the damage was not noticed"),
     }
@@ -258,7 +258,7 @@ fn a_newer_format_is_named_and_a_flipped_version_is_not_taken_for_one() {
         unit[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
         let sum = crc32c::crc32c(&unit[4..]);
         unit[..4].copy_from_slice(&sum.to_le_bytes());
-        let newer = OpenError::NewerFormat { got: VERSION + 1, known: VERSION };
+        let newer = JournalError::NewerFormat { got: VERSION + 1, known: VERSION };
         assert_eq!(open(&disk, 9).err(), Some(newer));
     }
 }

@@ -2,8 +2,8 @@
 
 use super::damage::{long, without_commit};
 use super::world::{World, copies, fresh, open, open_with, zeros};
-use crate::engine::OpenError;
 use crate::ids::Position;
+use crate::journal::JournalError;
 use crate::journal::unit;
 use crate::journal::witness::{WITNESS_BYTES, WITNESSES, Witness};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ fn newest(disk: &Disk) -> u32 {
 fn is_damage(disk: &Disk, witnesses: &Witnesses) -> bool {
     matches!(
         open_with(disk, copies(witnesses), 9),
-        Err(OpenError::Damaged { .. } | OpenError::Lost { .. })
+        Err(JournalError::Damaged { .. } | JournalError::Lost { .. })
     )
 }
 
@@ -90,7 +90,7 @@ fn a_journal_is_fresh_once() {
     world.turn();
     let lost = open_with(&blank, copies(&world.witnesses), 9).map(|_| ()).unwrap_err();
     let synced = world.journal.synced();
-    assert_eq!(lost, OpenError::Lost { found: Position::ZERO, synced });
+    assert_eq!(lost, JournalError::Lost { found: Position::ZERO, synced });
     // Where nothing says that it was ever written to, it is taken for fresh: as in a new directory.
     assert!(open(&blank, 9).is_ok());
 }
@@ -123,7 +123,7 @@ fn a_witness_of_which_no_copy_can_be_read_is_damage_and_none_is_an_older_directo
     let zeroed = || Some(vec![0; WITNESS_BYTES]);
     for witnesses in [[zeroed(), zeroed()], [zeroed(), None], [None, Some(vec![])]] {
         let refused = open_with(&world.disk, copies(&witnesses), 9).map(|_| ());
-        assert_eq!(refused, Err(OpenError::Unwitnessed));
+        assert_eq!(refused, Err(JournalError::Unwitnessed));
     }
     assert!(open_with(&world.disk, [None, None], 9).is_ok());
 }
@@ -144,7 +144,7 @@ fn a_witness_of_a_newer_version_is_named() {
     let sum = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&sum.to_le_bytes());
     let refused = open_with(&world.disk, [Some(&bytes), None], 9).map(|_| ());
-    assert_eq!(refused, Err(OpenError::NewerFormat { got: 2, known: 1 }));
+    assert_eq!(refused, Err(JournalError::NewerFormat { got: 2, known: 1 }));
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! A disk with a live and a durable half, an oracle, and both driven beside a journal.
 
-use crate::effects::Write;
-use crate::engine::OpenError;
 use crate::entry::{self, EntryHeader, kind};
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
+use crate::journal::JournalError;
+use crate::journal::Write;
 use crate::journal::unit::PAGE_BYTES;
 use crate::journal::witness::{self, Copies, WITNESSES};
-use crate::journal::{Config, Journal, Pin, Record, Replay};
+use crate::journal::{Journal, JournalConfig, Pin, Record, Replay};
 use crate::time::Elapsed;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,9 +14,9 @@ pub const SEGMENT: u64 = 64 << 10;
 pub const SEGMENTS_MAX: u32 = 6;
 pub const GROUPS: u32 = 3;
 
-pub fn config() -> Config {
+pub fn config() -> JournalConfig {
     let groups = (0..GROUPS).map(GroupId).collect();
-    Config { segment_bytes: SEGMENT, segments_max: SEGMENTS_MAX, groups }
+    JournalConfig { segment_bytes: SEGMENT, segments_max: SEGMENTS_MAX, groups }
 }
 
 /// What holds of a group, told by vectors.
@@ -343,7 +343,7 @@ pub fn copies(witnesses: &[Option<Vec<u8>>; WITNESSES]) -> Copies<'_> {
 }
 
 /// Opens a disk of before there were witnesses.
-pub fn open(disk: &BTreeMap<u32, Vec<u8>>, seed: u64) -> Result<(Journal, Oracle), OpenError> {
+pub fn open(disk: &BTreeMap<u32, Vec<u8>>, seed: u64) -> Result<(Journal, Oracle), JournalError> {
     open_with(disk, [None; WITNESSES], seed)
 }
 
@@ -351,7 +351,7 @@ pub fn open_with(
     disk: &BTreeMap<u32, Vec<u8>>,
     copies: Copies<'_>,
     seed: u64,
-) -> Result<(Journal, Oracle), OpenError> {
+) -> Result<(Journal, Oracle), JournalError> {
     let witness = witness::read(copies)?;
     let segments: Vec<(u32, &[u8])> = disk.iter().map(|(s, b)| (*s, b.as_slice())).collect();
     let mut found = fresh();

@@ -4,10 +4,10 @@
 //! `RAFT_SEEDS=10000` runs more of them, `RAFT_SEED=7` one, `RAFT_TRACE=1` prints what happens.
 
 use super::cluster::{Cluster, Event, MS, Trace, World};
-use crate::engine::Reads;
 use crate::ids::{Index, NodeId};
-use crate::raft::random::Random;
-use crate::raft::{Change, Configuration, Limits, Raft, Standing};
+use crate::raft::ReadMode;
+use crate::raft::{Configuration, Limits, MemberChange, Raft, Suffrage};
+use wire::random::Random;
 
 /// Small enough for all of them to be reached within a simulation.
 const SMALL: Limits = Limits {
@@ -35,7 +35,7 @@ fn world(random: u64) -> World {
         late: [0, 10, 50][(random / 81 % 3) as usize],
         chunk_bytes: 512,
         limits: SMALL,
-        reads: if (random / 243).is_multiple_of(2) { Reads::Lease } else { Reads::ReadIndex },
+        reads: if (random / 243).is_multiple_of(2) { ReadMode::Lease } else { ReadMode::ReadIndex },
         preferred: (random / 486).is_multiple_of(2).then_some(1),
     }
 }
@@ -88,16 +88,16 @@ impl Simulation {
             return self.take_away(node);
         };
         let incarnation = self.cluster.incarnation(node);
-        let standing = self.cluster.raft(at).configuration().member(node).map(|m| m.standing);
-        let change = match (standing, way) {
-            (None, _) => Change::AddLearner { node, incarnation },
-            (Some(Standing::Learner), 0..=5) => Change::Promote { node, incarnation },
-            (Some(Standing::Learner), _) => Change::Remove { node, incarnation },
+        let suffrage = self.cluster.raft(at).configuration().member(node).map(|m| m.suffrage);
+        let change = match (suffrage, way) {
+            (None, _) => MemberChange::AddLearner { node, incarnation },
+            (Some(Suffrage::Learner), 0..=5) => MemberChange::Promote { node, incarnation },
+            (Some(Suffrage::Learner), _) => MemberChange::Remove { node, incarnation },
             // More nodes come than go, so that there is somebody left.
-            (Some(Standing::Voter), 0..=4) => Change::Remove { node, incarnation },
-            (Some(Standing::Voter), _) => return,
+            (Some(Suffrage::Voter), 0..=4) => MemberChange::Remove { node, incarnation },
+            (Some(Suffrage::Voter), _) => return,
         };
-        if matches!(change, Change::AddLearner { .. }) && !self.cluster.runs(node) {
+        if matches!(change, MemberChange::AddLearner { .. }) && !self.cluster.runs(node) {
             self.cluster.start(node);
         }
         let _ = self.cluster.change(at, change);

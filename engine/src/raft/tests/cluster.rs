@@ -5,15 +5,15 @@
 
 use super::config;
 use super::disk::{Disk, Record};
-use super::words::{Packet, describe_note, describe_persist};
-use crate::engine::Reads;
+use super::words::{Packet, describe_event, describe_persist};
 use crate::entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
-use crate::raft::random::Random;
+use crate::raft::ReadMode;
 use crate::raft::*;
 use crate::time::{Duration, Elapsed, Time};
 use std::collections::{BTreeMap, VecDeque};
 use wire::Kind;
+use wire::random::Random;
 
 pub const GROUP: GroupId = GroupId(1);
 pub const COMMAND: Kind = Kind(0x30);
@@ -29,7 +29,7 @@ pub struct World {
     pub late: u64,
     pub chunk_bytes: usize,
     pub(super) limits: Limits,
-    pub reads: Reads,
+    pub reads: ReadMode,
     pub preferred: Option<u32>,
 }
 
@@ -44,7 +44,7 @@ impl World {
             late: 0,
             chunk_bytes: 512,
             limits: LIMITS,
-            reads: Reads::Lease,
+            reads: ReadMode::Lease,
             preferred: Some(1),
         }
     }
@@ -295,7 +295,7 @@ impl Cluster {
             Configuration::UNKNOWN
         };
         let preferred = world.preferred == Some(id.0);
-        let config = Config {
+        let config = RaftConfig {
             reads: world.reads,
             preference: if preferred { Preference::Preferred } else { Preference::Ordinary },
             seed,
@@ -393,8 +393,8 @@ impl Cluster {
                 self.transmit(id, message.to, packet);
             }
         }
-        for note in out.notes.drain(..) {
-            self.say(Topic::Note, || describe_note(id, &note));
+        for event in out.events.drain(..) {
+            self.say(Topic::Note, || describe_event(id, &event));
         }
         if out.snapshot_wanted.take().is_some() {
             self.snapshot(id);
@@ -524,7 +524,7 @@ impl Cluster {
         done
     }
 
-    pub fn change(&mut self, id: NodeId, change: Change) -> Result<Index, ChangeError> {
+    pub fn change(&mut self, id: NodeId, change: MemberChange) -> Result<Index, ChangeError> {
         let mut done = Err(ChangeError::NotLeader);
         self.step(id, |raft, _, _| done = raft.change(change));
         self.witness.changes += u64::from(done.is_ok());

@@ -3,7 +3,7 @@
 use super::cluster::Machine;
 use crate::entry;
 use crate::ids::{Index, NodeId, Position, Term};
-use crate::raft::{Log, Restored};
+use crate::raft::{Log, PersistentState};
 use std::collections::BTreeMap;
 
 /// A record of the journal.
@@ -119,12 +119,16 @@ impl Disk {
     }
 
     /// Replays what is there.
-    pub fn restore(&self, chunk_bytes: usize) -> Restored {
-        let mut restored = Restored { log: Log::new(chunk_bytes), ..Restored::default() };
+    pub fn restore(&self, chunk_bytes: usize) -> PersistentState {
+        let mut restored =
+            PersistentState { log: Log::new(chunk_bytes), ..PersistentState::default() };
         for (_, record) in &self.records {
             let done = match record {
                 Record::Entry(bytes) => restored.on_entry(entry::read(bytes).expect("an entry")),
-                Record::Truncate(from) => restored.on_truncate(*from),
+                Record::Truncate(from) => {
+                    cut(&mut restored, *from);
+                    Ok(())
+                }
                 Record::Vote(term, vote) => restored.on_vote(*term, *vote),
                 Record::Snapshot(index, term) => {
                     restored.on_snapshot(*index, *term);
@@ -143,4 +147,10 @@ impl Disk {
         }
         restored
     }
+}
+
+/// The log was cut: the journal hands out only what is alive, this disk what was written.
+pub fn cut(restored: &mut PersistentState, from: Index) {
+    assert!(from > restored.commit, "what is committed is never cut");
+    restored.log.truncate(from);
 }

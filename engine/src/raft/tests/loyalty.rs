@@ -25,7 +25,7 @@ fn restarted(agreed: Duration) -> Raft {
         principal: 0,
     };
     entry::write(&header, &payload, &mut bytes);
-    let mut restored = Restored::default();
+    let mut restored = PersistentState::default();
     restored.on_entry(entry::read(&bytes).expect("it was just written")).expect("it is the first");
     Raft::new(config(GroupId(1), (NodeId(1), LIFE), voters), restored, START)
 }

@@ -11,10 +11,10 @@ mod quiet;
 mod script;
 mod words;
 
-use super::{Config, Configuration, Preference};
-use crate::engine::Reads;
+use super::{Configuration, Preference, RaftConfig};
 use crate::ids::{GroupId, Incarnation, NodeId};
 use crate::level::Level;
+use crate::raft::ReadMode;
 use crate::time::Duration;
 
 /// What a replica is told: short timeouts, nothing limited.
@@ -22,8 +22,8 @@ fn config(
     group: GroupId,
     (node, incarnation): (NodeId, Incarnation),
     founders: Configuration,
-) -> Config {
-    Config {
+) -> RaftConfig {
+    RaftConfig {
         group,
         node,
         incarnation,
@@ -31,7 +31,7 @@ fn config(
         election_timeout_min: Duration::from_millis(150),
         election_timeout_max: Duration::from_millis(300),
         heartbeat: Duration::from_millis(50),
-        reads: Reads::Lease,
+        reads: ReadMode::Lease,
         preference: Preference::Ordinary,
         append_bytes_max: usize::MAX,
         uncommitted_bytes_max: usize::MAX,

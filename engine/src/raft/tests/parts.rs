@@ -1,12 +1,13 @@
 //! The parts, each alone.
 
 use super::config;
+use super::disk::cut;
 use crate::entry::{self, ENTRY_HEADER_BYTES, Entry, EntryHeader, kind};
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::raft::durability::Durability;
-use crate::raft::random::Random;
 use crate::raft::*;
 use crate::time::{Duration, Elapsed, Time};
+use wire::random::Random;
 use wire::{Kind, peer};
 
 const GROUP: GroupId = GroupId(4);
@@ -186,8 +187,8 @@ fn a_majority_reaches_the_middle_value() {
 #[test]
 fn a_configuration_reads_back_and_nothing_else_is_one() {
     let member =
-        |n, standing| Member { node: NodeId(n), incarnation: Incarnation([9; 16]), standing };
-    let all = [member(7, Standing::Learner), member(2, Standing::Voter)];
+        |n, suffrage| Member { node: NodeId(n), incarnation: Incarnation([9; 16]), suffrage };
+    let all = [member(7, Suffrage::Learner), member(2, Suffrage::Voter)];
     let configuration = Configuration::new(all.to_vec());
     let mut bytes = Vec::new();
     configuration.encode(&mut bytes);
@@ -199,7 +200,7 @@ fn a_configuration_reads_back_and_nothing_else_is_one() {
     let longer = [&bytes[..], &[0]].concat();
     assert_eq!(Configuration::decode(&longer), None);
     assert_eq!(Configuration::split(&longer), Some((configuration, &[0][..])));
-    // A standing that is not known, a node twice, nobody who votes.
+    // A suffrage that is not known, a node twice, nobody who votes.
     for (at, value) in [(8, 3), (4, 7), (8, 2)] {
         let mut bad = bytes.clone();
         bad[at] = value;
@@ -212,7 +213,7 @@ fn a_configuration_reads_back_and_nothing_else_is_one() {
 #[test]
 fn a_journal_that_tells_no_whole_story_is_refused() {
     let (one, two) = (entry_bytes(1, 1, b"a"), entry_bytes(2, 1, b"b"));
-    let mut r = Restored::default();
+    let mut r = PersistentState::default();
     r.on_entry(read(&one)).expect("the first");
     r.on_entry(read(&one)).expect("the same again");
     let gap = r.on_entry(read(&entry_bytes(3, 1, b"c")));
@@ -221,9 +222,7 @@ fn a_journal_that_tells_no_whole_story_is_refused() {
     assert_eq!(other, Err(RestoreError::Conflict { index: Index(1) }));
     r.on_entry(read(&two)).expect("the second");
     r.on_commit(Index(1));
-    let cut = r.on_truncate(Index(1));
-    assert_eq!(cut, Err(RestoreError::CutCommitted { from: Index(1), commit: Index(1) }));
-    r.on_truncate(Index(2)).expect("it was not committed");
+    cut(&mut r, Index(2));
     r.on_vote(Term(2), None).expect("a new term");
     r.on_vote(Term(2), Some(NodeId(1))).expect("a vote in it");
     assert_eq!(r.on_vote(Term(2), Some(NodeId(2))), Err(RestoreError::Vote { term: Term(2) }));
@@ -235,17 +234,17 @@ fn a_journal_that_tells_no_whole_story_is_refused() {
 
 #[test]
 fn a_later_leaders_entry_of_a_lower_term_may_replace_one_of_a_higher() {
-    let mut r = Restored::default();
+    let mut r = PersistentState::default();
     r.on_entry(read(&entry_bytes(1, 1, b"a"))).expect("the first");
     r.on_entry(read(&entry_bytes(2, 3, b"b"))).expect("of term 3");
-    r.on_truncate(Index(2)).expect("cut");
+    cut(&mut r, Index(2));
     r.on_entry(read(&entry_bytes(2, 2, b"c"))).expect("of term 2, from a leader of term 4");
     assert_eq!(r.log.last_term(), Term(2));
 }
 
 #[test]
 fn a_snapshot_drops_the_log_up_to_it_and_what_contradicts_it() {
-    let mut r = Restored::default();
+    let mut r = PersistentState::default();
     for index in 1..=5 {
         r.on_entry(read(&entry_bytes(index, 1, b"a"))).expect("in order");
     }
@@ -261,7 +260,7 @@ fn replica(voters: u32) -> Raft {
     let founders = Configuration::of_voters((1..=voters).map(|n| (NodeId(n), incarnation)))
         .with_loyalty(Duration::from_millis(150));
     let config = config(GROUP, (NodeId(1), incarnation), founders);
-    Raft::new(config, Restored::default(), Time(1000))
+    Raft::new(config, PersistentState::default(), Time(1000))
 }
 
 fn leader_of_one() -> (Raft, Output) {

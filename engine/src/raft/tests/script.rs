@@ -3,9 +3,9 @@
 //! `UPDATE_GOLDENFILES=1 cargo test -p engine raft` writes the outputs anew; read the difference.
 
 use super::cluster::{Cluster, MS, Topic, Trace, World};
-use crate::engine::Reads;
 use crate::ids::{Incarnation, NodeId};
-use crate::raft::{Change, Limits, Member, Read, Standing};
+use crate::raft::ReadMode;
+use crate::raft::{Limits, Member, MemberChange, Read, Suffrage};
 use crate::time::{Duration, Time};
 use goldenscript::{Command, Context, Runner};
 use std::error::Error;
@@ -69,7 +69,7 @@ impl Play {
                     world.sync = (sync * MS, sync * MS);
                 }
                 if args.take_key("reads") == Some("index") {
-                    world.reads = Reads::ReadIndex;
+                    world.reads = ReadMode::ReadIndex;
                 }
                 if let Some(kept) = key("kept", command) {
                     let kept = kept as usize;
@@ -182,9 +182,9 @@ impl Play {
             incarnation = member.expect("it belongs to the group").incarnation;
         }
         let change = match what {
-            "add" => Change::AddLearner { node, incarnation },
-            "promote" => Change::Promote { node, incarnation },
-            _ => Change::Remove { node, incarnation },
+            "add" => MemberChange::AddLearner { node, incarnation },
+            "promote" => MemberChange::Promote { node, incarnation },
+            _ => MemberChange::Remove { node, incarnation },
         };
         let done = cluster.change(at, change);
         cluster.turn(at, |_, _, _| {});
@@ -213,9 +213,9 @@ impl Play {
     /// Who belongs to the group, as a node has it.
     fn members(&mut self, id: NodeId) -> String {
         let raft = self.cluster.raft(id);
-        let member = |m: &Member| match m.standing {
-            Standing::Voter => m.node.to_string(),
-            Standing::Learner => format!("{} learns", m.node),
+        let member = |m: &Member| match m.suffrage {
+            Suffrage::Voter => m.node.to_string(),
+            Suffrage::Learner => format!("{} learns", m.node),
         };
         let members: Vec<String> = raft.configuration().members().iter().map(member).collect();
         let open = if raft.change_in_flight().is_some() { ", not committed" } else { "" };
@@ -265,7 +265,7 @@ impl Play {
             write!(out, "durable {durable} commit {commit}")?;
             for p in raft.progress() {
                 write!(out, "; {} {} {}", p.node, p.state_name(), p.matched)?;
-                if p.standing == Standing::Learner {
+                if p.suffrage == Suffrage::Learner {
                     out.push_str(" learns");
                 }
             }

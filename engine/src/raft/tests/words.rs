@@ -1,8 +1,7 @@
 //! What happens, in words: a line each.
 
-use crate::effects::Note;
 use crate::ids::NodeId;
-use crate::raft::{Body, Log, Message, Persist};
+use crate::raft::{Body, Event, Log, Message, Persist};
 use wire::{Kind, peer};
 
 /// A message's bytes, as they would cross a socket.
@@ -88,18 +87,17 @@ impl Packet {
     }
 }
 
-pub fn describe_note(id: NodeId, note: &Note) -> String {
-    match note {
-        Note::Leader { term, leader: Some(leader), .. } if *leader == id => {
+pub fn describe_event(id: NodeId, event: &Event) -> String {
+    match event {
+        Event::Leader { term, leader: Some(leader) } if *leader == id => {
             format!("{id} leads term {term}")
         }
-        Note::Leader { term, leader: Some(leader), .. } => {
+        Event::Leader { term, leader: Some(leader) } => {
             format!("{id} follows {leader} in term {term}")
         }
-        Note::Leader { term, leader: None, .. } => format!("{id} has no leader in term {term}"),
-        Note::Campaign { term, .. } => format!("{id} campaigns in term {term}"),
-        Note::SnapshotSent { to, .. } => format!("{id} sends {to} a snapshot"),
-        other => format!("{id}: {other:?}"),
+        Event::Leader { term, leader: None } => format!("{id} has no leader in term {term}"),
+        Event::Campaign { term } => format!("{id} campaigns in term {term}"),
+        Event::SnapshotSent { to } => format!("{id} sends {to} a snapshot"),
     }
 }
 

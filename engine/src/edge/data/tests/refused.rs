@@ -17,17 +17,17 @@ const INDEX: Index = Index(2);
 const TERM: Term = Term(5);
 
 /// The first of three founders, with what it would be begun anew by.
-struct Founder {
+struct Born {
     place: Place,
     data_dir: PathBuf,
     repair: Arc<Repair>,
 }
 
-impl Founder {
+impl Born {
     /// A founder whose journal holds a replica and what `append` appends.
-    fn new(append: impl FnOnce(&mut Journal)) -> Founder {
+    fn new(append: impl FnOnce(&mut Journal)) -> Born {
         let place = Place::new(3, 1);
-        let Member { node, incarnation, .. } = place.member(0);
+        let Founder { node, incarnation, .. } = place.member(0);
         let data_dir = place.dir.path().join(format!("node-{node}"));
         let manifest = Manifest {
             cluster: ClusterId(CLUSTER),
@@ -46,7 +46,7 @@ impl Founder {
         let dir = DataDir::take(&data_dir).unwrap();
         dir.write(&manifest).unwrap();
         let repair = Arc::new(Repair::new(Arc::new(dir), manifest));
-        let founder = Founder { place, data_dir, repair };
+        let founder = Born { place, data_dir, repair };
         snapshots::prepare(&founder.engine_dir()).unwrap();
         segments::ensure(&founder.engine_dir(), SEGMENT, Writer::Direct).unwrap();
         founder.write_unit(incarnation, append);
@@ -60,7 +60,8 @@ impl Founder {
     /// Writes a journal of one unit.
     fn write_unit(&self, replica: Incarnation, append: impl FnOnce(&mut Journal)) {
         let groups = (0..=SHARDS).map(GroupId).collect();
-        let config = crate::journal::Config { segment_bytes: SEGMENT, segments_max: 12, groups };
+        let config =
+            crate::journal::JournalConfig { segment_bytes: SEGMENT, segments_max: 12, groups };
         let blank = vec![0; usize::try_from(SEGMENT).unwrap()];
         let segments: [(u32, &[u8]); 2] = [(0, &blank), (1, &blank)];
         let mut journal = Journal::recover(config, 1, &segments, None, &mut |_| {}).unwrap();
@@ -120,8 +121,8 @@ fn entries(journal: &mut Journal, terms: &[Term]) {
 }
 
 /// A founder whose journal names a snapshot.
-fn with_a_snapshot() -> Founder {
-    Founder::new(|journal| {
+fn with_a_snapshot() -> Born {
+    Born::new(|journal| {
         entries(journal, &[TERM, TERM]);
         journal.append(Record::Snapshot { group: GROUP, index: INDEX, term: TERM });
     })
@@ -129,7 +130,7 @@ fn with_a_snapshot() -> Founder {
 
 #[test]
 fn a_journal_that_is_whole_and_contradicts_itself_is_refused_and_left_as_it_is() {
-    let founder = Founder::new(|journal| entries(journal, &[TERM, Term(TERM.0 - 1)]));
+    let founder = Born::new(|journal| entries(journal, &[TERM, Term(TERM.0 - 1)]));
     let refusal = founder.refusal();
     assert!(refusal.contains("E104 ") && refusal.contains("a lower term"), "{refusal}");
 }

@@ -9,7 +9,7 @@ use crate::raft::configuration::Seats;
 use crate::raft::role::{Answer, Candidate, Follower, Leader, Role};
 use crate::raft::tests::disk::Record;
 use crate::raft::tests::words::Packet;
-use crate::raft::{Raft, Restored};
+use crate::raft::{PersistentState, Raft};
 use std::fmt::Write as _;
 use std::hash::Hasher;
 use wire::peer;
@@ -185,7 +185,7 @@ pub fn entries(restored: &crate::raft::Log) -> Vec<(u8, u8)> {
 }
 
 /// What a power failure would leave of the log, and the term.
-pub fn remembered(restored: &Restored) -> (Vec<(u8, u8)>, u8) {
+pub fn remembered(restored: &PersistentState) -> (Vec<(u8, u8)>, u8) {
     (entries(&restored.log), restored.term.max(restored.log.last_term()).0 as u8)
 }
 

@@ -4,17 +4,18 @@
 //! happen at any moment (see [`Node::forget_time`]), so that equal nodes behave equally.
 
 use super::super::config;
-use super::super::disk::Record;
+use super::super::disk::{Record, cut};
 use super::super::words::Packet;
 use super::{Batch, Disks, Scope};
-use crate::engine::Reads;
 use crate::entry;
 use crate::ids::{GroupId, Incarnation, Index, NodeId, Position};
+use crate::raft::ReadMode;
 use crate::raft::clock::Clock;
-use crate::raft::progress::State;
+use crate::raft::progress::ProgressState;
 use crate::raft::role::Role;
 use crate::raft::{
-    Config, Configuration, Hold, LIMITS, Limits, Message, Output, Persist, Raft, Restored,
+    Configuration, Hold, LIMITS, Limits, Message, Output, Persist, PersistentState, Raft,
+    RaftConfig,
 };
 use crate::time::{Elapsed, Time};
 use std::collections::VecDeque;
@@ -74,7 +75,7 @@ pub struct Node {
 
 impl Node {
     pub fn new(id: NodeId, scope: Scope) -> Node {
-        let raft = start(id, scope.batch, Restored::default());
+        let raft = start(id, scope.batch, PersistentState::default());
         let mut node = Node { id, raft, durable: Vec::new(), units: VecDeque::new(), scope };
         node.forget_time();
         node
@@ -216,14 +217,14 @@ impl Node {
         for follower in &mut leader.followers {
             (follower.echoed, follower.heard_at) = (None, None);
             follower.floor = Time::ZERO;
-            if follower.state == State::Replicate {
+            if follower.state == ProgressState::Replicate {
                 // How much is on its way matters to the window alone, which is never full here.
                 follower.sent_after = Index::ZERO;
             }
         }
     }
 
-    pub fn restored(&self) -> Restored {
+    pub fn restored(&self) -> PersistentState {
         replay(self.durable.iter())
     }
 }
@@ -232,11 +233,11 @@ fn incarnation(id: NodeId) -> Incarnation {
     Incarnation([id.0 as u8; 16])
 }
 
-fn start(id: NodeId, batch: Batch, restored: Restored) -> Raft {
+fn start(id: NodeId, batch: Batch, restored: PersistentState) -> Raft {
     let founders =
         Configuration::of_voters((1..=NODES).map(|n| (NodeId(n), incarnation(NodeId(n)))));
-    let config = Config {
-        reads: Reads::ReadIndex,
+    let config = RaftConfig {
+        reads: ReadMode::ReadIndex,
         seed: 7,
         ..config(GROUP, (id, incarnation(id)), founders)
     };
@@ -247,12 +248,16 @@ fn start(id: NodeId, batch: Batch, restored: Restored) -> Raft {
 }
 
 /// What the production code makes of these records.
-fn replay<'a>(records: impl Iterator<Item = &'a Record>) -> Restored {
-    let mut restored = Restored { log: crate::raft::Log::new(512), ..Restored::default() };
+fn replay<'a>(records: impl Iterator<Item = &'a Record>) -> PersistentState {
+    let mut restored =
+        PersistentState { log: crate::raft::Log::new(512), ..PersistentState::default() };
     for record in records {
         let done = match record {
             Record::Entry(bytes) => restored.on_entry(entry::read(bytes).expect("an entry")),
-            Record::Truncate(from) => restored.on_truncate(*from),
+            Record::Truncate(from) => {
+                cut(&mut restored, *from);
+                Ok(())
+            }
             Record::Vote(term, vote) => restored.on_vote(*term, *vote),
             Record::Commit(commit) => {
                 restored.on_commit(*commit);
@@ -266,7 +271,7 @@ fn replay<'a>(records: impl Iterator<Item = &'a Record>) -> Restored {
     restored
 }
 
-fn in_short(restored: &Restored) -> Vec<Record> {
+fn in_short(restored: &PersistentState) -> Vec<Record> {
     let mut records = vec![Record::Vote(restored.term, restored.vote)];
     let mut index = Index::ZERO.next();
     while let Some(e) = restored.log.entry(index) {

@@ -7,7 +7,7 @@ use crate::ids::{Index, NodeId, Term};
 /// What the journal holds of one group. Feed it every record of the group, oldest first.
 ///
 /// The journal must have synced what it replays: all of it is taken to be durable.
-pub struct Restored {
+pub struct PersistentState {
     pub(super) log: Log,
     pub(super) term: Term,
     pub(super) vote: Option<NodeId>,
@@ -15,9 +15,9 @@ pub struct Restored {
     pub(super) snapshot: Index,
 }
 
-impl Default for Restored {
-    fn default() -> Restored {
-        Restored {
+impl Default for PersistentState {
+    fn default() -> PersistentState {
+        PersistentState {
             log: Log::default(),
             term: Term::ZERO,
             vote: None,
@@ -59,14 +59,6 @@ pub enum RestoreError {
     /// Something is said of a group that has no replica here.
     #[error("it is said to have no replica here")]
     NoReplica,
-    /// A truncation reaches below what is committed.
-    #[error("the log is cut from {from} on, though {commit} is committed")]
-    CutCommitted {
-        /// Where it is cut.
-        from: Index,
-        /// What is committed.
-        commit: Index,
-    },
     /// The term went back, or the vote changed within a term.
     #[error("the vote in term {term} contradicts an earlier record")]
     Vote {
@@ -83,7 +75,7 @@ pub enum RestoreError {
     },
 }
 
-impl Restored {
+impl PersistentState {
     /// An entry. One that is stated again (carried into a newer segment) is ignored.
     ///
     /// # Errors
@@ -109,18 +101,6 @@ impl Restored {
             return Err(RestoreError::Members { index });
         }
         self.log.extend(entry.bytes);
-        Ok(())
-    }
-
-    /// The log was cut.
-    ///
-    /// # Errors
-    /// [`RestoreError::CutCommitted`].
-    pub fn on_truncate(&mut self, from: Index) -> Result<(), RestoreError> {
-        if from <= self.commit || from < self.log.first_index() {
-            return Err(RestoreError::CutCommitted { from, commit: self.commit });
-        }
-        self.log.truncate(from);
         Ok(())
     }
 
@@ -163,6 +143,7 @@ impl Restored {
     }
 
     /// The index that the newest snapshot stands for; zero if there is none.
+    #[cfg(test)]
     pub fn snapshot_index(&self) -> Index {
         self.snapshot
     }
