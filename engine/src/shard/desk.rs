@@ -96,18 +96,21 @@ impl<'a> Desk<'a> {
 
     /// A line's value.
     pub fn value(&mut self, to: Caller, version: u64, value: &[u8]) {
+        assert!(version > 0, "a line that is there has a version");
         self.reply(to, Value::KIND, |b| Value { version, value }.encode(b));
     }
 
     /// A popped message.
     pub fn delivery(&mut self, to: Caller, message: &DeliveryView<'_>) {
         let DeliveryView { id, delivery, priority, payload } = *message;
+        assert!(delivery > 0, "deliveries are counted from 1");
         let message = Delivery { id, delivery, priority, payload };
         self.reply(to, Delivery::KIND, |b| message.encode(b));
     }
 
     /// The shards in which a session lives.
     pub fn alive(&mut self, to: Caller, shards: &[u8]) {
+        assert!(shards.len().is_multiple_of(4), "each shard is a u32");
         self.reply(to, Alive::KIND, |b| Alive { shards }.encode(b));
     }
 }

@@ -7,6 +7,7 @@ use super::held::Held;
 use crate::effects::Effects;
 use crate::journal::Journal;
 use crate::level::Kinds;
+use crate::limits::ENTRY_PAYLOAD_BYTES_MAX;
 use crate::machine::Wake;
 use crate::peers::Peers;
 use crate::raft::Output;
@@ -90,6 +91,7 @@ impl Step<'_> {
 
     /// Takes that room.
     pub(super) fn take_room(&mut self, payload_bytes: usize) {
+        assert!(payload_bytes <= ENTRY_PAYLOAD_BYTES_MAX, "a request is vetted");
         self.shared.proposed += payload_bytes + ENTRY_ROOM_BYTES;
     }
 
