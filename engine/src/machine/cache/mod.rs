@@ -209,7 +209,8 @@ impl Cache {
         if cost > self.bytes_max {
             return Outcome::Refused(Code::OverBudget);
         }
-        let found = self.live_line(ledger, key);
+        let probe = self.lines.probe(key);
+        let found = self.live_line(ledger, &probe, key);
         if let Err(code) = self.meets(found, expect) {
             return Outcome::Refused(code);
         }
@@ -232,7 +233,7 @@ impl Cache {
                 self.link_line(ledger, slot);
             }
             None => {
-                let slot = self.lines.insert(Line::new(key, value, version, deadline));
+                let slot = self.lines.insert_at(probe, Line::new(key, value, version, deadline));
                 self.link_line(ledger, slot);
             }
         }
@@ -246,7 +247,7 @@ impl Cache {
     }
 
     fn delete(&mut self, ledger: &mut Ledger, key: &[u8], expect: Expect) -> Outcome {
-        let found = self.live_line(ledger, key);
+        let found = self.live_line(ledger, &self.lines.probe(key), key);
         if let Err(code) = self.meets(found, expect) {
             return Outcome::Refused(code);
         }
@@ -263,8 +264,8 @@ impl Cache {
     }
 
     /// The line of a key. One whose time is over but whose timer has not fired goes here.
-    fn live_line(&mut self, ledger: &mut Ledger, key: &[u8]) -> Option<u32> {
-        let slot = self.lines.find(key)?;
+    fn live_line(&mut self, ledger: &mut Ledger, probe: &Probe, key: &[u8]) -> Option<u32> {
+        let slot = self.lines.find_at(probe, key)?;
         if self.lines[slot].deadline <= ledger.clock() {
             self.line_due(ledger, slot);
             return None;
