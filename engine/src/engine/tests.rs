@@ -5,6 +5,7 @@ mod backup;
 mod levels;
 mod pushes;
 mod room;
+mod script;
 mod time;
 mod trio;
 

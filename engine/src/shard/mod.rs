@@ -46,6 +46,9 @@ pub mod state;
 pub mod step;
 mod time;
 
+#[cfg(test)]
+mod tests;
+
 use crate::effects::Note;
 use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
