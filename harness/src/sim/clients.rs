@@ -310,6 +310,7 @@ impl Clients {
             Code::NotLeader
             | Code::Unavailable
             | Code::Busy
+            | Code::DeadlineExceeded
             | Code::UnknownKind
             | Code::LevelTooLow,
         ) = saw
