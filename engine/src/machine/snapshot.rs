@@ -7,7 +7,6 @@
 //!             | sessions u32 | locks u32 | queues u32 | messages u32 | lines u32
 //!             | ended session ids, 16 each, up to version 3
 //! tail:     CRC-32C u32 of all before it
-//!
 //! ```
 //!
 //! What the rows say is told beside their tables: `ledger/codec.rs`, `locks/codec.rs`, `queues/codec.rs` and
