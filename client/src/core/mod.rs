@@ -80,7 +80,7 @@ use alloc::vec::Vec;
 use calls::Call;
 use chance::Chance;
 use core::time::Duration;
-use links::{Link, LinkKey, Rest};
+use links::{Link, LinkKey, Rest, What};
 use outcome::Out;
 use routes::Fetch;
 use session::Session;
@@ -281,6 +281,14 @@ impl<A: Ask> Core<A> {
     /// What is asked by a call that is open.
     pub fn ask(&self, call: CallId) -> Option<&A> {
         Some(&self.calls.get(call.0)?.ask)
+    }
+
+    /// The call that a request on a connection is a try of, as long as the request is unanswered.
+    pub fn call_of(&self, link: LinkId, request: u64) -> Option<CallId> {
+        match self.links.get(link.0)?.unanswered.get(Key::of_number(request))?.what {
+            What::Call(call) => Some(call),
+            What::Open { .. } | What::Beat(_) | What::Map => None,
+        }
     }
 
     /// How many calls are open.

@@ -321,6 +321,11 @@ impl<A: Ask> Core<A> {
         self.session_due(at);
     }
 
+    /// A session is ended by choice, with all that it holds, and a new one begins.
+    pub fn renew_session(&mut self, now: Moment, key: SessionKey) {
+        self.end_session(now, key, End::Closed);
+    }
+
     /// A session ended in some shard: it ends everywhere, and a new one begins.
     pub(super) fn end_session(&mut self, now: Moment, key: SessionKey, why: End) {
         let Session { id, life, .. } = self.sessions[key.0 as usize];

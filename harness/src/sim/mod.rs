@@ -14,11 +14,13 @@
 //!
 //! Each node has a clock of its own ([`clock`]); everything else, the clients' clocks too, goes by the world's.
 
+mod asks;
 mod backups;
 mod builds;
 mod calls;
 mod cells;
 mod check;
+mod client;
 mod clients;
 mod clock;
 mod disk;
@@ -26,6 +28,7 @@ mod end;
 mod faults;
 mod flood;
 mod linear;
+mod lines;
 mod models;
 mod movers;
 mod nodes;
@@ -39,6 +42,7 @@ mod witness;
 use backups::Backups;
 use builds::Build;
 pub use cells::Cells;
+use client::{Send, Sent};
 use clients::Clients;
 use clock::Clock;
 use disk::{Disk, Progress};
@@ -477,7 +481,7 @@ impl World {
                 self.trace.add(at, LOOK, u64::from(client));
                 self.client_at[client as usize] = Time::MAX;
                 self.look_for_late()?;
-                self.clients.on_time(self.now, client);
+                self.clients.on_time(self.now, client).map_err(Failure::Safety)?;
                 self.step_client(client);
             }
         }
@@ -557,21 +561,29 @@ impl World {
 
     // ---- Clients ----
 
+    /// A node went away, or came back: clients learn that their connections are gone.
+    fn disconnect_clients(&mut self, node: u32) {
+        self.clients.forget_connections(self.now, node);
+        let soon = self.now + Duration::from_micros(1);
+        for (client, at) in (0u32..).zip(&mut self.client_at) {
+            *at = soon.max(self.clients.wake_at(client)).min(*at);
+        }
+    }
+
     /// Sends what the client wants to send, and plans when it looks again.
     fn step_client(&mut self, client: u32) {
         for (to, conn) in self.clients.take_broken(client) {
             self.deliver(to, Incoming::Closed(conn));
         }
-        for send in self.clients.take_sends(client) {
-            let node = &self.nodes[send.to as usize];
-            let life = node.life;
-            if send.opens {
-                self.deliver(send.to, Incoming::Opened(send.conn));
-            }
+        for Send { to, conn, what } in self.clients.take_sends(client, self.now) {
+            let Sent::Frame { frame, sign, call } = what else {
+                self.deliver(to, Incoming::Opened(conn));
+                continue;
+            };
+            let life = self.nodes[to as usize].life;
             let delay = self.delay();
             let takes = self.clients.path(client, self.now, delay);
-            self.watch.on_send(self.now, self.now + takes, send.sign, send.call);
-            let (to, conn, frame) = (send.to, send.conn, send.frame);
+            self.watch.on_send(self.now, self.now + takes, sign, call);
             self.plan(takes, Event::Request { to, conn, life, frame });
         }
         let at = self.clients.wake_at(client).max(self.now + Duration::from_micros(1));

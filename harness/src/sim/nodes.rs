@@ -289,7 +289,7 @@ impl World {
         watched.map_err(Failure::Safety)?;
         self.nodes[id as usize].engine = Some(engine);
         // What clients sent to a node that was down went nowhere.
-        self.clients.forget_connections(id);
+        self.disconnect_clients(id);
         self.perform(id)?;
         for other in self.all().filter(|other| *other != id) {
             self.deliver(other, Incoming::PeerUp(id));
@@ -379,7 +379,7 @@ impl World {
         node.disk.crash(engine.in_flight());
         self.crashes += 1;
         self.watch.on_crash(id);
-        self.clients.forget_connections(id);
+        self.disconnect_clients(id);
         for other in self.all().filter(|other| *other != id) {
             self.deliver(other, Incoming::PeerDown(id));
             self.deliver(other, Incoming::PeerUp(id));

@@ -1,7 +1,7 @@
 //! What a client wants next: every kind of request, with every option, right ones and wrong ones.
 
 use super::calls::{Did, Expect, KEYS, LOCKS, QUEUES, Saw};
-use super::clients::Client;
+use super::client::Client;
 use std::collections::VecDeque;
 
 /// Deliveries and fences of before that a client may name again.

@@ -1,0 +1,473 @@
+//! One seeded client: it drives the client's own core (`client::core`), and writes down what it asked for and saw.
+//!
+//! The core has the session, the windows, the retries, the routes and the heartbeats. What is here wants things
+//! (`wants.rs`), does harm (connections that break, sleep, beliefs that are wrong, calls that are asked twice), and
+//! looks at each frame that comes and goes (`lines.rs`).
+
+use super::asks::Want;
+use super::calls::KEYS;
+use super::calls::{Did, Hold, Record, Saw, key_name};
+use super::cells::Cells;
+use super::clients::{Confusion, History, Load, PATIENCE};
+use super::lines::Lines;
+use super::wants::Memory;
+use super::{NODES_MAX, SHARDS};
+use client::core::{
+    Again, CallId, Caller, Core, Event, Failure, Finished, Loss, Moment, Order, Outcome,
+    SessionKey, Settings, Trouble,
+};
+use engine::ids::ConnId;
+use engine::time::{Duration, Time};
+use std::sync::Arc;
+use wire::Code;
+use wire::random::Random;
+
+/// A client has one session.
+pub(super) const SESSION: SessionKey = SessionKey(0);
+/// How long a node may take to welcome a client.
+const WELCOME_MAX: Duration = Duration::from_millis(300);
+/// A call goes to any node and not where the leader is believed to be, one time in so many.
+const STRAYS_ONE_IN: u32 = 4;
+/// A call that waits is given up, one time in so many that its client looks.
+const GIVES_UP_ONE_IN: u32 = 80;
+/// The longest pause between two calls of a client that asks two leaders, in milliseconds.
+const CONFUSED_PAUSE_MILLIS_MAX: u64 = 4;
+
+/// A frame that a client sends, or a connection that it makes.
+pub struct Send {
+    pub to: u32,
+    pub conn: ConnId,
+    pub what: Sent,
+}
+
+/// What a client does to a connection.
+pub enum Sent {
+    Opens,
+    Frame {
+        frame: Vec<u8>,
+        /// The session for which it is a sign of life; if it is a call, its shard and sequence.
+        sign: Option<[u8; 16]>,
+        call: Option<(u32, u64)>,
+    },
+}
+
+/// A call that is open.
+pub(super) struct Open {
+    pub call: CallId,
+    pub did: Did,
+    pub invoked: Time,
+    /// When it is asked once more, elsewhere.
+    pub again_at: Time,
+    /// How often it was sent.
+    pub tries: u32,
+    /// Later calls say that it was answered: it leaves its line.
+    pub given_up: bool,
+}
+
+/// A lock that is held.
+pub(super) struct Held {
+    pub(super) lock: u8,
+    exclusive: bool,
+    pub(super) fence: u64,
+    from: Time,
+    /// When its lease may end.
+    lease: Time,
+    release_at: Time,
+    /// How many releases give it back.
+    count: u32,
+}
+
+/// A message that was delivered and not given back yet.
+pub(super) struct Kept {
+    pub(super) queue: u8,
+    pub(super) id: u64,
+    pub(super) delivery: u32,
+    until: Time,
+}
+
+pub(super) struct Client {
+    pub(super) id: u32,
+    pub(super) core: Core<Want>,
+    pub(super) lines: Lines,
+    /// Whether it knows where everything is.
+    pub(super) ready: bool,
+    pub(super) open: Vec<Open>,
+    pub(super) next_at: Time,
+    pub(super) holding: Vec<Held>,
+    pub(super) messages: Vec<Kept>,
+    pub(super) memory: Memory,
+    /// The moment up to which the session surely lives in each shard.
+    guards: [Option<Time>; SHARDS as usize],
+    /// The arrival of the last frame: frames of a connection don't overtake each other.
+    pub(super) last_arrival: Time,
+    value_bytes_max: usize,
+    /// How many nodes there are.
+    nodes: u32,
+    pub(super) load: Load,
+    pub(super) window: usize,
+    pub(super) asleep_until: Time,
+    /// What it wrote to the new one of two leaders, and was told.
+    pub(super) wrote: Option<u8>,
+    pub(super) chance: Random,
+}
+
+/// The world's time, as a core is told it.
+pub(super) fn moment(time: Time) -> Moment {
+    Moment(time.0)
+}
+
+impl Client {
+    pub(super) fn new(
+        id: u32,
+        value_bytes_max: usize,
+        nodes: u32,
+        load: Load,
+        mut chance: Random,
+    ) -> Client {
+        let address = |node| Arc::from(format!("node{node}:7400"));
+        let settings = Settings {
+            addresses: (1..=super::FOUNDERS).map(address).collect(),
+            session_ttl: Duration::from_millis([2_000, 1_000, 2_000, 3_000][id as usize % 4]),
+            ready_within: Duration::MAX,
+            lanes: 1,
+            again: Again::IsSent,
+            sessions: 1,
+            resume: None,
+            seed: chance.id(),
+        };
+        Client {
+            id,
+            core: Core::new(moment(Time(0)), settings),
+            lines: Lines::new(id),
+            ready: false,
+            open: Vec::new(),
+            next_at: Time(0),
+            holding: Vec::new(),
+            messages: Vec::new(),
+            memory: Memory::default(),
+            guards: [None; SHARDS as usize],
+            last_arrival: Time(0),
+            value_bytes_max,
+            nodes,
+            load,
+            window: 1 + id as usize % load.window_max,
+            asleep_until: Time(0),
+            wrote: None,
+            chance,
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.is_empty()
+            && self.holding.is_empty()
+            && self.messages.is_empty()
+            && self.core.calls() == 0
+    }
+
+    pub(super) fn up_to(&mut self, millis: u64) -> Duration {
+        Duration::from_millis(self.chance.u64(1..millis))
+    }
+
+    /// Lets its core see that time passed.
+    pub(super) fn tick(&mut self, now: Time) {
+        self.drop_unwelcome(now);
+        if self.core.wake_at() <= moment(now) {
+            self.core.tick(moment(now));
+        }
+        for at in 0..self.open.len() {
+            if now >= self.open[at].again_at {
+                self.ask_again(now, at);
+            }
+        }
+    }
+
+    /// When it has to look: something is due, or somebody has to lose patience.
+    pub(super) fn wake_at(&self) -> Time {
+        let again = self.open.iter().map(|open| open.again_at).min().unwrap_or(Time::MAX);
+        Time(self.core.wake_at().0).min(again).min(self.lines.wake_at())
+    }
+
+    /// Nobody answered: perhaps another node does, and perhaps both do.
+    fn ask_again(&mut self, now: Time, at: usize) {
+        let node = self.chance.u32(..self.nodes);
+        let open = &mut self.open[at];
+        open.again_at = now + patience(&open.did);
+        self.core.believe(moment(now), open.did.shard(), node + 1);
+        self.core.ask_again(moment(now), open.call);
+    }
+
+    /// Nodes that did not welcome it in time are given up.
+    fn drop_unwelcome(&mut self, now: Time) {
+        while let Some(link) = self.lines.take_unwelcome(now) {
+            self.core.on_closed(moment(now), link, Trouble::world("no welcome"));
+        }
+    }
+
+    /// Its connections are gone, with what is on its way over them.
+    pub(super) fn disconnect(&mut self, now: Time) {
+        for node in 0..NODES_MAX {
+            if let Some(link) = self.lines.close(node) {
+                self.core.on_closed(moment(now), link, Trouble::world("it broke"));
+            }
+        }
+    }
+
+    /// A node is gone, and with it all connections to it.
+    pub(super) fn forget(&mut self, now: Time, node: u32) {
+        if let Some(link) = self.lines.forget(node) {
+            self.core.on_closed(moment(now), link, Trouble::world("the node is gone"));
+        }
+    }
+
+    /// Reads from who led before, or writes to who leads now. Every other client writes first, and reads what it wrote.
+    pub(super) fn ask_both(&mut self, now: Time, confusion: Confusion, values: &mut u64) {
+        self.next_at = now + self.up_to(CONFUSED_PAUSE_MILLIS_MAX);
+        let in_shard = |key: &u8| wire::name::shard(&key_name(*key), SHARDS) == confusion.shard;
+        let keys: Vec<u8> = (0..KEYS).filter(in_shard).collect();
+        let Some(key) = self.chance.choice(keys) else { return };
+        *values += 1;
+        let wrote = self.wrote.filter(in_shard);
+        let (reads, key) = match (self.id.is_multiple_of(2), wrote) {
+            (true, Some(key)) => (true, key),
+            (true, None) => (false, key),
+            (false, _) => (self.chance.bool(), key),
+        };
+        let did = if reads { Did::Get { key } } else { Did::put(key, *values) };
+        let to = if reads { confusion.deposed } else { confusion.elected };
+        self.core.believe(moment(now), confusion.shard, to + 1);
+        self.submit(now, did);
+    }
+
+    /// A call that waits may be given up: the next one says that it was answered.
+    pub(super) fn give_up(&mut self) {
+        for open in &mut self.open {
+            if open.did.waits() && self.chance.u32(..GIVES_UP_ONE_IN) == 0 {
+                open.given_up = true;
+                self.core.cancel(open.call);
+            }
+        }
+    }
+
+    /// What is to be given back, if there is something.
+    pub(super) fn give_back(
+        &mut self,
+        now: Time,
+        works: bool,
+        history: &mut History,
+    ) -> Option<Did> {
+        let due = self.holding.iter().position(|held| now >= held.release_at || !works);
+        if let Some(at) = due {
+            let Held { lock, fence, count, .. } = self.holding[at];
+            match count {
+                1 => self.end_hold(now, at, history),
+                _ => self.holding[at].count -= 1,
+            }
+            return Some(Did::Release { lock, fence });
+        }
+        let due = self.messages.iter().position(|kept| now >= kept.until || !works)?;
+        let Kept { queue, id, delivery, .. } = self.messages.remove(due);
+        let back = works && self.chance.u32(..4) == 0;
+        let delay_ms = if self.chance.u32(..3) == 0 { 0 } else { self.chance.u32(50..700) };
+        Some(match back {
+            true => Did::Nack { queue, id, delivery, delay_ms },
+            false => Did::Ack { queue, id, delivery },
+        })
+    }
+
+    /// Makes a call, now and then where the leader is not believed to be.
+    pub(super) fn call(&mut self, now: Time, did: Did) {
+        if self.chance.u32(..STRAYS_ONE_IN) == 0 {
+            let node = self.chance.u32(..self.nodes);
+            self.core.believe(moment(now), did.shard(), node + 1);
+        }
+        self.submit(now, did);
+    }
+
+    fn submit(&mut self, now: Time, did: Did) {
+        let order = Order {
+            ask: Want::new(did.clone(), self.value_bytes_max),
+            session: SESSION,
+            shard: Some(did.shard()),
+            limit: Duration::MAX,
+            bound: None,
+            caller: Caller::Waits,
+        };
+        let again_at = now + patience(&did);
+        let call = self.core.submit(moment(now), order);
+        self.open.push(Open { call, did, invoked: now, again_at, tries: 0, given_up: false });
+    }
+
+    /// Does what its core left to be done.
+    pub(super) fn settle_all(
+        &mut self,
+        now: Time,
+        history: &mut History,
+        lent: &mut Vec<(u8, u64, u32)>,
+    ) -> Result<(), String> {
+        while let Some(event) = self.core.next_event() {
+            self.on_event(now, event, history);
+        }
+        while let Some(finished) = self.core.next_finished() {
+            self.settle(now, finished, Saw::Unknown, history, lent)?;
+        }
+        self.lines.send(now, &mut self.core, &mut self.open);
+        Ok(())
+    }
+
+    fn on_event(&mut self, now: Time, event: Event, history: &mut History) {
+        match event {
+            Event::Connect { link, address, .. } => {
+                let node = address.strip_prefix("node").and_then(|rest| rest.strip_suffix(":7400"));
+                let node: u32 = node.and_then(|id| id.parse().ok()).expect("a node's address");
+                self.lines.open(node - 1, link, now + WELCOME_MAX);
+            }
+            Event::Close { link } => self.lines.close_link(link),
+            Event::Ready => self.ready = true,
+            Event::Renewed { standing, .. } => {
+                self.guards[standing.shard as usize] = Some(Time(standing.until.0));
+                self.lines.confirmed(standing.session, standing.shard);
+            }
+            Event::Ended { id, .. } => {
+                while !self.holding.is_empty() {
+                    self.end_hold(now, 0, history);
+                }
+                self.memory.before = Some(id);
+                self.messages.clear();
+                self.guards = [None; SHARDS as usize];
+            }
+            Event::Unreached { .. } | Event::Left => {}
+        }
+    }
+
+    /// A call came to its end. `saw`: what the frame said that ended it.
+    pub(super) fn settle(
+        &mut self,
+        now: Time,
+        finished: Finished<'_, Want>,
+        saw: Saw,
+        history: &mut History,
+        lent: &mut Vec<(u8, u64, u32)>,
+    ) -> Result<Option<(Did, Saw)>, String> {
+        let at = self.open.iter().position(|open| open.call == finished.call);
+        let open = self.open.remove(at.ok_or("a call was finished twice")?);
+        let saw = match finished.outcome {
+            Outcome::Done { standing, .. } => {
+                if let Some(standing) = standing {
+                    self.guards[standing.shard as usize] = Some(Time(standing.until.0));
+                }
+                saw
+            }
+            // While the cluster is upgraded. Nothing was done: there is nothing to write down.
+            Outcome::Refused { code: Code::UnknownKind | Code::LevelTooLow, .. } => {
+                history.too_new += 1;
+                return Ok(None);
+            }
+            Outcome::Refused { .. } => saw,
+            Outcome::Failed(Failure::Unknown(_)) => Saw::Unknown,
+            // It was certainly not done, so nobody may see that it was.
+            Outcome::Failed(Failure::SessionLost(Loss::Before | Loss::Told(_))) => {
+                return Ok(None);
+            }
+            Outcome::Failed(failure) => {
+                return Err(format!("client {}: {:?} failed: {failure:?}", self.id, open.did));
+            }
+        };
+        self.finish(now, &open, saw, lent);
+        let (client, did, invoked) = (self.id, open.did, open.invoked);
+        history.records.push(Record { client, did: did.clone(), invoked, replied: now, saw });
+        Ok(Some((did, saw)))
+    }
+
+    /// Ends the session, with whatever it has.
+    pub(super) fn close(&mut self, now: Time) {
+        self.core.renew_session(moment(now), SESSION);
+    }
+
+    fn end_hold(&mut self, now: Time, at: usize, history: &mut History) {
+        let Held { lock, exclusive, fence, from, lease, .. } = self.holding.remove(at);
+        let shard = Did::Release { lock, fence }.shard();
+        let guard = self.guards[shard as usize].unwrap_or(from);
+        let to = now.min(guard).min(lease);
+        history.holds.push(Hold { client: self.id, lock, exclusive, fence, from, to });
+    }
+
+    /// Whether it holds a lock, or may hold it once what it asked for is answered.
+    pub(super) fn may_hold(&self, lock: u8) -> bool {
+        let concerns = |open: &Open| match open.did {
+            Did::Acquire { lock: of, .. } | Did::Release { lock: of, .. } => of == lock,
+            _ => false,
+        };
+        self.holding.iter().any(|held| held.lock == lock) || self.open.iter().any(concerns)
+    }
+
+    /// What an answer means for what the client does next.
+    fn finish(&mut self, now: Time, open: &Open, saw: Saw, lent: &mut Vec<(u8, u64, u32)>) {
+        self.memory.on_answer(&open.did, saw);
+        match (&open.did, saw) {
+            (Did::Put { key, .. }, Saw::Done { .. }) => self.wrote = Some(*key),
+            (Did::Acquire { lock, exclusive, lease_ms, .. }, Saw::Done { token, .. }) => {
+                let keeps = self.up_to(self.load.hold_millis_max);
+                let release_at = if open.given_up { now } else { now + keeps };
+                // A leader's clock may be faster, and the lease began after it was asked for.
+                let lease_ms = u64::from(*lease_ms);
+                let lasts = Duration::from_micros(lease_ms * 1_000 * 19 / 20);
+                let lease = if lease_ms == 0 { Time::MAX } else { open.invoked + lasts };
+                let held =
+                    self.holding.iter_mut().find(|held| (held.lock, held.fence) == (*lock, token));
+                match held {
+                    Some(held) => {
+                        held.count += 1;
+                        held.lease = held.lease.max(lease);
+                    }
+                    None => self.holding.push(Held {
+                        lock: *lock,
+                        exclusive: *exclusive,
+                        fence: token,
+                        from: now,
+                        lease,
+                        release_at,
+                        count: 1,
+                    }),
+                }
+            }
+            (Did::Release { lock, fence }, _) if !self.may_hold(*lock) => {
+                self.memory.on_given_back(*lock, *fence);
+            }
+            // It may have been granted before it was given up, and then it is held.
+            (Did::Acquire { .. }, Saw::Unknown) if open.given_up && open.tries > 1 => {
+                self.memory.doubts = true;
+            }
+            (Did::Pop { queue, .. }, Saw::Message { id, delivery, .. }) => {
+                let queue = *queue;
+                if self.chance.u32(..8) == 0 {
+                    return lent.push((queue, id, delivery));
+                }
+                let keeps = self.chance.u32(..4) == 0;
+                let until = if keeps { now + self.up_to(800) } else { now };
+                self.messages.push(Kept { queue, id, delivery, until });
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts an answer for the table of what was seen.
+    pub(super) fn count(&self, call: CallId, did: &Did, saw: Saw, cells: &mut Cells) {
+        let given_up = self.open.iter().any(|open| open.call == call && open.given_up);
+        cells.count(did, saw, given_up);
+    }
+
+    /// Whether its session surely lives in a shard.
+    pub(super) fn is_guarded(&self, now: Time, shard: u32) -> bool {
+        let until = self.core.until(SESSION, shard);
+        until.is_some_and(|until| until != Moment::MAX && moment(now) < until)
+    }
+}
+
+/// How long a call waits for its answer before it is asked once more.
+fn patience(did: &Did) -> Duration {
+    match did {
+        Did::Acquire { .. } => PATIENCE * 3,
+        Did::Pop { wait_ms, .. } => PATIENCE + Duration::from_millis(u64::from(*wait_ms)),
+        _ => PATIENCE,
+    }
+}
