@@ -13,8 +13,8 @@ use super::lines::Lines;
 use super::wants::Memory;
 use super::{NODES_MAX, SHARDS};
 use client::core::{
-    Again, CallId, Caller, Core, Event, Failure, Finished, Loss, Moment, Order, Outcome,
-    SessionKey, Settings, Trouble,
+    Again, CallId, Caller, Core, Event, Failure, Finished, Moment, Order, Outcome, SessionKey,
+    Settings, Trouble,
 };
 use engine::ids::ConnId;
 use engine::time::{Duration, Time};
@@ -28,6 +28,8 @@ pub(super) const SESSION: SessionKey = SessionKey(0);
 const WELCOME_MAX: Duration = Duration::from_millis(300);
 /// A call goes to any node and not where the leader is believed to be, one time in so many.
 const STRAYS_ONE_IN: u32 = 4;
+/// A call that can't bring a lock or a message has a deadline, one time in so many.
+const HURRIES_ONE_IN: u32 = 8;
 /// A call that waits is given up, one time in so many that its client looks.
 const GIVES_UP_ONE_IN: u32 = 80;
 /// The longest pause between two calls of a client that asks two leaders, in milliseconds.
@@ -284,11 +286,24 @@ impl Client {
     }
 
     fn submit(&mut self, now: Time, did: Did) {
+        let limit = match did {
+            Did::Put { .. }
+            | Did::Get { .. }
+            | Did::Delete { .. }
+            | Did::Push { .. }
+            | Did::Ack { .. }
+            | Did::Nack { .. }
+                if self.chance.u32(..HURRIES_ONE_IN) == 0 =>
+            {
+                Duration::from_millis(self.chance.u64(20..2_500))
+            }
+            _ => Duration::MAX,
+        };
         let order = Order {
             ask: Want::new(did.clone(), self.value_bytes_max),
             session: SESSION,
             shard: Some(did.shard()),
-            limit: Duration::MAX,
+            limit,
             bound: None,
             caller: Caller::Waits,
         };
@@ -365,7 +380,7 @@ impl Client {
             Outcome::Refused { .. } => saw,
             Outcome::Failed(Failure::Unknown(_)) => Saw::Unknown,
             // It was certainly not done, so nobody may see that it was.
-            Outcome::Failed(Failure::SessionLost(Loss::Before | Loss::Told(_))) => {
+            Outcome::Failed(Failure::SessionLost(_) | Failure::Deadline { .. }) => {
                 return Ok(None);
             }
             Outcome::Failed(failure) => {

@@ -311,6 +311,7 @@ impl Clients {
             Code::NotLeader
             | Code::Unavailable
             | Code::Busy
+            | Code::DeadlineExceeded
             | Code::UnknownKind
             | Code::LevelTooLow,
         ) = saw
