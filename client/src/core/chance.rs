@@ -3,19 +3,20 @@
 use crate::core::SessionId;
 use core::time::Duration;
 use siphasher::sip128::{Hasher128, SipHasher24};
+use wire::random::Random;
 
 /// All that is drawn by chance.
 pub(super) struct Chance {
     seed: [u8; 16],
     /// How many ids were made.
     ids: u64,
-    state: u64,
+    pauses: Random,
 }
 
 impl Chance {
     pub fn new(seed: [u8; 16]) -> Chance {
         let half = seed.first_chunk::<8>().expect("a seed has 16 bytes");
-        Chance { seed, ids: 0, state: u64::from_le_bytes(*half) | 1 }
+        Chance { seed, ids: 0, pauses: Random::new(u64::from_le_bytes(*half)) }
     }
 
     /// The id of a session that never was. Who knows one, and not the seed, learns nothing of the next.
@@ -28,10 +29,7 @@ impl Chance {
 
     /// A duration between half of `full` and all of it.
     pub fn part_of(&mut self, full: Duration) -> Duration {
-        // Xorshift (Marsaglia 2003): chance that only has to spread clients out.
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        full / 2 + full.mul_f64((self.state % 1024) as f64 / 2048.0)
+        let parts = self.pauses.below(1_024);
+        full / 2 + full.mul_f64(parts as f64 / 2048.0)
     }
 }
