@@ -29,6 +29,7 @@ impl Chance {
 
     /// A duration between half of `full` and all of it.
     pub fn part_of(&mut self, full: Duration) -> Duration {
-        full / 2 + full.mul_f64(f64::from(self.pauses.u32(..1024)) / 2048.0)
+        let parts = self.pauses.below(1_024);
+        full / 2 + full.mul_f64(parts as f64 / 2048.0)
     }
 }
