@@ -11,8 +11,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use wire::Code;
 use wire::limits::LINE_TTL_MS_MAX;
+use wire::message::{CacheDelete, CacheGet, CachePut};
+use wire::{Call, Code};
 
 /// The cache. Made by [`Client::cache`](crate::Client::cache).
 #[derive(Clone)]
@@ -37,7 +38,7 @@ impl Cache {
     /// Reads a line: the latest write that was acknowledged before this call, or a later one.
     /// `None` when there is no such line.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Pending<Option<Line>> {
-        let op = Op::Get { key: key.as_ref().to_vec() };
+        let op = Op::new(CacheGet { key: key.as_ref() });
         self.handle.call(op, Duration::ZERO, None, |_, outcome| match found(outcome)? {
             Some(Answer { given: Given::Value { version, value }, .. }) => {
                 Ok(Some(Line { version, value }))
@@ -127,8 +128,9 @@ impl Put {
             let what = format!("a line lives 1 to {LINE_TTL_MS_MAX} ms, not {ttl_ms}");
             return Pending::failed(Error::Invalid { subject, what });
         }
-        let (key, value) = (std::mem::take(&mut self.key), std::mem::take(&mut self.value));
-        let op = Op::Put { key, value, ttl_ms, expect: self.expect };
+        let ((expect, version), call) = (self.expect.wire(), Call::NONE);
+        let (key, value) = (&self.key[..], &self.value[..]);
+        let op = Op::new(CachePut { call, version, ttl_ms, expect, key, value });
         self.handle.call(op, Duration::ZERO, None, |_, outcome| match outcome?.given {
             Given::Token(version) => Ok(version),
             _ => unreachable!("a put is answered with a token"),
@@ -179,7 +181,8 @@ impl Delete {
     }
 
     fn start(&mut self) -> Pending<Option<u64>> {
-        let op = Op::Delete { key: std::mem::take(&mut self.key), expect: self.expect };
+        let ((expect, version), call) = (self.expect.wire(), Call::NONE);
+        let op = Op::new(CacheDelete { call, version, expect, key: &self.key });
         self.handle.call(op, Duration::ZERO, None, |_, outcome| match found(outcome)? {
             Some(Answer { given: Given::Token(version), .. }) => Ok(Some(version)),
             Some(_) => unreachable!("a deletion is answered with a token"),

@@ -1,28 +1,23 @@
 //! A call: what is asked, and what was answered.
 
 use crate::clock::Moment;
-use crate::core::{Ask, LockStep, Mode, Reply, SessionId, Standing};
+use crate::core::{Ask, LockStep, Reply, SessionId, Standing};
 use crate::pending::Slot;
 use crate::tenure::Tenure;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
-use wire::message as m;
+use wire::message::{
+    self, LockAcquire, LockRelease, LockRequest, QueueNack, QueuePop, QueueRequest, SessionClose,
+};
 use wire::request::Facts;
+use wire::{Call, Request};
 
-/// What is asked of a shard.
-#[derive(Clone, Debug)]
-pub(crate) enum Op {
-    Acquire { name: Vec<u8>, mode: Mode, wait_ms: u32, lease_ms: u32 },
-    Release { name: Vec<u8>, fence: u64 },
-    Push { name: Vec<u8>, priority: u8, payload: Vec<u8> },
-    Pop { name: Vec<u8>, wait_ms: u32, visibility_ms: u32 },
-    Ack { name: Vec<u8>, id: u64, delivery: u32 },
-    Nack { name: Vec<u8>, id: u64, delivery: u32, delay_ms: u32 },
-    Get { key: Vec<u8> },
-    Put { key: Vec<u8>, value: Vec<u8>, ttl_ms: u32, expect: Expect },
-    Delete { key: Vec<u8>, expect: Expect },
-    CloseSession { session: SessionId },
+/// A request to a shard, encoded once. What makes a call exactly-once is written into it whenever it is sent.
+#[derive(Clone)]
+pub(crate) struct Op {
+    facts: &'static Facts,
+    body: Vec<u8>,
 }
 
 /// What a line must be for a write to be done.
@@ -34,101 +29,64 @@ pub(crate) enum Expect {
 }
 
 impl Expect {
-    fn wire(self) -> (m::Expect, u64) {
+    /// As a request says it: the choice, and the version that goes with it.
+    pub fn wire(self) -> (message::Expect, u64) {
         match self {
-            Expect::Anything => (m::Expect::Any, 0),
-            Expect::Absent => (m::Expect::Absent, 0),
-            Expect::Version(version) => (m::Expect::Version, version),
+            Expect::Anything => (message::Expect::Any, 0),
+            Expect::Absent => (message::Expect::Absent, 0),
+            Expect::Version(version) => (message::Expect::Version, version),
         }
     }
 }
 
 impl Op {
+    /// What a request asks; a call's number is not looked at.
+    pub fn new<'a>(request: impl Into<Request<'a>>) -> Op {
+        let request = request.into();
+        let mut body = Vec::new();
+        request.encode(&mut body);
+        Op { facts: request.facts(), body }
+    }
+
     /// What is known of its kind.
     pub fn facts(&self) -> &'static Facts {
-        match self {
-            Op::Acquire { .. } => m::LockAcquire::FACTS,
-            Op::Release { .. } => m::LockRelease::FACTS,
-            Op::Push { .. } => m::QueuePush::FACTS,
-            Op::Pop { .. } => m::QueuePop::FACTS,
-            Op::Ack { .. } => m::QueueAck::FACTS,
-            Op::Nack { .. } => m::QueueNack::FACTS,
-            Op::Get { .. } => m::CacheGet::FACTS,
-            Op::Put { .. } => m::CachePut::FACTS,
-            Op::Delete { .. } => m::CacheDelete::FACTS,
-            Op::CloseSession { .. } => m::SessionClose::FACTS,
-        }
+        self.facts
+    }
+
+    /// What it asks.
+    pub fn request(&self) -> Request<'_> {
+        Request::read(self.facts.kind(), &self.body).expect("it was encoded here")
     }
 
     /// The name that decides the shard.
     pub fn name(&self) -> &[u8] {
-        match self {
-            Op::Acquire { name, .. }
-            | Op::Release { name, .. }
-            | Op::Push { name, .. }
-            | Op::Pop { name, .. }
-            | Op::Ack { name, .. }
-            | Op::Nack { name, .. } => name,
-            Op::Get { key } | Op::Put { key, .. } | Op::Delete { key, .. } => key,
-            Op::CloseSession { .. } => &[],
-        }
+        self.request().name().unwrap_or_default()
     }
 
     /// Bytes that it brings along.
     pub fn bytes(&self) -> usize {
-        let payload = match self {
-            Op::Push { payload, .. } => payload.len(),
-            Op::Put { value, .. } => value.len(),
-            _ => 0,
-        };
-        self.name().len() + payload
+        self.body.len() - self.facts.message.fixed
     }
 
     /// Appends the body of its message.
-    pub fn encode(&self, call: wire::Call, out: &mut Vec<u8>) {
-        match self {
-            Op::Acquire { name, mode, wait_ms, lease_ms } => {
-                m::LockAcquire { call, wait_ms: *wait_ms, lease_ms: *lease_ms, mode: *mode, name }
-                    .encode(out)
-            }
-            Op::Release { name, fence } => m::LockRelease { call, fence: *fence, name }.encode(out),
-            Op::Push { name, priority, payload } => {
-                let priority = *priority;
-                m::QueuePush { call, priority, name, payload }.encode(out)
-            }
-            Op::Pop { name, wait_ms, visibility_ms } => {
-                m::QueuePop { call, wait_ms: *wait_ms, visibility_ms: *visibility_ms, name }
-                    .encode(out)
-            }
-            Op::Ack { name, id, delivery } => {
-                let (id, delivery) = (*id, *delivery);
-                m::QueueAck { call, id, delivery, name }.encode(out)
-            }
-            Op::Nack { name, id, delivery, delay_ms } => {
-                m::QueueNack { call, id: *id, delivery: *delivery, delay_ms: *delay_ms, name }
-                    .encode(out)
-            }
-            Op::Get { key } => m::CacheGet { key }.encode(out),
-            Op::Put { key, value, ttl_ms, expect } => {
-                let ((expect, version), ttl_ms) = (expect.wire(), *ttl_ms);
-                m::CachePut { call, version, ttl_ms, expect, key, value }.encode(out)
-            }
-            Op::Delete { key, expect } => {
-                let (expect, version) = expect.wire();
-                m::CacheDelete { call, version, expect, key }.encode(out)
-            }
-            Op::CloseSession { session } => m::SessionClose { session: *session }.encode(out),
+    pub fn encode(&self, call: Call, out: &mut Vec<u8>) {
+        let begin = out.len();
+        out.extend_from_slice(&self.body);
+        if self.facts.is_call {
+            call.stamp(self.facts, &mut out[begin..]);
         }
     }
 }
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.facts().phrase)?;
-        match self {
-            Op::CloseSession { .. } => Ok(()),
-            _ => write!(f, " \"{}\"", self.name().escape_ascii()),
-        }
+        self.request().fmt(f)
+    }
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.request().fmt(f)
     }
 }
 
@@ -157,22 +115,23 @@ impl Ask for Errand {
     }
 
     fn wait_ms(&self) -> u32 {
-        match self.op {
-            Op::Acquire { wait_ms, .. } | Op::Pop { wait_ms, .. } => wait_ms,
-            _ => 0,
-        }
+        self.op.request().wait_ms()
     }
 
     fn set_wait_ms(&mut self, to_ms: u32) {
-        if let Op::Acquire { wait_ms, .. } | Op::Pop { wait_ms, .. } = &mut self.op {
-            *wait_ms = to_ms;
-        }
+        let mut request = self.op.request();
+        request.set_wait_ms(to_ms);
+        self.op = Op::new(request);
     }
 
     fn lock_step(&self) -> Option<LockStep> {
-        match self.op {
-            Op::Acquire { mode, lease_ms, .. } => Some(LockStep::Acquire { mode, lease_ms }),
-            Op::Release { fence, .. } => Some(LockStep::Release { fence }),
+        match self.op.request() {
+            Request::Lock(LockRequest::LockAcquire(LockAcquire { mode, lease_ms, .. })) => {
+                Some(LockStep::Acquire { mode, lease_ms })
+            }
+            Request::Lock(LockRequest::LockRelease(LockRelease { fence, .. })) => {
+                Some(LockStep::Release { fence })
+            }
             _ => None,
         }
     }
@@ -181,25 +140,28 @@ impl Ask for Errand {
         self.op.bytes()
     }
 
-    fn encode(&self, call: wire::Call, out: &mut Vec<u8>) {
+    fn encode(&self, call: Call, out: &mut Vec<u8>) {
         self.op.encode(call, out);
     }
 
     fn undo(&self, reply: &Reply<'_>) -> Option<Errand> {
-        match (&self.op, reply) {
-            (Op::Acquire { name, .. }, Reply::Done { token: fence, .. }) => {
-                Some(Op::Release { name: name.clone(), fence: *fence }.into())
-            }
-            (Op::Pop { name, .. }, Reply::Delivery { id, delivery, .. }) => {
-                let (name, id, delivery) = (name.clone(), *id, *delivery);
-                Some(Op::Nack { name, id, delivery, delay_ms: 0 }.into())
-            }
-            _ => None,
-        }
+        let call = Call::NONE;
+        let back = match (self.op.request(), *reply) {
+            (
+                Request::Lock(LockRequest::LockAcquire(LockAcquire { name, .. })),
+                Reply::Done { token: fence, .. },
+            ) => Op::new(LockRelease { call, fence, name }),
+            (
+                Request::Queue(QueueRequest::QueuePop(QueuePop { name, .. })),
+                Reply::Delivery { id, delivery, .. },
+            ) => Op::new(QueueNack { call, id, delivery, delay_ms: 0, name }),
+            _ => return None,
+        };
+        Some(back.into())
     }
 
     fn close_session(session: SessionId) -> Errand {
-        Op::CloseSession { session }.into()
+        Op::new(SessionClose { session }).into()
     }
 }
 

@@ -10,6 +10,8 @@ use crate::pending::Pending;
 use crate::queue::Queue;
 use std::sync::Arc;
 use std::time::Duration;
+use wire::Call;
+use wire::message::LockRelease;
 use wire::topology::{Node, Placement};
 
 /// A client of a cluster. Its clones are the same client, with the same session.
@@ -40,7 +42,7 @@ impl Client {
 
     /// Releases a lock that this client's session holds, without a guard. See [`Config::resume`].
     pub fn release_lock(&self, name: impl AsRef<[u8]>, fence: u64) -> Pending<()> {
-        let op = Op::Release { name: name.as_ref().to_vec(), fence };
+        let op = Op::new(LockRelease { call: Call::NONE, fence, name: name.as_ref() });
         let bound = Some(self.session());
         self.handle.call(op, Duration::ZERO, bound, |_, outcome| outcome.map(|_| ()))
     }

@@ -9,7 +9,9 @@ use crate::pending::Pending;
 use crate::tenure::Tenure;
 use std::sync::Arc;
 use std::time::Duration;
+use wire::Call;
 use wire::limits::{LEASE_MS_MAX, WAIT_MS_MAX};
+use wire::message::{LockAcquire, LockRelease};
 
 /// A lock that may be acquired. Made by [`Client::lock`](crate::Client::lock).
 ///
@@ -82,7 +84,8 @@ impl Lock {
             let what = format!("a lease lasts 1 to {LEASE_MS_MAX} ms, not {lease_ms}");
             return Pending::failed(Error::Invalid { subject: subject(), what });
         }
-        let op = Op::Acquire { name: name.clone(), mode, wait_ms, lease_ms };
+        let call = Call::NONE;
+        let op = Op::new(LockAcquire { call, wait_ms, lease_ms, mode, name: &name });
         handle.call(op, wait, None, move |handle, outcome| {
             let answer = outcome?;
             let Given::Token(fence) = answer.given else {
@@ -166,9 +169,13 @@ impl LockGuard {
     /// long as its session lives.
     pub fn release(mut self) -> Pending<()> {
         self.held = Held::LetGo;
-        let op = Op::Release { name: self.name.clone(), fence: self.fence };
+        let op = self.giving_back();
         let bound = Some(self.tenure.life.id);
         self.handle.call(op, Duration::ZERO, bound, |_, outcome| outcome.map(|_| ()))
+    }
+
+    fn giving_back(&self) -> Op {
+        Op::new(LockRelease { call: Call::NONE, fence: self.fence, name: &self.name })
     }
 
     /// Keeps the lock held without this guard: until its lease or its session ends, or somebody
@@ -181,8 +188,7 @@ impl LockGuard {
 impl Drop for LockGuard {
     fn drop(&mut self) {
         if self.held == Held::Yes && self.tenure.life.ended.get().is_none() {
-            let op = Op::Release { name: std::mem::take(&mut self.name), fence: self.fence };
-            self.handle.send_off(op, self.tenure.life.id);
+            self.handle.send_off(self.giving_back(), self.tenure.life.id);
         }
     }
 }

@@ -8,8 +8,9 @@ use crate::pending::Pending;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
-use wire::Code;
 use wire::limits::{LEASE_MS_MAX, WAIT_MS_MAX};
+use wire::message::{QueueAck, QueueNack, QueuePop, QueuePush};
+use wire::{Call, Code};
 
 /// The priority of a message for which none was named: 0 is delivered first, 255 last.
 pub const PRIORITY: u8 = 128;
@@ -40,8 +41,8 @@ impl Queue {
     /// Messages of one priority are delivered in the order of their pushes when each push is waited
     /// for before the next. Pushes that are under way at once may pass each other on a retry.
     pub fn push(&self, payload: impl Into<Vec<u8>>) -> Pending<u64> {
-        let (name, priority) = (self.name.clone(), self.priority);
-        let op = Op::Push { name, priority, payload: payload.into() };
+        let (call, priority, payload) = (Call::NONE, self.priority, payload.into());
+        let op = Op::new(QueuePush { call, priority, name: &self.name, payload: &payload });
         self.handle.call(op, Duration::ZERO, None, |_, outcome| match outcome?.given {
             Given::Token(id) => Ok(id),
             _ => unreachable!("a push is answered with a token"),
@@ -66,7 +67,8 @@ impl Queue {
             let what = format!("the visibility is 1 to {LEASE_MS_MAX} ms, not {visibility_ms}");
             return Pending::failed(Error::Invalid { subject: subject(), what });
         }
-        let op = Op::Pop { name: name.clone(), wait_ms, visibility_ms };
+        let call = Call::NONE;
+        let op = Op::new(QueuePop { call, wait_ms, visibility_ms, name: &name });
         self.handle.call(op, wait, None, move |handle, outcome| {
             let answer = match outcome {
                 Ok(answer) => answer,
@@ -86,7 +88,7 @@ impl Queue {
     /// After [`Error::OutcomeUnknown`], and when the pending call is dropped, the client goes on trying for as
     /// long as its session lives. So it does with [`Queue::nack`].
     pub fn ack(&self, id: u64, delivery: u32) -> Pending<()> {
-        let op = Op::Ack { name: self.name.clone(), id, delivery };
+        let op = Op::new(QueueAck { call: Call::NONE, id, delivery, name: &self.name });
         self.handle.call(op, Duration::ZERO, None, |_, outcome| outcome.map(|_| ()))
     }
 
@@ -98,7 +100,8 @@ impl Queue {
             let what = format!("the delay is at most {LEASE_MS_MAX} ms, not {delay_ms}");
             return Pending::failed(Error::Invalid { subject, what });
         }
-        let op = Op::Nack { name: self.name.clone(), id, delivery, delay_ms };
+        let call = Call::NONE;
+        let op = Op::new(QueueNack { call, id, delivery, delay_ms, name: &self.name });
         self.handle.call(op, Duration::ZERO, None, |_, outcome| outcome.map(|_| ()))
     }
 }

@@ -204,7 +204,8 @@ fn whoever_watches_is_told_that_a_leader_fell_and_by_another_node_when_its_own_f
             Change::Told { node, .. } => Some(*node),
             _ => None,
         });
-        told.last()
+        let told: Vec<u32> = told.collect();
+        told.last().copied()
     };
     let teller = told_by(&first).expect("somebody tells");
     let other = (1..=3).find(|node| *node != teller && leaders(&watch).contains(node));

@@ -115,10 +115,19 @@ macro_rules! requests {
             /// [`Code::TooLarge`] for a name or a value over its limit, [`Code::Busy`] for a call too far ahead of
             /// what was answered.
             pub fn decode(kind: Kind, body: &'a [u8]) -> Result<Request<'a>, Code> {
+                let request = Request::read(kind, body)?;
+                match &request { $($(Request::$family($group::$name(it)) => it.vet()?,)*)* }
+                Ok(request)
+            }
+
+            /// Reads a body by hand that is not to be vetted: the reader's own, which waits to be sent.
+            ///
+            /// # Errors
+            /// [`Code::UnknownKind`], and [`Code::BadMessage`] for a malformed body.
+            pub fn read(kind: Kind, body: &'a [u8]) -> Result<Request<'a>, Code> {
                 match kind {
                     $($($name::KIND => {
                         let it = $name::decode(body).map_err(|_| Code::BadMessage)?;
-                        it.vet()?;
                         Ok(Request::$family($group::$name(it)))
                     })*)*
                     _ => Err(Code::UnknownKind),
@@ -200,6 +209,15 @@ macro_rules! requests {
                 match self {
                     $($(Request::$family($group::$name($name { $($field,)* })) => {
                         0 $(+ $crate::declare::wait_of!($field $field))*
+                    })*)*
+                }
+            }
+
+            /// Has its answer wait for others no longer than that, if it may wait at all.
+            pub fn set_wait_ms(&mut self, to_ms: u32) {
+                match self {
+                    $($(Request::$family($group::$name($name { $($field,)* })) => {
+                        $($crate::declare::set_wait!($field $field to_ms);)*
                     })*)*
                 }
             }
@@ -590,6 +608,15 @@ macro_rules! wait_of {
     };
 }
 pub(crate) use wait_of;
+
+/// Sets it.
+macro_rules! set_wait {
+    (wait_ms $field:ident $to:ident) => {
+        *$field = $to
+    };
+    ($other:ident $field:ident $to:ident) => {};
+}
+pub(crate) use set_wait;
 
 /// Draws a field.
 macro_rules! draw {

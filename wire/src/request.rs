@@ -111,6 +111,21 @@ pub struct Call {
 }
 
 impl Call {
+    /// What stands in a body that is not sent yet.
+    pub const NONE: Call = Call { session: [0; 16], sequence: 0, answered_below: 0 };
+
+    /// Writes it into an encoded call, where it begins the fixed part.
+    ///
+    /// # Panics
+    /// When the body is shorter than its kind's fixed part, or the kind is no call.
+    pub fn stamp(&self, facts: &Facts, body: &mut [u8]) {
+        assert!(facts.is_call, "only a call is numbered");
+        let at = body.len().checked_sub(facts.message.fixed).expect("a body has its fixed part");
+        body[at..at + 16].copy_from_slice(&self.session);
+        body[at + 16..at + 24].copy_from_slice(&self.sequence.to_le_bytes());
+        body[at + 24..at + 32].copy_from_slice(&self.answered_below.to_le_bytes());
+    }
+
     /// The fields, as documents name them: name, type, what it must be, what it is for.
     pub(crate) const FIELDS: [(&'static str, &'static str, &'static str, &'static str); 3] = [
         ("session", "id", "not all zero", "The session of the call."),

@@ -223,6 +223,16 @@ fn a_request_is_what_its_declaration_says() {
         let mut again = Vec::new();
         request.encode(&mut again);
         assert_eq!(again, body, "{name}");
+        if facts.is_call {
+            assert_eq!(
+                facts.message.fields[0].word, "call",
+                "{name}: a call begins with what it is"
+            );
+            let mut other = request;
+            other.set_call(wire::Call { session: [9; 16], sequence: 77, answered_below: 76 });
+            other.call().unwrap().stamp(facts, &mut again);
+            assert_eq!(Request::read(facts.kind(), &again), Ok(other), "{name}");
+        }
         assert!(!(facts.reads && facts.is_call), "{name}: what only reads needs no number");
     }
 }

@@ -1,11 +1,11 @@
 use super::*;
-use crate::call::{Errand, Expect, Op};
+use crate::call::{Errand, Op};
 use crate::limits::SEATS_RESERVED;
 use crate::pending::Slot;
 use wire::limits::{FRAME_BYTES_MAX, WINDOW_REPLIES_MAX};
 use wire::message::*;
 use wire::topology::{Node, Placement, write_node, write_placement};
-use wire::{Code, Header, Kind};
+use wire::{Call, Code, Header, Kind};
 
 const ONE: SessionKey = SessionKey(0);
 const SHARDS: u32 = 2;
@@ -158,8 +158,9 @@ impl World {
     }
 
     fn put(&mut self, session: SessionKey, shard: u32) -> CallId {
-        let (key, value) = (b"k".to_vec(), b"v".to_vec());
-        self.ask(session, shard, Op::Put { key, value, ttl_ms: 0, expect: Expect::Anything })
+        let (call, version, ttl_ms, expect) = (Call::NONE, 0, 0, Expect::Any);
+        let put = CachePut { call, version, ttl_ms, expect, key: b"k", value: b"v" };
+        self.ask(session, shard, Op::new(put))
     }
 
     /// A session that is open in a shard, with one put behind it.
@@ -181,7 +182,8 @@ impl World {
 }
 
 fn acquire(wait_ms: u32) -> Op {
-    Op::Acquire { name: b"l".to_vec(), mode: Mode::Exclusive, wait_ms, lease_ms: 0 }
+    let (call, lease_ms, mode, name) = (Call::NONE, 0, LockMode::Exclusive, b"l");
+    Op::new(LockAcquire { call, wait_ms, lease_ms, mode, name })
 }
 
 #[test]

@@ -148,11 +148,6 @@ impl World {
         let runs = |id: u32| self.now >= self.nodes[id as usize].paused_until;
         let meet =
             |a: u32, b: u32| !self.blocked.contains(&(a, b)) && !self.blocked.contains(&(b, a));
-        let voters: Vec<u32> = self
-            .replicas(group)
-            .filter(|(id, shard)| runs(*id) && is_voter(members, *id, shard))
-            .map(|(id, _)| id)
-            .collect();
         let newest = self.replicas(group).map(|(_, shard)| shard.raft().term()).max();
         self.replicas(group).any(|(id, shard)| {
             let leads = shard.raft().confirmed_at().is_some();
@@ -162,8 +157,15 @@ impl World {
                 progress.any(|it| it.node.0 == other + 1 && it.matched >= shard.raft().commit())
             };
             let meets = |other: u32| other == id || meet(id, other) && has_all(other);
-            let met = voters.iter().filter(|other| meets(**other)).count();
-            leads && newest && runs(id) && met >= members.majority()
+            let majority_of = |members: &Configuration| {
+                let voters = self.replicas(group).filter(|(other, shard)| {
+                    runs(*other) && is_voter(members, *other, shard) && meets(*other)
+                });
+                voters.count() >= members.majority()
+            };
+            // A change that it appended counts from then on, and may never be committed.
+            let majorities = majority_of(members) && majority_of(shard.raft().configuration());
+            leads && newest && runs(id) && majorities
         })
     }
 

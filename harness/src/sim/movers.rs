@@ -10,7 +10,7 @@ use crate::sim::Event;
 use engine::engine::{Engine, OpenError};
 use engine::ids::{ConnId, GroupId, Incarnation, NodeId};
 use engine::machine::meta::Standing as Place;
-use engine::raft::{Configuration, Member, MemberChange, Suffrage};
+use engine::raft::{Configuration, Member, MemberChange, Raft, Suffrage};
 use engine::time::Duration;
 use wire::Header;
 use wire::message::{NodeAdd, NodeDrain, NodeForget};
@@ -155,14 +155,40 @@ impl World {
 impl World {
     /// Whether a group can do without a node's replica: by what is committed and by what any replica has in its log,
     /// one voter at most is lost with it, and the others are a majority. One only, since a leader may be about to
-    /// remove somebody else before it knows.
+    /// remove somebody else before it knows. And somebody who stays can be elected (docs/findings/open.md: a learner may
+    /// have what no voter has).
     fn bears(&self, group: GroupId, id: u32) -> bool {
+        if !self.someone_can_be_elected(group, id) {
+            return false;
+        }
         let Some(committed) = self.watch.members(group) else { return false };
         let appended = self.replicas(group).map(|(_, shard)| shard.raft().configuration());
         appended.chain([committed]).filter(|all| **all != Configuration::UNKNOWN).all(|members| {
             let is_lost = |m: &&Member| self.dead.contains(&m.incarnation) || m.node.0 == id + 1;
             let lost = members.voters().filter(is_lost).count();
             lost <= 1 && members.voters().count() - lost >= members.majority()
+        })
+    }
+
+    /// Whether of a group's other replicas one votes by its own log, and gets the votes of a majority of those who
+    /// vote by that log: theirs are no newer.
+    fn someone_can_be_elected(&self, group: GroupId, lost: u32) -> bool {
+        let stay: Vec<&Raft> = self
+            .replicas(group)
+            .filter(|(other, shard)| {
+                *other != lost && !self.dead.contains(&shard.raft().incarnation())
+            })
+            .map(|(_, shard)| shard.raft())
+            .collect();
+        let end = |raft: &Raft| (raft.log().last_term(), raft.log().last_index());
+        stay.iter().any(|candidate| {
+            let members = candidate.configuration();
+            let votes = |voter: &Member| {
+                let of_it = |raft: &&&Raft| raft.incarnation() == voter.incarnation;
+                stay.iter().find(of_it).is_some_and(|raft| end(raft) <= end(candidate))
+            };
+            let itself = members.voters().any(|m| m.incarnation == candidate.incarnation());
+            itself && members.voters().filter(|voter| votes(voter)).count() >= members.majority()
         })
     }
 
