@@ -2,6 +2,7 @@
 
 use super::{Engine, Note, Step};
 use crate::effects::Effects;
+use crate::entry::ENTRY_HEADER_BYTES;
 use crate::ids::GroupId;
 use crate::machine::meta::Meta;
 use crate::raft::{ChangeError, MemberChange};
@@ -17,6 +18,11 @@ impl Engine {
     /// Until when the leader of a group may answer by its lease, if it is here and has one.
     pub fn lease_until(&self, group: GroupId) -> Option<Time> {
         self.shards.lease_until(self.place_of(group)?)
+    }
+
+    /// Whether the journal takes what a leader makes by itself, like the tick that ends what is due.
+    pub fn takes_own_entries(&self) -> bool {
+        self.shared.journal.has_own_room(2 * ENTRY_HEADER_BYTES)
     }
 
     /// The cluster's nodes, as far as this engine knows them.

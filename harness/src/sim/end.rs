@@ -2,6 +2,7 @@
 
 use super::twin::Twin;
 use super::{FOUNDERS, Failure, SHARDS, World};
+use engine::engine::Engine;
 use engine::ids::{GroupId, NodeId};
 use engine::level::Level;
 use engine::limits::SNAPSHOT_IDLE_MS_MAX;
@@ -165,7 +166,12 @@ impl World {
             };
             // A change that it appended counts from then on, and may never be committed.
             let majorities = majority_of(members) && majority_of(shard.raft().configuration());
-            leads && newest && runs(id) && majorities
+            // What no group commits may fill it: then nothing ends in any group that this node leads.
+            let engine = self.nodes[id as usize].engine.as_ref();
+            let takes = engine.is_some_and(Engine::takes_own_entries);
+            // A leader that hands over takes nothing until that is done, or has failed.
+            let hands_over = shard.raft().is_handing_over();
+            leads && newest && runs(id) && majorities && takes && !hands_over
         })
     }
 
