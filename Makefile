@@ -77,6 +77,10 @@ pure: ## Check that wire, the engine's pure part and the client's core build wit
 pure-proof: ## Plant a clock in each pure module and see `make pure` fail
 	.ci/pure-proof
 
+.PHONY: adding
+adding: ## Add a kind of request to a copy of the tree, as docs/adding-a-request.md does, and see what follows
+	.ci/adding-a-request
+
 .PHONY: tidy
 tidy: ## Check what rustfmt and clippy cannot
 	$(CARGO) test -p engine --no-default-features --test tidy

@@ -271,10 +271,8 @@ impl Twin {
             Request::Cache(CacheRequest::CacheDelete(m)) => {
                 self.delete(m.key, Expect::of(m.expect, m.version))
             }
-            Request::Cache(CacheRequest::CacheGet(_))
-            | Request::Session(_)
-            | Request::Connection(_)
-            | Request::Admin(_) => unreachable!("it is no call"),
+            // No call, or one that the twin has to learn before the clients use it.
+            other => unreachable!("the twin does not know how to {other}"),
         }
     }
 
