@@ -54,6 +54,11 @@ cost: ## Count the instructions of each operation in the pure core (needs valgri
 	$(CARGO) build --release -p harness --no-default-features --bin tercet-cost
 	.ci/cost
 
+.PHONY: micro
+micro: ## Time the pieces of wire and of the pure core, each alone (criterion; QUICK=1: coarser, in a minute)
+	$(CARGO) bench -p wire -p engine --features wire/archive,engine/simulator --bench wire --bench core \
+		-- --noplot $(if $(QUICK),--quick)
+
 .PHONY: flamegraph
 flamegraph: ## Draw where the nodes' CPU time goes while a benchmark runs (needs perf)
 	.ci/flamegraph "$(TARGET)" "$(REPORTS)/flamegraph.svg"
