@@ -18,7 +18,7 @@ BENCH  := $(TARGET)/release/tercet-bench
 COMPOSE = cd docker && $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) \
 	-f compose.yaml
 
-# What a recipe can be told: make bench QUICK=1, make sim SEED=7, make sims N=500.
+# What a recipe can be told: make bench QUICK=1 KEEP=1, make sim SEED=7, make sims N=500.
 QUICK ?=
 SEED  ?= 1
 N     ?= 200
@@ -30,6 +30,9 @@ IMAGE ?= tercet:latest
 TABLE ?=
 # The last version of feature level 2.
 OLDER ?= 78570f8
+# Where a measurement goes: under the target directory, or with KEEP=1 to a dated folder that can be committed.
+KEEP  ?=
+REPORTS := $(if $(KEEP),bench-reports/$(shell date -u +%F)-$(shell git rev-parse --short=7 HEAD),$(TARGET)/bench-reports)
 
 .PHONY: help
 help: ## List every recipe
@@ -39,8 +42,8 @@ help: ## List every recipe
 # ---- Run and measure ----
 
 .PHONY: bench
-bench: release ## Measure everything with three local nodes (QUICK=1: under 40 s)
-	$(BENCH) suite $(if $(QUICK),--quick) --out bench-reports/latest
+bench: release ## Measure everything with three local nodes (QUICK=1: under 40 s; KEEP=1: keep the report)
+	$(BENCH) suite $(if $(QUICK),--quick) --out "$(REPORTS)"
 
 .PHONY: run
 run: release ## Start three local nodes until Ctrl-C
@@ -51,9 +54,14 @@ cost: ## Count the instructions of each operation in the pure core (needs valgri
 	$(CARGO) build --release -p harness --no-default-features --bin tercet-cost
 	.ci/cost
 
+.PHONY: micro
+micro: ## Time the pieces of wire and of the pure core, each alone (criterion; QUICK=1: coarser, in a minute)
+	$(CARGO) bench -p wire -p engine --features wire/archive,engine/simulator --bench wire --bench core \
+		-- --noplot $(if $(QUICK),--quick)
+
 .PHONY: flamegraph
 flamegraph: ## Draw where the nodes' CPU time goes while a benchmark runs (needs perf)
-	.ci/flamegraph "$(TARGET)" bench-reports/flamegraph.svg
+	.ci/flamegraph "$(TARGET)" "$(REPORTS)/flamegraph.svg"
 
 .PHONY: release
 release: ## Build every binary with optimizations
@@ -86,10 +94,10 @@ tidy: ## Check what rustfmt and clippy cannot
 	$(CARGO) test -p engine --no-default-features --test tidy
 
 .PHONY: chaos
-chaos: release ## Real nodes under faults and load, 3 then 5 of them, 14 minutes (SEED=1; as root)
-	$(BENCH) chaos --nodes 3 --minutes 6 --seed $(SEED) --json bench-reports/chaos/3-nodes.json
-	$(BENCH) chaos --nodes 5 --minutes 6 --seed $(SEED) --json bench-reports/chaos/5-nodes.json
-	$(BENCH) chaos --nodes 3 --minutes 0 --kills 20 --seed $(SEED) --json bench-reports/chaos/kills.json
+chaos: release ## Real nodes under faults and load, 3 then 5 of them, 14 minutes (SEED=1; KEEP=1; as root)
+	$(BENCH) chaos --nodes 3 --minutes 6 --seed $(SEED) --json "$(REPORTS)/chaos/3-nodes.json"
+	$(BENCH) chaos --nodes 5 --minutes 6 --seed $(SEED) --json "$(REPORTS)/chaos/5-nodes.json"
+	$(BENCH) chaos --nodes 3 --minutes 0 --kills 20 --seed $(SEED) --json "$(REPORTS)/chaos/kills.json"
 
 .PHONY: upgrade
 upgrade: ## Roll a live cluster from an older version to this one under load (OLDER=commit)
@@ -167,9 +175,8 @@ tools: ## Install the developers' tools (cargo-deny, inferno) under the target d
 	$(CARGO) install --locked --root "$(TOOLS)" inferno
 
 .PHONY: clean
-clean: ## Remove what was built and what the last benchmark left
+clean: ## Remove what was built and what was measured but not kept
 	$(CARGO) clean
-	rm -rf bench-reports/latest/data
 
 # ---- Docker ----
 

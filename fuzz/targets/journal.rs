@@ -6,7 +6,7 @@
 use engine::entry::{self, EntryHeader, kind};
 use engine::ids::{GroupId, Incarnation, Index, NodeId, Term};
 use engine::journal::unit::{self, PAGE_BYTES, pages};
-use engine::journal::{JournalConfig, Journal, Record, Replay, SEGMENT_BYTES_MIN, inspect};
+use engine::journal::{Journal, JournalConfig, Record, Replay, SEGMENT_BYTES_MIN, inspect};
 use engine::time::Elapsed;
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;

@@ -200,12 +200,11 @@ fn whoever_watches_is_told_that_a_leader_fell_and_by_another_node_when_its_own_f
     };
     let first = until(&mut watch, "all is told", &is_led);
     let told_by = |changes: &[Change]| {
-        let told = changes.iter().filter_map(|change| match change {
+        let mut told = changes.iter().filter_map(|change| match change {
             Change::Told { node, .. } => Some(*node),
             _ => None,
         });
-        let told: Vec<u32> = told.collect();
-        told.last().copied()
+        told.next_back()
     };
     let teller = told_by(&first).expect("somebody tells");
     let other = (1..=3).find(|node| *node != teller && leaders(&watch).contains(node));

@@ -26,7 +26,7 @@
 //! | a choice | a `u8` | its enum | one of its numbers, or of those named |
 //!
 //! From a declaration follow the struct with `encode`, `decode` and `view`, and its row in
-//! [`messages::ALL`](crate::messages::ALL): what documents, golden vectors and other languages are written from. From that
+//! [`messages::all`](crate::messages::all): what documents, golden vectors and other languages are written from. From that
 //! of a request follow also its variant of [`Request`](crate::Request) and its [`Facts`](crate::request::Facts).
 
 /// Declares messages.

@@ -50,6 +50,8 @@ mod oldest;
 mod locks;
 mod queues;
 pub mod cache;
+#[cfg(feature = "simulator")]
+pub mod measure;
 pub mod meta;
 mod snapshot;
 mod restore;

@@ -223,6 +223,18 @@ impl Log {
         Index(self.base.index.0 + (count as u64).saturating_sub(1))
     }
 
+    /// `append` alone, for `cargo bench`.
+    #[cfg(feature = "simulator")]
+    pub fn append_one(&mut self, header: &EntryHeader, payload: &[u8]) {
+        self.append(header, payload);
+    }
+
+    /// `drop_to` alone, for `cargo bench`.
+    #[cfg(feature = "simulator")]
+    pub fn drop_upto(&mut self, upto: Index) {
+        self.drop_to(upto);
+    }
+
     /// The last index up to `index` whose term is at most `term`, unless it is gone.
     pub(super) fn last_with_term_at_most(&self, index: Index, term: Term) -> Option<Index> {
         let index = index.min(self.last.index);

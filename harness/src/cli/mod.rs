@@ -42,7 +42,7 @@ CHECKS:
 
 EXAMPLES:
   The whole benchmark, as `make bench` does it:
-      tercet-bench suite --out bench-reports/latest
+      tercet-bench suite --out target/bench-reports
 
   One scenario for ten seconds, the figures into a file:
       tercet-bench run --scenario locks --connections 64 --depth 16 --seconds 10 --json locks.json
@@ -187,7 +187,7 @@ struct SuiteArguments {
     #[arg(long)]
     quick: bool,
     /// Where report.json, report.md and latency.svg are written.
-    #[arg(long, default_value = "bench-reports/latest", value_name = "DIR")]
+    #[arg(long, default_value = "target/bench-reports", value_name = "DIR")]
     out: PathBuf,
 }
 

@@ -1,9 +1,9 @@
 //! Figures beside targets and floors: as data, as a table, as Markdown, as a picture.
 //!
 //! ```text
-//! bench-reports/latest/report.json   everything, for programs
-//!                      report.md     the same, for people
-//!                      latency.svg   the latency distribution, one line per scenario
+//! report.json   everything, for programs
+//! report.md     the same, for people
+//! latency.svg   the latency distribution, one line per scenario
 //! ```
 
 pub mod machine;

@@ -125,5 +125,5 @@ fn a_closed_connection_is_told_nothing_and_a_wrong_read_is_refused() {
     node.engine.on(node.now, Input::Closed { conn: CONN }, &mut node.effects);
     lead(&mut node, 3);
     assert_eq!(pushed(&mut node), []);
-    assert_eq!(node.engine.wake_at() > node.now + LOOK_EVERY, true, "nobody watches");
+    assert!(node.engine.wake_at() > node.now + LOOK_EVERY, "nobody watches");
 }
