@@ -14,7 +14,7 @@
 //! `dispatch` brings a call as far as it goes: an acquire waits until the client's own guards admit it (`turns`), then a
 //! call goes into its shard's window (`seats`), to the shard's leader (`routes`), onto a connection (`links`), where it
 //! is sent as soon as there is credit. `replies` reads what comes back: the result, or a reason to try again, which
-//! brings the call to [`Place::Backoff`] and back to `dispatch`. Every call has one timer (`timers`), for its deadline
+//! brings the call to `Place::Backoff` and back to `dispatch`. Every call has one timer (`timers`), for its deadline
 //! or its next try.
 //!
 //! What is asked is an [`Ask`]: the core keeps it, encodes it anew for each try, and does not know where its bytes lie.
