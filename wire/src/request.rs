@@ -1,5 +1,6 @@
 //! What is known of requests beside their bytes: their kinds' [`Facts`], and what is right or wrong by itself.
 
+use crate::bytes::put_u64_at;
 use crate::code::Code;
 use crate::header::Kind;
 use crate::layout::{Field, WireError};
@@ -122,8 +123,8 @@ impl Call {
         assert!(facts.is_call, "only a call is numbered");
         let at = body.len().checked_sub(facts.message.fixed).expect("a body has its fixed part");
         body[at..at + 16].copy_from_slice(&self.session);
-        body[at + 16..at + 24].copy_from_slice(&self.sequence.to_le_bytes());
-        body[at + 24..at + 32].copy_from_slice(&self.answered_below.to_le_bytes());
+        put_u64_at(body, at + 16, self.sequence);
+        put_u64_at(body, at + 24, self.answered_below);
     }
 
     /// The fields, as documents name them: name, type, what it must be, what it is for.
