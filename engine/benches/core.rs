@@ -7,7 +7,9 @@ use engine::ids::{GroupId, Index, Term};
 use engine::journal::{Journal, JournalConfig, Record};
 use engine::level::Level;
 use engine::machine::measure::Names;
-use engine::machine::{Applied, Config, Machine, Outcome, Progress, Restore, Restored, Slice};
+use engine::machine::{
+    Applied, Machine, MachineConfig, Outcome, Restore, Restored, Slice, SliceProgress,
+};
 use engine::raft::Log;
 use engine::secret::Secret;
 use engine::time::{Duration, Elapsed};
@@ -16,7 +18,8 @@ use wire::message::*;
 use wire::{Call, Kind};
 
 const SECRET: Secret = Secret::new([1; 16]);
-const CONFIG: Config = Config { cluster: 1, cache_bytes_max: 8 << 30, secret: SECRET };
+const CONFIG: MachineConfig =
+    MachineConfig { cluster: 1, cache_bytes_max: 8 << 30, secret: SECRET };
 const GROUP: GroupId = GroupId(0);
 const SESSION: [u8; 16] = [7; 16];
 /// Names in a table, lines in a cache: more than the processor's caches hold.
@@ -276,7 +279,7 @@ fn slices(c: &mut Criterion) {
     let mut make = || {
         let mut out = Vec::new();
         asked.machine.snapshot_begin(&mut out);
-        while asked.machine.snapshot_slice(Slice::SHORT, &mut out) == Progress::More {}
+        while asked.machine.snapshot_slice(Slice::SHORT, &mut out) == SliceProgress::More {}
         out
     };
     let mut group = c.benchmark_group("snapshot");

@@ -18,7 +18,7 @@
 use engine::edge::clock::thread_cpu;
 use engine::edge::memory;
 use engine::entry::kind;
-use engine::machine::{Checksum, Config, Machine, Progress, Restore, Restored, Slice};
+use engine::machine::{Checksum, Machine, MachineConfig, Restore, Restored, Slice, SliceProgress};
 use engine::secret::Secret;
 use engine::time::{Duration, Elapsed};
 use std::collections::BTreeMap;
@@ -40,8 +40,8 @@ const PIECE_BYTES: usize = engine::limits::SNAPSHOT_PIECE_BYTES_MAX;
 const PIECES_FREED: usize = 2;
 /// Runs that are to be equal.
 const RUNS: usize = 5;
-const CONFIG: Config =
-    Config { cluster: 1, cache_bytes_max: 64 << 30, secret: Secret::new([1; 16]) };
+const CONFIG: MachineConfig =
+    MachineConfig { cluster: 1, cache_bytes_max: 64 << 30, secret: Secret::new([1; 16]) };
 const SHORT: Duration = Duration::from_millis(1);
 
 /// A machine and what is done to it.
@@ -156,7 +156,8 @@ impl Load {
         turns.print("turn of 64 puts, no snapshot");
         let (mut slices, mut turns, mut out) = (Laps::default(), Laps::default(), Vec::new());
         self.machine.snapshot_begin(&mut out);
-        while slices.time(|| self.machine.snapshot_slice(Slice::SHORT, &mut out)) == Progress::More
+        while slices.time(|| self.machine.snapshot_slice(Slice::SHORT, &mut out))
+            == SliceProgress::More
         {
             out.clear();
             turns.time(|| (0..PUTS_A_TURN).for_each(|at| self.put(draw(n + at, rows))));
@@ -270,13 +271,13 @@ fn run(mib: u64, state: &str, first: bool) {
     loop {
         let progress = run.step("2 make", || {
             let progress = load.machine.snapshot_slice(Slice::SHORT, &mut out);
-            if out.len() >= PIECE_BYTES || progress == Progress::Done {
+            if out.len() >= PIECE_BYTES || progress == SliceProgress::Done {
                 let room = Vec::with_capacity(PIECE_BYTES + Slice::SHORT.bytes);
                 pieces.push(std::mem::replace(&mut out, room));
             }
             progress
         });
-        if progress == Progress::Done {
+        if progress == SliceProgress::Done {
             break;
         }
     }
@@ -296,7 +297,7 @@ fn run(mib: u64, state: &str, first: bool) {
         let left = pieces.len().saturating_sub(PIECES_FREED);
         run.step("8 free pieces", || pieces.truncate(left));
     }
-    while run.step("9 free", || replaced.shed(Slice::SHORT)) == Progress::More {}
+    while run.step("9 free", || replaced.shed(Slice::SHORT)) == SliceProgress::More {}
     run.step("9 free", || drop(replaced));
     load.machine.apply_at(Elapsed::ZERO, kind::TICK, &[], &mut Vec::new());
     assert_eq!(load.machine.status().lines, rows);

@@ -209,9 +209,9 @@ pub(crate) fn machine_config(
     cluster: ClusterId,
     cache_bytes_max: u64,
     secret: Secret,
-) -> machine::Config {
+) -> machine::MachineConfig {
     let cluster = xxhash_rust::xxh64::xxh64(&cluster.0, 0);
-    machine::Config { cluster, cache_bytes_max, secret }
+    machine::MachineConfig { cluster, cache_bytes_max, secret }
 }
 
 fn raft_config(

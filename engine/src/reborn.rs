@@ -63,7 +63,7 @@ impl Rebirth {
     }
 
     /// What the new cluster's machines are made with.
-    pub fn machine(&self) -> machine::Config {
+    pub fn machine(&self) -> machine::MachineConfig {
         machine_config(self.to, self.cache_bytes_max, self.secret)
     }
 

@@ -4,7 +4,7 @@
 
 use engine::edge::snapshots;
 use engine::ids::{GroupId, Index, Term};
-use engine::machine::{Config, Machine, Progress, Restore, Restored, Slice};
+use engine::machine::{Machine, MachineConfig, Restore, Restored, Slice, SliceProgress};
 use engine::secret::Secret;
 use engine::time::Elapsed;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,8 @@ const LINES: u64 = 400;
 const LINE_BYTES: usize = 256 << 10;
 /// What reading takes beside the state, at most: a piece, a row, and what an allocator rounds up.
 const BESIDE_BYTES: u64 = 16 << 20;
-const CONFIG: Config =
-    Config { cluster: 1, cache_bytes_max: 1 << 30, secret: Secret::new([1; 16]) };
+const CONFIG: MachineConfig =
+    MachineConfig { cluster: 1, cache_bytes_max: 1 << 30, secret: Secret::new([1; 16]) };
 const NAMED: (GroupId, Index) = (GroupId(1), Index(9));
 
 #[test]
@@ -76,7 +76,7 @@ fn state() -> Vec<u8> {
     }
     let mut bytes = Vec::new();
     machine.snapshot_begin(&mut bytes);
-    while machine.snapshot_slice(Slice::WHOLE, &mut bytes) == Progress::More {}
+    while machine.snapshot_slice(Slice::WHOLE, &mut bytes) == SliceProgress::More {}
     bytes
 }
 

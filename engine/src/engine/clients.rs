@@ -8,7 +8,7 @@ use crate::limits::SNAPSHOT_PIECE_BYTES_MAX;
 use crate::limits::{BACKUPS_MAX, CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::shard::calls::{CallId, Caller};
 use crate::shard::desk::{Desk, Hint};
-use crate::shard::{Request, Shard, Shared, Step};
+use crate::shard::{Proposal, Shard, Shared, Step};
 use crate::time::{Time, millis};
 use alloc::vec::Vec;
 use wire::limits::FRAME_BYTES_MAX;
@@ -178,7 +178,7 @@ impl Engine {
             ) => CallId { session: SessionId(*session), sequence: 0 },
             (None, _) => unreachable!("what changes a shard is a call"),
         };
-        shard.on_write(step, Request { caller, kind, level, call, body });
+        shard.on_write(step, Proposal { caller, kind, level, call, body });
     }
 
     /// Something is asked of the node or of the cluster.
@@ -298,7 +298,7 @@ impl Engine {
         let call = CallId { session: SessionId([0; 16]), sequence: 0 };
         self.shards.touch(at).on_write(
             &mut Step { now, shared: &mut self.shared, effects },
-            Request { caller, kind, level, call, body },
+            Proposal { caller, kind, level, call, body },
         );
     }
 

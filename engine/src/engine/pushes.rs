@@ -54,7 +54,7 @@ struct Flow {
 
 /// A row, and the change that made it what it is.
 #[derive(Default)]
-struct Row {
+struct PushedRow {
     bytes: Vec<u8>,
     changed: u32,
 }
@@ -66,8 +66,8 @@ pub(super) struct Pushes {
     /// Counts what changed.
     change: u32,
     flows: Vec<Flow>,
-    nodes: Row,
-    placement: Vec<Row>,
+    nodes: PushedRow,
+    placement: Vec<PushedRow>,
     look_at: Time,
 }
 
@@ -76,7 +76,14 @@ impl Pushes {
     pub(super) fn new(seed: u64) -> Pushes {
         let life = (seed >> 32) as u32 ^ seed as u32 | 1;
         let (flows, placement) = (Vec::new(), Vec::new());
-        Pushes { life, change: 0, flows, nodes: Row::default(), placement, look_at: Time::MAX }
+        Pushes {
+            life,
+            change: 0,
+            flows,
+            nodes: PushedRow::default(),
+            placement,
+            look_at: Time::MAX,
+        }
     }
 
     /// When it is to be looked at what changed.
@@ -117,7 +124,7 @@ impl Pushes {
         let mut changed = self.nodes.note(nodes, change);
         for (at, bytes) in placement.enumerate() {
             if at == self.placement.len() {
-                self.placement.push(Row::default());
+                self.placement.push(PushedRow::default());
             }
             changed |= self.placement[at].note(bytes, change);
         }
@@ -127,12 +134,12 @@ impl Pushes {
     }
 }
 
-impl Row {
+impl PushedRow {
     /// Whether it is another one now.
     fn note(&mut self, bytes: Vec<u8>, change: u32) -> bool {
         let changed = self.bytes != bytes;
         if changed {
-            *self = Row { bytes, changed: change };
+            *self = PushedRow { bytes, changed: change };
         }
         changed
     }
@@ -277,7 +284,7 @@ impl Pushes {
             return true;
         }
         let newer_than = flow.newer_than();
-        let is_new = |row: &&Row| row.changed > newer_than && is_told(row);
+        let is_new = |row: &&PushedRow| row.changed > newer_than && is_told(row);
         let nodes = if is_new(&&self.nodes) { &self.nodes.bytes[..] } else { &[] };
         let rows: Vec<&[u8]> =
             self.placement.iter().filter(is_new).map(|row| &row.bytes[..]).collect();
@@ -295,6 +302,6 @@ impl Pushes {
 }
 
 /// Every row that changed is told.
-fn is_told(row: &Row) -> bool {
+fn is_told(row: &PushedRow) -> bool {
     !(mutant::on(Mutant::PushOmitsRows) && row.changed.is_multiple_of(3))
 }

@@ -155,16 +155,16 @@ impl Meta {
         let changed = match kind {
             kind::META_BIRTH => {
                 self.birth(payload)?;
-                Ok(Change::Made)
+                Ok(MetaChange::Made)
             }
             kind::META_NODE => {
                 self.enter(payload)?;
-                Ok(Change::Made)
+                Ok(MetaChange::Made)
             }
             kind::LEVEL => {
                 let level = Level::decode(payload).filter(|level| *level > self.level)?;
                 self.level = level;
-                Ok(Change::Made)
+                Ok(MetaChange::Made)
             }
             NodeAdd::KIND => match NodeAdd::view(payload) {
                 Ok(add) => self.add(&add),
@@ -180,14 +180,14 @@ impl Meta {
             },
             _ => return None,
         };
-        if changed == Ok(Change::Made) {
+        if changed == Ok(MetaChange::Made) {
             self.epoch += 1;
         }
         let done = changed.map(|_| Outcome::Done { token: self.epoch });
         Some(done.unwrap_or_else(Outcome::Refused))
     }
 
-    fn add(&mut self, add: &NodeAdd<'_>) -> Result<Change, Code> {
+    fn add(&mut self, add: &NodeAdd<'_>) -> Result<MetaChange, Code> {
         let node = NodeId(add.node);
         let address = core::str::from_utf8(add.address).map_err(|_| Code::BadMessage)?;
         let same_engines = self.nodes().all(|known| known.engines == add.engines);
@@ -199,7 +199,7 @@ impl Meta {
         let new =
             Node { node, incarnation, engines, standing: Standing::In, address: address.into() };
         match self.nodes.get(&node) {
-            Some(known) if *known == new => return Ok(Change::None),
+            Some(known) if *known == new => return Ok(MetaChange::None),
             Some(known) if known.incarnation != incarnation && add.replaces == 0 => {
                 return Err(Code::NodeKnown);
             }
@@ -207,30 +207,30 @@ impl Meta {
             _ => {}
         }
         self.nodes.insert(node, new);
-        Ok(Change::Made)
+        Ok(MetaChange::Made)
     }
 
-    fn drain(&mut self, node: NodeId) -> Result<Change, Code> {
+    fn drain(&mut self, node: NodeId) -> Result<MetaChange, Code> {
         let others = self.keepers().filter(|keeper| *keeper != node).count();
         let known = self.nodes.get_mut(&node).ok_or(Code::NodeUnknown)?;
         match known.standing {
-            Standing::Drained => Ok(Change::None),
+            Standing::Drained => Ok(MetaChange::None),
             Standing::In if others == 0 => Err(Code::LastNode),
             Standing::In => {
                 known.standing = Standing::Drained;
-                Ok(Change::Made)
+                Ok(MetaChange::Made)
             }
         }
     }
 
-    fn forget(&mut self, node: NodeId) -> Result<Change, Code> {
+    fn forget(&mut self, node: NodeId) -> Result<MetaChange, Code> {
         match self.nodes.get(&node) {
             // Perhaps by the same request, sent twice.
-            None => Ok(Change::None),
+            None => Ok(MetaChange::None),
             Some(known) if known.standing == Standing::In => Err(Code::NodeInUse),
             Some(_) => {
                 self.nodes.remove(&node);
-                Ok(Change::Made)
+                Ok(MetaChange::Made)
             }
         }
     }
@@ -312,7 +312,7 @@ impl Meta {
 
 /// Whether what was asked for changed anything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Change {
+enum MetaChange {
     /// It did; the epoch is one higher.
     Made,
     /// It was so already.

@@ -67,11 +67,11 @@ mod tests;
 pub use cache::warm::{WARM_MAX, Warm};
 pub use reborn::{TOKENS_SKIPPED, Times};
 pub use restore::{Checksum, Corrupt, Restore, Restored};
-pub use snapshot::{Progress, Slice};
+pub use snapshot::{Slice, SliceProgress};
 pub(crate) use table::Probe;
 
 use self::cache::Cache;
-use self::ledger::{Ledger, Tally};
+use self::ledger::{Census, Ledger};
 use self::locks::Locks;
 use self::queues::Queues;
 use self::steps::Turn;
@@ -89,7 +89,7 @@ use wire::{Code, Kind, Request};
 
 /// What a machine is made with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Config {
+pub struct MachineConfig {
     /// Stands for the cluster: the same on all replicas. A snapshot of another cluster's is refused.
     pub cluster: u64,
     /// What the cache lines may take, overhead included, in bytes: the same on all replicas.
@@ -170,7 +170,7 @@ pub struct DeliveryView<'a> {
 
 /// One shard's state.
 pub struct Machine {
-    config: Config,
+    config: MachineConfig,
     ledger: Ledger,
     locks: Locks,
     queues: Queues,
@@ -178,13 +178,13 @@ pub struct Machine {
     /// The most steps that an entry took.
     #[cfg(test)]
     most_steps: u32,
-    /// The snapshot that is being made, if one is.
-    making: Option<snapshot::Making>,
+    /// How far the snapshot that is being made has come, if one is.
+    making: Option<snapshot::SnapshotCursor>,
 }
 
 impl Machine {
     /// An empty machine.
-    pub fn new(config: Config) -> Machine {
+    pub fn new(config: MachineConfig) -> Machine {
         let secret = config.secret;
         Machine {
             config,
@@ -234,11 +234,11 @@ impl Machine {
     /// # Panics
     /// When one does not.
     pub fn verify(&self) {
-        let mut tally = Tally::default();
-        self.locks.verify(&self.ledger, &mut tally);
-        self.queues.verify(&self.ledger, &mut tally);
-        self.cache.verify(&mut tally);
-        self.ledger.verify(&tally);
+        let mut census = Census::default();
+        self.locks.verify(&self.ledger, &mut census);
+        self.queues.verify(&self.ledger, &mut census);
+        self.cache.verify(&mut census);
+        self.ledger.verify(&census);
     }
 
     fn apply_in(&mut self, kind: Kind, payload: &[u8], turn: &mut Turn<'_>) -> Applied {

@@ -9,7 +9,7 @@
 //!   ready again, at their places and with their counts of deliveries. Its calls are remembered no more, and refused.
 //! - Lines and messages stay. Time stood still for them: a line's time to live goes on from where it was.
 
-use super::{Config, Corrupt, Machine, Turn};
+use super::{Corrupt, Machine, MachineConfig, Turn};
 use crate::mutant::{self, Mutant};
 use alloc::vec::Vec;
 
@@ -42,8 +42,8 @@ impl Machine {
     /// # Errors
     /// [`Corrupt`], which says what is wrong with the bytes.
     pub fn reborn(
-        origin: Config,
-        config: Config,
+        origin: MachineConfig,
+        config: MachineConfig,
         times: Times,
         bytes: &[u8],
     ) -> Result<Machine, Corrupt> {

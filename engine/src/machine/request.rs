@@ -15,7 +15,7 @@ use wire::{Code, Request};
 
 /// A call, and whose it is.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct SessionCall {
     /// The session's slot.
     pub(super) session: u32,
     /// The call's number.
@@ -27,7 +27,7 @@ impl Machine {
     pub(super) fn request(&mut self, request: Request<'_>, turn: &mut Turn<'_>) -> Applied {
         if let Some(call) = request.call() {
             return self.call(call, turn, |machine, session, turn| {
-                let asked = Asked { session, sequence: call.sequence };
+                let asked = SessionCall { session, sequence: call.sequence };
                 machine.operate(asked, request, turn)
             });
         }
@@ -43,7 +43,12 @@ impl Machine {
         })
     }
 
-    fn operate(&mut self, asked: Asked, request: Request<'_>, turn: &mut Turn<'_>) -> Verdict {
+    fn operate(
+        &mut self,
+        asked: SessionCall,
+        request: Request<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Verdict {
         if self.ledger.level() < Level::BOUNDED
             && let Some(code) = self.settle_at_once(request, turn)
         {

@@ -6,8 +6,8 @@
 
 use super::codec::{LENGTH_BYTES, Reader};
 use super::ledger::Ask;
-use super::snapshot::{MAGIC, Progress, SECTIONS, Slice, TAIL_BYTES, VERSION, VERSION_OLDEST};
-use super::{Config, Machine};
+use super::snapshot::{MAGIC, SECTIONS, Slice, SliceProgress, TAIL_BYTES, VERSION, VERSION_OLDEST};
+use super::{Machine, MachineConfig};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -83,11 +83,11 @@ impl Checksum {
 pub struct Restore {
     machine: Box<Machine>,
     /// What the machine that wrote the bytes was made with.
-    origin: Config,
+    origin: MachineConfig,
     /// What was fed and not dropped yet; read up to `at`.
     fed: Vec<u8>,
     at: usize,
-    next: Next,
+    next: RestoreStep,
     /// The bytes' version.
     version: u32,
     /// Rows of each of [`SECTIONS`] that are still to come.
@@ -96,7 +96,7 @@ pub struct Restore {
 
 /// What comes next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Next {
+enum RestoreStep {
     Opening,
     Head,
     /// The head's ended ids, which are so many bytes more.
@@ -144,14 +144,14 @@ impl Machine {
     ///
     /// # Errors
     /// [`Corrupt`], which says what is wrong with the bytes.
-    pub fn restore(config: Config, bytes: &[u8]) -> Result<Machine, Corrupt> {
+    pub fn restore(config: MachineConfig, bytes: &[u8]) -> Result<Machine, Corrupt> {
         Machine::restore_from(config, config, bytes)
     }
 
     /// The machine that wrote these bytes when it was made with `origin`, made with `config`.
     pub(super) fn restore_from(
-        origin: Config,
-        config: Config,
+        origin: MachineConfig,
+        config: MachineConfig,
         bytes: &[u8],
     ) -> Result<Machine, Corrupt> {
         let mut restore = Restore { origin, ..Restore::new(config) };
@@ -171,19 +171,21 @@ impl Machine {
     }
 
     /// Frees some of what the machine holds, which is of no use afterwards. A large one takes long to free.
-    pub fn shed(&mut self, mut slice: Slice) -> Progress {
+    pub fn shed(&mut self, mut slice: Slice) -> SliceProgress {
         let empty = SECTIONS.iter().all(|section| (section.shed)(self, &mut slice));
-        if empty { Progress::Done } else { Progress::More }
+        if empty { SliceProgress::Done } else { SliceProgress::More }
     }
 
     /// Puts the first of the waits that were read in line, behind those with lower tickets.
-    pub(super) fn order_wait(&mut self) -> Result<Progress, Corrupt> {
-        let Some((ticket, wait)) = self.ledger.take_read_wait() else { return Ok(Progress::Done) };
+    pub(super) fn order_wait(&mut self) -> Result<SliceProgress, Corrupt> {
+        let Some((ticket, wait)) = self.ledger.take_read_wait() else {
+            return Ok(SliceProgress::Done);
+        };
         match wait.ask {
             Ask::Lock { .. } => self.locks.read_wait(&mut self.ledger, ticket, wait)?,
             Ask::Pop { .. } => self.queues.read_wait(&mut self.ledger, ticket, wait)?,
         }
-        Ok(Progress::More)
+        Ok(SliceProgress::More)
     }
 }
 
@@ -205,13 +207,13 @@ pub(super) fn shed_map<K: Ord, V>(map: &mut BTreeMap<K, V>, slice: &mut Slice) -
 
 impl Restore {
     /// A machine of which nothing was read yet.
-    pub fn new(config: Config) -> Restore {
+    pub fn new(config: MachineConfig) -> Restore {
         Restore {
             machine: Box::new(Machine::new(config)),
             origin: config,
             fed: Vec::new(),
             at: 0,
-            next: Next::Opening,
+            next: RestoreStep::Opening,
             version: VERSION,
             left: [0; SECTIONS.len()],
         }
@@ -228,7 +230,7 @@ impl Restore {
     /// # Errors
     /// [`Corrupt`]: then it is of no use any more.
     pub fn slice(&mut self, mut slice: Slice) -> Result<Restored, Corrupt> {
-        while self.next != Next::End {
+        while self.next != RestoreStep::End {
             let Some(bytes) = self.step()? else { return Ok(Restored::Hungry) };
             if !slice.spend(1, bytes) {
                 return Ok(Restored::More);
@@ -240,35 +242,35 @@ impl Restore {
     /// Reads a row, or what is less. Says how many bytes that was; `None`: it needs the next piece.
     fn step(&mut self) -> Result<Option<usize>, Corrupt> {
         let read = match self.next {
-            Next::Opening | Next::Head => return self.read_head(),
-            Next::Ended { bytes: 0 } => {
-                self.next = Next::Row { section: 0 };
+            RestoreStep::Opening | RestoreStep::Head => return self.read_head(),
+            RestoreStep::Ended { bytes: 0 } => {
+                self.next = RestoreStep::Row { section: 0 };
                 0
             }
-            Next::Ended { bytes } => self.read_ended(bytes)?,
-            Next::Row { section } if section == SECTIONS.len() => {
+            RestoreStep::Ended { bytes } => self.read_ended(bytes)?,
+            RestoreStep::Row { section } if section == SECTIONS.len() => {
                 self.next = order(0);
                 0
             }
-            Next::Row { section } if self.left[section] == 0 => {
-                self.next = Next::Row { section: section + 1 };
+            RestoreStep::Row { section } if self.left[section] == 0 => {
+                self.next = RestoreStep::Row { section: section + 1 };
                 0
             }
-            Next::Row { section } => {
+            RestoreStep::Row { section } => {
                 let Some(row) = self.whole_row() else { return Ok(None) };
                 self.left[section] -= 1;
                 self.at -= row.len();
                 self.read_part(section, row.len())?
             }
-            Next::Rest { section, bytes } => self.read_part(section, bytes)?,
-            Next::Order { section } => {
+            RestoreStep::Rest { section, bytes } => self.read_part(section, bytes)?,
+            RestoreStep::Order { section } => {
                 let next = SECTIONS[section].order.expect("there is an order to put rows in");
-                if next(&mut self.machine)? == Progress::Done {
+                if next(&mut self.machine)? == SliceProgress::Done {
                     self.next = order(section + 1);
                 }
                 0
             }
-            Next::End => 0,
+            RestoreStep::End => 0,
         };
         Ok(Some(read))
     }
@@ -278,7 +280,7 @@ impl Restore {
     /// # Errors
     /// [`Corrupt::Malformed`] when it is not whole, or something was left.
     pub fn finish(self) -> Result<Machine, Corrupt> {
-        let whole = self.next == Next::End && self.fed.len() - self.at == TAIL_BYTES;
+        let whole = self.next == RestoreStep::End && self.fed.len() - self.at == TAIL_BYTES;
         if whole { Ok(*self.machine) } else { Err(Corrupt::Malformed) }
     }
 
@@ -296,7 +298,7 @@ impl Restore {
     }
 
     fn read_head(&mut self) -> Result<Option<usize>, Corrupt> {
-        if self.next == Next::Opening {
+        if self.next == RestoreStep::Opening {
             let Some(opening) = self.fed[self.at..].first_chunk::<OPENING_BYTES>() else {
                 return Ok(None);
             };
@@ -309,7 +311,7 @@ impl Restore {
                 return Err(Corrupt::Version { got });
             }
             self.at += OPENING_BYTES;
-            (self.version, self.next) = (got, Next::Head);
+            (self.version, self.next) = (got, RestoreStep::Head);
         }
         let Some(row) = self.whole_row() else { return Ok(None) };
         let mut from = Reader { bytes: &self.fed[row.clone()], version: self.version };
@@ -324,7 +326,7 @@ impl Restore {
         }
         let bytes = from.bytes.len();
         self.at -= bytes;
-        self.next = Next::Ended { bytes };
+        self.next = RestoreStep::Ended { bytes };
         Ok(Some(row.len() - bytes))
     }
 
@@ -334,7 +336,7 @@ impl Restore {
         self.machine.ledger.read_ended(&mut from)?;
         let left = from.bytes.len();
         self.at += bytes - left;
-        self.next = Next::Ended { bytes: left };
+        self.next = RestoreStep::Ended { bytes: left };
         Ok(bytes - left)
     }
 
@@ -345,19 +347,19 @@ impl Restore {
         let left = from.bytes.len();
         self.at += bytes - left;
         self.next = match part {
-            Part::More => Next::Rest { section, bytes: left },
+            Part::More => RestoreStep::Rest { section, bytes: left },
             Part::Last if left > 0 => return Err(Corrupt::Malformed),
-            Part::Last => Next::Row { section },
+            Part::Last => RestoreStep::Row { section },
         };
         Ok(bytes - left)
     }
 }
 
 /// From `section` on, the first whose rows are put in an order.
-fn order(section: usize) -> Next {
+fn order(section: usize) -> RestoreStep {
     let ordered = |section: &usize| SECTIONS[*section].order.is_some();
     match (section..SECTIONS.len()).find(ordered) {
-        Some(section) => Next::Order { section },
-        None => Next::End,
+        Some(section) => RestoreStep::Order { section },
+        None => RestoreStep::End,
     }
 }

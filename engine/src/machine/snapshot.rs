@@ -41,7 +41,7 @@ use super::Machine;
 use super::codec::{Reader, begin_row, end_row, put_count, put_u32, put_u64};
 use super::restore::{Corrupt, Part};
 use super::table::{Row, Table};
-use super::walk::{Next, Owed};
+use super::walk::{Owed, WalkStep};
 use crate::level::Level;
 use crate::limits::{SLICE_BYTES_MAX, SLICE_ROWS_MAX};
 use alloc::vec::Vec;
@@ -90,7 +90,7 @@ impl Slice {
 
 /// How far something that is done in slices has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Progress {
+pub enum SliceProgress {
     /// There is more to do.
     More,
     /// That was all.
@@ -98,7 +98,7 @@ pub enum Progress {
 }
 
 /// Puts one row in its order; says whether there are more.
-type Order = fn(&mut Machine) -> Result<Progress, Corrupt>;
+type Order = fn(&mut Machine) -> Result<SliceProgress, Corrupt>;
 
 /// What a table has to do with snapshots.
 pub(super) struct Section {
@@ -107,7 +107,7 @@ pub(super) struct Section {
     /// Begins a walk over the rows as they are now.
     begin: fn(&mut Machine),
     /// Goes on with the walk.
-    walk: fn(&mut Machine, &mut Slice, &mut Vec<u8>) -> Progress,
+    walk: fn(&mut Machine, &mut Slice, &mut Vec<u8>) -> SliceProgress,
     /// Appends all rows, sorted by their bytes.
     put_sorted: fn(&Machine, &mut Vec<u8>),
     /// Reads a row, or a part of one.
@@ -167,8 +167,8 @@ pub(super) const SECTIONS: [Section; 5] = [
     },
 ];
 
-/// A snapshot that is being made.
-pub(super) struct Making {
+/// How far a snapshot that is being made has come.
+pub(super) struct SnapshotCursor {
     /// Which of [`SECTIONS`] is being written.
     section: usize,
     /// The checksum of what was given out.
@@ -189,7 +189,7 @@ impl Machine {
     /// Appends the whole state to `out`, in one go, as slices would give it.
     pub(crate) fn snapshot_whole(&mut self, out: &mut Vec<u8>) {
         self.snapshot_begin(out);
-        while self.snapshot_slice(Slice::WHOLE, out) == Progress::More {}
+        while self.snapshot_slice(Slice::WHOLE, out) == SliceProgress::More {}
     }
 
     // ---- In slices ----
@@ -200,15 +200,16 @@ impl Machine {
         let start = out.len();
         self.put_head(out);
         SECTIONS.iter().for_each(|section| (section.begin)(self));
-        self.making = Some(Making { section: 0, sum: crc32c::crc32c(&out[start..]) });
+        self.making = Some(SnapshotCursor { section: 0, sum: crc32c::crc32c(&out[start..]) });
     }
 
     /// Appends the snapshot's next bytes: with the rows that [`Machine::snapshot`] would have given when it began.
-    pub fn snapshot_slice(&mut self, mut slice: Slice, out: &mut Vec<u8>) -> Progress {
-        let Making { mut section, mut sum } = self.making.take().expect("a snapshot was begun");
+    pub fn snapshot_slice(&mut self, mut slice: Slice, out: &mut Vec<u8>) -> SliceProgress {
+        let SnapshotCursor { mut section, mut sum } =
+            self.making.take().expect("a snapshot was begun");
         let start = out.len();
         while let Some(table) = SECTIONS.get(section) {
-            if (table.walk)(self, &mut slice, out) == Progress::More {
+            if (table.walk)(self, &mut slice, out) == SliceProgress::More {
                 break;
             }
             section += 1;
@@ -216,10 +217,10 @@ impl Machine {
         sum = crc32c::crc32c_append(sum, &out[start..]);
         if section == SECTIONS.len() {
             put_u32(out, sum);
-            return Progress::Done;
+            return SliceProgress::Done;
         }
-        self.making = Some(Making { section, sum });
-        Progress::More
+        self.making = Some(SnapshotCursor { section, sum });
+        SliceProgress::More
     }
 
     /// Whether a snapshot is being made.
@@ -247,19 +248,19 @@ pub(super) fn walk<R: Row>(
     slice: &mut Slice,
     out: &mut Vec<u8>,
     mut put: impl FnMut(&Table<R>, &Owed, &mut Vec<u8>),
-) -> Progress {
+) -> SliceProgress {
     loop {
         let before = out.len();
         let rows = match table.walk_on() {
-            Next::End => return Progress::Done,
-            Next::Skipped(slots) => skipped(slots),
-            Next::Row(owed) => {
+            WalkStep::End => return SliceProgress::Done,
+            WalkStep::Skipped(slots) => skipped(slots),
+            WalkStep::Row(owed) => {
                 put(table, &owed, out);
                 1
             }
         };
         if !slice.spend(rows, out.len() - before) {
-            return Progress::More;
+            return SliceProgress::More;
         }
     }
 }

@@ -15,7 +15,7 @@
 
 use super::slab::Slab;
 use super::snapshot::Slice;
-use super::walk::{Next, Walk};
+use super::walk::{Walk, WalkStep};
 use crate::ids::SessionId;
 use crate::mutant::{self, Mutant};
 use crate::secret::Secret;
@@ -63,12 +63,12 @@ pub(super) trait Row {
 
 /// Where a row lies, and a part of its hash.
 #[derive(Clone, Copy)]
-struct Place {
+struct BucketEntry {
     tag: u32,
     slot: u32,
 }
 
-impl Place {
+impl BucketEntry {
     fn spread(&self) -> u64 {
         u64::from(self.tag).wrapping_mul(SPREAD)
     }
@@ -78,13 +78,13 @@ impl Place {
 #[derive(Clone, Copy)]
 pub(crate) struct Probe {
     bucket: usize,
-    place: Place,
+    entry: BucketEntry,
 }
 
 /// Rows by key, and by slot.
 pub(super) struct Table<R: Row> {
     secret: Secret,
-    buckets: Box<[HashTable<Place>]>,
+    buckets: Box<[HashTable<BucketEntry>]>,
     rows: Slab<R>,
     /// The snapshot that is being made, if one is.
     walk: Option<Box<Walk>>,
@@ -107,10 +107,10 @@ impl<R: Row> Table<R> {
 
     /// The same, of a key whose probe is known.
     pub(super) fn find_at(&self, probe: &Probe, key: &R::Key) -> Option<u32> {
-        let place = self.buckets[probe.bucket].find(probe.place.spread(), |place| {
-            place.tag == probe.place.tag && self.rows[place.slot].key() == key
+        let entry = self.buckets[probe.bucket].find(probe.entry.spread(), |entry| {
+            entry.tag == probe.entry.tag && self.rows[entry.slot].key() == key
         });
-        place.map(|place| place.slot)
+        entry.map(|entry| entry.slot)
     }
 
     /// Where a key would be.
@@ -118,7 +118,7 @@ impl<R: Row> Table<R> {
         let hash = key.hash(&self.secret);
         let tag = u32::try_from(hash & 0xffff_ffff).expect("32 bits are a u32");
         let bucket = usize::try_from(hash >> (64 - BUCKETS_BITS)).expect("a few bits are a usize");
-        Probe { bucket, place: Place { tag, slot: 0 } }
+        Probe { bucket, entry: BucketEntry { tag, slot: 0 } }
     }
 
     /// Looks at the bucket of a probe: the first step of [`Table::find`]. What it gives means nothing.
@@ -126,17 +126,17 @@ impl<R: Row> Table<R> {
         self.buckets[probe.bucket].len()
     }
 
-    /// Looks at where a probe's place most likely is: the second step.
-    pub(super) fn touch_place(&self, probe: &Probe) -> usize {
-        let mut places = self.buckets[probe.bucket].iter_hash(probe.place.spread());
-        places.next().map_or(0, |place| core::ptr::from_ref(place).addr())
+    /// Looks at where a probe's entry most likely is: the second step.
+    pub(super) fn touch_entry(&self, probe: &Probe) -> usize {
+        let mut entries = self.buckets[probe.bucket].iter_hash(probe.entry.spread());
+        entries.next().map_or(0, |entry| core::ptr::from_ref(entry).addr())
     }
 
     /// Which slot a probe's row most likely has, without looking at the row: the third step.
     pub(super) fn guess(&self, probe: &Probe) -> Option<u32> {
-        let same = |place: &Place| place.tag == probe.place.tag;
-        let place = self.buckets[probe.bucket].find(probe.place.spread(), same);
-        place.map(|place| place.slot)
+        let same = |entry: &BucketEntry| entry.tag == probe.entry.tag;
+        let entry = self.buckets[probe.bucket].find(probe.entry.spread(), same);
+        entry.map(|entry| entry.slot)
     }
 
     /// Adds a row whose key is not in the table, and says where it lies.
@@ -148,15 +148,15 @@ impl<R: Row> Table<R> {
     /// The same, with a probe of its key.
     pub(super) fn insert_at(&mut self, probe: Probe, row: R) -> u32 {
         debug_assert!(self.find_at(&probe, row.key()).is_none(), "a key is inserted once");
-        let Probe { bucket, mut place } = probe;
-        place.slot = self.rows.insert(row);
+        let Probe { bucket, mut entry } = probe;
+        entry.slot = self.rows.insert(row);
         if let Some(walk) = &mut self.walk
             && !mutant::on(Mutant::WalkShowsNewRows)
         {
-            walk.settle(place.slot);
+            walk.settle(entry.slot);
         }
-        self.buckets[bucket].insert_unique(place.spread(), place, Place::spread);
-        place.slot
+        self.buckets[bucket].insert_unique(entry.spread(), entry, BucketEntry::spread);
+        entry.slot
     }
 
     /// Removes the row at `slot`, which no walk owes.
@@ -169,10 +169,10 @@ impl<R: Row> Table<R> {
     pub(super) fn remove_at(&mut self, probe: Probe, slot: u32) -> R {
         assert!(!self.owes(slot), "a row that is owed is kept before it goes");
         let row = self.rows.remove(slot);
-        let Probe { bucket, place } = probe;
-        let entry = self.buckets[bucket].find_entry(place.spread(), |place| place.slot == slot);
-        let Ok(entry) = entry else { panic!("the row at slot {slot} is in its bucket") };
-        entry.remove();
+        let Probe { bucket, entry } = probe;
+        let found = self.buckets[bucket].find_entry(entry.spread(), |entry| entry.slot == slot);
+        let Ok(found) = found else { panic!("the row at slot {slot} is in its bucket") };
+        found.remove();
         row
     }
 
@@ -228,11 +228,11 @@ impl<R: Row> Table<R> {
         walk.open = slot;
     }
 
-    /// What the walk comes to next. It is over after [`Next::End`].
-    pub(super) fn walk_on(&mut self) -> Next {
-        let Some(walk) = &mut self.walk else { return Next::End };
+    /// What the walk comes to next. It is over after [`WalkStep::End`].
+    pub(super) fn walk_on(&mut self) -> WalkStep {
+        let Some(walk) = &mut self.walk else { return WalkStep::End };
         let next = walk.next(&self.rows);
-        if matches!(next, Next::End) {
+        if matches!(next, WalkStep::End) {
             self.walk = None;
         }
         next
@@ -345,7 +345,7 @@ mod tests {
         let places: BTreeSet<(usize, u32)> = keys
             .iter()
             .map(|key| table.probe(key.as_slice()))
-            .map(|probe| (probe.bucket, probe.place.tag))
+            .map(|probe| (probe.bucket, probe.entry.tag))
             .collect();
         assert!(places.len() >= 999, "{} places for a thousand keys", places.len());
     }
@@ -388,9 +388,9 @@ mod tests {
         let (mut rows, mut skipped) = (BTreeSet::new(), 0);
         loop {
             match table.walk_on() {
-                Next::Row(owed) => assert!(rows.insert(owed.slot), "each once"),
-                Next::Skipped(slots) => skipped += slots,
-                Next::End => break,
+                WalkStep::Row(owed) => assert!(rows.insert(owed.slot), "each once"),
+                WalkStep::Skipped(slots) => skipped += slots,
+                WalkStep::End => break,
             }
         }
         assert_eq!((rows.len(), skipped), (500, 0));
@@ -405,9 +405,9 @@ mod tests {
             table.remove(slot);
         });
         table.begin_walk();
-        assert!(matches!(table.walk_on(), Next::Row(owed) if owed.slot == 0));
+        assert!(matches!(table.walk_on(), WalkStep::Row(owed) if owed.slot == 0));
         let mut steps = 0;
-        while let Next::Skipped(slots) = table.walk_on() {
+        while let WalkStep::Skipped(slots) = table.walk_on() {
             assert!(slots <= 64);
             steps += 1;
         }

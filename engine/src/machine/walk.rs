@@ -48,7 +48,7 @@ pub(super) struct Owed {
 }
 
 /// What a walk comes to next.
-pub(super) enum Next {
+pub(super) enum WalkStep {
     /// A row.
     Row(Owed),
     /// So many slots without a row that is owed.
@@ -95,7 +95,7 @@ impl Walk {
     }
 
     /// What comes next, of these rows.
-    pub(super) fn next<T>(&mut self, rows: &Slab<T>) -> Next {
+    pub(super) fn next<T>(&mut self, rows: &Slab<T>) -> WalkStep {
         let from = self.at;
         while self.at < self.slots && self.at - from < SKIPPED_MAX {
             let at = self.at;
@@ -108,12 +108,12 @@ impl Walk {
                 continue;
             }
             if is_owed {
-                return Next::Row(Owed { slot, kept });
+                return WalkStep::Row(Owed { slot, kept });
             }
         }
         match self.at - from {
-            0 => Next::End,
-            skipped => Next::Skipped(skipped),
+            0 => WalkStep::End,
+            skipped => WalkStep::Skipped(skipped),
         }
     }
 

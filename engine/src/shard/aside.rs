@@ -46,7 +46,7 @@ impl Item {
 }
 
 #[derive(Default)]
-struct Line {
+struct AnswerLine {
     items: VecDeque<Item>,
     /// Whether the connection is on the list of those whose turn comes.
     listed: bool,
@@ -56,7 +56,7 @@ struct Line {
 #[derive(Default)]
 pub struct Aside {
     /// By the connection's index and generation.
-    lines: BTreeMap<(u32, u32), Line>,
+    lines: BTreeMap<(u32, u32), AnswerLine>,
     /// Connections to be answered in the next turn.
     ready: VecDeque<ConnId>,
 }

@@ -76,9 +76,9 @@ use wire::{Code, Kind};
 /// What an entry takes beside its payload, its share of a record's header included, in bytes.
 const ENTRY_ROOM_BYTES: usize = 2 * crate::entry::ENTRY_HEADER_BYTES;
 
-/// A client's request, vetted.
+/// A client's request, vetted, that is to be proposed.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct Proposal<'a> {
     /// Who asks.
     pub caller: Caller,
     /// What.
@@ -98,7 +98,7 @@ pub struct Shard {
     raft: Raft,
     state: State,
     /// What a machine of this group is made with.
-    machine: machine::Config,
+    machine: machine::MachineConfig,
     applied: Index,
     /// When something in the state is due: kept here, so that an idle group's state is not looked at.
     due: Option<Elapsed>,
@@ -134,7 +134,7 @@ impl Shard {
         raft: Raft,
         (balance, moves): (Balance, Moves),
         state: State,
-        machine: machine::Config,
+        machine: machine::MachineConfig,
         applied: (Index, Term),
         now: Time,
     ) -> Shard {
@@ -197,31 +197,31 @@ impl Shard {
     // ---- Clients ----
 
     /// Proposes a request that changes something.
-    pub fn on_write(&mut self, step: &mut Step<'_>, request: Request<'_>) {
+    pub fn on_write(&mut self, step: &mut Step<'_>, proposal: Proposal<'_>) {
         self.note_leader(step);
         if !self.raft.is_leader() {
-            return self.refuse(step, request.caller);
+            return self.refuse(step, proposal.caller);
         }
-        if !self.is_at(request.level) {
-            return self.refuse_above(step, request.caller, request.level);
+        if !self.is_at(proposal.level) {
+            return self.refuse_above(step, proposal.caller, proposal.level);
         }
-        if !step.has_room(request.body.len()) {
-            return step.desk().error(request.caller, Code::Busy, Hint::retry(5));
+        if !step.has_room(proposal.body.len()) {
+            return step.desk().error(proposal.caller, Code::Busy, Hint::retry(5));
         }
-        let session = request.call.session;
-        if step.shared.conns.touches(request.caller.conn, (self.group, session), step.now) {
+        let session = proposal.call.session;
+        if step.shared.conns.touches(proposal.caller.conn, (self.group, session), step.now) {
             self.touch(step.now, session);
         }
         let time = self.raft.clock(step.now);
-        match self.raft.propose(request.kind, 0, time, request.body) {
+        match self.raft.propose(proposal.kind, 0, time, proposal.body) {
             Ok(index) => {
                 assert!(index > self.applied, "what is proposed is still to be applied");
-                step.take_room(request.body.len());
-                self.calls.propose(index, request.caller, request.call);
+                step.take_room(proposal.body.len());
+                self.calls.propose(index, proposal.caller, proposal.call);
             }
-            Err(Refused::NotLeader) => self.refuse(step, request.caller),
+            Err(Refused::NotLeader) => self.refuse(step, proposal.caller),
             Err(Refused::Busy) => {
-                step.desk().error(request.caller, Code::Busy, Hint::retry(5));
+                step.desk().error(proposal.caller, Code::Busy, Hint::retry(5));
             }
         }
     }

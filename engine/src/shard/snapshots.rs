@@ -20,7 +20,7 @@ use crate::effects::{Note, SnapshotPart};
 use crate::ids::{Index, Position, Term};
 use crate::journal::Record;
 use crate::limits::{SLICE_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX};
-use crate::machine::{self, Checksum, Progress, Restored, Slice};
+use crate::machine::{self, Checksum, Restored, Slice, SliceProgress};
 use crate::mutant::{self, Mutant};
 use crate::raft::{Body, Configuration, Install};
 use alloc::borrow::Cow;
@@ -193,7 +193,7 @@ impl Snapshots {
         if !self.spent.is_empty() {
             self.spent.truncate(self.spent.len().saturating_sub(PIECES_FREED));
         } else if let Some(state) = self.replaced.last_mut()
-            && state.shed(slice) == Progress::Done
+            && state.shed(slice) == SliceProgress::Done
         {
             self.replaced.pop();
         }
@@ -202,7 +202,7 @@ impl Snapshots {
 
 impl Making {
     /// The pieces that are whole, of one size each, with where they lie; at the end the last one too.
-    fn cut(&mut self, progress: Progress) -> Vec<(u64, Vec<u8>)> {
+    fn cut(&mut self, progress: SliceProgress) -> Vec<(u64, Vec<u8>)> {
         let mut cut = Vec::new();
         let rest = (self.piece.len().saturating_sub(1) / PIECE) * PIECE;
         if rest > 0 {
@@ -213,7 +213,7 @@ impl Making {
             self.piece.truncate(PIECE);
             cut.insert(0, core::mem::replace(&mut self.piece, last));
         }
-        if progress == Progress::Done {
+        if progress == SliceProgress::Done {
             cut.push(core::mem::take(&mut self.piece));
         }
         let placed = cut.into_iter().map(|piece| {
@@ -313,16 +313,16 @@ impl Shard {
             match making.goal {
                 Goal::Followers | Goal::Backup => making.pieces.push(bytes),
                 Goal::Disk => {
-                    let last =
-                        progress == Progress::Done && making.before == offset + bytes.len() as u64;
+                    let last = progress == SliceProgress::Done
+                        && making.before == offset + bytes.len() as u64;
                     self.save(step, point, offset, bytes, last);
                 }
             }
         }
         match (progress, making.goal) {
-            (Progress::More, _) => self.snapshots.making = Some(making),
-            (Progress::Done, Goal::Disk) => self.made(step, point, making.before),
-            (Progress::Done, Goal::Followers) => {
+            (SliceProgress::More, _) => self.snapshots.making = Some(making),
+            (SliceProgress::Done, Goal::Disk) => self.made(step, point, making.before),
+            (SliceProgress::Done, Goal::Followers) => {
                 let (pieces, total) = (making.pieces, making.before);
                 self.raft.on_snapshot_ready(step.now, point.0, point.1, total);
                 let outgoing = OutgoingSnapshot { point, pieces, total };
@@ -334,7 +334,7 @@ impl Shard {
                     self.snapshots.spend(outgoing);
                 }
             }
-            (Progress::Done, Goal::Backup) => {
+            (SliceProgress::Done, Goal::Backup) => {
                 let (pieces, total) = (making.pieces, making.before);
                 self.backup_made(step, OutgoingSnapshot { point, pieces, total });
             }
@@ -596,7 +596,7 @@ pub(crate) type Source<'a> = dyn FnMut(&mut dyn FnMut(&[u8])) -> bool + 'a;
 /// [`Unreadable`].
 pub(crate) fn read(
     state: &State,
-    config: &machine::Config,
+    config: &machine::MachineConfig,
     source: &mut Source<'_>,
 ) -> Result<Option<(Configuration, State)>, Unreadable> {
     let (mut restoring, mut sum) = (state.restore_begin(config), Checksum::default());

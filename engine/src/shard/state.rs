@@ -5,7 +5,7 @@ use crate::ids::{ClusterId, GroupId, SessionId};
 use crate::level::Level;
 use crate::machine::meta::Meta;
 use crate::machine::{self, Applied, DeliveryView, Get, Machine, Outcome, Wake};
-use crate::machine::{Probe, Progress, Restore, Restored, Slice, Warm};
+use crate::machine::{Probe, Restore, Restored, Slice, SliceProgress, Warm};
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
 use alloc::boxed::Box;
@@ -72,7 +72,11 @@ impl Restoring {
 
 impl State {
     /// An empty state of `group`.
-    pub fn new(group: GroupId, config: &machine::Config, founding: Vec<(Kind, Vec<u8>)>) -> State {
+    pub fn new(
+        group: GroupId,
+        config: &machine::MachineConfig,
+        founding: Vec<(Kind, Vec<u8>)>,
+    ) -> State {
         match group {
             GroupId::META => State::Meta(Box::default(), founding),
             _ => State::Data(Box::new(Machine::new(*config))),
@@ -97,29 +101,29 @@ impl State {
     }
 
     /// Begins a snapshot of the state as it is now, to be made in slices; a small one is made at once.
-    pub fn snapshot_begin(&mut self, out: &mut Vec<u8>) -> Progress {
+    pub fn snapshot_begin(&mut self, out: &mut Vec<u8>) -> SliceProgress {
         match self {
             State::Meta(meta, _) => {
                 meta.snapshot(out);
-                Progress::Done
+                SliceProgress::Done
             }
             State::Data(machine) => {
                 machine.snapshot_begin(out);
-                Progress::More
+                SliceProgress::More
             }
         }
     }
 
     /// Appends the next slice of the snapshot that was begun.
-    pub fn snapshot_slice(&mut self, slice: Slice, out: &mut Vec<u8>) -> Progress {
+    pub fn snapshot_slice(&mut self, slice: Slice, out: &mut Vec<u8>) -> SliceProgress {
         match self {
-            State::Meta(..) => Progress::Done,
+            State::Meta(..) => SliceProgress::Done,
             State::Data(machine) => machine.snapshot_slice(slice, out),
         }
     }
 
     /// Begins to make the state that the bytes of a snapshot stand for, in slices.
-    pub fn restore_begin(&self, config: &machine::Config) -> Restoring {
+    pub fn restore_begin(&self, config: &machine::MachineConfig) -> Restoring {
         match self {
             State::Meta(_, founding) => Restoring::Meta(Vec::new(), founding.clone()),
             State::Data(_) => Restoring::Data(Restore::new(*config)),
@@ -127,9 +131,9 @@ impl State {
     }
 
     /// Frees a slice of a state that is of no use any more.
-    pub fn shed(&mut self, slice: Slice) -> Progress {
+    pub fn shed(&mut self, slice: Slice) -> SliceProgress {
         match self {
-            State::Meta(..) => Progress::Done,
+            State::Meta(..) => SliceProgress::Done,
             State::Data(machine) => machine.shed(slice),
         }
     }

@@ -159,8 +159,11 @@ fn a_bug_is_planted_behind_a_rule() {
 fn a_types_name_means_one_thing() {
     let of = |path: &str, text: &str| core_types(&Source::new(path, text));
     let one = of("engine/src/raft/mod.rs", "pub struct State {}\nstruct Place;\n");
-    let other = of("engine/src/shard/state.rs", "pub(crate) enum State { A }\nstruct Place;\n");
-    assert_eq!(names_once([one.clone(), other].concat()).len(), 1);
+    let other =
+        of("engine/src/shard/state.rs", "pub(in crate::shard) enum State { A }\nstruct Place;\n");
+    assert_eq!(names_once([one.clone(), other].concat()).len(), 2);
+    let named = of("engine/src/shard/mod.rs", "impl A for B {\n    type State = u8;\n}\n");
+    assert_eq!(names_once([one.clone(), named].concat()).len(), 0);
     let edge = of("engine/src/edge/mod.rs", "pub enum State { A }");
     let tests = of("engine/src/raft/tests/mod.rs", "pub struct State;");
     assert_eq!(names_once([one, edge, tests].concat()).len(), 0);

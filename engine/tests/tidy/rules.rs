@@ -43,9 +43,6 @@ const CODEC_MAY: &[&str] = &[
     "engine/src/shard/conns.rs",
 ];
 
-/// Names that stand for two types still: the machine's is to be renamed.
-const NAMES_TWICE: &[&str] = &["Progress"];
-
 /// Where `unsafe` may stand: the edge, and nowhere else.
 const UNSAFE_MAY: &[&str] = &["engine/src/edge/"];
 
@@ -339,7 +336,8 @@ pub fn mutants_behind_rules(source: &Source) -> Vec<String> {
     found
 }
 
-/// The types that the pure core declares for all of it to see, with where each is.
+/// The types that the pure core declares, with where each is. What a trait or its implementation names stands inside
+/// that, and so further in.
 pub fn core_types(source: &Source) -> Vec<(String, String)> {
     let mut found = Vec::new();
     if !is_pure(&source.path) {
@@ -348,16 +346,15 @@ pub fn core_types(source: &Source) -> Vec<(String, String)> {
     for word in ["struct", "enum", "union", "trait", "type"] {
         for byte in source.find(word) {
             let line = source.code[..byte].rfind('\n').map_or(0, |at| at + 1);
-            let before = source.code[line..byte].trim_end();
-            if !matches!(before, "pub" | "pub(crate)") || source.in_test(byte) {
+            let before = &source.code[line..byte];
+            let seen = before == "pub " || (before.starts_with("pub(") && before.ends_with(") "));
+            if !(before.is_empty() || seen) || source.in_test(byte) {
                 continue;
             }
             let name = source.code[byte + word.len()..].trim_start();
             let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next();
             let name = name.unwrap_or_default().to_string();
-            if !NAMES_TWICE.contains(&name.as_str()) {
-                found.push((name, format!("{}:{}", source.path, source.line(byte))));
-            }
+            found.push((name, format!("{}:{}", source.path, source.line(byte))));
         }
     }
     found

@@ -222,7 +222,7 @@ mod tests {
     use engine::entry::{self, EntryHeader, kind};
     use engine::ids::{GroupId, Term};
     use engine::level::Level;
-    use engine::machine::{Applied, Config, Machine, Outcome, Wake};
+    use engine::machine::{Applied, Machine, MachineConfig, Outcome, Wake};
     use engine::secret::Secret;
     use engine::time::Elapsed;
     use wire::message::{SessionClose, SessionOpen};
@@ -242,7 +242,8 @@ mod tests {
     impl Log {
         fn new() -> Log {
             let secret = Secret::new([7; 16]);
-            let machine = Machine::new(Config { cluster: 1, cache_bytes_max: 1 << 20, secret });
+            let machine =
+                Machine::new(MachineConfig { cluster: 1, cache_bytes_max: 1 << 20, secret });
             let mut log = Log { twin: Twin::new(0), machine, wakes: Vec::new(), at: 0 };
             log.open(SESSION);
             log

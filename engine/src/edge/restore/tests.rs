@@ -23,7 +23,7 @@ const ME: NodeId = NodeId(4);
 const SEGMENT: u64 = 20 << 20;
 
 /// A backup of a cluster of three shards that never did anything, in a file.
-fn backup_in(dir: &Path, of: machine::Config, taken_us: u64) -> PathBuf {
+fn backup_in(dir: &Path, of: machine::MachineConfig, taken_us: u64) -> PathBuf {
     let head = Head { cluster: OLD.0, shards: SHARDS, cache_bytes_max: CACHE, taken_us };
     let mut out = Vec::new();
     let mut writer = backup::Writer::begin(&head, &mut out);

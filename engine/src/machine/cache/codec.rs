@@ -8,7 +8,7 @@ use super::{Cache, Line};
 use crate::machine::codec::{Reader, kept, put_bytes, put_owed, put_sorted, put_u64, row};
 use crate::machine::ledger::Ledger;
 use crate::machine::restore::{Corrupt, Part, shed_bytes};
-use crate::machine::snapshot::{Progress, Slice, walk};
+use crate::machine::snapshot::{Slice, SliceProgress, walk};
 use crate::machine::table::Row;
 use alloc::vec::Vec;
 
@@ -17,7 +17,11 @@ impl Cache {
         self.lines.begin_walk();
     }
 
-    pub(in crate::machine) fn walk(&mut self, slice: &mut Slice, out: &mut Vec<u8>) -> Progress {
+    pub(in crate::machine) fn walk(
+        &mut self,
+        slice: &mut Slice,
+        out: &mut Vec<u8>,
+    ) -> SliceProgress {
         walk(&mut self.lines, slice, out, |table, owed, out| {
             put_owed(out, owed, |out| put_line(out, &table[owed.slot]));
         })
@@ -45,10 +49,10 @@ impl Cache {
     }
 
     /// Puts the first of the lines that were read in the order of eviction.
-    pub(in crate::machine) fn order(&mut self, ledger: &mut Ledger) -> Progress {
-        let Some((_, slot)) = self.read.pop_first() else { return Progress::Done };
+    pub(in crate::machine) fn order(&mut self, ledger: &mut Ledger) -> SliceProgress {
+        let Some((_, slot)) = self.read.pop_first() else { return SliceProgress::Done };
         self.link_line(ledger, slot);
-        Progress::More
+        SliceProgress::More
     }
 
     /// Frees some of the lines. True: none is left.

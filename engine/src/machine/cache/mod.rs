@@ -39,18 +39,18 @@ pub const LINE_OVERHEAD_BYTES: u64 = 96;
 
 /// What a line must be for a write to happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Expect {
+enum Precondition {
     Any,
     Absent,
     Version(u64),
 }
 
-impl Expect {
-    fn of(expect: message::Expect, version: u64) -> Expect {
+impl Precondition {
+    fn of(expect: message::Expect, version: u64) -> Precondition {
         match expect {
-            message::Expect::Any => Expect::Any,
-            message::Expect::Absent => Expect::Absent,
-            message::Expect::Version => Expect::Version(version),
+            message::Expect::Any => Precondition::Any,
+            message::Expect::Absent => Precondition::Absent,
+            message::Expect::Version => Precondition::Version(version),
         }
     }
 }
@@ -186,11 +186,11 @@ impl Cache {
     pub(super) fn request(&mut self, ledger: &mut Ledger, request: CacheRequest<'_>) -> Verdict {
         Verdict::Now(match request {
             CacheRequest::CachePut(it) => {
-                let expect = Expect::of(it.expect, it.version);
+                let expect = Precondition::of(it.expect, it.version);
                 self.put(ledger, it.key, it.value, it.ttl_ms, expect)
             }
             CacheRequest::CacheDelete(it) => {
-                self.delete(ledger, it.key, Expect::of(it.expect, it.version))
+                self.delete(ledger, it.key, Precondition::of(it.expect, it.version))
             }
             // A read is no call.
             CacheRequest::CacheGet(_) => Outcome::Refused(Code::UnknownKind),
@@ -203,7 +203,7 @@ impl Cache {
         key: &[u8],
         value: &[u8],
         ttl_ms: u32,
-        expect: Expect,
+        expect: Precondition,
     ) -> Outcome {
         let cost = (key.len() + value.len()) as u64 + LINE_OVERHEAD_BYTES;
         if cost > self.bytes_max {
@@ -246,7 +246,7 @@ impl Cache {
         Outcome::Done { token: version }
     }
 
-    fn delete(&mut self, ledger: &mut Ledger, key: &[u8], expect: Expect) -> Outcome {
+    fn delete(&mut self, ledger: &mut Ledger, key: &[u8], expect: Precondition) -> Outcome {
         let found = self.live_line(ledger, &self.lines.probe(key), key);
         if let Err(code) = self.meets(found, expect) {
             return Outcome::Refused(code);
@@ -273,15 +273,17 @@ impl Cache {
         Some(slot)
     }
 
-    fn meets(&self, found: Option<u32>, expect: Expect) -> Result<(), Code> {
+    fn meets(&self, found: Option<u32>, expect: Precondition) -> Result<(), Code> {
         match (expect, found.map(|slot| self.lines[slot].version)) {
-            (Expect::Any, _) | (Expect::Absent, None) => Ok(()),
-            (Expect::Absent, Some(_)) if mutant::on(Mutant::ExpectAbsentIgnored) => Ok(()),
-            (Expect::Version(_), Some(_)) if mutant::on(Mutant::ExpectVersionIgnored) => Ok(()),
-            (Expect::Absent, Some(_)) => Err(Code::VersionMismatch),
-            (Expect::Version(_), None) => Err(Code::KeyUnknown),
-            (Expect::Version(wanted), Some(version)) if wanted == version => Ok(()),
-            (Expect::Version(_), Some(_)) => Err(Code::VersionMismatch),
+            (Precondition::Any, _) | (Precondition::Absent, None) => Ok(()),
+            (Precondition::Absent, Some(_)) if mutant::on(Mutant::ExpectAbsentIgnored) => Ok(()),
+            (Precondition::Version(_), Some(_)) if mutant::on(Mutant::ExpectVersionIgnored) => {
+                Ok(())
+            }
+            (Precondition::Absent, Some(_)) => Err(Code::VersionMismatch),
+            (Precondition::Version(_), None) => Err(Code::KeyUnknown),
+            (Precondition::Version(wanted), Some(version)) if wanted == version => Ok(()),
+            (Precondition::Version(_), Some(_)) => Err(Code::VersionMismatch),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The cache's invariants, as a check of all of it.
 
 use super::Cache;
-use crate::machine::ledger::Tally;
+use crate::machine::ledger::Census;
 use crate::machine::table::Row;
 use crate::time::Elapsed;
 
@@ -10,11 +10,11 @@ impl Cache {
     ///
     /// # Panics
     /// When an invariant does not hold.
-    pub(in crate::machine) fn verify(&self, tally: &mut Tally) {
+    pub(in crate::machine) fn verify(&self, census: &mut Census) {
         let mut bytes = 0;
         for (slot, line) in self.lines.iter() {
             bytes += line.cost();
-            tally.timers += usize::from(line.deadline != Elapsed::MAX);
+            census.timers += usize::from(line.deadline != Elapsed::MAX);
             assert_eq!(self.lines.find(line.key()), Some(slot));
         }
         assert_eq!(bytes, self.bytes, "lines' bytes are counted");

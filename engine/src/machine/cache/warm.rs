@@ -44,7 +44,7 @@ impl Cache {
 
 fn look(lines: &Table<Line>, probes: &[Probe]) {
     black_box(probes.iter().map(|probe| lines.touch_bucket(probe)).sum::<usize>());
-    black_box(probes.iter().map(|probe| lines.touch_place(probe)).sum::<usize>());
+    black_box(probes.iter().map(|probe| lines.touch_entry(probe)).sum::<usize>());
     let mut slots = [None; WARM_MAX];
     for (slot, probe) in slots.iter_mut().zip(probes) {
         *slot = lines.guess(probe);

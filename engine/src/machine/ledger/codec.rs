@@ -3,17 +3,17 @@
 //! ```text
 //! head:     level u32, from version 3 on | ... | clock u64 | last number u64 | ...
 //!             | ended session ids, 16 each, up to version 3
-//! session:  id 16 | number u64 | ttl ms u32 | standing u8, from version 4 on | deadline u64 | answered below u64
+//! session:  id 16 | number u64 | ttl ms u32 | state u8, from version 4 on | deadline u64 | answered below u64
 //!             | calls u32 | calls x ( sequence u64 | what )
 //! what:     0 | token u64    or  1 | id u64 | delivery u32    or  2 | code u16
 //!           or 3 | wait | mode u8 | lease ms u32    or  4 | wait | visibility ms u32
 //! wait:     ticket u64 | deadline u64 | name of the lock or queue
-//! standing: 0 = it lives, 1 = it ended, and its deadline is when it is forgotten
+//! state: 0 = it lives, 1 = it ended, and its deadline is when it is forgotten
 //! ```
 //!
 //! Who waits stands in line by ticket. Timers, and what a session has, follow from the rest.
 
-use super::sessions::{Session, Standing};
+use super::sessions::{Session, SessionState};
 use super::waiters::{Ask, Resource, Wait, Waiter, Waiters, Waitlist};
 use super::window::{Remembered, Window};
 use super::{Ledger, Timer};
@@ -23,7 +23,7 @@ use crate::machine::Outcome;
 use crate::machine::codec::{Reader, kept, put_bytes, put_count, put_owed, put_sorted, put_u32};
 use crate::machine::codec::{put_u64, row};
 use crate::machine::restore::{Corrupt, Part, shed_map};
-use crate::machine::snapshot::{Progress, Slice, VERSION, VERSION_OLDEST, walk};
+use crate::machine::snapshot::{Slice, SliceProgress, VERSION, VERSION_OLDEST, walk};
 use crate::mutant::{self, Mutant};
 use crate::time::Elapsed;
 use alloc::vec::Vec;
@@ -83,7 +83,11 @@ impl Ledger {
         self.sessions.table.begin_walk();
     }
 
-    pub(in crate::machine) fn walk(&mut self, slice: &mut Slice, out: &mut Vec<u8>) -> Progress {
+    pub(in crate::machine) fn walk(
+        &mut self,
+        slice: &mut Slice,
+        out: &mut Vec<u8>,
+    ) -> SliceProgress {
         let (level, waiters) = (self.sessions.walk_level, &self.waiters);
         walk(&mut self.sessions.table, slice, out, |table, owed, out| {
             put_owed(out, owed, |out| put_session(out, &table[owed.slot], waiters, level));
@@ -112,20 +116,20 @@ impl Ledger {
         from: &mut Reader<'_>,
     ) -> Result<Part, Corrupt> {
         let (id, number, ttl_ms) = (from.session()?, from.u64()?, from.u32()?);
-        let standing = match if from.version < VERSION { 0 } else { from.u8()? } {
-            0 => Standing::Lives,
-            1 => Standing::Ended,
+        let state = match if from.version < VERSION { 0 } else { from.u8()? } {
+            0 => SessionState::Lives,
+            1 => SessionState::Ended,
             _ => return Err(Corrupt::Malformed),
         };
         let deadline = from.time()?;
         let window = Window { answered_below: from.u64()?, ..Window::default() };
-        let row = Session { standing, window, ..Session::new(id, number, ttl_ms, deadline) };
+        let row = Session { state, window, ..Session::new(id, number, ttl_ms, deadline) };
         let slot = self.sessions.table.insert(row);
-        let timer = match standing {
-            Standing::Lives => Timer::SessionEnd(slot),
-            Standing::Ended => Timer::SessionForget(slot),
+        let timer = match state {
+            SessionState::Lives => Timer::SessionEnd(slot),
+            SessionState::Ended => Timer::SessionForget(slot),
         };
-        self.sessions.over += usize::from(standing == Standing::Ended);
+        self.sessions.over += usize::from(state == SessionState::Ended);
         self.timers.arm(deadline, number, timer);
         for _ in 0..from.u32()? {
             let sequence = from.u64()?;
@@ -178,7 +182,7 @@ fn put_session(out: &mut Vec<u8>, session: &Session, waiters: &Waiters, level: L
     put_u64(out, session.number);
     put_u32(out, session.ttl_ms);
     if level >= Level::BOUNDED {
-        out.push(session.standing as u8);
+        out.push(session.state as u8);
     }
     put_u64(out, session.deadline.0);
     put_u64(out, session.window.answered_below);

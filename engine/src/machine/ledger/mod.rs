@@ -20,7 +20,7 @@ mod window;
 pub(super) use self::sessions::{Owned, Recalled};
 pub(super) use self::timers::Timer;
 pub(super) use self::unfinished::Unfinished;
-pub(super) use self::verify::Tally;
+pub(super) use self::verify::Census;
 pub(super) use self::waiters::{Ask, Resource, Wait, Waitlist};
 pub(super) use self::window::Remembered;
 

@@ -40,7 +40,7 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) number: u64,
     pub(super) ttl_ms: u32,
-    pub(super) standing: Standing,
+    pub(super) state: SessionState,
     /// When it ends; when it is forgotten, if it has ended.
     pub(super) deadline: Elapsed,
     pub(super) window: Window,
@@ -51,7 +51,7 @@ pub(super) struct Session {
 
 /// Whether a session lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::machine) enum Standing {
+pub(in crate::machine) enum SessionState {
     Lives = 0,
     /// What it still has is as good as given back.
     Ended = 1,
@@ -75,15 +75,15 @@ impl Row for Session {
 impl Session {
     /// One that has nothing yet.
     pub(super) fn new(id: SessionId, number: u64, ttl_ms: u32, deadline: Elapsed) -> Session {
-        let (standing, window, waits) = (Standing::Lives, Window::default(), 0);
+        let (state, window, waits) = (SessionState::Lives, Window::default(), 0);
         let owned = BTreeMap::new();
-        Session { id, number, ttl_ms, standing, deadline, window, owned, waits }
+        Session { id, number, ttl_ms, state, deadline, window, owned, waits }
     }
 
     /// Whether it has ended, or its end is due.
     #[inline]
     pub(super) fn is_over(&self, now: Elapsed) -> bool {
-        self.standing == Standing::Ended || self.deadline <= now
+        self.state == SessionState::Ended || self.deadline <= now
     }
 }
 
@@ -103,7 +103,7 @@ impl Sessions {
     /// Whether this session, which has not ended, made the last call.
     fn is_last(&self, id: SessionId) -> bool {
         let last = self.table.get(self.last);
-        last.is_some_and(|session| session.id == id && session.standing == Standing::Lives)
+        last.is_some_and(|session| session.id == id && session.state == SessionState::Lives)
     }
 
     /// How many live.
@@ -190,7 +190,7 @@ impl Ledger {
     /// The sessions that live: numbers with slots, the oldest first.
     pub(in crate::machine) fn all_living(&self) -> Vec<(u64, u32)> {
         let rows = self.sessions.table.iter();
-        let living = rows.filter(|(_, session)| session.standing == Standing::Lives);
+        let living = rows.filter(|(_, session)| session.state == SessionState::Lives);
         let mut living: Vec<_> = living.map(|(slot, session)| (session.number, slot)).collect();
         living.sort_unstable();
         living
@@ -210,7 +210,7 @@ impl Ledger {
     /// The slot of a session that has not ended, although its end may be due.
     pub(in crate::machine) fn find_session(&self, id: SessionId) -> Option<u32> {
         let slot = self.sessions.table.find(&id)?;
-        (self.sessions.table[slot].standing == Standing::Lives).then_some(slot)
+        (self.sessions.table[slot].state == SessionState::Lives).then_some(slot)
     }
 
     /// The same, of who calls.
@@ -293,7 +293,7 @@ impl Ledger {
         let session = self.sessions.table.row_mut(slot);
         assert!(session.waits == 0, "an ended session waits for nothing");
         let (before, number) = (session.deadline, session.number);
-        session.standing = Standing::Ended;
+        session.state = SessionState::Ended;
         session.deadline = until;
         session.window = Window::default();
         self.sessions.over += 1;
@@ -315,7 +315,7 @@ impl Ledger {
     /// Notes whether an ended session still has something.
     pub(in crate::machine) fn note_ended(&mut self, slot: u32) {
         let session = &self.sessions.table[slot];
-        assert!(session.standing == Standing::Ended, "only an ended one gives everything back");
+        assert!(session.state == SessionState::Ended, "only an ended one gives everything back");
         let (number, has) = (session.number, !session.owned.is_empty());
         let before = if self.unfinished.contains_key(&number) { number } else { 0 };
         self.note_unfinished(before, if has { number } else { 0 }, Unfinished::Session(slot));
@@ -323,7 +323,7 @@ impl Ledger {
 
     /// A session has something: it is unfinished if it ended.
     pub(in crate::machine) fn note_if_ended(&mut self, slot: u32) {
-        if self.sessions.table[slot].standing == Standing::Ended {
+        if self.sessions.table[slot].state == SessionState::Ended {
             self.note_ended(slot);
         }
     }
@@ -347,7 +347,7 @@ impl Ledger {
     /// Forgets an ended session at once, which is a bug. False: it can't.
     fn forgets(&mut self, slot: u32) -> bool {
         let session = &self.sessions.table[slot];
-        let forgets = session.standing == Standing::Ended && session.owned.is_empty();
+        let forgets = session.state == SessionState::Ended && session.owned.is_empty();
         if forgets {
             let (deadline, number) = (session.deadline, session.number);
             self.keep_session(slot);
@@ -363,8 +363,8 @@ impl Ledger {
         self.sessions.ended_set.clear();
         for id in core::mem::take(&mut self.sessions.ended) {
             let (number, deadline) = (self.issue(), remembered(self.clock));
-            let ended = Standing::Ended;
-            let row = Session { standing: ended, ..Session::new(id, number, 0, deadline) };
+            let ended = SessionState::Ended;
+            let row = Session { state: ended, ..Session::new(id, number, 0, deadline) };
             let slot = self.sessions.table.insert(row);
             self.sessions.over += 1;
             self.timers.arm(deadline, number, Timer::SessionForget(slot));

@@ -1,12 +1,12 @@
 //! The ledger's invariants, as a check of all of it.
 
-use super::sessions::Standing;
+use super::sessions::SessionState;
 use super::{Ledger, Owned, Remembered, Resource, Unfinished, Waitlist};
 use wire::limits::WINDOW_REPLIES_MAX;
 
 /// What the services' checks count, to be compared with what the ledger has of it.
 #[derive(Default)]
-pub(in crate::machine) struct Tally {
+pub(in crate::machine) struct Census {
     pub(in crate::machine) timers: usize,
     pub(in crate::machine) grants: usize,
     pub(in crate::machine) messages: usize,
@@ -17,16 +17,16 @@ pub(in crate::machine) struct Tally {
 }
 
 impl Ledger {
-    /// Looks at every session and at every call that waits; `tally` is what the services have.
+    /// Looks at every session and at every call that waits; `census` is what the services have.
     ///
     /// # Panics
     /// When an invariant does not hold.
-    pub(in crate::machine) fn verify(&self, tally: &Tally) {
+    pub(in crate::machine) fn verify(&self, census: &Census) {
         let (mut grants, mut waiters, mut messages) = (0, 0, 0);
         let (mut over, mut unfinished) = (0, 0);
         for (slot, session) in self.sessions.table.iter() {
             assert_eq!(self.sessions.table.find(&session.id), Some(slot));
-            let ended = session.standing == Standing::Ended;
+            let ended = session.state == SessionState::Ended;
             over += usize::from(ended);
             let stands = self.unfinished.contains_key(&session.number);
             assert_eq!(stands, ended && !session.owned.is_empty(), "it gives back what it has");
@@ -59,19 +59,19 @@ impl Ledger {
         assert_eq!(over, self.sessions.over, "ended sessions are counted");
         assert_eq!(
             self.unfinished.len(),
-            unfinished + tally.unserved,
+            unfinished + census.unserved,
             "what is unfinished is there"
         );
-        assert_eq!(grants, tally.grants, "every grant has an owner");
-        assert_eq!(messages, tally.messages, "every message in flight has an owner");
+        assert_eq!(grants, census.grants, "every grant has an owner");
+        assert_eq!(messages, census.messages, "every message in flight has an owner");
         assert_eq!(waiters, self.waiters.rows.len(), "every waiter has an owner");
-        assert_eq!(waiters, tally.waiters, "every waiter is in a waitlist");
+        assert_eq!(waiters, census.waiters, "every waiter is in a waitlist");
         let for_locks = self.waiters.rows.iter();
         let for_locks =
             for_locks.filter(|(_, waiter)| matches!(waiter.resource, Resource::Lock(_))).count();
         assert_eq!(for_locks as u64, self.waiters.for_locks, "who waits for a lock is counted");
         assert!(self.waiters.read.is_empty(), "a wait that was read is in line");
-        let timers = self.sessions.table.len() + waiters + tally.timers;
+        let timers = self.sessions.table.len() + waiters + census.timers;
         assert_eq!(timers, self.timers.len(), "every timer belongs to something");
     }
 
@@ -84,15 +84,15 @@ impl Ledger {
         waitlist: &Waitlist,
         resource: Resource,
         unserved: u64,
-        tally: &mut Tally,
+        census: &mut Census,
     ) {
         assert_eq!(waitlist.unserved(), unserved, "who could be served is served, or next");
         let stands = self.is_unfinished(unserved, Unfinished::Next(resource));
         assert_eq!(stands, unserved > 0, "who is next is served in time");
-        tally.unserved += usize::from(stands);
+        census.unserved += usize::from(stands);
         let mut last = 0;
         for waiter in self.waiters_in(waitlist) {
-            tally.waiters += 1;
+            census.waiters += 1;
             assert!(waiter.ticket > last, "waiters are in the order of their tickets");
             assert!(waiter.resource == resource, "a waiter is in its resource's waitlist");
             last = waiter.ticket;

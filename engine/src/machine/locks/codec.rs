@@ -13,8 +13,8 @@ use crate::machine::codec::{put_sorted, put_u32, put_u64, row};
 use crate::machine::ledger::{Ledger, Resource, Wait};
 use crate::machine::restore::{Corrupt, Part, shed_map};
 use crate::machine::slab::{Links, Slab};
-use crate::machine::snapshot::{Progress, Slice, skipped};
-use crate::machine::walk::{Next, Owed};
+use crate::machine::snapshot::{Slice, SliceProgress, skipped};
+use crate::machine::walk::{Owed, WalkStep};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wire::message::LockMode;
@@ -23,7 +23,7 @@ use wire::message::LockMode;
 const GRANT_BYTES: usize = 16 + 8 + 4 + 8;
 
 /// A lock's row of which only some was written.
-pub(super) struct Open {
+pub(super) struct OpenLock {
     lock: u32,
     /// The next grant, of those that are still as they were.
     next: Option<u32>,
@@ -42,22 +42,22 @@ impl Locks {
         ledger: &Ledger,
         slice: &mut Slice,
         out: &mut Vec<u8>,
-    ) -> Progress {
+    ) -> SliceProgress {
         loop {
-            if self.go_on(ledger, slice, out) == Progress::More {
-                return Progress::More;
+            if self.go_on(ledger, slice, out) == SliceProgress::More {
+                return SliceProgress::More;
             }
             let before = out.len();
             let rows = match self.locks.walk_on() {
-                Next::End => return Progress::Done,
-                Next::Skipped(slots) => skipped(slots),
-                Next::Row(owed) => {
+                WalkStep::End => return SliceProgress::Done,
+                WalkStep::Skipped(slots) => skipped(slots),
+                WalkStep::Row(owed) => {
                     self.open_lock(owed, out);
                     1
                 }
             };
             if !slice.spend(rows, out.len() - before) {
-                return Progress::More;
+                return SliceProgress::More;
             }
         }
     }
@@ -76,18 +76,18 @@ impl Locks {
         } else {
             put_count(out, kept.len());
         }
-        self.open = Some(Open { lock, next, kept, at: 0 });
+        self.open = Some(OpenLock { lock, next, kept, at: 0 });
     }
 
     /// Goes on with a lock's row, if one was begun.
-    fn go_on(&mut self, ledger: &Ledger, slice: &mut Slice, out: &mut Vec<u8>) -> Progress {
-        let Some(open) = &mut self.open else { return Progress::Done };
+    fn go_on(&mut self, ledger: &Ledger, slice: &mut Slice, out: &mut Vec<u8>) -> SliceProgress {
+        let Some(open) = &mut self.open else { return SliceProgress::Done };
         while let Some(grant) = open.next {
             let grant = &self.grants[grant];
             put_grant(out, grant, ledger);
             open.next = grant.links.next();
             if !slice.spend(1, GRANT_BYTES) {
-                return Progress::More;
+                return SliceProgress::More;
             }
         }
         let rest = &open.kept[open.at..];
@@ -95,11 +95,11 @@ impl Locks {
         out.extend_from_slice(&rest[..bytes]);
         open.at += bytes;
         if bytes < rest.len() {
-            return Progress::More;
+            return SliceProgress::More;
         }
         self.open = None;
         self.locks.set_open(None);
-        if slice.spend(0, bytes) { Progress::Done } else { Progress::More }
+        if slice.spend(0, bytes) { SliceProgress::Done } else { SliceProgress::More }
     }
 
     /// A lock, or a grant of it, is about to change.

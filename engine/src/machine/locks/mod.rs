@@ -28,12 +28,12 @@
 mod codec;
 mod verify;
 
-use self::codec::Open;
+use self::codec::OpenLock;
 
 use crate::level::Level;
 use crate::limits::{GRANTS_MAX, LOCKS_MAX, WAITERS_MAX};
 use crate::machine::ledger::{Ask, Ledger, Owned, Resource, Timer, Wait, Waitlist};
-use crate::machine::request::Asked;
+use crate::machine::request::SessionCall;
 use crate::machine::sessions::Verdict;
 use crate::machine::slab::{Linked, Links, List, Slab};
 use crate::machine::table::{Probe, Row, Table};
@@ -57,7 +57,7 @@ pub(super) struct Locks {
     /// The grants of locks with more than [`FEW_GRANTS`], by session and lock: slots, which decide nothing.
     crowded: BTreeMap<(u32, u32), u32>,
     /// The row of which only some was written to the snapshot that is being made.
-    open: Option<Open>,
+    open: Option<OpenLock>,
     /// A lock of which only some was read from a snapshot, and how many grants are to come.
     read: Option<(u32, u32)>,
 }
@@ -147,7 +147,7 @@ impl Locks {
     pub(super) fn request(
         &mut self,
         ledger: &mut Ledger,
-        asked: Asked,
+        asked: SessionCall,
         request: LockRequest<'_>,
         turn: &mut Turn<'_>,
     ) -> Verdict {
@@ -162,11 +162,11 @@ impl Locks {
     fn acquire(
         &mut self,
         ledger: &mut Ledger,
-        asked: Asked,
+        asked: SessionCall,
         acquire: &LockAcquire<'_>,
         turn: &mut Turn<'_>,
     ) -> Verdict {
-        let Asked { session, sequence } = asked;
+        let SessionCall { session, sequence } = asked;
         let &LockAcquire { name, wait_ms, lease_ms, mode, .. } = acquire;
         self.end_own_lease(ledger, name, session, turn);
         let probe = self.locks.probe(name);

@@ -1,7 +1,7 @@
 //! The locks' invariants, as a check of all of them.
 
 use super::{FEW_GRANTS, Locks, admitted};
-use crate::machine::ledger::{Ask, Ledger, Owned, Resource, Tally};
+use crate::machine::ledger::{Ask, Census, Ledger, Owned, Resource};
 use crate::time::Elapsed;
 use wire::message::LockMode;
 
@@ -10,11 +10,11 @@ impl Locks {
     ///
     /// # Panics
     /// When an invariant does not hold.
-    pub(in crate::machine) fn verify(&self, ledger: &Ledger, tally: &mut Tally) {
+    pub(in crate::machine) fn verify(&self, ledger: &Ledger, census: &mut Census) {
         let mut grants = 0;
         for (slot, lock) in self.locks.iter() {
             let next = admitted(ledger, lock);
-            ledger.verify_waitlist(&lock.waitlist, Resource::Lock(slot), next, tally);
+            ledger.verify_waitlist(&lock.waitlist, Resource::Lock(slot), next, census);
             assert!(next > 0 || !lock.grants.is_empty(), "a free lock has no record");
             assert!(
                 lock.mode == LockMode::Shared || lock.grants.len() < 2,
@@ -24,7 +24,7 @@ impl Locks {
             for grant_slot in lock.grants.iter(&self.grants) {
                 let grant = &self.grants[grant_slot];
                 grants += 1;
-                tally.timers += usize::from(grant.deadline != Elapsed::MAX);
+                census.timers += usize::from(grant.deadline != Elapsed::MAX);
                 assert!(grant.fence > last, "grants are in the order of their fences");
                 assert!(grant.lock == slot && grant.count > 0);
                 let owned = ledger.owned(grant.session, grant.fence);
@@ -40,7 +40,7 @@ impl Locks {
             }
         }
         assert_eq!(grants, self.grants.len(), "every grant is in its lock's list");
-        tally.grants += grants;
+        census.grants += grants;
         let crowds = self.locks.iter().map(|(_, lock)| lock.grants.len());
         let crowded: usize = crowds.filter(|grants| *grants > FEW_GRANTS).sum();
         assert_eq!(self.crowded.len(), crowded, "a crowded lock's grants, and no others");

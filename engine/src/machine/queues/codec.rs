@@ -3,18 +3,18 @@
 //! ```text
 //! queue:    name
 //! message:  id u64 | queue u32 | priority u8 | delivery u32
-//!             | place u8 | session 16 if in flight | deadline u64 unless ready | payload
-//! place:    0 = ready, 1 = in flight, 2 = delayed
+//!             | state u8 | session 16 if in flight | deadline u64 unless ready | payload
+//! state:    0 = ready, 1 = in flight, 2 = delayed
 //! ```
 //!
 //! A message names its queue by its place among the queues.
 
-use super::{Message, Place, Queue, Queues};
+use super::{MessageState, Queue, QueueMessage, Queues};
 use crate::machine::codec::{LENGTH_BYTES, Reader, kept, put_bytes, put_owed, put_sorted};
 use crate::machine::codec::{put_u32, put_u64, row};
 use crate::machine::ledger::{Ledger, Resource, Wait};
 use crate::machine::restore::{Corrupt, Part, shed_bytes, shed_map};
-use crate::machine::snapshot::{Progress, Slice, walk};
+use crate::machine::snapshot::{Slice, SliceProgress, walk};
 use crate::mutant::{self, Mutant};
 use alloc::vec::Vec;
 
@@ -61,7 +61,7 @@ impl Queues {
         &mut self,
         slice: &mut Slice,
         out: &mut Vec<u8>,
-    ) -> Progress {
+    ) -> SliceProgress {
         let places = &mut self.places;
         walk(&mut self.queues, slice, out, |table, owed, out| {
             put_owed(out, owed, |out| put_queue(out, &table[owed.slot]));
@@ -138,7 +138,7 @@ impl Queues {
         ledger: &Ledger,
         slice: &mut Slice,
         out: &mut Vec<u8>,
-    ) -> Progress {
+    ) -> SliceProgress {
         let places = &self.places;
         walk(&mut self.messages, slice, out, |table, owed, out| {
             let at = out.len();
@@ -175,18 +175,18 @@ impl Queues {
         let id = from.u64()?;
         let queue = *self.read.get(from.u32()? as usize).ok_or(Corrupt::Malformed)?;
         let (priority, delivery) = (from.u8()?, from.u32()?);
-        let place = match from.u8()? {
-            0 => Place::Ready,
+        let state = match from.u8()? {
+            0 => MessageState::Ready,
             1 => {
                 let session = ledger.read_owner(from.session()?)?;
-                Place::InFlight { session, deadline: from.time()? }
+                MessageState::InFlight { session, deadline: from.time()? }
             }
-            2 => Place::Delayed { deadline: from.time()? },
+            2 => MessageState::Delayed { deadline: from.time()? },
             _ => return Err(Corrupt::Malformed),
         };
         let payload = from.bytes()?.into();
-        self.insert_message(ledger, Message { id, queue, priority, delivery, place, payload });
-        if let Place::InFlight { session, .. } = place {
+        self.insert_message(ledger, QueueMessage { id, queue, priority, delivery, state, payload });
+        if let MessageState::InFlight { session, .. } = state {
             ledger.note_if_ended(session);
         }
         Ok(Part::Last)
@@ -199,19 +199,19 @@ impl Queues {
 }
 
 /// Names the queue by its slot: [`Places`] knows its place.
-fn put_message(out: &mut Vec<u8>, message: &Message, ledger: &Ledger) {
+fn put_message(out: &mut Vec<u8>, message: &QueueMessage, ledger: &Ledger) {
     put_u64(out, message.id);
     put_u32(out, message.queue);
     out.push(message.priority);
     put_u32(out, message.delivery);
-    match message.place {
-        Place::Ready => out.push(0),
-        Place::InFlight { session, deadline } => {
+    match message.state {
+        MessageState::Ready => out.push(0),
+        MessageState::InFlight { session, deadline } => {
             out.push(1);
             out.extend_from_slice(&ledger.session_id(session).0);
             put_u64(out, deadline.0);
         }
-        Place::Delayed { deadline } => {
+        MessageState::Delayed { deadline } => {
             out.push(2);
             put_u64(out, deadline.0);
         }

@@ -35,7 +35,7 @@ use self::codec::Places;
 use crate::level::Level;
 use crate::limits::{MESSAGE_BYTES_MAX, QUEUE_MESSAGES_MAX, QUEUES_MAX, WAITERS_MAX};
 use crate::machine::ledger::{Ask, Ledger, Owned, Resource, Timer, Wait, Waitlist};
-use crate::machine::request::Asked;
+use crate::machine::request::SessionCall;
 use crate::machine::sessions::Verdict;
 use crate::machine::table::{Row, Table};
 use crate::machine::{DeliveryView, Outcome, Turn};
@@ -54,7 +54,7 @@ const MESSAGE_OVERHEAD_BYTES: u64 = 128;
 /// One shard's queues and their messages.
 pub(super) struct Queues {
     queues: Table<Queue>,
-    messages: Table<Message>,
+    messages: Table<QueueMessage>,
     counts: Counts,
     /// Of the queues in the snapshot that is being made.
     places: Places,
@@ -83,19 +83,19 @@ struct Queue {
 }
 
 /// A message that was not acknowledged.
-struct Message {
+struct QueueMessage {
     id: u64,
     queue: u32,
     priority: u8,
     /// How many times it was delivered.
     delivery: u32,
-    place: Place,
+    state: MessageState,
     payload: Box<[u8]>,
 }
 
-/// Where a message is.
+/// What a message does: it waits for a pop, for an acknowledgement, or for its delay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
+enum MessageState {
     Ready,
     InFlight { session: u32, deadline: Elapsed },
     Delayed { deadline: Elapsed },
@@ -108,7 +108,7 @@ impl Row for Queue {
     }
 }
 
-impl Row for Message {
+impl Row for QueueMessage {
     type Key = u64;
     fn key(&self) -> &u64 {
         &self.id
@@ -122,7 +122,7 @@ impl Queue {
     }
 }
 
-impl Message {
+impl QueueMessage {
     fn cost(&self) -> u64 {
         self.payload.len() as u64 + MESSAGE_OVERHEAD_BYTES
     }
@@ -159,7 +159,7 @@ impl Queues {
     pub(super) fn request(
         &mut self,
         ledger: &mut Ledger,
-        asked: Asked,
+        asked: SessionCall,
         request: QueueRequest<'_>,
         turn: &mut Turn<'_>,
     ) -> Verdict {
@@ -195,17 +195,17 @@ impl Queues {
             return Outcome::Refused(Code::QueueFull);
         }
         let id = ledger.issue();
-        let place = Place::Ready;
+        let state = MessageState::Ready;
         self.insert_message(
             ledger,
-            Message { id, queue, priority, delivery: 0, place, payload: payload.into() },
+            QueueMessage { id, queue, priority, delivery: 0, state, payload: payload.into() },
         );
         self.advance(ledger, queue, turn);
         Outcome::Done { token: id }
     }
 
-    fn pop(&mut self, ledger: &mut Ledger, asked: Asked, pop: &QueuePop<'_>) -> Verdict {
-        let Asked { session, sequence } = asked;
+    fn pop(&mut self, ledger: &mut Ledger, asked: SessionCall, pop: &QueuePop<'_>) -> Verdict {
+        let SessionCall { session, sequence } = asked;
         let &QueuePop { name, wait_ms, visibility_ms, .. } = pop;
         let queue = self.queues.find(name);
         let serves = |queue: &u32| {
@@ -278,8 +278,8 @@ impl Queues {
         if delay_ms > 0 {
             self.unhide(ledger, message);
             let deadline = turn.now + millis(delay_ms);
-            self.messages.row_mut(message).place = Place::Delayed { deadline };
-            self.place_message(ledger, message);
+            self.messages.row_mut(message).state = MessageState::Delayed { deadline };
+            self.link_message(ledger, message);
         } else {
             let queue = self.make_ready(ledger, message);
             self.advance(ledger, queue, turn);
@@ -289,11 +289,11 @@ impl Queues {
 
     /// A visibility or a delay ran out.
     pub(super) fn message_due(&mut self, ledger: &mut Ledger, message: u32, turn: &mut Turn<'_>) {
-        match self.messages[message].place {
-            Place::InFlight { deadline, .. } | Place::Delayed { deadline } => {
+        match self.messages[message].state {
+            MessageState::InFlight { deadline, .. } | MessageState::Delayed { deadline } => {
                 assert!(deadline <= turn.now, "a message is never ready early");
             }
-            Place::Ready => panic!("a ready message has no timer"),
+            MessageState::Ready => panic!("a ready message has no timer"),
         }
         let queue = self.make_ready(ledger, message);
         self.advance(ledger, queue, turn);
@@ -302,7 +302,7 @@ impl Queues {
     /// What a pop's outcome delivers, as long as that delivery is in flight.
     pub(super) fn view_delivery(&self, id: u64, delivery: u32) -> Option<DeliveryView<'_>> {
         let message = &self.messages[self.messages.find(&id)?];
-        let in_flight = matches!(message.place, Place::InFlight { .. });
+        let in_flight = matches!(message.state, MessageState::InFlight { .. });
         (in_flight && message.delivery == delivery).then_some(DeliveryView {
             id,
             delivery,
@@ -343,14 +343,14 @@ impl Queues {
     pub(super) fn make_ready(&mut self, ledger: &mut Ledger, message: u32) -> u32 {
         self.unhide(ledger, message);
         let row = self.messages.row_mut(message);
-        row.place = Place::Ready;
+        row.state = MessageState::Ready;
         if mutant::on(Mutant::LastPriority) {
             row.priority = u8::MAX;
         }
         if mutant::on(Mutant::DeliveriesForgotten) {
             row.delivery = 0;
         }
-        self.place_message(ledger, message);
+        self.link_message(ledger, message);
         self.messages[message].queue
     }
 
@@ -376,9 +376,9 @@ impl Queues {
             () if mutant::on(Mutant::VisibilityShort) => now + millis(visibility_ms / 2),
             () => now + millis(visibility_ms),
         };
-        message.place = Place::InFlight { session, deadline };
+        message.state = MessageState::InFlight { session, deadline };
         let (id, delivery) = (message.id, message.delivery);
-        self.place_message(ledger, slot);
+        self.link_message(ledger, slot);
         Outcome::Delivered { id, delivery }
     }
 
@@ -397,7 +397,7 @@ impl Queues {
         if *self.queues[message.queue].name != *name {
             return Err(Code::MessageUnknown);
         }
-        let Place::InFlight { session, deadline } = message.place else {
+        let MessageState::InFlight { session, deadline } = message.state else {
             return Err(Code::StaleDelivery);
         };
         if deadline <= turn.now {
@@ -419,27 +419,27 @@ impl Queues {
     /// The session of a delivery in flight, if that session is over and the delivery itself is not.
     pub(super) fn outlived(&self, ledger: &Ledger, name: &[u8], id: u64) -> Option<u32> {
         let message = &self.messages[self.messages.find(&id)?];
-        let Place::InFlight { session, deadline } = message.place else { return None };
+        let MessageState::InFlight { session, deadline } = message.state else { return None };
         let named = *self.queues[message.queue].name == *name;
         let now = ledger.clock();
         let outlived = named && deadline > now && ledger.is_session_over(session, now);
         outlived.then_some(session)
     }
 
-    /// Adds a message to its queue and to the place that it names.
-    fn insert_message(&mut self, ledger: &mut Ledger, message: Message) {
+    /// Adds a message to its queue, in its state.
+    fn insert_message(&mut self, ledger: &mut Ledger, message: QueueMessage) {
         self.counts.bytes += message.cost();
         self.queues.rows_mut()[message.queue].messages += 1;
         let slot = self.messages.insert(message);
-        self.place_message(ledger, slot);
+        self.link_message(ledger, slot);
     }
 
-    /// Ties a message to the place that it names.
-    fn place_message(&mut self, ledger: &mut Ledger, slot: u32) {
+    /// Ties a message to what its state needs: a place among the ready, a timer, an owner.
+    fn link_message(&mut self, ledger: &mut Ledger, slot: u32) {
         let message = &self.messages[slot];
         let id = message.id;
-        match message.place {
-            Place::Ready => {
+        match message.state {
+            MessageState::Ready => {
                 self.counts.ready += 1;
                 let flat = mutant::on(Mutant::PriorityIgnored);
                 let key = (if flat { 0 } else { message.priority }, id);
@@ -447,33 +447,33 @@ impl Queues {
                 let before = ready.insert(key, slot);
                 assert!(before.is_none(), "a message is ready once");
             }
-            Place::InFlight { session, deadline } => {
+            MessageState::InFlight { session, deadline } => {
                 self.counts.in_flight += 1;
                 ledger.arm(deadline, id, Timer::Visibility(slot));
                 ledger.own(session, id, Owned::Message(slot));
             }
-            Place::Delayed { deadline } => {
+            MessageState::Delayed { deadline } => {
                 self.counts.delayed += 1;
                 ledger.arm(deadline, id, Timer::Delay(slot));
             }
         }
     }
 
-    /// Unties a message from where it is hidden or delayed. The caller gives it another place.
+    /// Unties a message that is hidden or delayed. The caller gives it another state.
     fn unhide(&mut self, ledger: &mut Ledger, slot: u32) {
         self.keep_message(ledger, slot);
         let message = &self.messages[slot];
-        match message.place {
-            Place::InFlight { session, deadline } => {
+        match message.state {
+            MessageState::InFlight { session, deadline } => {
                 self.counts.in_flight -= 1;
                 ledger.disarm(deadline, message.id);
                 ledger.disown(session, message.id, Owned::Message(slot));
             }
-            Place::Delayed { deadline } => {
+            MessageState::Delayed { deadline } => {
                 self.counts.delayed -= 1;
                 ledger.disarm(deadline, message.id);
             }
-            Place::Ready => panic!("a ready message leaves its place by a delivery only"),
+            MessageState::Ready => panic!("a ready message leaves the queue by a delivery only"),
         }
     }
 

@@ -4,7 +4,7 @@ use super::kit::*;
 use crate::entry::kind;
 use crate::level::Level;
 use crate::limits::{STEPS_PER_CALL_MAX, STEPS_PER_ENTRY_MAX, STEPS_PER_TICK_MAX};
-use crate::machine::{Applied, Get, Machine, Outcome, Progress, Slice};
+use crate::machine::{Applied, Get, Machine, Outcome, Slice, SliceProgress};
 use std::collections::BTreeSet;
 use wire::limits::{SESSION_ENDED_MS, WINDOW_REPLIES_MAX};
 use wire::message::{LockAcquire, LockMode, SessionClose, SessionOpen};
@@ -202,7 +202,7 @@ fn a_snapshot_taken_in_the_middle_of_an_end_goes_on_with_it_alike() {
     kit.machine.snapshot_begin(&mut bytes);
     let whole = kit.snapshot();
     let mut sliced = kit.machine.snapshot_slice(Slice { rows: 100, ..Slice::WHOLE }, &mut bytes);
-    while sliced == Progress::More {
+    while sliced == SliceProgress::More {
         kit.apply(kind::TICK, &[]);
         sliced = kit.machine.snapshot_slice(Slice { rows: 100, ..Slice::WHOLE }, &mut bytes);
     }
@@ -277,7 +277,7 @@ fn a_snapshot_that_was_begun_below_the_level_stays_one_that_older_builds_read() 
     kit.raise(Level::BOUNDED);
     kit.close(1);
     kit.renew(&[2]);
-    while kit.machine.snapshot_slice(Slice::SHORT, &mut bytes) == Progress::More {}
+    while kit.machine.snapshot_slice(Slice::SHORT, &mut bytes) == SliceProgress::More {}
     let mut twin = Kit::with(CONFIG);
     twin.machine = Machine::restore(CONFIG, &bytes).expect("it is a snapshot");
     assert_eq!(twin.snapshot(), whole);

@@ -2,7 +2,7 @@
 
 use super::kit::*;
 use crate::machine::cache::LINE_OVERHEAD_BYTES;
-use crate::machine::{Config, Get};
+use crate::machine::{Get, MachineConfig};
 use wire::Code;
 
 #[test]
@@ -61,7 +61,8 @@ fn a_put_takes_the_old_time_to_live_away() {
 #[test]
 fn the_lines_written_longest_ago_make_room() {
     let line = LINE_OVERHEAD_BYTES + 11;
-    let mut kit = Kit::with(Config { cluster: 1, cache_bytes_max: 3 * line, secret: SECRET });
+    let mut kit =
+        Kit::with(MachineConfig { cluster: 1, cache_bytes_max: 3 * line, secret: SECRET });
     kit.open(1);
     for key in ["a", "b", "c", "a"] {
         token(kit.put(1, key, &[0; 10]));

@@ -4,7 +4,7 @@
 
 use super::kit::*;
 use crate::level::Level;
-use crate::machine::{Applied, Config, Outcome};
+use crate::machine::{Applied, MachineConfig, Outcome};
 use crate::time::{Elapsed, millis};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -60,7 +60,8 @@ struct Witness {
 impl Witness {
     /// So many lines are due after a millisecond.
     fn new(crowd: u64, level: Level) -> Witness {
-        let mut kit = Kit::with(Config { cluster: 5, cache_bytes_max: 1 << 30, secret: SECRET });
+        let mut kit =
+            Kit::with(MachineConfig { cluster: 5, cache_bytes_max: 1 << 30, secret: SECRET });
         kit.verify = Verify::Never;
         kit.raise(level);
         kit.open_for(CROWD, 600_000);

@@ -3,7 +3,7 @@
 use crate::entry::kind;
 use crate::ids::SessionId;
 use crate::level::Level;
-use crate::machine::{Applied, Config, Get, Machine, Outcome, Wake};
+use crate::machine::{Applied, Get, Machine, MachineConfig, Outcome, Wake};
 use crate::secret::Secret;
 use crate::time::{Duration, Elapsed, millis};
 use std::collections::BTreeMap;
@@ -11,7 +11,8 @@ use wire::message::*;
 use wire::{Call, Code, Kind};
 
 pub const SECRET: Secret = Secret::new([42; 16]);
-pub const CONFIG: Config = Config { cluster: 42, cache_bytes_max: 1 << 20, secret: SECRET };
+pub const CONFIG: MachineConfig =
+    MachineConfig { cluster: 42, cache_bytes_max: 1 << 20, secret: SECRET };
 pub const SHARED: LockMode = LockMode::Shared;
 pub const EXCLUSIVE: LockMode = LockMode::Exclusive;
 /// The time to live of a session that [`Kit::open`] opens, in milliseconds.
@@ -67,7 +68,7 @@ impl Kit {
         Kit::with(CONFIG)
     }
 
-    pub fn with(config: Config) -> Kit {
+    pub fn with(config: MachineConfig) -> Kit {
         let (now, wakes, sequences) = (Elapsed::ZERO, Vec::new(), BTreeMap::new());
         let (machine, verify) = (Machine::new(config), Verify::Always);
         Kit { verify, machine, now, wakes, sequences, answered_below: 0 }

@@ -3,12 +3,12 @@
 use super::kit::*;
 use super::oracle::{Op, Oracle};
 use crate::level::Level;
-use crate::machine::{Applied, Config, Get, Machine, Progress, Slice};
+use crate::machine::{Applied, Get, Machine, MachineConfig, Slice, SliceProgress};
 use crate::secret::Secret;
 use proptest::prelude::*;
 
 /// A few lines fit, so that eviction happens.
-const SMALL: Config = Config { cluster: 3, cache_bytes_max: 500, secret: SECRET };
+const SMALL: MachineConfig = MachineConfig { cluster: 3, cache_bytes_max: 500, secret: SECRET };
 
 /// One step of a history.
 #[derive(Clone, Copy, Debug)]
@@ -160,8 +160,8 @@ impl Trio {
                 assert_eq!(bytes, self.steady.snapshot(), "equal state gives equal bytes");
                 // Another process, with another secret.
                 let secret = Secret::new([bytes.len() as u8; 16]);
-                self.kit.machine =
-                    Machine::restore(Config { secret, ..SMALL }, &bytes).expect("it is a snapshot");
+                self.kit.machine = Machine::restore(MachineConfig { secret, ..SMALL }, &bytes)
+                    .expect("it is a snapshot");
                 self.kit.machine.verify();
                 assert_eq!(bytes, self.kit.snapshot(), "a restore gives equal state");
             }
@@ -178,8 +178,8 @@ impl Trio {
             return;
         };
         match machine.snapshot_slice(Slice { rows, ..Slice::WHOLE }, &mut bytes) {
-            Progress::More => self.sliced = Some((whole, bytes)),
-            Progress::Done => {
+            SliceProgress::More => self.sliced = Some((whole, bytes)),
+            SliceProgress::Done => {
                 assert_eq!(
                     self.kit.sorted(&bytes),
                     whole,

@@ -1,11 +1,11 @@
 //! A machine of another cluster, made from a snapshot: nothing is lost, nobody holds anything, no number comes again.
 
 use super::kit::*;
-use crate::machine::{Config, Corrupt, Machine, Outcome, TOKENS_SKIPPED, Times};
+use crate::machine::{Corrupt, Machine, MachineConfig, Outcome, TOKENS_SKIPPED, Times};
 use wire::Code;
 
 /// Another cluster's.
-const OTHER: Config = Config { cluster: 7, ..CONFIG };
+const OTHER: MachineConfig = MachineConfig { cluster: 7, ..CONFIG };
 const TIMES: Times = Times { taken_us: 1_000_000_000, now_us: 1_600_000_000 };
 
 impl Kit {
@@ -138,7 +138,7 @@ fn equal_bytes_give_equal_machines_and_another_cluster_s_are_refused() {
     assert!(bytes == one);
     let wrong = |origin| Machine::reborn(origin, OTHER, TIMES, &kit.snapshot()).err();
     assert_eq!(wrong(OTHER), Some(Corrupt::Config));
-    let smaller = Config { cache_bytes_max: 1 << 19, ..CONFIG };
+    let smaller = MachineConfig { cache_bytes_max: 1 << 19, ..CONFIG };
     assert_eq!(wrong(smaller), Some(Corrupt::Config));
     let mut damaged = kit.snapshot();
     let middle = damaged.len() / 2;

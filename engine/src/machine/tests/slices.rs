@@ -1,7 +1,7 @@
 //! Snapshots in slices: with more rows than the random histories have, and in pieces.
 
 use super::kit::*;
-use crate::machine::{Applied, Checksum, Config, Machine, Outcome, Progress};
+use crate::machine::{Applied, Checksum, Machine, MachineConfig, Outcome, SliceProgress};
 use crate::machine::{Corrupt, Restore, Restored, Slice};
 use crate::secret::Secret;
 
@@ -18,7 +18,8 @@ struct Busy {
 
 impl Busy {
     fn new(seed: u64) -> Busy {
-        let mut kit = Kit::with(Config { cluster: 42, cache_bytes_max: 200_000, secret: SECRET });
+        let mut kit =
+            Kit::with(MachineConfig { cluster: 42, cache_bytes_max: 200_000, secret: SECRET });
         kit.verify = Verify::Never;
         kit.answered_below = 0;
         (1..=SESSIONS).for_each(|n| _ = kit.open_for(n, 40_000));
@@ -110,7 +111,7 @@ fn slices_give_the_rows_of_their_beginning_whatever_is_written_meanwhile() {
             busy.kit.machine.snapshot_begin(&mut bytes);
             let mut slices = 0;
             while busy.kit.machine.snapshot_slice(Slice { rows, ..Slice::WHOLE }, &mut bytes)
-                == Progress::More
+                == SliceProgress::More
             {
                 slices += 1;
                 (0..between).for_each(|_| busy.act());
@@ -134,7 +135,7 @@ fn a_slice_ends_with_the_row_that_exceeds_its_budget() {
         let more = kit.machine.snapshot_slice(Slice { rows: usize::MAX, bytes: 3_000 }, &mut bytes);
         slices += 1;
         assert!(bytes.len() - before < 3_000 + 1_100);
-        if more == Progress::Done {
+        if more == SliceProgress::Done {
             break;
         }
     }
@@ -148,7 +149,7 @@ fn equal_states_say_the_same_whatever_the_secrets_of_their_tables_and_whoever_re
     let whole = busy.kit.snapshot();
     let mut bytes = whole.clone();
     for secret in 1..4 {
-        let config = Config { secret: Secret::new([secret; 16]), ..busy.kit.machine.config };
+        let config = MachineConfig { secret: Secret::new([secret; 16]), ..busy.kit.machine.config };
         let mut machine = Machine::restore(config, &bytes).expect("it is a snapshot");
         machine.verify();
         let mut again = Vec::new();
@@ -163,7 +164,7 @@ fn equal_states_say_the_same_whatever_the_secrets_of_their_tables_and_whoever_re
 fn a_machine_is_restored_in_slices_from_pieces_of_any_size() {
     let busy = Busy::new(99);
     let bytes = busy.kit.snapshot();
-    let config = Config { cluster: 42, cache_bytes_max: 200_000, secret: SECRET };
+    let config = MachineConfig { cluster: 42, cache_bytes_max: 200_000, secret: SECRET };
     for size in [1, 3, 1_000, 70_000, bytes.len()] {
         let (mut restore, mut sum) = (Restore::new(config), Checksum::default());
         let mut slices = 0;
@@ -184,7 +185,9 @@ fn a_machine_is_restored_in_slices_from_pieces_of_any_size() {
         assert!(again == bytes, "pieces of {size}");
         // And is freed in slices, one that is in the middle of a snapshot too.
         machine.snapshot_begin(&mut Vec::new());
-        (0..1_000_000).find(|_| machine.shed(Slice::SHORT) == Progress::Done).expect("it ends");
+        (0..1_000_000)
+            .find(|_| machine.shed(Slice::SHORT) == SliceProgress::Done)
+            .expect("it ends");
     }
     let mut short = Restore::new(config);
     short.feed(&bytes[..bytes.len() / 2]);
@@ -220,7 +223,7 @@ fn a_slice_writes_no_more_of_a_lock_than_it_may_and_the_rest_as_it_was_whatever_
         kit.machine.snapshot_begin(&mut bytes);
         let (mut slices, mut before) = (0, bytes.len());
         while kit.machine.snapshot_slice(Slice { rows: 3, bytes: 200 }, &mut bytes)
-            == Progress::More
+            == SliceProgress::More
         {
             slices += 1;
             assert!(
@@ -268,7 +271,8 @@ fn a_slice_of_freeing_frees_no_more_rows_than_it_may_nor_what_a_row_owns() {
     let mut machine = crowd().machine;
     machine.snapshot_begin(&mut Vec::new());
     let slice = Slice { rows: 2, ..Slice::WHOLE };
-    let slices = 1 + (0..1_000_000).take_while(|_| machine.shed(slice) == Progress::More).count();
+    let slices =
+        1 + (0..1_000_000).take_while(|_| machine.shed(slice) == SliceProgress::More).count();
     // Timers of sessions, grants and messages; rows, and what sessions own.
     let rows = (7 + 77 + 35) + (100 + 35 + 7 + 71 + 1 + 77) + (77 + 35);
     assert!(slices >= rows / 2, "{slices} slices for {rows} rows, two at a time");
@@ -278,7 +282,8 @@ fn a_slice_of_freeing_frees_no_more_rows_than_it_may_nor_what_a_row_owns() {
 fn a_slice_of_freeing_gives_back_no_more_than_sixteen_times_its_bytes_and_a_row() {
     let mut machine = crowd().machine;
     let slice = Slice { bytes: 500, ..Slice::WHOLE };
-    let slices = 1 + (0..1_000_000).take_while(|_| machine.shed(slice) == Progress::More).count();
+    let slices =
+        1 + (0..1_000_000).take_while(|_| machine.shed(slice) == SliceProgress::More).count();
     let bytes = (100 + 35) * 1_000;
     assert!(slices >= bytes / (16 * 500 + 1_100), "{slices} slices for {bytes} bytes");
 }

@@ -1,7 +1,7 @@
 //! What applying costs. Not a test: `cargo test --release -p engine --lib timing -- --ignored --nocapture`.
 
 use super::kit::*;
-use crate::machine::{Applied, Config, Machine, Outcome};
+use crate::machine::{Applied, Machine, MachineConfig, Outcome};
 use crate::time::Elapsed;
 use std::time::Duration;
 use wire::message::*;
@@ -74,7 +74,8 @@ impl Script {
 }
 
 fn machine(script: &mut Script) -> Machine {
-    let mut machine = Machine::new(Config { cluster: 1, cache_bytes_max: 1 << 30, secret: SECRET });
+    let mut machine =
+        Machine::new(MachineConfig { cluster: 1, cache_bytes_max: 1 << 30, secret: SECRET });
     for n in 0..SESSIONS {
         let session = id(1 + n as u8).0;
         script.add(SessionOpen::KIND, |b| SessionOpen { session, ttl_ms: 600_000 }.encode(b));

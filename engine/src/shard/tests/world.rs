@@ -14,7 +14,7 @@ use crate::shard::balance::Balance;
 use crate::shard::calls::{CallId, Caller};
 use crate::shard::moves::Moves;
 use crate::shard::state::State;
-use crate::shard::{Request, Shard, Shared, Step, codec};
+use crate::shard::{Proposal, Shard, Shared, Step, codec};
 use crate::time::{Duration, Time};
 use std::fmt::Write as _;
 use wire::limits::{FRAME_BYTES_MAX, PEER_FRAME_BYTES_MAX};
@@ -66,7 +66,7 @@ impl World {
             seed: 1,
         };
         let secret = Secret::new([1; 16]);
-        let machine = machine::Config { cluster: 1, cache_bytes_max: 1 << 20, secret };
+        let machine = machine::MachineConfig { cluster: 1, cache_bytes_max: 1 << 20, secret };
         let state = State::new(G, &machine, Vec::new());
         let raft = Raft::new(raft, PersistentState::default(), now);
         let aim = (Balance::new(G.0, ME, Duration::from_secs(5)), Moves::new(nodes));
@@ -104,7 +104,7 @@ impl World {
     pub fn write(&mut self, kind: Kind, level: Level, sequence: u64, body: &[u8]) {
         let call = CallId { session: SessionId(SESSION), sequence };
         let caller = self.caller();
-        let request = Request { caller, kind, level, call, body };
+        let request = Proposal { caller, kind, level, call, body };
         self.step(|shard, step| shard.on_write(step, request));
     }
 
