@@ -17,11 +17,10 @@
 //!   takes (`steps.rs`; below that level within one).
 //! - A call that its client says was answered while it still waits is cancelled: so a client gives up a wait.
 
-use super::ledger::{Owned, Recalled, Remembered, Resource};
+use super::ledger::{Owned, Recalled, Remembered, Resource, gives_grants_back};
 use super::{Applied, Machine, Outcome, Turn};
 use crate::ids::SessionId;
 use crate::level::Level;
-use crate::mutant::{self, Mutant};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use wire::Call;
@@ -141,14 +140,13 @@ impl Machine {
     /// Gives back what an ended session has, as far as half of the steps go; with the others who is next is served.
     /// So of several messages that come back together the first by priority is served first.
     pub(super) fn give_back(&mut self, slot: u32, turn: &mut Turn<'_>) {
-        let outlive = mutant::on(Mutant::GrantsOutliveSession);
         let (others, mut left) = (turn.steps / 2, Vec::new());
         while turn.steps > others {
             let Some((number, thing)) = self.ledger.first_owned(slot) else { break };
             turn.step();
             match thing {
                 Owned::Waiter(_) => unreachable!("an ended session waits for nothing"),
-                Owned::Grant(_) if outlive => self.ledger.disown(slot, number, thing),
+                Owned::Grant(_) if !gives_grants_back() => self.ledger.disown(slot, number, thing),
                 Owned::Grant(grant) => {
                     left.push(Resource::Lock(self.locks.drop_grant(&mut self.ledger, grant)))
                 }
@@ -168,7 +166,7 @@ impl Machine {
         let mut left = Vec::with_capacity(owned.len());
         for thing in owned {
             left.push(match thing {
-                Owned::Grant(_) if mutant::on(Mutant::GrantsOutliveSession) => continue,
+                Owned::Grant(_) if !gives_grants_back() => continue,
                 Owned::Grant(grant) => {
                     Resource::Lock(self.locks.drop_grant(&mut self.ledger, grant))
                 }

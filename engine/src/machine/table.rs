@@ -151,7 +151,7 @@ impl<R: Row> Table<R> {
         let Probe { bucket, mut entry } = probe;
         entry.slot = self.rows.insert(row);
         if let Some(walk) = &mut self.walk
-            && !mutant::on(Mutant::WalkShowsNewRows)
+            && hides_new_rows()
         {
             walk.settle(entry.slot);
         }
@@ -212,7 +212,7 @@ impl<R: Row> Table<R> {
     pub(super) fn owes(&self, slot: u32) -> bool {
         match &self.walk {
             None => false,
-            Some(walk) => walk.owes(slot) && !mutant::on(Mutant::WriteWithoutCopy),
+            Some(walk) => walk.owes(slot) && keeps_before_writes(),
         }
     }
 
@@ -258,6 +258,16 @@ impl<R: Row> Table<R> {
         self.buckets = buckets.into_boxed_slice();
         self.buckets.is_empty()
     }
+}
+
+/// A walk does not show what came after it began.
+fn hides_new_rows() -> bool {
+    !mutant::on(Mutant::WalkShowsNewRows)
+}
+
+/// A row that is owed is kept before it changes.
+fn keeps_before_writes() -> bool {
+    !mutant::on(Mutant::WriteWithoutCopy)
 }
 
 impl<R: Row> Index<u32> for Table<R> {

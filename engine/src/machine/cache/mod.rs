@@ -215,20 +215,14 @@ impl Cache {
             return Outcome::Refused(code);
         }
         let version = ledger.issue();
-        let ttl_ms = if mutant::on(Mutant::LineShort) { ttl_ms / 2 } else { ttl_ms };
-        let lasts = ttl_ms == 0 || mutant::on(Mutant::LineForEver);
-        let deadline = match found {
-            Some(slot) if lasts && mutant::on(Mutant::LineTimeKept) => self.lines[slot].deadline,
-            _ if lasts => Elapsed::MAX,
-            _ => ledger.clock() + millis(ttl_ms),
-        };
+        let deadline = line_deadline(ttl_ms, ledger.clock());
         match found {
             Some(slot) => {
                 self.keep_line(slot);
                 self.unlink_line(ledger, slot);
                 let line = self.lines.row_mut(slot);
                 line.version = version;
-                line.deadline = deadline;
+                line.deadline = newest_deadline(deadline, line.deadline);
                 line.set_value(value);
                 self.link_line(ledger, slot);
             }
@@ -276,10 +270,7 @@ impl Cache {
     fn meets(&self, found: Option<u32>, expect: Precondition) -> Result<(), Code> {
         match (expect, found.map(|slot| self.lines[slot].version)) {
             (Precondition::Any, _) | (Precondition::Absent, None) => Ok(()),
-            (Precondition::Absent, Some(_)) if mutant::on(Mutant::ExpectAbsentIgnored) => Ok(()),
-            (Precondition::Version(_), Some(_)) if mutant::on(Mutant::ExpectVersionIgnored) => {
-                Ok(())
-            }
+            (_, Some(_)) if !is_looked_at(expect) => Ok(()),
             (Precondition::Absent, Some(_)) => Err(Code::VersionMismatch),
             (Precondition::Version(_), None) => Err(Code::KeyUnknown),
             (Precondition::Version(wanted), Some(version)) if wanted == version => Ok(()),
@@ -307,4 +298,27 @@ impl Cache {
         ledger.disarm(line.deadline, line.version);
         self.by_version.unlink(self.lines.rows_mut(), slot);
     }
+}
+
+/// What a write expects of the line is looked at.
+fn is_looked_at(expect: Precondition) -> bool {
+    match expect {
+        Precondition::Any => false,
+        Precondition::Absent => !mutant::on(Mutant::ExpectAbsentIgnored),
+        Precondition::Version(_) => !mutant::on(Mutant::ExpectVersionIgnored),
+    }
+}
+
+/// A write without a time to live takes away what the one before gave.
+fn newest_deadline(deadline: Elapsed, before: Elapsed) -> Elapsed {
+    let kept = deadline == Elapsed::MAX && mutant::on(Mutant::LineTimeKept);
+    if kept { before } else { deadline }
+}
+
+/// A line lives as long as its write says, and without a time to live until it is replaced.
+fn line_deadline(ttl_ms: u32, now: Elapsed) -> Elapsed {
+    if ttl_ms == 0 || mutant::on(Mutant::LineForEver) {
+        return Elapsed::MAX;
+    }
+    now + if mutant::on(Mutant::LineShort) { millis(ttl_ms) / 2 } else { millis(ttl_ms) }
 }

@@ -57,9 +57,8 @@ impl Ledger {
     }
 
     pub(in crate::machine) fn read_head(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
-        let (clock, issued) = (from.time()?, from.u64()?);
-        self.clock = if mutant::on(Mutant::ClockNotRestored) { Elapsed::ZERO } else { clock };
-        self.issued = if mutant::on(Mutant::FenceReuse) { issued / 2 } else { issued };
+        self.clock = goes_on_at(from.time()?);
+        self.issued = goes_on_above(from.u64()?);
         Ok(())
     }
 
@@ -186,10 +185,7 @@ fn put_session(out: &mut Vec<u8>, session: &Session, waiters: &Waiters, level: L
     }
     put_u64(out, session.deadline.0);
     put_u64(out, session.window.answered_below);
-    let forgotten = mutant::on(Mutant::ForgetWindow);
-    let calls = session.window.calls.iter();
-    let told = |what: &Remembered| !forgotten || matches!(what, Remembered::Waiting(_));
-    let calls = calls.filter(|(_, what)| told(what));
+    let calls = session.window.calls.iter().filter(|(_, what)| is_written(what));
     put_count(out, calls.clone().count());
     for (sequence, what) in calls {
         put_u64(out, *sequence);
@@ -198,6 +194,11 @@ fn put_session(out: &mut Vec<u8>, session: &Session, waiters: &Waiters, level: L
             Remembered::Waiting(waiter) => put_waiter(out, &waiters.rows[*waiter]),
         }
     }
+}
+
+/// Every call of the window is written, done or not.
+fn is_written(what: &Remembered) -> bool {
+    !mutant::on(Mutant::ForgetWindow) || matches!(what, Remembered::Waiting(_))
 }
 
 fn put_waiter(out: &mut Vec<u8>, waiter: &Waiter) {
@@ -233,6 +234,16 @@ fn put_outcome(out: &mut Vec<u8>, outcome: Outcome) {
             out.extend_from_slice(&code.number().to_le_bytes());
         }
     }
+}
+
+/// A restored clock goes on from where it was.
+fn goes_on_at(clock: Elapsed) -> Elapsed {
+    if mutant::on(Mutant::ClockNotRestored) { Elapsed::ZERO } else { clock }
+}
+
+/// A restored counter goes on above all that was issued.
+fn goes_on_above(issued: u64) -> u64 {
+    if mutant::on(Mutant::FenceReuse) { issued / 2 } else { issued }
 }
 
 /// A call as a row says it.

@@ -17,7 +17,7 @@ mod verify;
 mod waiters;
 mod window;
 
-pub(super) use self::sessions::{Owned, Recalled};
+pub(super) use self::sessions::{Owned, Recalled, gives_grants_back};
 pub(super) use self::timers::Timer;
 pub(super) use self::unfinished::Unfinished;
 pub(super) use self::verify::Census;

@@ -227,7 +227,7 @@ impl Ledger {
     /// Whether there is a row of this id: of a session that lives, or of one that ended.
     pub(in crate::machine) fn remembers(&mut self, id: SessionId) -> bool {
         let Some(slot) = self.sessions.table.find(&id) else { return false };
-        !(mutant::on(Mutant::EndedIsOpened) && self.forgets(slot))
+        refuses_ended() || !self.forgets(slot)
     }
 
     /// When a session ends; when it is forgotten, if it has ended.
@@ -243,7 +243,7 @@ impl Ledger {
 
     /// Opens a session of whose id there is no row.
     pub(in crate::machine) fn open(&mut self, id: SessionId, ttl_ms: u32) -> Outcome {
-        if self.sessions.ended_set.contains(&id) && !mutant::on(Mutant::EndedIsOpened) {
+        if self.sessions.ended_set.contains(&id) && refuses_ended() {
             return Outcome::Refused(Code::SessionUnknown);
         }
         if self.sessions.living() >= SESSIONS_MAX {
@@ -274,16 +274,25 @@ impl Ledger {
 
     /// A session's time ran out, and its timer fired. False: it lives on, which is a bug.
     pub(in crate::machine) fn expire(&mut self, slot: u32) -> bool {
-        let now = self.clock;
-        assert!(self.sessions.table[slot].deadline <= now, "a session never ends early");
-        if mutant::on(Mutant::WaitersKeepSession) && self.session_waits(slot) {
-            let (number, later) = (self.sessions.table[slot].number, now + millis(100));
-            self.sessions.table.row_mut(slot).deadline = later;
-            self.timers.arm(later, number, Timer::SessionEnd(slot));
+        assert!(self.sessions.table[slot].deadline <= self.clock, "a session never ends early");
+        if !self.ends_by_time(slot) {
+            self.live_on(slot);
             return false;
         }
         self.sessions.expired += 1;
         true
+    }
+
+    /// A session ends by its time, whatever it waits for.
+    fn ends_by_time(&self, slot: u32) -> bool {
+        !(mutant::on(Mutant::WaitersKeepSession) && self.session_waits(slot))
+    }
+
+    /// A session that should end lives a little longer, which is a bug.
+    fn live_on(&mut self, slot: u32) {
+        let (number, later) = (self.sessions.table[slot].number, self.clock + millis(100));
+        self.sessions.table.row_mut(slot).deadline = later;
+        self.timers.arm(later, number, Timer::SessionEnd(slot));
     }
 
     /// Ends a session that waits for nothing. What it has is given back over the entries that it takes. Its row stays,
@@ -305,8 +314,7 @@ impl Ledger {
     /// Removes a session that has nothing, and remembers its id by its number: as below [`Level::BOUNDED`].
     pub(in crate::machine) fn remove_session(&mut self, slot: u32) {
         let session = self.sessions.table.remove(slot);
-        let outlive = mutant::on(Mutant::GrantsOutliveSession);
-        assert!(session.owned.is_empty() || outlive, "an ended session has nothing");
+        assert!(session.owned.is_empty() || !gives_grants_back(), "an ended session has nothing");
         assert!(session.waits == 0, "an ended session waits for nothing");
         self.timers.disarm_session(session.deadline, session.number);
         self.sessions.remember_ended(session.id);
@@ -395,10 +403,7 @@ impl Ledger {
             return false;
         }
         let window = &mut self.sessions.table.row_mut(slot).window;
-        window.answered_below = below;
-        if mutant::on(Mutant::ReplyOfAnother) {
-            window.answered_below -= 1;
-        }
+        window.answered_below = forgotten_below(below);
         true
     }
 
@@ -408,7 +413,7 @@ impl Ledger {
         let window = &mut self.sessions.table.row_mut(slot).window;
         while let Some(what) = window.take_answered() {
             if let Remembered::Waiting(waiter) = what
-                && !mutant::on(Mutant::CancelLeavesWaiter)
+                && cancels_waits()
             {
                 return Some(waiter);
             }
@@ -423,13 +428,8 @@ impl Ledger {
         if sequence < window.answered_below {
             return Recalled::Stale;
         }
-        if mutant::on(Mutant::ReplyOfAnother)
-            && let Some((_, Remembered::Outcome(outcome))) = window.calls.back()
-        {
-            return Recalled::Done(*outcome);
-        }
-        match window.get(sequence) {
-            Some(Remembered::Outcome(_)) if mutant::on(Mutant::DedupOff) => Recalled::New,
+        match window.get(own_call(window, sequence)) {
+            Some(Remembered::Outcome(_)) if !is_done_once() => Recalled::New,
             Some(Remembered::Outcome(outcome)) => Recalled::Done(outcome),
             Some(Remembered::Waiting(_)) => Recalled::Waits,
             None => Recalled::New,
@@ -446,6 +446,39 @@ impl Ledger {
 /// Until when a session that ends now is remembered.
 fn remembered(now: Elapsed) -> Elapsed {
     now + millis(SESSION_ENDED_MS)
+}
+
+/// A session's end gives its locks back.
+pub(in crate::machine) fn gives_grants_back() -> bool {
+    !mutant::on(Mutant::GrantsOutliveSession)
+}
+
+/// An ended session is not opened again.
+fn refuses_ended() -> bool {
+    !mutant::on(Mutant::EndedIsOpened)
+}
+
+/// What the client says was answered, and nothing else, is forgotten.
+fn forgotten_below(answered_below: u64) -> u64 {
+    if mutant::on(Mutant::ReplyOfAnother) { answered_below - 1 } else { answered_below }
+}
+
+/// A call that its client gave up leaves its waitlist.
+fn cancels_waits() -> bool {
+    !mutant::on(Mutant::CancelLeavesWaiter)
+}
+
+/// A call is answered with what is remembered of that call.
+fn own_call(window: &Window, sequence: u64) -> u64 {
+    match window.calls.back() {
+        Some((last, Remembered::Outcome(_))) if mutant::on(Mutant::ReplyOfAnother) => *last,
+        _ => sequence,
+    }
+}
+
+/// A call that is remembered as done is not done again.
+fn is_done_once() -> bool {
+    !mutant::on(Mutant::DedupOff)
 }
 
 /// How long a session lives after a renewal: its TTL, and the quarter by which renewals may lag.

@@ -179,13 +179,7 @@ impl Ledger {
         mut wait: Wait,
     ) -> u32 {
         let ticket = self.issue();
-        wait.deadline = match () {
-            () if mutant::on(Mutant::WaitForEver) => Elapsed::MAX,
-            () if mutant::on(Mutant::WaitShort) => {
-                Elapsed(self.clock.0 + (wait.deadline.0 - self.clock.0) / 2)
-            }
-            () => wait.deadline,
-        };
+        wait.deadline = waits_until(wait.deadline, self.clock);
         self.link_wait(waitlist, resource, ticket, wait)
     }
 
@@ -283,11 +277,10 @@ impl Ledger {
 
     fn next_in(&self, waitlist: &Waitlist) -> Option<u32> {
         let first = waitlist.list.first()?;
-        let pops = matches!(self.waiters.rows[first].resource, Resource::Queue(_));
-        if pops && mutant::on(Mutant::PopsLifo) {
-            return waitlist.list.iter(&self.waiters.rows).last();
+        if serves_first(self.waiters.rows[first].resource) {
+            return Some(first);
         }
-        Some(first)
+        waitlist.list.iter(&self.waiters.rows).last()
     }
 
     /// Notes under which ticket the next one in `waitlist` could be served and was not: 0 = nobody could.
@@ -300,4 +293,18 @@ impl Ledger {
         self.note_unfinished(waitlist.unserved, unserved, Unfinished::Next(resource));
         waitlist.unserved = unserved;
     }
+}
+
+/// A wait lasts as long as it was asked to, and no longer.
+fn waits_until(deadline: Elapsed, now: Elapsed) -> Elapsed {
+    match () {
+        () if mutant::on(Mutant::WaitForEver) => Elapsed::MAX,
+        () if mutant::on(Mutant::WaitShort) => Elapsed(now.0 + (deadline.0 - now.0) / 2),
+        () => deadline,
+    }
+}
+
+/// Who waited first is served first, whatever for.
+fn serves_first(resource: Resource) -> bool {
+    !mutant::on(Mutant::PopsLifo) || matches!(resource, Resource::Lock(_))
 }

@@ -110,9 +110,8 @@ impl Lock {
 
     /// Whether the holders let somebody in with `mode`.
     fn admits(&self, mode: LockMode) -> bool {
-        let all = mutant::on(Mutant::LockAdmitsAll)
-            || (mutant::on(Mutant::SharersUnseen) && self.mode == LockMode::Shared);
-        all || self.grants.is_empty() || (self.mode == LockMode::Shared && mode == LockMode::Shared)
+        let is_shared = self.mode == LockMode::Shared;
+        self.grants.is_empty() || (is_shared && mode == LockMode::Shared) || !excludes(self.mode)
     }
 }
 
@@ -187,8 +186,7 @@ impl Locks {
             return Verdict::Now(Outcome::Refused(Code::StateFull));
         }
         let row = &self.locks[lock];
-        let barges = mutant::on(Mutant::Barging);
-        if (row.waitlist.is_empty() || barges) && row.admits(mode) {
+        if is_next(&row.waitlist) && row.admits(mode) {
             return Verdict::Now(self.grant(ledger, lock, session, mode, lease_ms));
         }
         if wait_ms == 0 {
@@ -222,10 +220,10 @@ impl Locks {
             return Outcome::Refused(Code::NotHolder);
         };
         let Grant { lock, fence: right, count, .. } = self.grants[slot];
-        if right != fence && !mutant::on(Mutant::AnyFenceReleases) {
+        if !proves(fence, right) {
             return Outcome::Refused(Code::StaleFence);
         }
-        if count > 1 && !mutant::on(Mutant::ReleaseFreesAtOnce) {
+        if outlasts_release(count) {
             self.keep_lock(ledger, lock);
             self.grants[slot].count -= 1;
         } else {
@@ -288,8 +286,7 @@ impl Locks {
         let grant = &mut self.grants[slot];
         grant.count += 1;
         let (fence, before) = (grant.fence, grant.deadline);
-        let anew = lease_deadline(lease_ms, ledger.clock());
-        let deadline = if mutant::on(Mutant::LockLeaseReplaced) { anew } else { anew.max(before) };
+        let deadline = longer_lease(lease_deadline(lease_ms, ledger.clock()), before);
         if deadline != before {
             grant.deadline = deadline;
             ledger.disarm(before, fence);
@@ -547,8 +544,38 @@ fn asked(ask: Ask) -> (LockMode, u32) {
     }
 }
 
+// ---- The rules, each of which a bug may be planted in ----
+
+/// Who holds a lock keeps others out; who shares it keeps those out who want it alone.
+fn excludes(held: LockMode) -> bool {
+    let unseen = mutant::on(Mutant::SharersUnseen) && held == LockMode::Shared;
+    !unseen && !mutant::on(Mutant::LockAdmitsAll)
+}
+
+/// Nobody is granted a lock ahead of who waits for it.
+fn is_next(waitlist: &Waitlist) -> bool {
+    waitlist.is_empty() || mutant::on(Mutant::Barging)
+}
+
+/// Only the grant's own fence releases it.
+fn proves(fence: u64, granted: u64) -> bool {
+    fence == granted || mutant::on(Mutant::AnyFenceReleases)
+}
+
+/// A grant that stands for several acquires lasts until as many releases came.
+fn outlasts_release(count: u32) -> bool {
+    count > 1 && !mutant::on(Mutant::ReleaseFreesAtOnce)
+}
+
+/// Of two leases of one grant the longer counts.
+fn longer_lease(anew: Elapsed, before: Elapsed) -> Elapsed {
+    if mutant::on(Mutant::LockLeaseReplaced) { anew } else { anew.max(before) }
+}
+
+/// A lease lasts as long as it was asked to, and without one the grant lasts as long as the session.
 fn lease_deadline(lease_ms: u32, now: Elapsed) -> Elapsed {
-    let lease_ms = if mutant::on(Mutant::LockLeaseShort) { lease_ms / 2 } else { lease_ms };
-    let lasts = lease_ms == 0 || mutant::on(Mutant::LockLeaseForEver);
-    if lasts { Elapsed::MAX } else { now + millis(lease_ms) }
+    if lease_ms == 0 || mutant::on(Mutant::LockLeaseForEver) {
+        return Elapsed::MAX;
+    }
+    now + if mutant::on(Mutant::LockLeaseShort) { millis(lease_ms) / 2 } else { millis(lease_ms) }
 }

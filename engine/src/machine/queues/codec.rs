@@ -40,12 +40,14 @@ impl Places {
 
     /// Names a message's queue by its place and not by its slot.
     fn rename(&self, message: &mut [u8]) {
-        if mutant::on(Mutant::QueueBySlot) {
-            return;
-        }
         let name = message[MESSAGE_QUEUE_AT..].first_chunk_mut::<4>();
         let name = name.expect("a message names its queue");
-        *name = self.by_slot[u32::from_le_bytes(*name) as usize].to_le_bytes();
+        *name = self.name_of(u32::from_le_bytes(*name)).to_le_bytes();
+    }
+
+    /// A queue's name in a message's row is its place, which is the same wherever its slot lies.
+    fn name_of(&self, slot: u32) -> u32 {
+        if mutant::on(Mutant::QueueBySlot) { slot } else { self.by_slot[slot as usize] }
     }
 }
 

@@ -245,16 +245,12 @@ impl Queues {
             Ok(message) => message,
             Err(code) => return Outcome::Refused(code),
         };
-        if mutant::on(Mutant::RedeliverAcked) {
+        if ack_ends_message() {
+            self.remove_delivered(ledger, message);
+        } else {
             let queue = self.make_ready(ledger, message);
             self.advance(ledger, queue, turn);
-            return Outcome::Done { token: 0 };
         }
-        self.unhide(ledger, message);
-        let message = self.messages.remove(message);
-        self.counts.bytes -= message.cost();
-        self.queues.rows_mut()[message.queue].messages -= 1;
-        self.prune_queue(message.queue);
         Outcome::Done { token: 0 }
     }
 
@@ -271,11 +267,9 @@ impl Queues {
             Ok(message) => message,
             Err(code) => return Outcome::Refused(code),
         };
-        let delay_ms = if mutant::on(Mutant::NackDelayIgnored) { 0 } else { delay_ms };
-        if mutant::on(Mutant::NackLosesMessage) {
-            return self.ack(ledger, name, id, delivery, turn);
-        }
-        if delay_ms > 0 {
+        if !nack_keeps_message() {
+            self.remove_delivered(ledger, message);
+        } else if is_delayed(delay_ms) {
             self.unhide(ledger, message);
             let deadline = turn.now + millis(delay_ms);
             self.messages.row_mut(message).state = MessageState::Delayed { deadline };
@@ -344,12 +338,8 @@ impl Queues {
         self.unhide(ledger, message);
         let row = self.messages.row_mut(message);
         row.state = MessageState::Ready;
-        if mutant::on(Mutant::LastPriority) {
-            row.priority = u8::MAX;
-        }
-        if mutant::on(Mutant::DeliveriesForgotten) {
-            row.delivery = 0;
-        }
+        row.priority = returns_at(row.priority);
+        row.delivery = returns_after(row.delivery);
         self.link_message(ledger, message);
         self.messages[message].queue
     }
@@ -364,18 +354,12 @@ impl Queues {
     ) -> Outcome {
         let now = ledger.clock();
         let ready = &mut self.queues.rows_mut()[queue].ready;
-        let lifo = mutant::on(Mutant::QueueLifo);
-        let first = if lifo { ready.pop_last() } else { ready.pop_first() };
-        let (_, slot) = first.expect("the caller saw a ready message");
+        let slot = take_first(ready).expect("the caller saw a ready message");
         self.counts.ready -= 1;
         self.keep_message(ledger, slot);
         let message = self.messages.row_mut(slot);
         message.delivery = message.delivery.saturating_add(1);
-        let deadline = match () {
-            () if mutant::on(Mutant::VisibilityForEver) => Elapsed::MAX,
-            () if mutant::on(Mutant::VisibilityShort) => now + millis(visibility_ms / 2),
-            () => now + millis(visibility_ms),
-        };
+        let deadline = hidden_until(visibility_ms, now);
         message.state = MessageState::InFlight { session, deadline };
         let (id, delivery) = (message.id, message.delivery);
         self.link_message(ledger, slot);
@@ -410,7 +394,7 @@ impl Queues {
             self.advance(ledger, queue, turn);
             return Err(Code::StaleDelivery);
         }
-        if self.messages[slot].delivery != delivery && !mutant::on(Mutant::StaleAckTaken) {
+        if !proves(delivery, self.messages[slot].delivery) {
             return Err(Code::StaleDelivery);
         }
         Ok(slot)
@@ -424,6 +408,15 @@ impl Queues {
         let now = ledger.clock();
         let outlived = named && deadline > now && ledger.is_session_over(session, now);
         outlived.then_some(session)
+    }
+
+    /// Removes a message that is in flight, and its queue if nothing else is in it.
+    fn remove_delivered(&mut self, ledger: &mut Ledger, slot: u32) {
+        self.unhide(ledger, slot);
+        let message = self.messages.remove(slot);
+        self.counts.bytes -= message.cost();
+        self.queues.rows_mut()[message.queue].messages -= 1;
+        self.prune_queue(message.queue);
     }
 
     /// Adds a message to its queue, in its state.
@@ -441,8 +434,7 @@ impl Queues {
         match message.state {
             MessageState::Ready => {
                 self.counts.ready += 1;
-                let flat = mutant::on(Mutant::PriorityIgnored);
-                let key = (if flat { 0 } else { message.priority }, id);
+                let key = (ready_at(message.priority), id);
                 let ready = &mut self.queues.rows_mut()[message.queue].ready;
                 let before = ready.insert(key, slot);
                 assert!(before.is_none(), "a message is ready once");
@@ -503,4 +495,57 @@ impl Queues {
 fn servable(ledger: &Ledger, queue: &Queue) -> u64 {
     let next = ledger.first_ask(&queue.waitlist).filter(|_| !queue.ready.is_empty());
     next.map_or(0, |(ticket, _)| ticket)
+}
+
+// ---- The rules, each of which a bug may be planted in ----
+
+/// An acknowledged message is gone.
+fn ack_ends_message() -> bool {
+    !mutant::on(Mutant::RedeliverAcked)
+}
+
+/// A message that is given back stays.
+fn nack_keeps_message() -> bool {
+    !mutant::on(Mutant::NackLosesMessage)
+}
+
+/// A message that is given back with a delay is not ready before it.
+fn is_delayed(delay_ms: u32) -> bool {
+    delay_ms > 0 && !mutant::on(Mutant::NackDelayIgnored)
+}
+
+/// A message that comes back has the priority that it had.
+fn returns_at(priority: u8) -> u8 {
+    if mutant::on(Mutant::LastPriority) { u8::MAX } else { priority }
+}
+
+/// A message that comes back goes on counting its deliveries.
+fn returns_after(delivery: u32) -> u32 {
+    if mutant::on(Mutant::DeliveriesForgotten) { 0 } else { delivery }
+}
+
+/// Who stands before whom among the ready: the lower priority number, and then the lower id.
+fn ready_at(priority: u8) -> u8 {
+    if mutant::on(Mutant::PriorityIgnored) { 0 } else { priority }
+}
+
+/// The first of the ready is delivered first.
+fn take_first(ready: &mut BTreeMap<(u8, u64), u32>) -> Option<u32> {
+    let lifo = mutant::on(Mutant::QueueLifo);
+    let first = if lifo { ready.pop_last() } else { ready.pop_first() };
+    first.map(|(_, slot)| slot)
+}
+
+/// A delivered message is hidden as long as its pop asked for, and no longer.
+fn hidden_until(visibility_ms: u32, now: Elapsed) -> Elapsed {
+    match () {
+        () if mutant::on(Mutant::VisibilityForEver) => Elapsed::MAX,
+        () if mutant::on(Mutant::VisibilityShort) => now + millis(visibility_ms / 2),
+        () => now + millis(visibility_ms),
+    }
+}
+
+/// Only the delivery that is in flight is acknowledged or given back.
+fn proves(delivery: u32, in_flight: u32) -> bool {
+    delivery == in_flight || mutant::on(Mutant::StaleAckTaken)
 }
