@@ -32,6 +32,7 @@
 
 use crate::entry::kind;
 use core::fmt;
+use wire::bytes::{Reader, u32_bytes};
 use wire::request::Facts;
 use wire::{Kind, Request};
 
@@ -57,12 +58,14 @@ impl Level {
 
     /// The payload of an entry that raises the level.
     pub fn encode(self) -> [u8; 4] {
-        self.0.to_le_bytes()
+        u32_bytes(self.0)
     }
 
     /// Reads that payload.
     pub fn decode(payload: &[u8]) -> Option<Level> {
-        payload.try_into().ok().map(|bytes| Level(u32::from_le_bytes(bytes)))
+        let mut from = Reader::new(payload);
+        let level = from.u32().ok()?;
+        from.is_empty().then_some(Level(level))
     }
 }
 

@@ -49,6 +49,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Short`]; nothing is taken then. So it is with every other take.
+    #[inline]
     pub fn take(&mut self, length: usize) -> Result<&'a [u8], Short> {
         let (first, rest) = self.rest.split_at_checked(length).ok_or(Short)?;
         self.rest = rest;
@@ -59,6 +60,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Short`].
+    #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Short> {
         let (first, rest) = self.rest.split_first_chunk::<N>().ok_or(Short)?;
         self.rest = rest;
@@ -69,6 +71,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Short`].
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, Short> {
         self.array().map(u8::from_le_bytes)
     }
@@ -77,6 +80,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Short`].
+    #[inline]
     pub fn u16(&mut self) -> Result<u16, Short> {
         self.array().map(u16::from_le_bytes)
     }
@@ -85,6 +89,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Short`].
+    #[inline]
     pub fn u32(&mut self) -> Result<u32, Short> {
         self.array().map(u32::from_le_bytes)
     }
@@ -93,6 +98,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Short`].
+    #[inline]
     pub fn u64(&mut self) -> Result<u64, Short> {
         self.array().map(u64::from_le_bytes)
     }
@@ -104,27 +110,32 @@ pub trait Put {
     fn put(&mut self, bytes: &[u8]);
 
     /// Appends a number of 1 byte.
+    #[inline]
     fn put_u8(&mut self, number: u8) {
         self.put(&number.to_le_bytes());
     }
 
     /// Appends a number of 2 bytes.
+    #[inline]
     fn put_u16(&mut self, number: u16) {
         self.put(&number.to_le_bytes());
     }
 
     /// Appends a number of 4 bytes.
+    #[inline]
     fn put_u32(&mut self, number: u32) {
         self.put(&number.to_le_bytes());
     }
 
     /// Appends a number of 8 bytes.
+    #[inline]
     fn put_u64(&mut self, number: u64) {
         self.put(&number.to_le_bytes());
     }
 }
 
 impl Put for Vec<u8> {
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }

@@ -8,6 +8,7 @@
 //! SplitMix64: Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014. Lemire,
 //! Fast Random Integer Generation in an Interval, 2019, for a number below another one.
 
+use crate::bytes::u64_bytes;
 use core::ops::{Bound, RangeBounds};
 
 /// A stream of numbers that its seed decides.
@@ -74,7 +75,7 @@ impl Random {
     pub fn id(&mut self) -> [u8; 16] {
         let mut id = [0; 16];
         for half in id.as_chunks_mut::<8>().0 {
-            *half = self.draw().to_le_bytes();
+            *half = u64_bytes(self.draw());
         }
         id
     }

@@ -11,6 +11,7 @@ use crate::shard::desk::{Desk, Hint};
 use crate::shard::{Proposal, Shard, Shared, Step};
 use crate::time::{Time, millis};
 use alloc::vec::Vec;
+use wire::bytes::Put;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{
     AdminRequest, BackupBegin, BackupRead, CacheRequest, ConnectionRequest, Heartbeat, LeaderMove,
@@ -235,7 +236,7 @@ impl Engine {
             let shard = self.shards.touch(at);
             if shard.on_heartbeat(now, session) {
                 let id = shard.group().shard().expect("only shards have sessions");
-                self.shared.scratch.extend_from_slice(&id.to_le_bytes());
+                self.shared.scratch.put_u32(id);
             }
         }
         let Shared { conns, scratch, .. } = &mut self.shared;

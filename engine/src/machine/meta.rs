@@ -34,6 +34,7 @@ use crate::machine::Outcome;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use wire::bytes::{Put, Reader, Short, u32_at};
 use wire::message::{NodeAdd, NodeDrain, NodeForget};
 use wire::{Code, Kind};
 
@@ -235,9 +236,10 @@ impl Meta {
         }
     }
 
-    fn birth(&mut self, mut payload: &[u8]) -> Option<()> {
-        let (cluster, shards) = (ClusterId(take(&mut payload)?), take_u32(&mut payload)?);
-        let valid = payload.is_empty() && cluster != ClusterId::NONE && shards > 0;
+    fn birth(&mut self, payload: &[u8]) -> Option<()> {
+        let mut from = Reader::new(payload);
+        let (cluster, shards) = (ClusterId(from.array().ok()?), from.u32().ok()?);
+        let valid = from.is_empty() && cluster != ClusterId::NONE && shards > 0;
         if !valid || self.cluster != ClusterId::NONE {
             return None;
         }
@@ -245,10 +247,11 @@ impl Meta {
         Some(())
     }
 
-    fn enter(&mut self, mut payload: &[u8]) -> Option<()> {
-        let node = take_node(&mut payload)?;
+    fn enter(&mut self, payload: &[u8]) -> Option<()> {
+        let mut from = Reader::new(payload);
+        let node = take_node(&mut from).ok()?;
         let full = self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&node.node);
-        if !payload.is_empty() || full || self.nodes.get(&node.node) == Some(&node) {
+        if !from.is_empty() || full || self.nodes.get(&node.node) == Some(&node) {
             return None;
         }
         self.nodes.insert(node.node, node);
@@ -258,20 +261,20 @@ impl Meta {
     /// Appends the whole state to `out`. Equal state gives equal bytes.
     pub fn snapshot(&self, out: &mut Vec<u8>) {
         let start = out.len();
-        out.extend_from_slice(&MAGIC);
+        out.put(&MAGIC);
         if self.level >= Level::SAID {
-            out.extend_from_slice(&VERSION.to_le_bytes());
-            out.extend_from_slice(&self.level.encode());
+            out.put_u32(VERSION);
+            out.put(&self.level.encode());
         } else {
-            out.extend_from_slice(&VERSION_OLDEST.to_le_bytes());
+            out.put_u32(VERSION_OLDEST);
         }
-        out.extend_from_slice(&self.epoch.to_le_bytes());
+        out.put_u64(self.epoch);
         write_birth(self.cluster, self.shards, out);
         let count = u32::try_from(self.nodes.len()).expect("nodes are limited");
-        out.extend_from_slice(&count.to_le_bytes());
+        out.put_u32(count);
         self.nodes.values().for_each(|node| write_node(node, out));
         let sum = crc32c::crc32c(&out[start..]);
-        out.extend_from_slice(&sum.to_le_bytes());
+        out.put_u32(sum);
     }
 
     /// The state that wrote these bytes.
@@ -279,34 +282,30 @@ impl Meta {
     /// # Errors
     /// [`Corrupt`], which says what is wrong with the bytes.
     pub fn restore(bytes: &[u8]) -> Result<Meta, Corrupt> {
-        let (mut content, sum) = bytes.split_last_chunk::<4>().ok_or(Corrupt::NoSnapshot)?;
-        if !content.starts_with(&MAGIC) {
-            return Err(Corrupt::NoSnapshot);
-        }
-        let sum_of_content = crc32c::crc32c(content);
-        content = &content[MAGIC.len()..];
-        let got = take_u32(&mut content).ok_or(Corrupt::NoSnapshot)?;
+        let (content, sum) = bytes.split_last_chunk::<4>().ok_or(Corrupt::NoSnapshot)?;
+        let mut from = Reader::new(content.strip_prefix(&MAGIC).ok_or(Corrupt::NoSnapshot)?);
+        let got = from.u32().map_err(|Short| Corrupt::NoSnapshot)?;
         if !(VERSION_OLDEST..=VERSION).contains(&got) {
             return Err(Corrupt::Version { got });
         }
-        if sum_of_content != u32::from_le_bytes(*sum) {
+        if crc32c::crc32c(content) != u32_at(sum, 0) {
             return Err(Corrupt::Checksum);
         }
-        let meta = Meta::read(got, &mut content).ok_or(Corrupt::Malformed)?;
-        if content.is_empty() { Ok(meta) } else { Err(Corrupt::Malformed) }
+        let meta = Meta::read(got, &mut from)?;
+        if from.is_empty() { Ok(meta) } else { Err(Corrupt::Malformed) }
     }
 
-    fn read(version: u32, from: &mut &[u8]) -> Option<Meta> {
+    fn read(version: u32, from: &mut Reader<'_>) -> Result<Meta, Corrupt> {
         let says = version > VERSION_OLDEST;
-        let level = if says { Level(take_u32(from)?) } else { Level::OLDEST };
-        let epoch = take::<8>(from).map(u64::from_le_bytes)?;
-        let (cluster, shards) = (ClusterId(take(from)?), take_u32(from)?);
+        let level = if says { Level(from.u32()?) } else { Level::OLDEST };
+        let epoch = from.u64()?;
+        let (cluster, shards) = (ClusterId(from.array()?), from.u32()?);
         let mut nodes = BTreeMap::new();
-        for _ in 0..take_u32(from)? {
+        for _ in 0..from.u32()? {
             let node = take_node(from)?;
             nodes.insert(node.node, node);
         }
-        Some(Meta { cluster, shards, epoch, level, nodes })
+        Ok(Meta { cluster, shards, epoch, level, nodes })
     }
 }
 
@@ -321,45 +320,33 @@ enum MetaChange {
 
 /// Appends the payload of a [`kind::META_BIRTH`] entry.
 pub fn write_birth(cluster: ClusterId, shards: u32, out: &mut Vec<u8>) {
-    out.extend_from_slice(&cluster.0);
-    out.extend_from_slice(&shards.to_le_bytes());
+    out.put(&cluster.0);
+    out.put_u32(shards);
 }
 
 /// Appends the payload of a [`kind::META_NODE`] entry.
 pub fn write_node(node: &Node, out: &mut Vec<u8>) {
     let length = u16::try_from(node.address.len()).expect("an address is short");
-    out.extend_from_slice(&node.node.0.to_le_bytes());
-    out.extend_from_slice(&node.incarnation.0);
-    out.extend_from_slice(&node.engines.to_le_bytes());
+    out.put_u32(node.node.0);
+    out.put(&node.incarnation.0);
+    out.put_u32(node.engines);
     let standing: u32 = if node.standing == Standing::In { 1 } else { 2 };
-    out.extend_from_slice(&standing.to_le_bytes());
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(node.address.as_bytes());
+    out.put_u32(standing);
+    out.put_u16(length);
+    out.put(node.address.as_bytes());
 }
 
-fn take_node(from: &mut &[u8]) -> Option<Node> {
-    let (node, incarnation) = (NodeId(take_u32(from)?), Incarnation(take(from)?));
-    let engines = take_u32(from)?;
-    let standing = match take_u32(from)? {
+fn take_node(from: &mut Reader<'_>) -> Result<Node, Corrupt> {
+    let (node, incarnation) = (NodeId(from.u32()?), Incarnation(from.array()?));
+    let engines = from.u32()?;
+    let standing = match from.u32()? {
         1 => Standing::In,
         2 => Standing::Drained,
-        _ => return None,
+        _ => return Err(Corrupt::Malformed),
     };
-    let length = usize::from(take::<2>(from).map(u16::from_le_bytes)?);
-    let (address, rest) = from.split_at_checked(length)?;
-    *from = rest;
-    let address = String::from(core::str::from_utf8(address).ok()?);
-    Some(Node { node, incarnation, engines, standing, address })
-}
-
-fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, rest) = from.split_first_chunk::<N>()?;
-    *from = rest;
-    Some(*first)
-}
-
-fn take_u32(from: &mut &[u8]) -> Option<u32> {
-    take(from).map(u32::from_le_bytes)
+    let length = usize::from(from.u16()?);
+    let address = core::str::from_utf8(from.take(length)?).map_err(|_| Corrupt::Malformed)?;
+    Ok(Node { node, incarnation, engines, standing, address: address.into() })
 }
 
 #[cfg(test)]

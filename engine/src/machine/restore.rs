@@ -4,13 +4,14 @@
 //! are read as soon as they are whole, each by its own table. What needs others first is put in its order when all rows
 //! were read: waiters, who need the locks and the queues, and the lines' order of eviction, which needs all lines.
 
-use super::codec::{LENGTH_BYTES, Reader};
+use super::codec::{LENGTH_BYTES, RowReader};
 use super::ledger::Ask;
 use super::snapshot::{MAGIC, SECTIONS, Slice, SliceProgress, TAIL_BYTES, VERSION, VERSION_OLDEST};
 use super::{Machine, MachineConfig};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use wire::bytes::{Reader, u32_at};
 
 /// Size of the magic and the version.
 const OPENING_BYTES: usize = 8;
@@ -75,7 +76,7 @@ impl Checksum {
 
     /// Whether the bytes so far are whole and undamaged.
     pub fn is_right(&self) -> bool {
-        self.count == TAIL_BYTES && u32::from_le_bytes(self.last) == self.sum
+        self.count == TAIL_BYTES && u32_at(&self.last, 0) == self.sum
     }
 }
 
@@ -287,7 +288,7 @@ impl Restore {
     /// Where the next row lies, if all of it is here. It counts as read.
     fn whole_row(&mut self) -> Option<core::ops::Range<usize>> {
         let rest = &self.fed[self.at..];
-        let length = u32::from_le_bytes(*rest.first_chunk::<LENGTH_BYTES>()?) as usize;
+        let length = Reader::new(rest).u32().ok()? as usize;
         let from = self.at + LENGTH_BYTES;
         // The tail stays behind the last row: what reaches into it is not whole.
         if rest.len() < LENGTH_BYTES + length {
@@ -302,7 +303,7 @@ impl Restore {
             let Some(opening) = self.fed[self.at..].first_chunk::<OPENING_BYTES>() else {
                 return Ok(None);
             };
-            let mut from = Reader { bytes: opening, version: VERSION };
+            let mut from = RowReader::new(opening, VERSION);
             if from.u32()? != MAGIC {
                 return Err(Corrupt::NoSnapshot);
             }
@@ -314,7 +315,7 @@ impl Restore {
             (self.version, self.next) = (got, RestoreStep::Head);
         }
         let Some(row) = self.whole_row() else { return Ok(None) };
-        let mut from = Reader { bytes: &self.fed[row.clone()], version: self.version };
+        let mut from = RowReader::new(&self.fed[row.clone()], self.version);
         let (machine, origin) = (&mut self.machine, self.origin);
         machine.ledger.read_level(&mut from)?;
         if from.u64()? != origin.cluster || from.u64()? != origin.cache_bytes_max {
@@ -324,7 +325,7 @@ impl Restore {
         for left in &mut self.left {
             *left = from.u32()?;
         }
-        let bytes = from.bytes.len();
+        let bytes = from.left();
         self.at -= bytes;
         self.next = RestoreStep::Ended { bytes };
         Ok(Some(row.len() - bytes))
@@ -332,9 +333,9 @@ impl Restore {
 
     /// Reads an ended id, of so many bytes of them. Says how many it took.
     fn read_ended(&mut self, bytes: usize) -> Result<usize, Corrupt> {
-        let mut from = Reader { bytes: &self.fed[self.at..self.at + bytes], version: self.version };
+        let mut from = RowReader::new(&self.fed[self.at..self.at + bytes], self.version);
         self.machine.ledger.read_ended(&mut from)?;
-        let left = from.bytes.len();
+        let left = from.left();
         self.at += bytes - left;
         self.next = RestoreStep::Ended { bytes: left };
         Ok(bytes - left)
@@ -342,9 +343,9 @@ impl Restore {
 
     /// Reads a row, or a part of one, of which so many bytes are left. Says how many it took.
     fn read_part(&mut self, section: usize, bytes: usize) -> Result<usize, Corrupt> {
-        let mut from = Reader { bytes: &self.fed[self.at..self.at + bytes], version: self.version };
+        let mut from = RowReader::new(&self.fed[self.at..self.at + bytes], self.version);
         let part = (SECTIONS[section].read)(&mut self.machine, &mut from)?;
-        let left = from.bytes.len();
+        let left = from.left();
         self.at += bytes - left;
         self.next = match part {
             Part::More => RestoreStep::Rest { section, bytes: left },

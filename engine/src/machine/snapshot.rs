@@ -38,13 +38,14 @@
 //! - One snapshot at a time: whoever wants a second one waits for the end of the first.
 
 use super::Machine;
-use super::codec::{Reader, begin_row, end_row, put_count, put_u32, put_u64};
+use super::codec::{RowReader, begin_row, end_row, put_count};
 use super::restore::{Corrupt, Part};
 use super::table::{Row, Table};
 use super::walk::{Owed, WalkStep};
 use crate::level::Level;
 use crate::limits::{SLICE_BYTES_MAX, SLICE_ROWS_MAX};
 use alloc::vec::Vec;
+use wire::bytes::Put;
 
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"TCSM");
 /// Of the oldest level's snapshots.
@@ -111,7 +112,7 @@ pub(super) struct Section {
     /// Appends all rows, sorted by their bytes.
     put_sorted: fn(&Machine, &mut Vec<u8>),
     /// Reads a row, or a part of one.
-    pub(super) read: fn(&mut Machine, &mut Reader<'_>) -> Result<Part, Corrupt>,
+    pub(super) read: fn(&mut Machine, &mut RowReader<'_>) -> Result<Part, Corrupt>,
     /// Puts a row that was read in its order, once all rows of all tables were read.
     pub(super) order: Option<Order>,
     /// Frees some of the table. True: nothing is left.
@@ -183,7 +184,7 @@ impl Machine {
         self.put_head(out);
         SECTIONS.iter().for_each(|section| (section.put_sorted)(self, out));
         let sum = crc32c::crc32c(&out[start..]);
-        put_u32(out, sum);
+        out.put_u32(sum);
     }
 
     /// Appends the whole state to `out`, in one go, as slices would give it.
@@ -216,7 +217,7 @@ impl Machine {
         }
         sum = crc32c::crc32c_append(sum, &out[start..]);
         if section == SECTIONS.len() {
-            put_u32(out, sum);
+            out.put_u32(sum);
             return SliceProgress::Done;
         }
         self.making = Some(SnapshotCursor { section, sum });
@@ -229,12 +230,12 @@ impl Machine {
     }
 
     fn put_head(&self, out: &mut Vec<u8>) {
-        put_u32(out, MAGIC);
-        put_u32(out, version(self.ledger.level()));
+        out.put_u32(MAGIC);
+        out.put_u32(version(self.ledger.level()));
         let at = begin_row(out);
         self.ledger.put_level(out);
-        put_u64(out, self.config.cluster);
-        put_u64(out, self.config.cache_bytes_max);
+        out.put_u64(self.config.cluster);
+        out.put_u64(self.config.cache_bytes_max);
         self.ledger.put_head(out);
         SECTIONS.iter().for_each(|section| put_count(out, (section.rows)(self)));
         self.ledger.put_ended(out);

@@ -7,6 +7,7 @@ use crate::limits::{CREDIT_BYTES, CREDIT_BYTES_RESERVED, CREDIT_FRAMES, CREDIT_F
 use crate::time::{Duration, Time};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use wire::bytes::u32_at;
 use wire::request::Facts;
 
 /// How often a session's calls in a shard count as a sign of life.
@@ -43,7 +44,7 @@ impl Touch {
 
     /// Where it is remembered.
     fn place((GroupId(group), SessionId(session)): (GroupId, SessionId)) -> usize {
-        let session = u32::from_le_bytes([session[0], session[1], session[2], session[3]]);
+        let session = u32_at(&session, 0);
         // An engine's groups are alike in their last bits.
         let mixed = (group ^ session).wrapping_mul(0x9E37_79B9);
         (mixed >> (u32::BITS - TOUCHES_BITS)) as usize

@@ -5,12 +5,13 @@
 //! ```
 
 use super::{Cache, Line};
-use crate::machine::codec::{Reader, kept, put_bytes, put_owed, put_sorted, put_u64, row};
+use crate::machine::codec::{RowReader, kept, put_bytes, put_owed, put_sorted, row};
 use crate::machine::ledger::Ledger;
 use crate::machine::restore::{Corrupt, Part, shed_bytes};
 use crate::machine::snapshot::{Slice, SliceProgress, walk};
 use crate::machine::table::Row;
 use alloc::vec::Vec;
+use wire::bytes::Put;
 
 impl Cache {
     pub(in crate::machine) fn begin_walk(&mut self) {
@@ -40,7 +41,7 @@ impl Cache {
         }
     }
 
-    pub(in crate::machine) fn read(&mut self, from: &mut Reader<'_>) -> Result<Part, Corrupt> {
+    pub(in crate::machine) fn read(&mut self, from: &mut RowReader<'_>) -> Result<Part, Corrupt> {
         let (version, deadline) = (from.u64()?, from.time()?);
         let (key, value) = (from.bytes()?, from.bytes()?);
         let slot = self.lines.insert(Line::new(key, value, version, deadline));
@@ -62,8 +63,8 @@ impl Cache {
 }
 
 fn put_line(out: &mut Vec<u8>, line: &Line) {
-    put_u64(out, line.version);
-    put_u64(out, line.deadline.0);
+    out.put_u64(line.version);
+    out.put_u64(line.deadline.0);
     put_bytes(out, line.key());
     put_bytes(out, line.value());
 }

@@ -20,50 +20,60 @@ use super::{Ledger, Timer};
 use crate::ids::SessionId;
 use crate::level::Level;
 use crate::machine::Outcome;
-use crate::machine::codec::{Reader, kept, put_bytes, put_count, put_owed, put_sorted, put_u32};
-use crate::machine::codec::{put_u64, row};
+use crate::machine::codec::row;
+use crate::machine::codec::{RowReader, kept, put_bytes, put_count, put_owed, put_sorted};
 use crate::machine::restore::{Corrupt, Part, shed_map};
 use crate::machine::snapshot::{Slice, SliceProgress, VERSION, VERSION_OLDEST, walk};
 use crate::mutant::{self, Mutant};
 use crate::time::Elapsed;
 use alloc::vec::Vec;
 use wire::Code;
+use wire::bytes::Put;
 use wire::message::LockMode;
 
 impl Ledger {
     /// Appends what the head says first.
     pub(in crate::machine) fn put_level(&self, out: &mut Vec<u8>) {
         if self.level >= Level::SAID {
-            put_u32(out, self.level.0);
+            out.put_u32(self.level.0);
         }
     }
 
     /// Appends the clock and the counter.
     pub(in crate::machine) fn put_head(&self, out: &mut Vec<u8>) {
-        put_u64(out, self.clock.0);
-        put_u64(out, self.issued);
+        out.put_u64(self.clock.0);
+        out.put_u64(self.issued);
     }
 
     /// Appends the ids of those that ended, as versions up to 3 have them.
     pub(in crate::machine) fn put_ended(&self, out: &mut Vec<u8>) {
-        self.sessions.ended.iter().for_each(|id| out.extend_from_slice(&id.0));
+        self.sessions.ended.iter().for_each(|id| out.put(&id.0));
     }
 
-    pub(in crate::machine) fn read_level(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
+    pub(in crate::machine) fn read_level(
+        &mut self,
+        from: &mut RowReader<'_>,
+    ) -> Result<(), Corrupt> {
         if from.version > VERSION_OLDEST {
             self.level = Level(from.u32()?);
         }
         Ok(())
     }
 
-    pub(in crate::machine) fn read_head(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
+    pub(in crate::machine) fn read_head(
+        &mut self,
+        from: &mut RowReader<'_>,
+    ) -> Result<(), Corrupt> {
         self.clock = goes_on_at(from.time()?);
         self.issued = goes_on_above(from.u64()?);
         Ok(())
     }
 
     /// Reads the id of one that ended.
-    pub(in crate::machine) fn read_ended(&mut self, from: &mut Reader<'_>) -> Result<(), Corrupt> {
+    pub(in crate::machine) fn read_ended(
+        &mut self,
+        from: &mut RowReader<'_>,
+    ) -> Result<(), Corrupt> {
         self.sessions.remember_ended(from.session()?);
         Ok(())
     }
@@ -112,7 +122,7 @@ impl Ledger {
 
     pub(in crate::machine) fn read_session(
         &mut self,
-        from: &mut Reader<'_>,
+        from: &mut RowReader<'_>,
     ) -> Result<Part, Corrupt> {
         let (id, number, ttl_ms) = (from.session()?, from.u64()?, from.u32()?);
         let state = match if from.version < VERSION { 0 } else { from.u8()? } {
@@ -177,18 +187,18 @@ impl Ledger {
 
 /// Writes a session as it is at a level.
 fn put_session(out: &mut Vec<u8>, session: &Session, waiters: &Waiters, level: Level) {
-    out.extend_from_slice(&session.id.0);
-    put_u64(out, session.number);
-    put_u32(out, session.ttl_ms);
+    out.put(&session.id.0);
+    out.put_u64(session.number);
+    out.put_u32(session.ttl_ms);
     if level >= Level::BOUNDED {
-        out.push(session.state as u8);
+        out.put_u8(session.state as u8);
     }
-    put_u64(out, session.deadline.0);
-    put_u64(out, session.window.answered_below);
+    out.put_u64(session.deadline.0);
+    out.put_u64(session.window.answered_below);
     let calls = session.window.calls.iter().filter(|(_, what)| is_written(what));
     put_count(out, calls.clone().count());
     for (sequence, what) in calls {
-        put_u64(out, *sequence);
+        out.put_u64(*sequence);
         match what {
             Remembered::Outcome(outcome) => put_outcome(out, *outcome),
             Remembered::Waiting(waiter) => put_waiter(out, &waiters.rows[*waiter]),
@@ -202,36 +212,36 @@ fn is_written(what: &Remembered) -> bool {
 }
 
 fn put_waiter(out: &mut Vec<u8>, waiter: &Waiter) {
-    out.push(match waiter.wait.ask {
+    out.put_u8(match waiter.wait.ask {
         Ask::Lock { .. } => 3,
         Ask::Pop { .. } => 4,
     });
-    put_u64(out, waiter.ticket);
-    put_u64(out, waiter.wait.deadline.0);
+    out.put_u64(waiter.ticket);
+    out.put_u64(waiter.wait.deadline.0);
     put_bytes(out, &waiter.wait.name);
     match waiter.wait.ask {
         Ask::Lock { mode, lease_ms } => {
-            out.push(mode as u8);
-            put_u32(out, lease_ms);
+            out.put_u8(mode as u8);
+            out.put_u32(lease_ms);
         }
-        Ask::Pop { visibility_ms } => put_u32(out, visibility_ms),
+        Ask::Pop { visibility_ms } => out.put_u32(visibility_ms),
     }
 }
 
 fn put_outcome(out: &mut Vec<u8>, outcome: Outcome) {
     match outcome {
         Outcome::Done { token } => {
-            out.push(0);
-            put_u64(out, token);
+            out.put_u8(0);
+            out.put_u64(token);
         }
         Outcome::Delivered { id, delivery } => {
-            out.push(1);
-            put_u64(out, id);
-            put_u32(out, delivery);
+            out.put_u8(1);
+            out.put_u64(id);
+            out.put_u32(delivery);
         }
         Outcome::Refused(code) => {
-            out.push(2);
-            out.extend_from_slice(&code.number().to_le_bytes());
+            out.put_u8(2);
+            out.put_u16(code.number());
         }
     }
 }
@@ -252,7 +262,7 @@ enum Call {
     Waits { ticket: u64, wait: Wait },
 }
 
-fn read_call(from: &mut Reader<'_>, session: u32, sequence: u64) -> Result<Call, Corrupt> {
+fn read_call(from: &mut RowReader<'_>, session: u32, sequence: u64) -> Result<Call, Corrupt> {
     Ok(Call::Done(match from.u8()? {
         0 => Outcome::Done { token: from.u64()? },
         1 => Outcome::Delivered { id: from.u64()?, delivery: from.u32()? },

@@ -8,8 +8,8 @@
 //! left of them is kept when one is about to change.
 
 use super::{Grant, Lock, Locks};
-use crate::machine::codec::{Reader, begin_row, end_row_after, kept, put_bytes, put_count};
-use crate::machine::codec::{put_sorted, put_u32, put_u64, row};
+use crate::machine::codec::{RowReader, begin_row, end_row_after, kept, put_bytes, put_count};
+use crate::machine::codec::{put_sorted, row};
 use crate::machine::ledger::{Ledger, Resource, Wait};
 use crate::machine::restore::{Corrupt, Part, shed_map};
 use crate::machine::slab::{Links, Slab};
@@ -17,6 +17,7 @@ use crate::machine::snapshot::{Slice, SliceProgress, skipped};
 use crate::machine::walk::{Owed, WalkStep};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use wire::bytes::Put;
 use wire::message::LockMode;
 
 /// Size of a grant in a lock's row.
@@ -92,7 +93,7 @@ impl Locks {
         }
         let rest = &open.kept[open.at..];
         let bytes = rest.len().min(slice.bytes);
-        out.extend_from_slice(&rest[..bytes]);
+        out.put(&rest[..bytes]);
         open.at += bytes;
         if bytes < rest.len() {
             return SliceProgress::More;
@@ -138,7 +139,7 @@ impl Locks {
     pub(in crate::machine) fn read(
         &mut self,
         ledger: &mut Ledger,
-        from: &mut Reader<'_>,
+        from: &mut RowReader<'_>,
     ) -> Result<Part, Corrupt> {
         let Some((lock, grants)) = self.read else {
             let (name, mode) = (from.bytes()?, from.u8()?);
@@ -194,13 +195,13 @@ fn put_whole(out: &mut Vec<u8>, lock: &Lock, grants: &Slab<Grant>, ledger: &Ledg
 /// What comes before a lock's grants.
 fn put_lock(out: &mut Vec<u8>, lock: &Lock) {
     put_bytes(out, &lock.name);
-    out.push(lock.mode as u8);
+    out.put_u8(lock.mode as u8);
     put_count(out, lock.grants.len());
 }
 
 fn put_grant(out: &mut Vec<u8>, grant: &Grant, ledger: &Ledger) {
-    out.extend_from_slice(&ledger.session_id(grant.session).0);
-    put_u64(out, grant.fence);
-    put_u32(out, grant.count);
-    put_u64(out, grant.deadline.0);
+    out.put(&ledger.session_id(grant.session).0);
+    out.put_u64(grant.fence);
+    out.put_u32(grant.count);
+    out.put_u64(grant.deadline.0);
 }

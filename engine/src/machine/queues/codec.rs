@@ -10,13 +10,14 @@
 //! A message names its queue by its place among the queues.
 
 use super::{MessageState, Queue, QueueMessage, Queues};
-use crate::machine::codec::{LENGTH_BYTES, Reader, kept, put_bytes, put_owed, put_sorted};
-use crate::machine::codec::{put_u32, put_u64, row};
+use crate::machine::codec::row;
+use crate::machine::codec::{LENGTH_BYTES, RowReader, kept, put_bytes, put_owed, put_sorted};
 use crate::machine::ledger::{Ledger, Resource, Wait};
 use crate::machine::restore::{Corrupt, Part, shed_bytes, shed_map};
 use crate::machine::snapshot::{Slice, SliceProgress, walk};
 use crate::mutant::{self, Mutant};
 use alloc::vec::Vec;
+use wire::bytes::{Put, put_u32_at, u32_at};
 
 /// Where a message's row names its queue.
 const MESSAGE_QUEUE_AT: usize = 8;
@@ -40,9 +41,8 @@ impl Places {
 
     /// Names a message's queue by its place and not by its slot.
     fn rename(&self, message: &mut [u8]) {
-        let name = message[MESSAGE_QUEUE_AT..].first_chunk_mut::<4>();
-        let name = name.expect("a message names its queue");
-        *name = self.name_of(u32::from_le_bytes(*name)).to_le_bytes();
+        let queue = u32_at(message, MESSAGE_QUEUE_AT);
+        put_u32_at(message, MESSAGE_QUEUE_AT, self.name_of(queue));
     }
 
     /// A queue's name in a message's row is its place, which is the same wherever its slot lies.
@@ -72,7 +72,7 @@ impl Queues {
     }
 
     pub(in crate::machine) fn put_sorted_queues(&self, out: &mut Vec<u8>) {
-        self.sorted_queues().into_iter().for_each(|(row, _)| out.extend_from_slice(&row));
+        self.sorted_queues().into_iter().for_each(|(row, _)| out.put(&row));
     }
 
     /// The queues' rows, sorted by their bytes, with their slots.
@@ -94,7 +94,7 @@ impl Queues {
 
     pub(in crate::machine) fn read_queue(
         &mut self,
-        from: &mut Reader<'_>,
+        from: &mut RowReader<'_>,
     ) -> Result<Part, Corrupt> {
         self.read.push(self.queues.insert(Queue::new(from.bytes()?)));
         Ok(Part::Last)
@@ -172,7 +172,7 @@ impl Queues {
     pub(in crate::machine) fn read_message(
         &mut self,
         ledger: &mut Ledger,
-        from: &mut Reader<'_>,
+        from: &mut RowReader<'_>,
     ) -> Result<Part, Corrupt> {
         let id = from.u64()?;
         let queue = *self.read.get(from.u32()? as usize).ok_or(Corrupt::Malformed)?;
@@ -202,20 +202,20 @@ impl Queues {
 
 /// Names the queue by its slot: [`Places`] knows its place.
 fn put_message(out: &mut Vec<u8>, message: &QueueMessage, ledger: &Ledger) {
-    put_u64(out, message.id);
-    put_u32(out, message.queue);
-    out.push(message.priority);
-    put_u32(out, message.delivery);
+    out.put_u64(message.id);
+    out.put_u32(message.queue);
+    out.put_u8(message.priority);
+    out.put_u32(message.delivery);
     match message.state {
-        MessageState::Ready => out.push(0),
+        MessageState::Ready => out.put_u8(0),
         MessageState::InFlight { session, deadline } => {
-            out.push(1);
-            out.extend_from_slice(&ledger.session_id(session).0);
-            put_u64(out, deadline.0);
+            out.put_u8(1);
+            out.put(&ledger.session_id(session).0);
+            out.put_u64(deadline.0);
         }
         MessageState::Delayed { deadline } => {
-            out.push(2);
-            put_u64(out, deadline.0);
+            out.put_u8(2);
+            out.put_u64(deadline.0);
         }
     }
     put_bytes(out, &message.payload);
