@@ -11,6 +11,7 @@ mod oracle;
 mod queues;
 mod random;
 mod reborn;
+mod script;
 mod sessions;
 mod slices;
 mod timing;
