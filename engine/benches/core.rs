@@ -129,7 +129,7 @@ struct Asked {
 impl Asked {
     fn new(lines: u64) -> Asked {
         let (mut machine, now) = (Machine::new(CONFIG), Elapsed::ZERO);
-        machine.apply_at(now, kind::LEVEL, &Level::NEWEST.encode(), &mut Vec::new());
+        machine.apply(now, kind::LEVEL, &Level::NEWEST.encode(), &mut Vec::new());
         let mut asked = Asked { machine, now, sequence: 0, body: Vec::new() };
         asked.open(SESSION);
         (0..lines).for_each(|number| asked.put(number));
@@ -137,7 +137,7 @@ impl Asked {
     }
 
     fn apply(&mut self, kind: Kind) -> Outcome {
-        let applied = self.machine.apply_at(self.now, kind, &self.body, &mut Vec::new());
+        let applied = self.machine.apply(self.now, kind, &self.body, &mut Vec::new());
         self.body.clear();
         match applied {
             Applied::Done(outcome) if !matches!(outcome, Outcome::Refused(_)) => outcome,
@@ -262,7 +262,7 @@ fn apply(c: &mut Criterion) {
     });
     group.bench_function("renew", |b| {
         b.iter(|| {
-            black_box(asked.machine.apply_at(
+            black_box(asked.machine.apply(
                 Elapsed::ZERO,
                 kind::RENEW,
                 black_box(&SESSION),

@@ -61,7 +61,7 @@ impl Load {
     }
 
     fn apply(&mut self, kind: wire::Kind) {
-        let applied = self.machine.apply_at(Elapsed::ZERO, kind, &self.body, &mut Vec::new());
+        let applied = self.machine.apply(Elapsed::ZERO, kind, &self.body, &mut Vec::new());
         black_box(applied);
         self.body.clear();
     }
@@ -299,7 +299,7 @@ fn run(mib: u64, state: &str, first: bool) {
     }
     while run.step("9 free", || replaced.shed(Slice::SHORT)) == SliceProgress::More {}
     run.step("9 free", || drop(replaced));
-    load.machine.apply_at(Elapsed::ZERO, kind::TICK, &[], &mut Vec::new());
+    load.machine.apply(Elapsed::ZERO, kind::TICK, &[], &mut Vec::new());
     assert_eq!(load.machine.status().lines, rows);
     run.print();
     if first && rows > 0 {

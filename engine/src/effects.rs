@@ -236,11 +236,6 @@ impl PeerOutbox {
         self.outbox.to(self.places[at])
     }
 
-    /// Whether nothing waits for anybody.
-    pub fn is_empty(&self) -> bool {
-        self.outbox.is_empty()
-    }
-
     /// As [`Outbox::drain`].
     pub fn drain(&mut self, mut each: impl FnMut(u32, &mut Vec<u8>)) {
         let met = &self.met;
@@ -310,7 +305,7 @@ mod tests {
         let mut seen = Vec::new();
         outbox.drain(|node, bytes| seen.push((node, bytes.len())));
         assert_eq!(seen, [(3, 2), (u32::MAX, 2), (1, 3), (100_000_000, 2)]);
-        assert!(outbox.is_empty());
+        assert!(outbox.outbox.is_empty());
         assert_eq!(outbox.outbox.buffers.len(), 4, "there are as many buffers as peers");
     }
 

@@ -516,7 +516,7 @@ impl Engine {
             groups: self.shards.status(now),
             lacking: self.lacking(),
             journal: self.shared.journal.status(),
-            connections: self.shared.conns.len(),
+            connections: self.shared.conns.open_count(),
             peers: self.shared.peers.status(now).collect(),
             reads: self.shared.reads(now),
         }

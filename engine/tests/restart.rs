@@ -58,7 +58,7 @@ fn state() -> Vec<u8> {
     let (mut machine, mut wakes, mut body) = (Machine::new(CONFIG), Vec::new(), Vec::new());
     let (session, value) = ([1; 16], vec![7; LINE_BYTES]);
     SessionOpen { session, ttl_ms: 60_000 }.encode(&mut body);
-    machine.apply_at(Elapsed(1), SessionOpen::KIND, &body, &mut wakes);
+    machine.apply(Elapsed(1), SessionOpen::KIND, &body, &mut wakes);
     for sequence in 1..=LINES {
         let (key, value, answered_below) = (format!("key-{sequence}"), &value[..], sequence);
         let (version, ttl_ms, expect, key) = (0, 0, Expect::Any, key.as_bytes());
@@ -72,7 +72,7 @@ fn state() -> Vec<u8> {
             value,
         }
         .encode(&mut body);
-        machine.apply_at(Elapsed(1), CachePut::KIND, &body, &mut wakes);
+        machine.apply(Elapsed(1), CachePut::KIND, &body, &mut wakes);
     }
     let mut bytes = Vec::new();
     machine.snapshot_begin(&mut bytes);

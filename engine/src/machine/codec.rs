@@ -27,15 +27,6 @@ pub(super) fn end_row_after(out: &mut [u8], at: usize, more: usize) {
     put_u32_at(out, at - LENGTH_BYTES, length);
 }
 
-/// A whole row, with its length.
-pub(super) fn row(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut row = Vec::new();
-    let at = begin_row(&mut row);
-    write(&mut row);
-    end_row(&mut row, at);
-    row
-}
-
 /// The content of a row that is kept before it changes.
 #[cold]
 pub(super) fn kept(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -52,13 +43,6 @@ pub(super) fn put_owed(out: &mut Vec<u8>, owed: &Owed, write: impl FnOnce(&mut V
         None => write(out),
     }
     end_row(out, at);
-}
-
-/// Appends rows, sorted by their bytes.
-pub(super) fn put_sorted(out: &mut Vec<u8>, rows: impl Iterator<Item = Vec<u8>>) {
-    let mut rows: Vec<Vec<u8>> = rows.collect();
-    rows.sort_unstable();
-    rows.iter().for_each(|row| out.put(row));
 }
 
 pub(super) fn put_count(out: &mut Vec<u8>, count: usize) {

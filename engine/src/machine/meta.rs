@@ -26,7 +26,7 @@
 //! Namespaces, topics, principals: each comes as a kind of its own.
 
 use super::restore::Corrupt;
-use crate::entry::{Entry, kind};
+use crate::entry::kind;
 use crate::ids::{ClusterId, Incarnation, NodeId};
 use crate::level::Level;
 use crate::limits::NODES_MAX;
@@ -147,12 +147,7 @@ impl Meta {
     }
 
     /// Applies the next entry of the meta group's log. What a client asked for has an outcome.
-    pub fn apply(&mut self, entry: &Entry<'_>) -> Option<Outcome> {
-        self.apply_part(entry.header.kind, entry.payload)
-    }
-
-    /// [`Meta::apply`], from an entry's parts.
-    pub fn apply_part(&mut self, kind: Kind, payload: &[u8]) -> Option<Outcome> {
+    pub fn apply(&mut self, kind: Kind, payload: &[u8]) -> Option<Outcome> {
         let changed = match kind {
             kind::META_BIRTH => {
                 self.birth(payload)?;
@@ -370,9 +365,9 @@ mod tests {
 
     fn born() -> Meta {
         let mut meta = Meta::new();
-        meta.apply_part(kind::META_NODE, &node(1, "a:1"));
-        meta.apply_part(kind::META_NODE, &node(2, "b:1"));
-        meta.apply_part(kind::META_BIRTH, &birth(1));
+        meta.apply(kind::META_NODE, &node(1, "a:1"));
+        meta.apply(kind::META_NODE, &node(2, "b:1"));
+        meta.apply(kind::META_BIRTH, &birth(1));
         meta
     }
 
@@ -380,19 +375,19 @@ mod tests {
         let (incarnation, engines, address) = ([life; 16], 2, b"c:1".as_slice());
         let mut body = Vec::new();
         NodeAdd { incarnation, node, engines, replaces, address }.encode(&mut body);
-        meta.apply_part(NodeAdd::KIND, &body)
+        meta.apply(NodeAdd::KIND, &body)
     }
 
     fn drain(meta: &mut Meta, node: u32) -> Option<Outcome> {
         let mut body = Vec::new();
         NodeDrain { node }.encode(&mut body);
-        meta.apply_part(NodeDrain::KIND, &body)
+        meta.apply(NodeDrain::KIND, &body)
     }
 
     fn forget(meta: &mut Meta, node: u32) -> Option<Outcome> {
         let mut body = Vec::new();
         NodeForget { node }.encode(&mut body);
-        meta.apply_part(NodeForget::KIND, &body)
+        meta.apply(NodeForget::KIND, &body)
     }
 
     fn done(token: u64) -> Option<Outcome> {
@@ -406,8 +401,8 @@ mod tests {
     #[test]
     fn a_cluster_is_born_once() {
         let mut meta = Meta::new();
-        assert_eq!(meta.apply_part(kind::META_BIRTH, &birth(1)), done(1));
-        assert_eq!(meta.apply_part(kind::META_BIRTH, &birth(2)), None);
+        assert_eq!(meta.apply(kind::META_BIRTH, &birth(1)), done(1));
+        assert_eq!(meta.apply(kind::META_BIRTH, &birth(2)), None);
         assert_eq!((meta.cluster(), meta.shards(), meta.epoch()), (ClusterId([1; 16]), 12, 1));
     }
 
@@ -418,10 +413,10 @@ mod tests {
         meta.snapshot(&mut old);
         assert_eq!(old[4..8], 2u32.to_le_bytes(), "as builds write it that know no levels");
         for (level, then) in [(3, 3), (2, 3), (1, 3), (4, 4)] {
-            meta.apply_part(kind::LEVEL, &Level(level).encode());
+            meta.apply(kind::LEVEL, &Level(level).encode());
             assert_eq!(meta.level(), Level(then));
         }
-        meta.apply_part(kind::LEVEL, b"no level");
+        meta.apply(kind::LEVEL, b"no level");
         assert_eq!(meta.epoch(), epoch + 2);
         let mut new = Vec::new();
         meta.snapshot(&mut new);
@@ -452,11 +447,11 @@ mod tests {
     fn the_epoch_counts_changes_alone() {
         let mut meta = Meta::new();
         for (address, epoch) in [("a:1", 1), ("a:1", 1), ("b:1", 2)] {
-            meta.apply_part(kind::META_NODE, &node(3, address));
+            meta.apply(kind::META_NODE, &node(3, address));
             assert_eq!(meta.epoch(), epoch);
         }
         assert_eq!(meta.node(NodeId(3)).map(|n| n.address.as_str()), Some("b:1"));
-        assert_eq!(meta.apply_part(kind::NOOP, &[]), None);
+        assert_eq!(meta.apply(kind::NOOP, &[]), None);
     }
 
     #[test]
@@ -493,12 +488,12 @@ mod tests {
         let mut meta = Meta::new();
         let whole = node(3, "address:1");
         for length in 0..whole.len() {
-            assert_eq!(meta.apply_part(kind::META_NODE, &whole[..length]), None);
+            assert_eq!(meta.apply(kind::META_NODE, &whole[..length]), None);
         }
         let longer = [whole.as_slice(), b"x"].concat();
-        assert_eq!(meta.apply_part(kind::META_NODE, &longer), None);
-        assert_eq!(meta.apply_part(kind::META_BIRTH, b"short"), None);
-        assert_eq!(meta.apply_part(NodeAdd::KIND, b"short"), refused(Code::BadMessage));
+        assert_eq!(meta.apply(kind::META_NODE, &longer), None);
+        assert_eq!(meta.apply(kind::META_BIRTH, b"short"), None);
+        assert_eq!(meta.apply(NodeAdd::KIND, b"short"), refused(Code::BadMessage));
         assert_eq!(meta, Meta::new());
     }
 

@@ -20,7 +20,7 @@
 //!   to its folder, and `engine/tests/tidy` looks at what it names.
 //! - What concerns more than one service is done here: a session's end (`sessions.rs`), what is due or unfinished
 //!   (`steps.rs`), and what levels below [`Level::BOUNDED`] do at once (`oldest.rs`).
-//! - A new table stands in its folder and in one list, [`snapshot::SECTIONS`].
+//! - A new table stands in its folder and in one list, [`snapshot::SECTIONS`]; for comparisons also in `inspect.rs`.
 //!
 //! # Invariants
 //!
@@ -52,6 +52,8 @@ mod queues;
 pub mod cache;
 #[cfg(feature = "simulator")]
 pub mod measure;
+#[cfg(any(test, feature = "simulator"))]
+mod inspect;
 pub mod meta;
 mod snapshot;
 mod restore;
@@ -71,11 +73,11 @@ pub use snapshot::{Slice, SliceProgress};
 pub(crate) use table::Probe;
 
 use self::cache::Cache;
-use self::ledger::{Census, Ledger};
+use self::ledger::Ledger;
 use self::locks::Locks;
 use self::queues::Queues;
 use self::steps::Turn;
-use crate::entry::{Entry, kind};
+use crate::entry::kind;
 use crate::ids::SessionId;
 use crate::level::Level;
 use crate::limits::{
@@ -200,12 +202,7 @@ impl Machine {
 
     /// Applies the next entry of the shard's log. Whoever's wait it ends is appended to `wakes`,
     /// in an order that is the same on every replica.
-    pub fn apply(&mut self, entry: &Entry<'_>, wakes: &mut Vec<Wake>) -> Applied {
-        self.apply_at(entry.header.time, entry.header.kind, entry.payload, wakes)
-    }
-
-    /// [`Machine::apply`], from an entry's parts.
-    pub fn apply_at(
+    pub fn apply(
         &mut self,
         time: Elapsed,
         kind: Kind,
@@ -227,18 +224,6 @@ impl Machine {
             self.most_steps = self.most_steps.max(turn.taken);
         }
         applied
-    }
-
-    /// Looks at every row, for whether the invariants hold. Slow: for tests and for the simulator.
-    ///
-    /// # Panics
-    /// When one does not.
-    pub fn verify(&self) {
-        let mut census = Census::default();
-        self.locks.verify(&self.ledger, &mut census);
-        self.queues.verify(&self.ledger, &mut census);
-        self.cache.verify(&mut census);
-        self.ledger.verify(&census);
     }
 
     fn apply_in(&mut self, kind: Kind, payload: &[u8], turn: &mut Turn<'_>) -> Applied {
@@ -301,11 +286,6 @@ impl Machine {
         }
     }
 
-    /// Shows every session whose deadline comes before `before`, earliest first, for its renewal.
-    pub fn sessions_due(&self, before: Elapsed, each: &mut dyn FnMut(SessionId, Elapsed)) {
-        self.ledger.sessions_due(before).for_each(|(id, deadline)| each(id, deadline));
-    }
-
     /// A session's time to live, if there is such a session.
     pub fn session_ttl(&self, id: SessionId) -> Option<Duration> {
         Some(self.ledger.session_ttl(self.ledger.find_session(id)?))
@@ -319,11 +299,6 @@ impl Machine {
     /// When a session ends if it is not renewed, if there is such a session.
     pub fn session_deadline(&self, id: SessionId) -> Option<Elapsed> {
         Some(self.ledger.session_deadline(self.ledger.find_session(id)?))
-    }
-
-    /// Whether there is such a session.
-    pub fn has_session(&self, id: SessionId) -> bool {
-        self.ledger.find_session(id).is_some()
     }
 
     /// How many sessions ended without being closed, since this machine was made or restored.

@@ -141,14 +141,6 @@ pub enum Restored {
 }
 
 impl Machine {
-    /// The machine that wrote these bytes.
-    ///
-    /// # Errors
-    /// [`Corrupt`], which says what is wrong with the bytes.
-    pub fn restore(config: MachineConfig, bytes: &[u8]) -> Result<Machine, Corrupt> {
-        Machine::restore_from(config, config, bytes)
-    }
-
     /// The machine that wrote these bytes when it was made with `origin`, made with `config`.
     pub(super) fn restore_from(
         origin: MachineConfig,

@@ -109,8 +109,6 @@ pub(super) struct Section {
     begin: fn(&mut Machine),
     /// Goes on with the walk.
     walk: fn(&mut Machine, &mut Slice, &mut Vec<u8>) -> SliceProgress,
-    /// Appends all rows, sorted by their bytes.
-    put_sorted: fn(&Machine, &mut Vec<u8>),
     /// Reads a row, or a part of one.
     pub(super) read: fn(&mut Machine, &mut RowReader<'_>) -> Result<Part, Corrupt>,
     /// Puts a row that was read in its order, once all rows of all tables were read.
@@ -125,7 +123,6 @@ pub(super) const SECTIONS: [Section; 5] = [
         rows: |m| m.ledger.session_rows(),
         begin: |m| m.ledger.begin_walk(),
         walk: |m, slice, out| m.ledger.walk(slice, out),
-        put_sorted: |m, out| m.ledger.put_sorted(out),
         read: |m, from| m.ledger.read_session(from),
         order: Some(Machine::order_wait),
         shed: |m, slice| m.ledger.shed(slice),
@@ -134,7 +131,6 @@ pub(super) const SECTIONS: [Section; 5] = [
         rows: |m| m.locks.len(),
         begin: |m| m.locks.begin_walk(),
         walk: |m, slice, out| m.locks.walk(&m.ledger, slice, out),
-        put_sorted: |m, out| m.locks.put_sorted(&m.ledger, out),
         read: |m, from| m.locks.read(&mut m.ledger, from),
         order: None,
         shed: |m, slice| m.locks.shed(slice),
@@ -143,7 +139,6 @@ pub(super) const SECTIONS: [Section; 5] = [
         rows: |m| m.queues.len(),
         begin: |m| m.queues.begin_walk_queues(),
         walk: |m, slice, out| m.queues.walk_queues(slice, out),
-        put_sorted: |m, out| m.queues.put_sorted_queues(out),
         read: |m, from| m.queues.read_queue(from),
         order: None,
         shed: |m, slice| m.queues.shed_queues(slice),
@@ -152,7 +147,6 @@ pub(super) const SECTIONS: [Section; 5] = [
         rows: |m| m.queues.message_rows(),
         begin: |m| m.queues.begin_walk_messages(),
         walk: |m, slice, out| m.queues.walk_messages(&m.ledger, slice, out),
-        put_sorted: |m, out| m.queues.put_sorted_messages(&m.ledger, out),
         read: |m, from| m.queues.read_message(&mut m.ledger, from),
         order: None,
         shed: |m, slice| m.queues.shed_messages(slice),
@@ -161,7 +155,6 @@ pub(super) const SECTIONS: [Section; 5] = [
         rows: |m| m.cache.len(),
         begin: |m| m.cache.begin_walk(),
         walk: |m, slice, out| m.cache.walk(slice, out),
-        put_sorted: |m, out| m.cache.put_sorted(out),
         read: |m, from| m.cache.read(from),
         order: Some(|m| Ok(m.cache.order(&mut m.ledger))),
         shed: |m, slice| m.cache.shed(slice),
@@ -177,16 +170,6 @@ pub(super) struct SnapshotCursor {
 }
 
 impl Machine {
-    /// Appends the whole state to `out`, in one go, its rows sorted: equal states give equal bytes, wherever their rows
-    /// lie. For comparisons; what is to be restored is made in slices.
-    pub fn snapshot(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        self.put_head(out);
-        SECTIONS.iter().for_each(|section| (section.put_sorted)(self, out));
-        let sum = crc32c::crc32c(&out[start..]);
-        out.put_u32(sum);
-    }
-
     /// Appends the whole state to `out`, in one go, as slices would give it.
     pub(crate) fn snapshot_whole(&mut self, out: &mut Vec<u8>) {
         self.snapshot_begin(out);
@@ -224,12 +207,7 @@ impl Machine {
         SliceProgress::More
     }
 
-    /// Whether a snapshot is being made.
-    pub fn is_in_snapshot(&self) -> bool {
-        self.making.is_some()
-    }
-
-    fn put_head(&self, out: &mut Vec<u8>) {
+    pub(super) fn put_head(&self, out: &mut Vec<u8>) {
         out.put_u32(MAGIC);
         out.put_u32(version(self.ledger.level()));
         let at = begin_row(out);

@@ -97,13 +97,8 @@ impl Conns {
     }
 
     /// How many are open.
-    pub fn len(&self) -> u32 {
+    pub fn open_count(&self) -> u32 {
         self.open
-    }
-
-    /// Whether none is open.
-    pub fn is_empty(&self) -> bool {
-        self.open == 0
     }
 
     /// A frame that will be answered came in. False: the credit is used up, answer so.

@@ -149,10 +149,10 @@ impl State {
     pub fn apply(&mut self, kind: Kind, entry: &Entry<'_>, wakes: &mut Vec<Wake>) -> Applied {
         match self {
             State::Meta(meta, _) => {
-                let outcome = meta.apply_part(kind, entry.payload);
+                let outcome = meta.apply(kind, entry.payload);
                 outcome.map_or(Applied::Nothing, Applied::Done)
             }
-            State::Data(machine) => machine.apply_at(entry.header.time, kind, entry.payload, wakes),
+            State::Data(machine) => machine.apply(entry.header.time, kind, entry.payload, wakes),
         }
     }
 

@@ -191,8 +191,8 @@ impl World {
         let (wait_ms, lease_ms, mode) = (0, 0, LockMode::Exclusive);
         LockAcquire { call, wait_ms, lease_ms, mode, name }.encode(&mut acquire);
         let (now, wakes) = (machine.clock(), &mut Vec::new());
-        machine.apply_at(now, SessionOpen::KIND, &open, wakes);
-        let granted = machine.apply_at(now, LockAcquire::KIND, &acquire, wakes);
+        machine.apply(now, SessionOpen::KIND, &open, wakes);
+        let granted = machine.apply(now, LockAcquire::KIND, &acquire, wakes);
         let given = self.clients.history.tokens[shard as usize];
         match granted {
             Applied::Done(Outcome::Done { token }) if token > given => Ok(()),

@@ -264,7 +264,8 @@ mod tests {
             entry::write(&header, body, &mut bytes);
             let entry = entry::read(&bytes).unwrap();
             self.twin.step(Time(self.at), &entry).unwrap();
-            self.machine.apply(&entry, &mut self.wakes)
+            let (time, kind) = (entry.header.time, entry.header.kind);
+            self.machine.apply(time, kind, entry.payload, &mut self.wakes)
         }
 
         fn call(&mut self, sequence: u64, did: &Did) -> Applied {

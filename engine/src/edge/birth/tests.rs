@@ -274,7 +274,7 @@ fn nodes(born: &Manifest, others: &[(u32, Incarnation, String)]) -> Vec<u8> {
     for (node, incarnation, address) in others {
         let mut payload = Vec::new();
         write_node(&row(NodeId(*node), *incarnation, address), &mut payload);
-        nodes.apply_part(kind::META_NODE, &payload);
+        nodes.apply(kind::META_NODE, &payload);
     }
     let mut bytes = Vec::new();
     nodes.snapshot(&mut bytes);

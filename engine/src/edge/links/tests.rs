@@ -36,7 +36,7 @@ fn nodes(epoch: u64, rows: &[(u32, u8)]) -> Meta {
         let changed = Node { standing, ..node(&rows[0]) };
         let mut row = Vec::new();
         write_node(&changed, &mut row);
-        nodes.apply_part(kind::META_NODE, &row);
+        nodes.apply(kind::META_NODE, &row);
     }
     assert_eq!(nodes.epoch(), epoch);
     nodes

@@ -5,7 +5,7 @@
 //! ```
 
 use super::{Cache, Line};
-use crate::machine::codec::{RowReader, kept, put_bytes, put_owed, put_sorted, row};
+use crate::machine::codec::{RowReader, kept, put_bytes, put_owed};
 use crate::machine::ledger::Ledger;
 use crate::machine::restore::{Corrupt, Part, shed_bytes};
 use crate::machine::snapshot::{Slice, SliceProgress, walk};
@@ -26,10 +26,6 @@ impl Cache {
         walk(&mut self.lines, slice, out, |table, owed, out| {
             put_owed(out, owed, |out| put_line(out, &table[owed.slot]));
         })
-    }
-
-    pub(in crate::machine) fn put_sorted(&self, out: &mut Vec<u8>) {
-        put_sorted(out, self.lines.iter().map(|(_, line)| row(|out| put_line(out, line))));
     }
 
     /// A line is about to change.
@@ -62,7 +58,7 @@ impl Cache {
     }
 }
 
-fn put_line(out: &mut Vec<u8>, line: &Line) {
+pub(super) fn put_line(out: &mut Vec<u8>, line: &Line) {
     out.put_u64(line.version);
     out.put_u64(line.deadline.0);
     put_bytes(out, line.key());

@@ -16,7 +16,8 @@
 //! A put of a large value may evict as many small lines as make room, all within its entry.
 
 mod codec;
-mod verify;
+#[cfg(any(test, feature = "simulator"))]
+mod inspect;
 pub(super) mod warm;
 
 use crate::machine::ledger::{Ledger, Timer};

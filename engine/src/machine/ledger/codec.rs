@@ -20,8 +20,7 @@ use super::{Ledger, Timer};
 use crate::ids::SessionId;
 use crate::level::Level;
 use crate::machine::Outcome;
-use crate::machine::codec::row;
-use crate::machine::codec::{RowReader, kept, put_bytes, put_count, put_owed, put_sorted};
+use crate::machine::codec::{RowReader, kept, put_bytes, put_count, put_owed};
 use crate::machine::restore::{Corrupt, Part, shed_map};
 use crate::machine::snapshot::{Slice, SliceProgress, VERSION, VERSION_OLDEST, walk};
 use crate::mutant::{self, Mutant};
@@ -103,12 +102,6 @@ impl Ledger {
         })
     }
 
-    pub(in crate::machine) fn put_sorted(&self, out: &mut Vec<u8>) {
-        let rows = self.sessions.table.iter();
-        let write = |(_, session)| row(|out| put_session(out, session, &self.waiters, self.level));
-        put_sorted(out, rows.map(write));
-    }
-
     /// A session, or a call of it, is about to change.
     #[inline]
     pub(in crate::machine) fn keep_session(&mut self, slot: u32) {
@@ -186,7 +179,7 @@ impl Ledger {
 }
 
 /// Writes a session as it is at a level.
-fn put_session(out: &mut Vec<u8>, session: &Session, waiters: &Waiters, level: Level) {
+pub(super) fn put_session(out: &mut Vec<u8>, session: &Session, waiters: &Waiters, level: Level) {
     out.put(&session.id.0);
     out.put_u64(session.number);
     out.put_u32(session.ttl_ms);

@@ -13,14 +13,16 @@ mod codec;
 mod sessions;
 mod timers;
 mod unfinished;
-mod verify;
+#[cfg(any(test, feature = "simulator"))]
+mod inspect;
 mod waiters;
 mod window;
 
+#[cfg(any(test, feature = "simulator"))]
+pub(super) use self::inspect::Census;
 pub(super) use self::sessions::{Owned, Recalled, gives_grants_back};
 pub(super) use self::timers::Timer;
 pub(super) use self::unfinished::Unfinished;
-pub(super) use self::verify::Census;
 pub(super) use self::waiters::{Ask, Resource, Wait, Waitlist};
 pub(super) use self::window::Remembered;
 

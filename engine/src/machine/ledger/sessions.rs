@@ -157,11 +157,6 @@ impl Ledger {
         assert!(owned == Some(thing), "a session knows what it has");
     }
 
-    /// What a session has under `number`.
-    pub(in crate::machine) fn owned(&self, session: u32, number: u64) -> Option<Owned> {
-        self.sessions.table[session].owned.get(&number).copied()
-    }
-
     /// All that a session has, in the order of the numbers.
     pub(in crate::machine) fn all_owned(&self, session: u32) -> Vec<Owned> {
         self.sessions.table[session].owned.values().copied().collect()
@@ -194,17 +189,6 @@ impl Ledger {
         let mut living: Vec<_> = living.map(|(slot, session)| (session.number, slot)).collect();
         living.sort_unstable();
         living
-    }
-
-    /// The sessions whose deadline comes before `before`, earliest first.
-    pub(in crate::machine) fn sessions_due(
-        &self,
-        before: Elapsed,
-    ) -> impl Iterator<Item = (SessionId, Elapsed)> {
-        self.timers.sessions_due(before).map(|slot| {
-            let session = &self.sessions.table[slot];
-            (session.id, session.deadline)
-        })
     }
 
     /// The slot of a session that has not ended, although its end may be due.

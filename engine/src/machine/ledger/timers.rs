@@ -3,8 +3,8 @@
 //! Every timer belongs to one thing, which remembers its deadline and has a number from the
 //! machine's counter. (deadline, number) orders the timers and finds them again for removal. No
 //! thing has two timers at a time, and none is in a snapshot: a restore arms them from the
-//! things. Sessions have an order of their own, so that a leader can look through those that
-//! are due for a renewal without passing the others' timers.
+//! things. Sessions have an order of their own: there are many of them and they seldom move, while the
+//! others' timers come and go with the calls, in an order that stays short.
 
 use crate::machine::snapshot::Slice;
 use crate::time::Elapsed;
@@ -31,8 +31,8 @@ pub(in crate::machine) enum Timer {
 
 /// Every timer.
 pub(super) struct Timers {
-    sessions: BTreeMap<(Elapsed, u64), u32>,
-    others: BTreeMap<(Elapsed, u64), Timer>,
+    pub(super) sessions: BTreeMap<(Elapsed, u64), u32>,
+    pub(super) others: BTreeMap<(Elapsed, u64), Timer>,
     /// The earliest deadline of all: each entry asks for it, some more than once.
     earliest: Elapsed,
 }
@@ -117,15 +117,5 @@ impl Timers {
     #[inline]
     pub(super) fn is_overdue(&self, now: Elapsed) -> bool {
         self.earliest <= now
-    }
-
-    /// Slots of the sessions whose deadline comes before `before`, earliest first.
-    pub(super) fn sessions_due(&self, before: Elapsed) -> impl Iterator<Item = u32> + '_ {
-        self.sessions.range(..(before, 0)).map(|(_, slot)| *slot)
-    }
-
-    /// How many are armed. Only the verification asks.
-    pub(super) fn len(&self) -> usize {
-        self.sessions.len() + self.others.len()
     }
 }

@@ -83,7 +83,7 @@ pub(in crate::machine) enum Resource {
 #[derive(Clone, Copy)]
 pub(in crate::machine) struct Waitlist {
     /// By ticket.
-    list: List,
+    pub(super) list: List,
     /// The ticket of who is next, as long as that one could be served and was not; else 0.
     unserved: u64,
 }
@@ -142,14 +142,6 @@ impl Ledger {
     #[cfg(test)]
     pub(in crate::machine) fn pretend_lock_waiters(&mut self, count: u64) {
         self.waiters.for_locks = count;
-    }
-
-    /// Who waits in `waitlist`, in order.
-    pub(in crate::machine) fn waiters_in(
-        &self,
-        waitlist: &Waitlist,
-    ) -> impl Iterator<Item = &Waiter> {
-        waitlist.list.iter(&self.waiters.rows).map(|slot| &self.waiters.rows[slot])
     }
 
     /// Everybody who waits: tickets with slots, the first that came first.

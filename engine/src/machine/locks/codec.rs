@@ -9,7 +9,6 @@
 
 use super::{Grant, Lock, Locks};
 use crate::machine::codec::{RowReader, begin_row, end_row_after, kept, put_bytes, put_count};
-use crate::machine::codec::{put_sorted, row};
 use crate::machine::ledger::{Ledger, Resource, Wait};
 use crate::machine::restore::{Corrupt, Part, shed_map};
 use crate::machine::slab::{Links, Slab};
@@ -130,11 +129,6 @@ impl Locks {
         self.locks.keep(slot, bytes);
     }
 
-    pub(in crate::machine) fn put_sorted(&self, ledger: &Ledger, out: &mut Vec<u8>) {
-        let write = |(_, lock)| row(|out| put_whole(out, lock, &self.grants, ledger));
-        put_sorted(out, self.locks.iter().map(write));
-    }
-
     /// Reads a lock but for its grants, or its next grant.
     pub(in crate::machine) fn read(
         &mut self,
@@ -187,7 +181,7 @@ impl Locks {
     }
 }
 
-fn put_whole(out: &mut Vec<u8>, lock: &Lock, grants: &Slab<Grant>, ledger: &Ledger) {
+pub(super) fn put_whole(out: &mut Vec<u8>, lock: &Lock, grants: &Slab<Grant>, ledger: &Ledger) {
     put_lock(out, lock);
     lock.grants.iter(grants).for_each(|grant| put_grant(out, &grants[grant], ledger));
 }

@@ -26,7 +26,8 @@
 //! issue. Until then a deadlock ends by the wait's timeout.
 
 mod codec;
-mod verify;
+#[cfg(any(test, feature = "simulator"))]
+mod inspect;
 
 use self::codec::OpenLock;
 

@@ -10,8 +10,7 @@
 //! A message names its queue by its place among the queues.
 
 use super::{MessageState, Queue, QueueMessage, Queues};
-use crate::machine::codec::row;
-use crate::machine::codec::{LENGTH_BYTES, RowReader, kept, put_bytes, put_owed, put_sorted};
+use crate::machine::codec::{LENGTH_BYTES, RowReader, kept, put_bytes, put_owed};
 use crate::machine::ledger::{Ledger, Resource, Wait};
 use crate::machine::restore::{Corrupt, Part, shed_bytes, shed_map};
 use crate::machine::snapshot::{Slice, SliceProgress, walk};
@@ -30,7 +29,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    fn put(&mut self, slot: u32) {
+    pub(super) fn put(&mut self, slot: u32) {
         let at = slot as usize;
         if at >= self.by_slot.len() {
             self.by_slot.resize(at + 1, u32::MAX);
@@ -40,7 +39,7 @@ impl Places {
     }
 
     /// Names a message's queue by its place and not by its slot.
-    fn rename(&self, message: &mut [u8]) {
+    pub(super) fn rename(&self, message: &mut [u8]) {
         let queue = u32_at(message, MESSAGE_QUEUE_AT);
         put_u32_at(message, MESSAGE_QUEUE_AT, self.name_of(queue));
     }
@@ -69,18 +68,6 @@ impl Queues {
             put_owed(out, owed, |out| put_queue(out, &table[owed.slot]));
             places.put(owed.slot);
         })
-    }
-
-    pub(in crate::machine) fn put_sorted_queues(&self, out: &mut Vec<u8>) {
-        self.sorted_queues().into_iter().for_each(|(row, _)| out.put(&row));
-    }
-
-    /// The queues' rows, sorted by their bytes, with their slots.
-    fn sorted_queues(&self) -> Vec<(Vec<u8>, u32)> {
-        let rows = self.queues.iter().map(|(slot, queue)| (row(|out| put_queue(out, queue)), slot));
-        let mut rows: Vec<_> = rows.collect();
-        rows.sort_unstable();
-        rows
     }
 
     /// A queue is about to go.
@@ -119,7 +106,7 @@ impl Queues {
     }
 }
 
-fn put_queue(out: &mut Vec<u8>, queue: &Queue) {
+pub(super) fn put_queue(out: &mut Vec<u8>, queue: &Queue) {
     put_bytes(out, &queue.name);
 }
 
@@ -147,17 +134,6 @@ impl Queues {
             put_owed(out, owed, |out| put_message(out, &table[owed.slot], ledger));
             places.rename(&mut out[at + LENGTH_BYTES..]);
         })
-    }
-
-    pub(in crate::machine) fn put_sorted_messages(&self, ledger: &Ledger, out: &mut Vec<u8>) {
-        let mut places = Places::default();
-        self.sorted_queues().iter().for_each(|(_, slot)| places.put(*slot));
-        let rows = self.messages.iter().map(|(_, message)| {
-            let mut row = row(|out| put_message(out, message, ledger));
-            places.rename(&mut row[LENGTH_BYTES..]);
-            row
-        });
-        put_sorted(out, rows);
     }
 
     /// A message is about to move.
@@ -201,7 +177,7 @@ impl Queues {
 }
 
 /// Names the queue by its slot: [`Places`] knows its place.
-fn put_message(out: &mut Vec<u8>, message: &QueueMessage, ledger: &Ledger) {
+pub(super) fn put_message(out: &mut Vec<u8>, message: &QueueMessage, ledger: &Ledger) {
     out.put_u64(message.id);
     out.put_u32(message.queue);
     out.put_u8(message.priority);

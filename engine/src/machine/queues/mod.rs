@@ -28,7 +28,8 @@
 //! Extend, dead letters, groups, deduplication: they come with the queue issue.
 
 mod codec;
-mod verify;
+#[cfg(any(test, feature = "simulator"))]
+mod inspect;
 
 use self::codec::Places;
 

@@ -92,7 +92,7 @@ fn a_session_with_many_locks_has_ended_for_everybody_with_the_first_entry() {
     assert_eq!(kit.close(1), done(0));
     assert!(kit.machine.most_steps <= ENTRY, "{} steps", kit.machine.most_steps);
     kit.machine.verify();
-    assert!(!kit.machine.has_session(id(1)));
+    assert!(kit.machine.session_ttl(id(1)).is_none());
     assert_eq!(kit.machine.sessions(), 2);
     kit.answered_below = 20_000;
     assert_eq!(kit.put(1, "k", b"v"), refused(Code::SessionUnknown));

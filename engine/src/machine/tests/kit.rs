@@ -89,7 +89,7 @@ impl Kit {
     }
 
     pub fn apply(&mut self, kind: Kind, payload: &[u8]) -> Applied {
-        let applied = self.machine.apply_at(self.now, kind, payload, &mut self.wakes);
+        let applied = self.machine.apply(self.now, kind, payload, &mut self.wakes);
         if self.verify == Verify::Always {
             self.machine.verify();
         }

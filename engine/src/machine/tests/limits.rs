@@ -22,17 +22,17 @@ fn session(n: usize) -> [u8; 16] {
 fn open(machine: &mut Machine, n: usize) -> Applied {
     let mut b = Vec::new();
     SessionOpen { session: session(n), ttl_ms: 60_000 }.encode(&mut b);
-    machine.apply_at(Elapsed::ZERO, SessionOpen::KIND, &b, &mut Vec::new())
+    machine.apply(Elapsed::ZERO, SessionOpen::KIND, &b, &mut Vec::new())
 }
 
 fn close(machine: &mut Machine, n: usize) {
     let mut b = Vec::new();
     SessionClose { session: session(n) }.encode(&mut b);
-    machine.apply_at(Elapsed::ZERO, SessionClose::KIND, &b, &mut Vec::new());
+    machine.apply(Elapsed::ZERO, SessionClose::KIND, &b, &mut Vec::new());
 }
 
 fn raise(machine: &mut Machine, level: Level) {
-    machine.apply_at(Elapsed::ZERO, kind::LEVEL, &level.encode(), &mut Vec::new());
+    machine.apply(Elapsed::ZERO, kind::LEVEL, &level.encode(), &mut Vec::new());
 }
 
 fn acquire(machine: &mut Machine, n: usize, sequence: u64) -> Applied {
@@ -41,7 +41,7 @@ fn acquire(machine: &mut Machine, n: usize, sequence: u64) -> Applied {
     let mut b = Vec::new();
     LockAcquire { call: Call { session, sequence, answered_below }, wait_ms, lease_ms, mode, name }
         .encode(&mut b);
-    machine.apply_at(Elapsed::ZERO, LockAcquire::KIND, &b, &mut Vec::new())
+    machine.apply(Elapsed::ZERO, LockAcquire::KIND, &b, &mut Vec::new())
 }
 
 #[test]
@@ -81,10 +81,10 @@ fn sessions_that_ended_are_remembered_up_to_a_limit_and_none_is_opened_past_it()
     assert_eq!(open(&mut machine, 0), done(0), "one that is open stays open");
     // Once the oldest are forgotten there is room again.
     let later = at(SESSION_ENDED_MS.into());
-    machine.apply_at(later, kind::TICK, &[], &mut Vec::new());
+    machine.apply(later, kind::TICK, &[], &mut Vec::new());
     let mut b = Vec::new();
     SessionOpen { session: session(SESSIONS_REMEMBERED_MAX), ttl_ms: 60_000 }.encode(&mut b);
-    let opened = machine.apply_at(later, SessionOpen::KIND, &b, &mut Vec::new());
+    let opened = machine.apply(later, SessionOpen::KIND, &b, &mut Vec::new());
     assert_eq!(opened, done(0));
 }
 
@@ -128,6 +128,6 @@ fn waiters_are_limited() {
         close(&mut machine, n);
     }
     machine.verify();
-    assert!(machine.has_session(SessionId(session(last))));
+    assert!(machine.session_ttl(SessionId(session(last))).is_some());
     assert_eq!(machine.status().lock_waiters, 0, "a grant answers all calls of its session");
 }

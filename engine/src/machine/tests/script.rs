@@ -6,7 +6,6 @@
 //! anew; read the difference.
 
 use super::kit::*;
-use crate::entry::kind;
 use crate::level::Level;
 use crate::machine::{Applied, Get, Machine, MachineConfig, Outcome};
 use crate::secret::Secret;

@@ -22,7 +22,7 @@ fn opening_again_is_harmless_and_an_ended_id_is_refused() {
     assert_eq!(kit.close(1), done(0));
     assert_eq!(kit.close(1), done(0));
     assert_eq!(kit.open(1), refused(Code::SessionUnknown));
-    assert!(!kit.machine.has_session(id(1)));
+    assert!(kit.machine.session_ttl(id(1)).is_none());
 }
 
 #[test]
@@ -31,24 +31,13 @@ fn a_session_ends_at_five_quarters_of_its_ttl_after_its_last_renewal() {
     kit.tick(12_499);
     kit.renew(&[1]);
     kit.tick(12_499);
-    assert!(kit.machine.has_session(id(1)));
+    assert!(kit.machine.session_ttl(id(1)).is_some());
     assert_eq!(kit.machine.next_deadline(), Some(at(12_499 + 12_500)));
     kit.tick(1);
-    assert!(!kit.machine.has_session(id(1)));
+    assert!(kit.machine.session_ttl(id(1)).is_none());
     assert_eq!(kit.machine.sessions_expired(), 1);
     kit.renew(&[1]);
     assert_eq!(kit.put(1, "k", b"v"), refused(Code::SessionUnknown));
-}
-
-#[test]
-fn due_sessions_are_shown_earliest_first() {
-    let mut kit = Kit::new();
-    for (n, ttl_ms) in [(1, 5_000), (2, 1_000), (3, 3_000)] {
-        kit.open_for(n, ttl_ms);
-    }
-    let mut due = Vec::new();
-    kit.machine.sessions_due(at(3_751), &mut |session, deadline| due.push((session, deadline)));
-    assert_eq!(due, [(id(2), at(1_250)), (id(3), at(3_750))]);
 }
 
 #[test]

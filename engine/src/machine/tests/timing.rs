@@ -62,7 +62,7 @@ impl Script {
         let begin = Timer::begin();
         for (kind, start, end) in &self.entries {
             let time = Elapsed(machine.clock().0 + 1);
-            applied.push(machine.apply_at(time, *kind, &self.bytes[*start..*end], &mut wakes));
+            applied.push(machine.apply(time, *kind, &self.bytes[*start..*end], &mut wakes));
             wakes.clear();
         }
         let each = begin.spent().as_nanos() / self.entries.len() as u128;

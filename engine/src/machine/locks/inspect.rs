@@ -1,8 +1,11 @@
-//! The locks' invariants, as a check of all of them.
+//! What only the simulator and the tests look at: the locks' invariants, and their rows in one order.
 
+use super::codec::put_whole;
 use super::{FEW_GRANTS, Locks, admitted};
+use crate::machine::inspect::{put_sorted, row};
 use crate::machine::ledger::{Ask, Census, Ledger, Owned, Resource};
 use crate::time::Elapsed;
+use alloc::vec::Vec;
 use wire::message::LockMode;
 
 impl Locks {
@@ -44,5 +47,11 @@ impl Locks {
         let crowds = self.locks.iter().map(|(_, lock)| lock.grants.len());
         let crowded: usize = crowds.filter(|grants| *grants > FEW_GRANTS).sum();
         assert_eq!(self.crowded.len(), crowded, "a crowded lock's grants, and no others");
+    }
+
+    /// Appends every lock, sorted by its bytes.
+    pub(in crate::machine) fn put_sorted(&self, ledger: &Ledger, out: &mut Vec<u8>) {
+        let write = |(_, lock)| row(|out| put_whole(out, lock, &self.grants, ledger));
+        put_sorted(out, self.locks.iter().map(write));
     }
 }

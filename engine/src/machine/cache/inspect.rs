@@ -1,9 +1,12 @@
-//! The cache's invariants, as a check of all of it.
+//! What only the simulator and the tests look at: the cache's invariants, and its rows in one order.
 
 use super::Cache;
+use super::codec::put_line;
+use crate::machine::inspect::{put_sorted, row};
 use crate::machine::ledger::Census;
 use crate::machine::table::Row;
 use crate::time::Elapsed;
+use alloc::vec::Vec;
 
 impl Cache {
     /// Looks at every line.
@@ -23,5 +26,10 @@ impl Cache {
         assert_eq!(self.lines.len(), self.by_version.len());
         let versions = self.by_version.iter(&self.lines);
         assert!(versions.is_sorted_by_key(|slot| self.lines[slot].version));
+    }
+
+    /// Appends every line, sorted by its bytes.
+    pub(in crate::machine) fn put_sorted(&self, out: &mut Vec<u8>) {
+        put_sorted(out, self.lines.iter().map(|(_, line)| row(|out| put_line(out, line))));
     }
 }

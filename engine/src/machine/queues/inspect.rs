@@ -1,7 +1,12 @@
-//! The queues' invariants, as a check of all of them.
+//! What only the simulator and the tests look at: the queues' invariants, and their rows in one order.
 
+use super::codec::{Places, put_message, put_queue};
 use super::{MessageState, Queues, servable};
+use crate::machine::codec::LENGTH_BYTES;
+use crate::machine::inspect::{put_sorted, row};
 use crate::machine::ledger::{Ask, Census, Ledger, Owned, Resource};
+use alloc::vec::Vec;
+use wire::bytes::Put;
 
 impl Queues {
     /// Looks at every queue and every message.
@@ -50,5 +55,30 @@ impl Queues {
         let counted = [sums.ready, sums.in_flight, sums.delayed];
         assert_eq!(counts, counted, "messages are counted where they are");
         assert_eq!(bytes, sums.bytes, "messages' bytes are counted");
+    }
+
+    /// Appends every queue, sorted by its bytes.
+    pub(in crate::machine) fn put_sorted_queues(&self, out: &mut Vec<u8>) {
+        self.sorted_queues().into_iter().for_each(|(row, _)| out.put(&row));
+    }
+
+    /// The queues' rows, sorted by their bytes, with their slots.
+    fn sorted_queues(&self) -> Vec<(Vec<u8>, u32)> {
+        let rows = self.queues.iter().map(|(slot, queue)| (row(|out| put_queue(out, queue)), slot));
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    /// Appends every message, sorted by its bytes.
+    pub(in crate::machine) fn put_sorted_messages(&self, ledger: &Ledger, out: &mut Vec<u8>) {
+        let mut places = Places::default();
+        self.sorted_queues().iter().for_each(|(_, slot)| places.put(*slot));
+        let rows = self.messages.iter().map(|(_, message)| {
+            let mut row = row(|out| put_message(out, message, ledger));
+            places.rename(&mut row[LENGTH_BYTES..]);
+            row
+        });
+        put_sorted(out, rows);
     }
 }

@@ -1,7 +1,12 @@
-//! The ledger's invariants, as a check of all of it.
+//! What only the simulator and the tests look at: the ledger's invariants, and its rows in one order.
 
+use super::codec::put_session;
 use super::sessions::SessionState;
+use super::timers::Timers;
+use super::waiters::Waiter;
 use super::{Ledger, Owned, Remembered, Resource, Unfinished, Waitlist};
+use crate::machine::inspect::{put_sorted, row};
+use alloc::vec::Vec;
 use wire::limits::WINDOW_REPLIES_MAX;
 
 /// What the services' checks count, to be compared with what the ledger has of it.
@@ -97,5 +102,32 @@ impl Ledger {
             assert!(waiter.resource == resource, "a waiter is in its resource's waitlist");
             last = waiter.ticket;
         }
+    }
+
+    /// Appends every session, sorted by its bytes.
+    pub(in crate::machine) fn put_sorted(&self, out: &mut Vec<u8>) {
+        let rows = self.sessions.table.iter();
+        let write = |(_, session)| row(|out| put_session(out, session, &self.waiters, self.level));
+        put_sorted(out, rows.map(write));
+    }
+
+    /// What a session has under `number`.
+    pub(in crate::machine) fn owned(&self, session: u32, number: u64) -> Option<Owned> {
+        self.sessions.table[session].owned.get(&number).copied()
+    }
+
+    /// Who waits in `waitlist`, in order.
+    pub(in crate::machine) fn waiters_in(
+        &self,
+        waitlist: &Waitlist,
+    ) -> impl Iterator<Item = &Waiter> {
+        waitlist.list.iter(&self.waiters.rows).map(|slot| &self.waiters.rows[slot])
+    }
+}
+
+impl Timers {
+    /// How many are armed.
+    fn len(&self) -> usize {
+        self.sessions.len() + self.others.len()
     }
 }
