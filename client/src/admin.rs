@@ -366,6 +366,7 @@ pub(crate) fn attempt(
             subject: String::from(subject),
             node: String::from(address),
             text,
+            detail: None,
         }),
     }
 }

@@ -159,7 +159,7 @@ pub(crate) fn greet(
         return Err(format!("kind {:#x} came where a welcome was due", header.kind.0));
     }
     let welcome = Welcome::decode(&body).map_err(|e| e.to_string())?;
-    if welcome.version != wire::header::VERSION {
+    if !(wire::header::VERSION..=wire::header::PROTOCOL_MAX).contains(&welcome.version) {
         return Err(format!("the node chose protocol version {}", welcome.version));
     }
     bytes.drain(..used);

@@ -3,10 +3,11 @@
 use crate::call::Op;
 use crate::core::{Failure, Said};
 use crate::limits::CALL_BYTES_MAX;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use wire::Code;
 use wire::message::Error as Refusal;
+use wire::{Code, Detail};
 
 /// Why a call has no result.
 ///
@@ -16,7 +17,7 @@ use wire::message::Error as Refusal;
 #[non_exhaustive]
 pub enum Error {
     /// A node refused the call.
-    #[error("{subject}: {text} [{}, from {node}]", code.slug())]
+    #[error("{subject}: {text}{} [{}, from {node}]", Beside(detail), code.slug())]
     Refused {
         /// Why: a stable number with advice.
         code: Code,
@@ -26,6 +27,8 @@ pub enum Error {
         node: String,
         /// What the node said.
         text: String,
+        /// How things stood that it refused the call for, if it says so.
+        detail: Option<Detail<'static>>,
     },
     /// The deadline passed and the call was certainly not applied.
     #[error(
@@ -112,6 +115,24 @@ impl Error {
         }
     }
 
+    /// How things stood that a node refused the call for, if it says so: the version that a line has, who holds a lock.
+    ///
+    /// ```
+    /// # use client::{Code, Detail, Error};
+    /// fn version(error: &Error) -> Option<u64> {
+    ///     match error.detail() {
+    ///         Some(Detail::Version(version)) => Some(*version),
+    ///         _ => None,
+    ///     }
+    /// }
+    /// ```
+    pub fn detail(&self) -> Option<&Detail<'static>> {
+        match self {
+            Error::Refused { detail, .. } => detail.as_ref(),
+            _ => None,
+        }
+    }
+
     /// What to do about it.
     pub fn advice(&self) -> &'static str {
         match self.code() {
@@ -126,12 +147,22 @@ impl Error {
     }
 }
 
+/// A detail behind a text.
+struct Beside<'a>(&'a Option<Detail<'static>>);
+
+impl fmt::Display for Beside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |detail| write!(f, "; {detail}"))
+    }
+}
+
 /// Words for what a call came to, made for those who wait for it.
 impl Error {
     /// A call was refused; `by`: the address of the node, or this client itself.
     pub(crate) fn refused(op: &Op, code: Code, by: Option<Arc<str>>, said: &Said<'_>) -> Error {
         let node = by.map_or_else(|| String::from("this client"), |by| String::from(&*by));
-        Error::Refused { code, subject: op.to_string(), node, text: said.to_string() }
+        let detail = said.detail.clone().map(Detail::into_owned);
+        Error::Refused { code, subject: op.to_string(), node, text: said.to_string(), detail }
     }
 
     /// A call has no answer.
@@ -156,5 +187,5 @@ impl Error {
 
 /// What a node said, or at least what its code means.
 pub(crate) fn text_of(refusal: &Refusal<'_>) -> String {
-    Said::of(refusal).to_string()
+    Said::of(&(*refusal).into()).to_string()
 }

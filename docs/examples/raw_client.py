@@ -141,6 +141,7 @@ MESSAGES = {
     "StatusReply": (0x84, "json:bytes"),
     "Watching": (0x85, "cursor:u64"),
     "Error": (0x8F, "code:u16 retry_ms:u32 node:u32 engine:u32 text:bytes"),
+    "DetailedError": (0x8E, "code:u16 retry_ms:u32 node:u32 engine:u32 text:bytes detail:bytes"),
     "Done": (0x90, "token:u64 index:u64"),
     "Delivery": (0xB1, "id:u64 delivery:u32 priority:u8 payload:bytes"),
     "Value": (0xC0, "version:u64 value:bytes"),
@@ -246,10 +247,23 @@ def read_frame(read):
 # ---- Connections ----
 
 
+def read_detail(data):
+    """How things stood that a request was refused for; None for what only a later version knows."""
+    tag, rest = data[0], data[1:]
+    if tag == 1:
+        return {"version": struct.unpack("<Q", rest)[0]}
+    if tag == 2:
+        fence, mode = struct.unpack("<QB", rest)
+        return {"fence": fence, "mode": mode}
+    return None
+
+
 class Refused(Exception):
     def __init__(self, error):
-        super().__init__(f"code {error['code']}: {error['text'].decode(errors='replace')}")
         self.error = error
+        self.detail = read_detail(error["detail"]) if "detail" in error else None
+        text = f"code {error['code']}: {error['text'].decode(errors='replace')}"
+        super().__init__(f"{text} {self.detail}" if self.detail else text)
 
 
 class Connection:
@@ -266,7 +280,7 @@ class Connection:
             client=client,
             engine=engine,
             version_min=1,
-            version_max=1,
+            version_max=2,
             name=b"raw_client.py",
             credentials=b"",
         )
@@ -288,7 +302,7 @@ class Connection:
         while True:
             kind, request, body = read_frame(self.read)
             answer = decode(NAMES[kind], body)
-            if kind == MESSAGES["Error"][0] and request in (0, self.request):
+            if NAMES[kind] in ("Error", "DetailedError") and request in (0, self.request):
                 raise Refused(answer)
             if request == self.request:
                 return answer
@@ -422,6 +436,9 @@ def check(path):
             assert read_placement(bytes.fromhex(result)) == expected, line
         elif what == "engine_of_group":
             assert engine_of_group(int(words[0]), int(words[1])) == int(result), line
+        elif what == "detail":
+            fields = {"version": ["version"], "holder": ["fence", "mode"]}[words[0]]
+            assert read_detail(bytes.fromhex(result)) == dict(zip(fields, map(int, words[1:]))), line
         else:
             continue
         checked += 1

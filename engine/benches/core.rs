@@ -140,7 +140,7 @@ impl Asked {
         let applied = self.machine.apply(self.now, kind, &self.body, &mut Vec::new());
         self.body.clear();
         match applied {
-            Applied::Done(outcome) if !matches!(outcome, Outcome::Refused(_)) => outcome,
+            Applied::Done(outcome) if !matches!(outcome, Outcome::Refused { .. }) => outcome,
             other => panic!("{kind:?}: {other:?}"),
         }
     }

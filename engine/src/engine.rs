@@ -131,6 +131,8 @@ pub enum Input<'a> {
         conn: ConnId,
         /// The request id of its hello, for the welcome.
         request: u64,
+        /// The version of the protocol that both speak.
+        version: u8,
     },
     /// A client's connection is gone. Nothing more may be sent to it.
     Closed {
@@ -386,7 +388,9 @@ impl Engine {
     /// Takes one input, seen at `now`. `now` never goes back.
     pub fn on(&mut self, now: Time, input: Input<'_>, effects: &mut Effects) {
         match input {
-            Input::Opened { conn, request } => self.on_opened(conn, request, effects),
+            Input::Opened { conn, request, version } => {
+                self.on_opened(conn, request, version, effects);
+            }
             Input::Closed { conn } => self.on_closed(conn),
             Input::Filled { conn } => self.shared.conns.fill(conn),
             Input::Drained { conn } => self.on_drained(conn),

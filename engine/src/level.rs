@@ -15,6 +15,7 @@
 //! | 1 | all that was there before levels |
 //! | 2 | levels themselves: their entry, snapshots of version 3, manifests of format 3 |
 //! | 3 | entries whose work is bounded, ended sessions remembered by time, a secret seed, more voters for the meta group, what voters agreed about loyalty |
+//! | 4 | refusals that are remembered with a detail |
 //!
 //! There is no way back: a build that does not know the cluster's level is refused. Who wants to keep the way back
 //! open holds the level with `--level-max` until the new build has proved itself.
@@ -44,7 +45,7 @@ impl Level {
     /// Every build knows it, and whoever says nothing knows no other.
     pub const OLDEST: Level = Level(1);
     /// The newest that this build knows.
-    pub const NEWEST: Level = Level(3);
+    pub const NEWEST: Level = Level(4);
     /// Before it neither snapshots nor manifests say their level.
     pub(crate) const SAID: Level = Level(2);
     /// From it on an entry does bounded work (`machine/unfinished.rs`), and ended sessions are remembered by time.
@@ -55,6 +56,8 @@ impl Level {
 
     /// Before it nothing is agreed about loyalty ([`raft`](crate::raft)), and reads ask a majority.
     pub(crate) const LOYALTY: Level = Level(3);
+    /// From it on a refusal may be remembered with a detail.
+    pub(crate) const DETAIL: Level = Level(4);
 
     /// The payload of an entry that raises the level.
     pub fn encode(self) -> [u8; 4] {

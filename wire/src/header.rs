@@ -23,8 +23,11 @@ use crate::layout::WireError;
 pub const HEADER_BYTES: usize = 56;
 /// The first four bytes of every frame: "TCT1".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"TCT1");
-/// The version of the protocol that this crate speaks.
+/// The version of the header, and the lowest of the protocol that this crate speaks.
 pub const VERSION: u8 = 1;
+/// The highest version of the protocol that this crate speaks: from 2 on a refusal may come with a
+/// [`Detail`](crate::Detail).
+pub const PROTOCOL_MAX: u8 = 2;
 /// Where the bytes that the checksum covers begin.
 pub(crate) const CHECKED_FROM: usize = 8;
 

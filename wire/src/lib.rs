@@ -29,6 +29,7 @@ pub mod backup;
 pub mod bytes;
 pub mod code;
 mod declare;
+pub mod detail;
 pub mod frames;
 pub mod header;
 mod layout;
@@ -42,6 +43,7 @@ pub mod request;
 pub mod topology;
 
 pub use code::Code;
+pub use detail::Detail;
 pub use frames::{begin, finish, frame, split};
 pub use header::{HEADER_BYTES, Header, Kind};
 pub use layout::WireError;

@@ -30,6 +30,8 @@ pub const PUSHES_UNREAD_MAX: u32 = 256;
 pub const PUSH_READ_MS_MAX: u32 = 10_000;
 /// The longest text of an error, in bytes.
 pub const ERROR_TEXT_BYTES_MAX: usize = 512;
+/// The longest detail of a refusal, in bytes.
+pub const DETAIL_BYTES_MAX: usize = 512;
 
 const _: () = assert!(FRAME_BYTES_MAX > VALUE_BYTES_MAX + NAME_BYTES_MAX + crate::HEADER_BYTES);
 const _: () = assert!(PEER_FRAME_BYTES_MAX > 2 * FRAME_BYTES_MAX);

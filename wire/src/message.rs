@@ -380,6 +380,23 @@ messages! { ANSWERS:
         text: bytes = b"node 3 leads shard 4",
     }
 
+    /// [`Error`] with a detail for programs: how things stood that the request was refused for. Only on connections of
+    /// protocol version 2, and only with a detail.
+    0x8e DetailedError<'a> {
+        /// What happened, by number: [`crate::Code`].
+        code: u16 = 41,
+        /// When to try again, in milliseconds; 0 = no advice.
+        retry_ms: u32 = 0,
+        /// The node to go to instead; 0 = not known.
+        node: u32 = 0,
+        /// The engine of that node.
+        engine: u32 = 0,
+        /// What happened, to what, and what to do: UTF-8 for people.
+        text: bytes = b"the line has another version",
+        /// A detail: read with [`crate::Detail`].
+        detail: bytes = b"\x01\x50\0\0\0\0\0\0\0",
+    }
+
     /// The answer to a call that changed something.
     0x90 Done {
         /// What the call made: a lock's fence, a pushed message's id, a line's version; 0 = nothing.
@@ -445,5 +462,12 @@ messages! { PUSHES:
         nodes: bytes = b"",
         /// The shards that changed: their replicas and leaders, one row after the other.
         placement: bytes = b"\0\0\0\0\x02\0\0\0\x01\x02\0\0\0",
+    }
+}
+
+impl<'a> From<Error<'a>> for DetailedError<'a> {
+    fn from(error: Error<'a>) -> DetailedError<'a> {
+        let Error { code, retry_ms, node, engine, text } = error;
+        DetailedError { code, retry_ms, node, engine, text, detail: &[] }
     }
 }

@@ -74,7 +74,7 @@ fn the_codes_are_the_documents() {
 
 #[test]
 fn the_limits_are_the_documents() {
-    let expected: [(&str, u64); 14] = [
+    let expected: [(&str, u64); 15] = [
         ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX as u64),
         ("VALUE_BYTES_MAX", limits::VALUE_BYTES_MAX as u64),
         ("FRAME_BYTES_MAX", limits::FRAME_BYTES_MAX as u64),
@@ -89,6 +89,7 @@ fn the_limits_are_the_documents() {
         ("PUSHES_UNREAD_MAX", limits::PUSHES_UNREAD_MAX.into()),
         ("PUSH_READ_MS_MAX", limits::PUSH_READ_MS_MAX.into()),
         ("ERROR_TEXT_BYTES_MAX", limits::ERROR_TEXT_BYTES_MAX as u64),
+        ("DETAIL_BYTES_MAX", limits::DETAIL_BYTES_MAX as u64),
     ];
     let written: Vec<_> = rows(section("## Limits")).iter().map(|r| r[..2].to_vec()).collect();
     assert_eq!(written, expected.map(|(name, value)| vec![name.to_string(), value.to_string()]));

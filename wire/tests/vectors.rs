@@ -7,10 +7,10 @@ mod common;
 use common::{call, examples, hex, id, lay_out, read};
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use wire::message::{CachePut, Expect, Heartbeat};
+use wire::message::{CachePut, DetailedError, Error, Expect, Heartbeat, LockMode};
 use wire::message::{FACTS, Request};
 use wire::topology::{self, Node, Placement};
-use wire::{Code, Header, messages};
+use wire::{Code, Detail, Header, messages};
 
 /// What `vectors.txt` must say.
 fn vectors() -> String {
@@ -140,6 +140,20 @@ fn rows(out: &mut String) {
         let engine = topology::engine_of_group(group, engines);
         writeln!(out, "engine_of_group {group} {engines} : {engine}").unwrap();
     }
+    out.push_str("\n# detail WHAT... : DETAIL\n");
+    for (what, detail) in details() {
+        let mut bytes = Vec::new();
+        detail.encode(&mut bytes);
+        writeln!(out, "detail {what} : {}", hex(&bytes)).unwrap();
+    }
+}
+
+fn details() -> [(&'static str, Detail<'static>); 3] {
+    [
+        ("version 80", Detail::Version(80)),
+        ("holder 77 1", Detail::Holder { fence: 77, mode: LockMode::Shared }),
+        ("holder 78 2", Detail::Holder { fence: 78, mode: LockMode::Exclusive }),
+    ]
 }
 
 fn nodes() -> Vec<Node> {
@@ -195,7 +209,8 @@ fn kinds_say_who_speaks() {
         let kind = message.kind.0;
         assert_eq!(requests.contains(&kind), kind < 0x80, "{}", message.name);
         let pushed = messages::pushes().any(|push| push.kind.0 == kind);
-        let answers = answers.contains(&kind) || pushed || kind == wire::message::Error::KIND.0;
+        let refuses = [Error::KIND.0, DetailedError::KIND.0].contains(&kind);
+        let answers = answers.contains(&kind) || pushed || refuses;
         assert_eq!(answers, (0x80..0x100).contains(&kind), "{}", message.name);
         assert!(kind < 0x200, "{}", message.name);
     }

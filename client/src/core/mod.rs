@@ -303,7 +303,7 @@ impl<A: Ask> Core<A> {
             client: self.sessions[0].id,
             engine,
             version_min: wire::header::VERSION,
-            version_max: wire::header::VERSION,
+            version_max: wire::header::PROTOCOL_MAX,
             name: name.as_bytes(),
             credentials: &[],
         }

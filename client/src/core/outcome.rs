@@ -9,8 +9,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
-use wire::message::Error as Refusal;
-use wire::{Code, Kind, WireError};
+use wire::message::DetailedError as Refusal;
+use wire::{Code, Detail, Kind, WireError};
 
 /// A call has ended for whoever made it.
 #[derive(Clone, Debug)]
@@ -216,17 +216,22 @@ pub struct Said<'f> {
     pub code: u16,
     /// Words for people, UTF-8; maybe none.
     pub text: Cow<'f, [u8]>,
+    /// How things stood that it refused the call for, if it says so.
+    pub detail: Option<Detail<'f>>,
 }
 
 impl<'f> Said<'f> {
     /// What a refusal says.
     pub fn of(refusal: &Refusal<'f>) -> Said<'f> {
-        Said { code: refusal.code, text: Cow::Borrowed(refusal.text) }
+        // One that can't be read is as good as none.
+        let detail = Detail::decode(refusal.detail).unwrap_or_default();
+        Said { code: refusal.code, text: Cow::Borrowed(refusal.text), detail }
     }
 
     /// The same, with bytes of its own.
     pub fn into_owned(self) -> Said<'static> {
-        Said { code: self.code, text: Cow::Owned(self.text.into_owned()) }
+        let text = Cow::Owned(self.text.into_owned());
+        Said { code: self.code, text, detail: self.detail.map(Detail::into_owned) }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{CallId, Caller, Core, LinkId, Order, Phase, SessionKey};
 use crate::limits::REDIRECTS_AT_ONCE;
 use alloc::sync::Arc;
 use core::time::Duration;
-use wire::message::{Alive, Done, Error as Refusal, TopologyReply};
+use wire::message::{Alive, DetailedError as Refusal, Done, Error, TopologyReply};
 use wire::{Code, Header, WireError};
 
 impl<A: Ask> Core<A> {
@@ -46,6 +46,7 @@ impl<A: Ask> Core<A> {
         body: &'f [u8],
     ) -> Result<Option<Finished<'f, A>>, WireError> {
         let refusal = match header.kind {
+            Error::KIND => Some(Refusal::from(Error::decode(body)?)),
             Refusal::KIND => Some(Refusal::decode(body)?),
             _ => None,
         };

@@ -96,7 +96,7 @@ impl<A: Ask> Core<A> {
 
     fn refuse_turn(&mut self, now: Moment, id: CallId, code: Code) {
         let text = Cow::Borrowed(&b"another guard of this client has it"[..]);
-        let said = Said { code: code.number(), text };
+        let said = Said { code: code.number(), text, detail: None };
         self.refuse(now, id, Outcome::Refused { code, by: None, said });
     }
 

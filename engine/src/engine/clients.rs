@@ -34,8 +34,14 @@ struct Frame<'a> {
 }
 
 impl Engine {
-    pub(super) fn on_opened(&mut self, conn: ConnId, request: u64, effects: &mut Effects) {
-        self.shared.conns.open(conn);
+    pub(super) fn on_opened(
+        &mut self,
+        conn: ConnId,
+        request: u64,
+        version: u8,
+        effects: &mut Effects,
+    ) {
+        self.shared.conns.open(conn, version);
         let welcome = Welcome {
             cluster: self.config.cluster.0,
             node: self.config.node.0,
@@ -45,7 +51,7 @@ impl Engine {
             epoch: self.epoch(),
             credit_frames: CREDIT_FRAMES,
             credit_bytes: CREDIT_BYTES,
-            version: wire::header::VERSION,
+            version,
         };
         let caller = Caller { conn, request, bytes: 0 };
         self.shared.conns.admit(caller, None);

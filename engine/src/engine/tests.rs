@@ -16,6 +16,7 @@ use crate::limits::{CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::machine::Machine;
 use crate::raft::{ChangeError, Configuration, MemberChange};
 use alloc::vec;
+use wire::header::PROTOCOL_MAX;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{
     Alive, CacheGet, CachePut, Done, Error, Expect, Heartbeat, LeaderMove, LockAcquire, LockMode,
@@ -54,7 +55,11 @@ impl Node {
         let mut node = Node { engine, effects, now, request: 0, notes: Vec::new() };
         node.pass(Duration::from_secs(1));
         assert!(node.engine.shards.iter().all(|shard| shard.raft().is_leader()));
-        node.engine.on(node.now, Input::Opened { conn: CONN, request: 0 }, &mut node.effects);
+        node.engine.on(
+            node.now,
+            Input::Opened { conn: CONN, request: 0, version: PROTOCOL_MAX },
+            &mut node.effects,
+        );
         let open = SessionOpen { session: SESSION, ttl_ms: 1000 };
         node.send(SessionOpen::KIND, 0, |b| open.encode(b));
         assert_eq!(node.answers().last().unwrap().kind, Done::KIND);

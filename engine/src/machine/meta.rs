@@ -180,7 +180,7 @@ impl Meta {
             self.epoch += 1;
         }
         let done = changed.map(|_| Outcome::Done { token: self.epoch });
-        Some(done.unwrap_or_else(Outcome::Refused))
+        Some(done.unwrap_or_else(Outcome::refused))
     }
 
     fn add(&mut self, add: &NodeAdd<'_>) -> Result<MetaChange, Code> {
@@ -395,7 +395,7 @@ mod tests {
     }
 
     fn refused(code: Code) -> Option<Outcome> {
-        Some(Outcome::Refused(code))
+        Some(Outcome::refused(code))
     }
 
     #[test]

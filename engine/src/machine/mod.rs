@@ -86,8 +86,9 @@ use crate::limits::{
 use crate::secret::Secret;
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
-use wire::{Code, Kind, Request};
+use wire::{Code, Detail, Kind, Request};
 
 /// What a machine is made with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +102,7 @@ pub struct MachineConfig {
 }
 
 /// What came of a call. It is remembered as long as its client may ask again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// It was done.
     Done {
@@ -116,11 +117,24 @@ pub enum Outcome {
         delivery: u32,
     },
     /// It was refused, and nothing was done.
-    Refused(Code),
+    Refused {
+        /// Why.
+        code: Code,
+        /// How things stood that it was refused for; from [`Level::DETAIL`] on, where there is something to say.
+        detail: Option<Box<Detail<'static>>>,
+    },
+}
+
+impl Outcome {
+    /// A refusal that says no more than why.
+    #[inline]
+    pub fn refused(code: Code) -> Outcome {
+        Outcome::Refused { code, detail: None }
+    }
 }
 
 /// What applying an entry gave.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Applied {
     /// The request's outcome.
     Done(Outcome),
@@ -131,7 +145,7 @@ pub enum Applied {
 }
 
 /// Somebody who waited is to be told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Wake {
     /// The session of the call.
     pub session: SessionId,
@@ -240,7 +254,7 @@ impl Machine {
                 Applied::Nothing
             }
             _ => match Request::view(kind, payload) {
-                Err(code) => Applied::Done(Outcome::Refused(code)),
+                Err(code) => Applied::Done(Outcome::refused(code)),
                 Ok(request) => self.request(request, turn),
             },
         }
@@ -277,13 +291,10 @@ impl Machine {
         self.cache.warm(keys, warm);
     }
 
-    /// What an [`Outcome::Delivered`] delivers. None if that delivery is no longer in flight: it was
+    /// What an [`Outcome::Delivered`] delivers: a message by its id and the number of the delivery. None if that delivery is no longer in flight: it was
     /// acknowledged or given back, or its visibility ran out.
-    pub fn delivery(&self, outcome: Outcome) -> Option<DeliveryView<'_>> {
-        match outcome {
-            Outcome::Delivered { id, delivery } => self.queues.view_delivery(id, delivery),
-            Outcome::Done { .. } | Outcome::Refused(_) => None,
-        }
+    pub fn delivery(&self, (id, delivery): (u64, u32)) -> Option<DeliveryView<'_>> {
+        self.queues.view_delivery(id, delivery)
     }
 
     /// A session's time to live, if there is such a session.

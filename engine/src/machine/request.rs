@@ -39,7 +39,7 @@ impl Machine {
                 self.close(SessionId(it.session), turn)
             }
             // A read is never proposed; one that is all the same reads nothing. Nor is what is no shard's.
-            _ => Outcome::Refused(Code::UnknownKind),
+            _ => Outcome::refused(Code::UnknownKind),
         })
     }
 
@@ -52,14 +52,14 @@ impl Machine {
         if self.ledger.level() < Level::BOUNDED
             && let Some(code) = self.settle_at_once(request, turn)
         {
-            return Verdict::Now(Outcome::Refused(code));
+            return Verdict::Now(Outcome::refused(code));
         }
         match request {
             Request::Lock(request) => self.locks.request(&mut self.ledger, asked, request, turn),
             Request::Queue(request) => self.queues.request(&mut self.ledger, asked, request, turn),
             Request::Cache(request) => self.cache.request(&mut self.ledger, request),
             Request::Session(_) | Request::Connection(_) | Request::Admin(_) => {
-                Verdict::Now(Outcome::Refused(Code::UnknownKind))
+                Verdict::Now(Outcome::refused(Code::UnknownKind))
             }
         }
     }

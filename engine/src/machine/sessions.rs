@@ -43,7 +43,7 @@ impl Machine {
         }
         match self.renew(id, turn) {
             true => Outcome::Done { token: 0 },
-            false => Outcome::Refused(Code::SessionUnknown),
+            false => Outcome::refused(Code::SessionUnknown),
         }
     }
 
@@ -82,7 +82,7 @@ impl Machine {
         op: impl FnOnce(&mut Machine, u32, &mut Turn<'_>) -> Verdict,
     ) -> Applied {
         let Some(slot) = self.live_session(SessionId(call.session), turn) else {
-            return Applied::Done(Outcome::Refused(Code::SessionUnknown));
+            return Applied::Done(Outcome::refused(Code::SessionUnknown));
         };
         self.ledger.keep_session(slot);
         if self.ledger.on_answered(slot, call.answered_below) {
@@ -90,27 +90,28 @@ impl Machine {
         }
         match self.ledger.recall(slot, call.sequence) {
             Recalled::New => {}
-            Recalled::Stale => return Applied::Done(Outcome::Refused(Code::SequenceStale)),
+            Recalled::Stale => return Applied::Done(Outcome::refused(Code::SequenceStale)),
             Recalled::Done(outcome) => return Applied::Done(outcome),
             Recalled::Waits => return Applied::Waiting,
         }
         let what = match op(self, slot, turn) {
             Verdict::Now(outcome) => Remembered::Outcome(outcome),
             Verdict::Later(waiter) => Remembered::Waiting(waiter),
-            Verdict::NotYet => return Applied::Done(Outcome::Refused(Code::Busy)),
+            Verdict::NotYet => return Applied::Done(Outcome::refused(Code::Busy)),
+        };
+        let applied = match &what {
+            Remembered::Outcome(outcome) => Applied::Done(outcome.clone()),
+            Remembered::Waiting(_) => Applied::Waiting,
         };
         self.ledger.remember(slot, call.sequence, what);
-        match what {
-            Remembered::Outcome(outcome) => Applied::Done(outcome),
-            Remembered::Waiting(_) => Applied::Waiting,
-        }
+        applied
     }
 
     /// Forgets the calls that were answered. One that still waits is cancelled.
     fn forget_answered(&mut self, slot: u32, turn: &mut Turn<'_>) {
         let mut left = Vec::new();
         while let Some(waiter) = self.ledger.take_answered(slot) {
-            left.push(self.end_wait(waiter, Outcome::Refused(Code::SequenceStale), turn));
+            left.push(self.end_wait(waiter, Outcome::refused(Code::SequenceStale), turn));
         }
         self.advance(&left, turn);
     }
@@ -130,7 +131,7 @@ impl Machine {
         }
         let mut left = Vec::new();
         for waiter in self.ledger.waits_of(slot) {
-            left.push(self.end_wait(waiter, Outcome::Refused(Code::SessionUnknown), turn));
+            left.push(self.end_wait(waiter, Outcome::refused(Code::SessionUnknown), turn));
         }
         self.ledger.end_session(slot);
         self.advance(&left, turn);
@@ -174,7 +175,7 @@ impl Machine {
                     Resource::Queue(self.queues.make_ready(&mut self.ledger, message))
                 }
                 Owned::Waiter(waiter) => {
-                    self.end_wait(waiter, Outcome::Refused(Code::SessionUnknown), turn)
+                    self.end_wait(waiter, Outcome::refused(Code::SessionUnknown), turn)
                 }
             });
         }
@@ -189,7 +190,7 @@ impl Machine {
         let sessions = self.ledger.all_living();
         let mut left = Vec::new();
         for (_, waiter) in self.ledger.all_waiters() {
-            left.push(self.end_wait(waiter, Outcome::Refused(Code::SessionUnknown), turn));
+            left.push(self.end_wait(waiter, Outcome::refused(Code::SessionUnknown), turn));
         }
         self.advance(&left, turn);
         for (_, session) in sessions {
@@ -210,9 +211,18 @@ impl Machine {
 
     /// A wait's time ran out: whoever stood behind it may be next.
     pub(super) fn wait_ended(&mut self, waiter: u32, turn: &mut Turn<'_>) {
-        let outcome = self.ledger.timeout(waiter, turn.now);
+        let outcome = self.timeout(waiter, turn);
         let left = self.end_wait(waiter, outcome, turn);
         self.advance(&[left], turn);
+    }
+
+    /// What the call is told whose time to wait ran out.
+    fn timeout(&self, waiter: u32, turn: &Turn<'_>) -> Outcome {
+        let code = self.ledger.timeout(waiter, turn.now);
+        match self.ledger.waiter(waiter).resource {
+            Resource::Lock(lock) => self.locks.refusal(&self.ledger, lock, code),
+            Resource::Queue(_) => Outcome::refused(code),
+        }
     }
 
     /// Serves who is next in all that was left, each once, in the order given. An advance may forget

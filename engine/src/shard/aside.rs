@@ -10,7 +10,6 @@ use super::desk::Hint;
 use super::reads::{Served, Until, read_line};
 use super::{Shard, Step};
 use crate::ids::ConnId;
-use crate::machine::Outcome;
 use crate::time::Time;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -32,8 +31,8 @@ pub enum Item {
     Delivery {
         /// Who asked.
         caller: Caller,
-        /// Which message.
-        outcome: Outcome,
+        /// Which message, and which delivery of it.
+        delivery: (u64, u32),
     },
 }
 
@@ -181,16 +180,21 @@ impl Shard {
                     }
                 }
             }
-            Item::Delivery { caller, outcome } => {
-                (self.deliver(step, caller, outcome) == Served::Later).then_some(item)
+            Item::Delivery { caller, delivery } => {
+                (self.deliver(step, caller, delivery) == Served::Later).then_some(item)
             }
         }
     }
 
     /// Answers a pop with its message, unless that is large and enough is on its way.
-    pub(super) fn deliver(&self, step: &mut Step<'_>, caller: Caller, outcome: Outcome) -> Served {
+    pub(super) fn deliver(
+        &self,
+        step: &mut Step<'_>,
+        caller: Caller,
+        delivery: (u64, u32),
+    ) -> Served {
         let mut desk = step.desk();
-        match self.state.delivery(outcome) {
+        match self.state.delivery(delivery) {
             Some(delivery) if !desk.takes(caller, delivery.payload.len()) => {
                 return Served::Later;
             }

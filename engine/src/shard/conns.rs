@@ -10,6 +10,8 @@ use alloc::vec::Vec;
 use wire::bytes::u32_at;
 use wire::request::Facts;
 
+/// From which version of the protocol on a refusal may come with a detail.
+const DETAILS_FROM: u8 = 2;
 /// How often a session's calls in a shard count as a sign of life.
 const TOUCH_EVERY: Duration = Duration::from_millis(200);
 /// Signs of life that a connection remembers, each at a place of its own. Two that share a place both count, more often
@@ -30,6 +32,8 @@ struct Conn {
     touches: Box<[Touch; TOUCHES]>,
     /// Whether it has to read before it gets more that is large.
     filled: bool,
+    /// The version of the protocol that both speak.
+    version: u8,
 }
 
 /// When calls last counted as a sign of life, and of which session in which shard.
@@ -69,8 +73,8 @@ pub struct Conns {
 }
 
 impl Conns {
-    /// A connection stands.
-    pub fn open(&mut self, id: ConnId) {
+    /// A connection stands, and speaks this version of the protocol.
+    pub fn open(&mut self, id: ConnId, version: u8) {
         let closed = Conn {
             generation: 0,
             open: Open::Closed,
@@ -78,6 +82,7 @@ impl Conns {
             unanswered_bytes: 0,
             touches: Box::new([Touch::NONE; TOUCHES]),
             filled: false,
+            version,
         };
         let at = id.index as usize;
         if at >= self.conns.len() {
@@ -94,6 +99,11 @@ impl Conns {
             self.conns[id.index as usize].open = Open::Closed;
             self.open -= 1;
         }
+    }
+
+    /// Whether it knows what a refusal with a detail is.
+    pub fn reads_details(&mut self, id: ConnId) -> bool {
+        self.get(id).is_some_and(|conn| conn.version >= DETAILS_FROM)
     }
 
     /// How many are open.
@@ -200,15 +210,16 @@ mod tests {
     use crate::effects::Outbox;
     use crate::ids::Index;
     use wire::Code;
+    use wire::header::VERSION;
     use wire::message::{CachePut, LockAcquire, LockRelease};
 
     #[test]
     fn an_answer_never_reaches_the_next_user_of_a_place() {
         let (mut conns, mut outbox) = (Conns::default(), Outbox::default());
         let first = ConnId { index: 0, generation: 1 };
-        conns.open(first);
+        conns.open(first, VERSION);
         conns.close(first);
-        conns.open(ConnId { index: 0, generation: 2 });
+        conns.open(ConnId { index: 0, generation: 2 }, VERSION);
         let mut desk = Desk::new(&mut conns, &mut outbox);
         desk.done(Caller { conn: first, request: 7, bytes: 60 }, 1, Index(1));
         assert!(outbox.is_empty());
@@ -220,7 +231,7 @@ mod tests {
         let (mut conns, mut outbox) = (Conns::default(), Outbox::default());
         let conn = ConnId { index: 3, generation: 0 };
         let caller = |request| Caller { conn, request, bytes };
-        conns.open(conn);
+        conns.open(conn, VERSION);
         (0..full).for_each(|at| assert!(conns.admit(caller(u64::from(at)), Some(CachePut::FACTS))));
         assert!(!conns.admit(caller(5000), Some(CachePut::FACTS)));
         let mut desk = Desk::new(&mut conns, &mut outbox);
@@ -250,7 +261,7 @@ mod tests {
         let mut conns = Conns::default();
         let conn = ConnId { index: 0, generation: 0 };
         let caller = |request: u32| Caller { conn, request: request.into(), bytes: 100 };
-        conns.open(conn);
+        conns.open(conn, VERSION);
         (0..CREDIT_FRAMES).for_each(|n| assert!(conns.admit(caller(n), Some(LockAcquire::FACTS))));
         for n in 0..CREDIT_FRAMES_RESERVED {
             assert!(conns.admit(caller(CREDIT_FRAMES + n), Some(LockRelease::FACTS)));

@@ -10,9 +10,9 @@ use crate::ids::{Index, NodeId};
 use crate::level::Level;
 use crate::machine::DeliveryView;
 use alloc::vec::Vec;
-use wire::limits::ERROR_TEXT_BYTES_MAX;
-use wire::message::{Alive, Delivery, Done, Error, Value};
-use wire::{Code, Header, Kind};
+use wire::limits::{DETAIL_BYTES_MAX, ERROR_TEXT_BYTES_MAX};
+use wire::message::{Alive, Delivery, DetailedError, Done, Error, Value};
+use wire::{Code, Detail, Header, Kind};
 
 /// Where to go instead, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -69,6 +69,20 @@ impl<'a> Desk<'a> {
     /// The request was refused.
     pub fn error(&mut self, to: Caller, code: Code, hint: Hint) {
         self.reply(to, Error::KIND, |b| refusal(code, hint).encode(b));
+    }
+
+    /// The request was refused, for how things stood. Who speaks an older version of the protocol is told no more than
+    /// the code.
+    pub fn detailed_error(&mut self, to: Caller, code: Code, detail: &Detail<'_>) {
+        if !self.conns.reads_details(to.conn) {
+            return self.error(to, code, Hint::NONE);
+        }
+        let mut bytes = Vec::new();
+        detail.encode(&mut bytes);
+        assert!(bytes.len() <= DETAIL_BYTES_MAX, "a detail is short");
+        let Error { code, retry_ms, node, engine, text } = refusal(code, Hint::NONE);
+        let error = DetailedError { code, retry_ms, node, engine, text, detail: &bytes };
+        self.reply(to, DetailedError::KIND, |b| error.encode(b));
     }
 
     /// Sends what answers nothing: it carries the id of the request that subscribed to it.

@@ -53,7 +53,7 @@ use crate::effects::Note;
 use crate::ids::{GroupId, Index, NodeId, Position, SessionId, Term};
 use crate::journal::{Journal, Record};
 use crate::level::Level;
-use crate::machine::{self, Applied, Outcome, WARM_MAX, Warm};
+use crate::machine::{self, Applied, Outcome, WARM_MAX, Wake, Warm};
 use crate::mutant::{self, Mutant};
 use crate::raft::{Hold, Member, Message, Persist, Quiet, Raft, Refused};
 use crate::status::{GroupStatus, PeerStatus};
@@ -430,14 +430,13 @@ impl Shard {
                 (Applied::Nothing, Some(_)) => panic!("a call's entry has an outcome"),
                 (_, None) => {}
             }
-            for at in 0..step.shared.wakes.len() {
-                let wake = step.shared.wakes[at];
-                let call = CallId { session: wake.session, sequence: wake.sequence };
-                if let Some(caller) = self.calls.wake(call) {
-                    self.answer(step, caller, wake.outcome);
+            let mut wakes = core::mem::take(&mut step.shared.wakes);
+            for Wake { session, sequence, outcome } in wakes.drain(..) {
+                if let Some(caller) = self.calls.wake(CallId { session, sequence }) {
+                    self.answer(step, caller, outcome);
                 }
             }
-            step.shared.wakes.clear();
+            step.shared.wakes = wakes;
         }
         assert_eq!(self.applied, commit, "all of it is applied");
         self.due = self.state.next_deadline();
@@ -463,14 +462,18 @@ impl Shard {
         let mut desk = step.desk();
         match outcome {
             Outcome::Done { token } => desk.done(caller, token, self.applied),
-            Outcome::Refused(code) => {
+            Outcome::Refused { code, detail: None } => {
                 // It touched what is unfinished: it is, some entries later.
                 let hint = if code == Code::Busy { Hint::retry(5) } else { Hint::NONE };
                 desk.error(caller, code, hint);
             }
-            Outcome::Delivered { .. } => {
-                if self.deliver(step, caller, outcome) == Served::Later {
-                    self.aside.put(Item::Delivery { caller, outcome }, &mut step.shared.conns);
+            Outcome::Refused { code, detail: Some(detail) } => {
+                desk.detailed_error(caller, code, &detail);
+            }
+            Outcome::Delivered { id, delivery } => {
+                let delivery = (id, delivery);
+                if self.deliver(step, caller, delivery) == Served::Later {
+                    self.aside.put(Item::Delivery { caller, delivery }, &mut step.shared.conns);
                 }
             }
         }

@@ -4,7 +4,7 @@ use crate::entry::Entry;
 use crate::ids::{ClusterId, GroupId, SessionId};
 use crate::level::Level;
 use crate::machine::meta::Meta;
-use crate::machine::{self, Applied, DeliveryView, Get, Machine, Outcome, Wake};
+use crate::machine::{self, Applied, DeliveryView, Get, Machine, Wake};
 use crate::machine::{Probe, Restore, Restored, Slice, SliceProgress, Warm};
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
@@ -221,11 +221,11 @@ impl State {
         }
     }
 
-    /// The message that an outcome delivers, while it is there.
-    pub fn delivery(&self, outcome: Outcome) -> Option<DeliveryView<'_>> {
+    /// The message of a delivery, while it is there.
+    pub fn delivery(&self, delivery: (u64, u32)) -> Option<DeliveryView<'_>> {
         match self {
             State::Meta(..) => None,
-            State::Data(machine) => machine.delivery(outcome),
+            State::Data(machine) => machine.delivery(delivery),
         }
     }
 

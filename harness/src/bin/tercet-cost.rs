@@ -8,6 +8,7 @@ use engine::level::{Kinds, Level};
 use engine::raft::ReadMode;
 use engine::secret::Secret;
 use engine::time::{Duration, Time};
+use wire::header::PROTOCOL_MAX;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::*;
 use wire::{Call, Header, Kind};
@@ -108,7 +109,11 @@ impl Node {
         for client in 0..CLIENTS {
             let number = client * DEPTH;
             let conn = conn(number);
-            node.engine.on(node.now, Input::Opened { conn, request: 0 }, &mut node.effects);
+            node.engine.on(
+                node.now,
+                Input::Opened { conn, request: 0, version: PROTOCOL_MAX },
+                &mut node.effects,
+            );
             let open = SessionOpen { session: session(number), ttl_ms: 600_000 };
             node.send(number, SessionOpen::KIND, |b| open.encode(b));
         }

@@ -3,10 +3,10 @@
 use super::SHARDS;
 use engine::time::Time;
 use wire::message::{
-    CacheDelete, CacheGet, CachePut, Delivery, Done, Error, LockAcquire, LockMode, LockRelease,
-    QueueAck, QueueNack, QueuePop, QueuePush, SessionClose, SessionOpen, Value,
+    CacheDelete, CacheGet, CachePut, Delivery, DetailedError, Done, Error, LockAcquire, LockMode,
+    LockRelease, QueueAck, QueueNack, QueuePop, QueuePush, SessionClose, SessionOpen, Value,
 };
-use wire::{Call, Code, Kind, Request};
+use wire::{Call, Code, Detail, Kind, Request};
 
 /// Lines, locks and queues that clients use.
 pub const KEYS: u8 = 5;
@@ -207,18 +207,19 @@ pub fn payload(value: u64, bytes_max: usize) -> Vec<u8> {
     bytes
 }
 
-/// Reads an answer.
+/// Reads an answer, and how things stood for a refusal that says so.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn read_answer(kind: Kind, body: &[u8]) -> Result<Saw, String> {
+pub fn read_answer(kind: Kind, body: &[u8]) -> Result<(Saw, Option<Detail<'_>>), String> {
     let number = |bytes: &[u8]| -> Result<u64, String> {
         let (value, rest) = bytes.split_first_chunk().ok_or("a value is cut short")?;
         let whole = rest.iter().all(|byte| *byte == value[0]);
         if whole { Ok(u64::from_le_bytes(*value)) } else { Err("a value is mangled".into()) }
     };
     let malformed = |e: wire::WireError| e.to_string();
-    Ok(match kind {
+    let mut stood = None;
+    let saw = match kind {
         Done::KIND => {
             let done = Done::decode(body).map_err(malformed)?;
             Saw::Done { token: done.token, index: done.index }
@@ -236,6 +237,15 @@ pub fn read_answer(kind: Kind, body: &[u8]) -> Result<Saw, String> {
             let error = Error::decode(body).map_err(malformed)?;
             Saw::Refused(Code::from_number(error.code).ok_or("an unknown error code")?)
         }
+        DetailedError::KIND => {
+            let error = DetailedError::decode(body).map_err(malformed)?;
+            stood = Detail::decode(error.detail).map_err(malformed)?;
+            if stood.is_none() {
+                return Err("an error with a detail has none".into());
+            }
+            Saw::Refused(Code::from_number(error.code).ok_or("an unknown error code")?)
+        }
         other => return Err(format!("an unexpected answer of kind {other:?}")),
-    })
+    };
+    Ok((saw, stood))
 }

@@ -14,7 +14,7 @@ use wire::frames::Frame;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::Welcome;
 use wire::random::Random;
-use wire::{Code, split};
+use wire::{Code, Detail, split};
 
 /// How busy clients are.
 #[derive(Clone, Copy)]
@@ -283,8 +283,9 @@ impl Clients {
         }
         let mut saw = Saw::Unknown;
         if let Some(asked) = client.lines.answered(generation, header.request) {
-            saw = read_answer(header.kind, body)?;
-            self.explain(now, id, &asked, saw, twins)?;
+            let stood;
+            (saw, stood) = read_answer(header.kind, body)?;
+            self.explain(now, id, &asked, (saw, stood), twins)?;
         }
         let client = &mut self.clients[id as usize];
         let finished = client.core.on_frame(moment(now), link, header, body);
@@ -304,7 +305,7 @@ impl Clients {
         now: Time,
         id: u32,
         asked: &Asked,
-        saw: Saw,
+        (saw, stood): (Saw, Option<Detail<'_>>),
         twins: &mut [Twin],
     ) -> Result<(), String> {
         if let Saw::Refused(
@@ -333,6 +334,7 @@ impl Clients {
             invoked: *invoked,
             replied: now,
             saw,
+            stood,
         };
         let explained = twins[*shard as usize].explain(&answered);
         explained.map_err(|why| format!("client {id}, shard {shard}: {why}"))?;

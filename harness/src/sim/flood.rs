@@ -11,6 +11,7 @@ use engine::engine::{Engine, Input};
 use engine::ids::{ConnId, GroupId};
 use engine::time::{Duration, Time};
 use wire::Header;
+use wire::header::PROTOCOL_MAX;
 use wire::limits::FRAME_BYTES_MAX;
 
 /// The connections of whoever floods: an index that no client has.
@@ -54,7 +55,7 @@ impl Flood {
         let conn = self.conn(node.1);
         if !self.met.contains(&node) {
             self.met.push(node);
-            engine.on(now, Input::Opened { conn, request: 0 }, effects);
+            engine.on(now, Input::Opened { conn, request: 0, version: PROTOCOL_MAX }, effects);
         }
         for frame in &self.frames {
             let frame =

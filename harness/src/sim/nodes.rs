@@ -12,6 +12,7 @@ use engine::raft::ReadMode;
 use engine::secret::Secret;
 use engine::time::{Duration, Time};
 use wire::Header;
+use wire::header::PROTOCOL_MAX;
 use wire::limits::PEER_FRAME_BYTES_MAX;
 use wire::peer::Join;
 
@@ -65,7 +66,11 @@ impl World {
                     engine.on(now, Input::Peer { peer, header, body }, effects);
                 }
                 Incoming::Opened(conn) => {
-                    engine.on(now, Input::Opened { conn: *conn, request: 0 }, effects);
+                    engine.on(
+                        now,
+                        Input::Opened { conn: *conn, request: 0, version: PROTOCOL_MAX },
+                        effects,
+                    );
                 }
                 Incoming::Closed(conn) => engine.on(now, Input::Closed { conn: *conn }, effects),
                 Incoming::PeerUp(n) => {

@@ -22,6 +22,8 @@ pub type Id = [u8; 16];
 const NEVER: u64 = u64::MAX;
 /// From this feature level on an ended session leaves its lines before it gives anything back.
 const BOUNDED: u32 = 3;
+/// From this level on a refusal says how things stood.
+const DETAILS: u32 = 4;
 
 /// A number that an entry made: the entry's index, and the how manieth of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -36,7 +38,14 @@ pub enum Answer {
     Waits,
     Done(Option<Token>),
     Delivered { id: Token, delivery: u32, value: u64 },
-    Refused(Code),
+    Refused(Code, Option<Stood>),
+}
+
+/// How things stood that a call was refused for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stood {
+    Version(Token),
+    Holder { fence: Token, exclusive: bool },
 }
 
 /// Something that ends by itself.
@@ -307,7 +316,11 @@ impl Twin {
             Due::Wait(at) => {
                 self.ends_by_itself("a wait", self.waits[at].span)?;
                 let ask = self.waits[at].ask.clone();
-                self.end_wait(at, ask.timeout());
+                let answer = match &ask {
+                    Ask::Lock { name, .. } => self.held(name, ask.timeout()),
+                    Ask::Pop { .. } => Answer::Refused(ask.timeout(), None),
+                };
+                self.answer_wait(at, answer);
                 self.advance(ask.left());
             }
             Due::Message(at) => {
@@ -453,7 +466,7 @@ impl Twin {
     }
 
     fn end_wait(&mut self, at: usize, code: Code) {
-        self.answer_wait(at, Answer::Refused(code));
+        self.answer_wait(at, Answer::Refused(code, None));
     }
     fn answer_wait(&mut self, at: usize, answer: Answer) {
         let wait = self.waits.remove(at);
@@ -496,7 +509,7 @@ impl Twin {
             return self.grant(name, session, exclusive, lease_ms);
         }
         if wait_ms == 0 {
-            return Answer::Refused(Code::LockHeld);
+            return self.held(&name, Code::LockHeld);
         }
         self.wait((session, sequence), wait_ms, Ask::Lock { name, exclusive, lease_ms })
     }
@@ -520,11 +533,12 @@ impl Twin {
         lease_ms: u32,
     ) -> Option<Answer> {
         let anew = self.span(lease_ms, lease_ms);
-        let mut grants = self.grants.iter_mut();
-        let grant = grants.find(|grant| grant.lock == name && grant.session == session)?;
-        if exclusive && !grant.exclusive {
-            return Some(Answer::Refused(Code::LockHeld));
+        let mut grants = self.grants.iter();
+        let at = grants.position(|grant| grant.lock == name && grant.session == session)?;
+        if exclusive && !self.grants[at].exclusive {
+            return Some(self.held(name, Code::LockHeld));
         }
+        let grant = &mut self.grants[at];
         grant.count += 1;
         if anew.deadline > grant.span.deadline {
             grant.span = Span { number: grant.span.number, ..anew };
@@ -532,12 +546,20 @@ impl Twin {
         Some(Answer::Done(Some(grant.fence)))
     }
 
+    /// A refusal that names the oldest grant of a lock.
+    fn held(&self, name: &[u8], code: Code) -> Answer {
+        let oldest = self.grants.iter().find(|grant| grant.lock == name);
+        let holder =
+            oldest.map(|&Grant { fence, exclusive, .. }| Stood::Holder { fence, exclusive });
+        Answer::Refused(code, holder.filter(|_| self.level >= DETAILS))
+    }
+
     fn release(&mut self, session: Id, name: &[u8], fence: u64) -> Answer {
         let mut grants = self.grants.iter();
         let found = grants.position(|grant| grant.lock == name && grant.session == session);
-        let Some(at) = found else { return Answer::Refused(Code::NotHolder) };
+        let Some(at) = found else { return Answer::Refused(Code::NotHolder, None) };
         if !self.is(self.grants[at].fence, fence) {
-            return Answer::Refused(Code::StaleFence);
+            return Answer::Refused(Code::StaleFence, None);
         }
         self.grants[at].count -= 1;
         if self.grants[at].count == 0 {
@@ -571,7 +593,7 @@ impl Twin {
                     unreachable!("it waits for a lock")
                 };
                 let answer = match over {
-                    Some(code) => Answer::Refused(code),
+                    Some(code) => Answer::Refused(code, None),
                     None => self
                         .acquire_again(session, name, exclusive, lease_ms)
                         .expect("it was just granted"),
@@ -601,7 +623,7 @@ impl Twin {
             return answer;
         }
         if wait_ms == 0 {
-            return Answer::Refused(Code::QueueEmpty);
+            return Answer::Refused(Code::QueueEmpty, None);
         }
         self.wait(call, wait_ms, Ask::Pop { name, visibility_ms })
     }
@@ -640,7 +662,7 @@ impl Twin {
 
     fn ack(&mut self, queue: &[u8], id: u64, delivery: u32) -> Answer {
         match self.delivered(queue, id, delivery) {
-            Err(code) => Answer::Refused(code),
+            Err(code) => Answer::Refused(code, None),
             Ok(at) => {
                 self.messages.remove(at);
                 Answer::Done(None)
@@ -650,7 +672,7 @@ impl Twin {
 
     fn nack(&mut self, queue: &[u8], id: u64, delivery: u32, delay_ms: u32) -> Answer {
         match self.delivered(queue, id, delivery) {
-            Err(code) => return Answer::Refused(code),
+            Err(code) => return Answer::Refused(code, None),
             Ok(at) if delay_ms > 0 => {
                 let number = self.messages[at].number;
                 let span = Span { number, ..self.span(delay_ms, delay_ms) };
@@ -690,16 +712,20 @@ impl Twin {
 
 impl Twin {
     /// Whether a line is as it is expected to be.
-    fn meets(&self, key: &[u8], expect: Expect) -> Result<Option<usize>, Code> {
+    fn meets(&self, key: &[u8], expect: Expect) -> Result<Option<usize>, Answer> {
         let at = self.lines.iter().position(|line| line.key == key);
+        let other = |at: usize| {
+            let stood = (self.level >= DETAILS).then(|| Stood::Version(self.lines[at].version));
+            Err(Answer::Refused(Code::VersionMismatch, stood))
+        };
         match (expect, at) {
             (Expect::Any, _) | (Expect::Absent, None) => Ok(at),
-            (Expect::Absent, Some(_)) => Err(Code::VersionMismatch),
-            (Expect::Version(_), None) => Err(Code::KeyUnknown),
+            (Expect::Absent, Some(at)) => other(at),
+            (Expect::Version(_), None) => Err(Answer::Refused(Code::KeyUnknown, None)),
             (Expect::Version(version), Some(at)) => {
                 match self.is(self.lines[at].version, version) {
                     true => Ok(Some(at)),
-                    false => Err(Code::VersionMismatch),
+                    false => other(at),
                 }
             }
         }
@@ -707,7 +733,7 @@ impl Twin {
 
     fn put(&mut self, key: &[u8], value: u64, ttl_ms: u32, expect: Expect) -> Answer {
         match self.meets(key, expect) {
-            Err(code) => return Answer::Refused(code),
+            Err(refused) => return refused,
             Ok(Some(at)) => drop(self.lines.remove(at)),
             Ok(None) => {}
         }
@@ -719,8 +745,8 @@ impl Twin {
 
     fn delete(&mut self, key: &[u8], expect: Expect) -> Answer {
         match self.meets(key, expect) {
-            Err(code) => Answer::Refused(code),
-            Ok(None) => Answer::Refused(Code::KeyUnknown),
+            Err(refused) => refused,
+            Ok(None) => Answer::Refused(Code::KeyUnknown, None),
             Ok(Some(at)) => {
                 let line = self.lines.remove(at);
                 self.note_line(key);

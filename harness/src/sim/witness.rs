@@ -7,11 +7,12 @@
 //! - What ends by itself is gone by the world's time, too: at most as late as docs/protocol.md says.
 
 use super::calls::{Did, Saw};
-use super::twin::{Answer, Ask, Id, Place, Span, Token, Twin};
+use super::twin::{Answer, Ask, Id, Place, Span, Stood, Token, Twin};
 use engine::status::MachineStatus;
 use engine::time::{Duration, Time};
 use std::collections::BTreeSet;
-use wire::Code;
+use wire::message::LockMode;
+use wire::{Code, Detail};
 
 /// How late something may end: what an entry takes to be committed where nothing is wrong for long.
 const GRACE: Duration = Duration::from_millis(1_000);
@@ -24,6 +25,8 @@ pub struct Answered<'a> {
     pub invoked: Time,
     pub replied: Time,
     pub saw: Saw,
+    /// How things stood that it was refused for, if it was told.
+    pub stood: Option<Detail<'a>>,
 }
 
 impl Twin {
@@ -55,7 +58,9 @@ impl Twin {
                     Saw::Refused(Code::MessageUnknown),
                     Some(Answer::Delivered { id, delivery, .. }),
                 ) => !self.is_in_flight(id, delivery),
-                (Saw::Refused(code), Some(Answer::Refused(said))) => code == said,
+                (Saw::Refused(code), Some(Answer::Refused(said, stood))) => {
+                    code == said && self.explain_stood(stood, call.stood.as_ref())?
+                }
                 _ => false,
             },
         };
@@ -66,6 +71,28 @@ impl Twin {
                 call.did,
                 self.answers.get(&(session, sequence))
             )),
+        }
+    }
+
+    /// Whether a refusal says how things stood, and nothing else.
+    fn explain_stood(
+        &mut self,
+        stood: Option<Stood>,
+        said: Option<&Detail<'_>>,
+    ) -> Result<bool, String> {
+        match (stood, said) {
+            (None, None) => Ok(true),
+            (Some(Stood::Version(made)), Some(Detail::Version(version))) => {
+                self.learn(made, *version).map(|()| true)
+            }
+            (
+                Some(Stood::Holder { fence: made, exclusive }),
+                Some(Detail::Holder { fence, mode }),
+            ) => {
+                self.learn(made, *fence)?;
+                Ok(exclusive == (*mode == LockMode::Exclusive))
+            }
+            _ => Ok(false),
         }
     }
 
@@ -283,7 +310,8 @@ mod tests {
         fn saw(&mut self, sequence: u64, did: &Did, saw: Saw) -> Result<(), String> {
             let (invoked, replied) = (Time(0), Time(self.at));
             let session = SESSION;
-            self.twin.explain(&Answered { did, session, sequence, invoked, replied, saw })
+            let stood = None;
+            self.twin.explain(&Answered { did, session, sequence, invoked, replied, saw, stood })
         }
     }
 
@@ -323,7 +351,8 @@ mod tests {
         let read = |log: &mut Log, invoked, saw| {
             let (did, session, replied) = (&Did::Get { key: 0 }, SESSION, Time(invoked + 1));
             let invoked = Time(invoked);
-            log.twin.explain(&Answered { did, session, sequence: 0, invoked, replied, saw })
+            let (sequence, stood) = (0, None);
+            log.twin.explain(&Answered { did, session, sequence, invoked, replied, saw, stood })
         };
         assert_eq!(read(&mut log, 10, Saw::Refused(Code::KeyUnknown)), Ok(()));
         assert!(read(&mut log, SECOND, Saw::Refused(Code::KeyUnknown)).is_err());
@@ -368,7 +397,8 @@ mod tests {
             let saw = Saw::Message { id, delivery, priority: 0, value: 7 };
             let (did, session, sequence) = (&pop, OTHER, 1);
             let (invoked, replied) = (Time(0), Time(log.at));
-            let call = Answered { did, session, sequence, invoked, replied, saw };
+            let stood = None;
+            let call = Answered { did, session, sequence, invoked, replied, saw, stood };
             assert_eq!(log.twin.explain(&call), Ok(()), "at {level:?}");
         }
     }

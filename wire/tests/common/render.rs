@@ -68,6 +68,7 @@ fn section(message: &Message) -> String {
 fn linked(text: &str) -> String {
     text.replace("`crate::topology`", "[topology rows](#topology-rows)")
         .replace("`crate::Code`", "[error codes](#error-codes)")
+        .replace("`crate::Detail`", "[details](#details)")
 }
 
 /// The Python client with its table as it must be.

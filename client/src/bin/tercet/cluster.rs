@@ -129,11 +129,12 @@ impl Tool<'_> {
         let Candidate { node, incarnation, engines, .. } = *candidate;
         let joiner = Joiner { node, incarnation, engines, address };
         let added = admin::node_add(&self.servers, &joiner, joins).map_err(|error| match error {
-            Error::Refused { code: Code::NodeKnown, subject, node: from, text } => {
+            Error::Refused { code: Code::NodeKnown, subject, node: from, text, detail } => {
                 let advice = format!(
                     "{text}. If its data directory was lost: tercet cluster replace-node {node} {address}"
                 );
-                Error::Refused { code: Code::NodeKnown, subject, node: from, text: advice }
+                let text = advice;
+                Error::Refused { code: Code::NodeKnown, subject, node: from, text, detail }
             }
             other => other,
         });

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use client::{Code, Error};
+use client::{Code, Detail, Error, LockMode};
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -85,6 +85,18 @@ impl Failure {
             (_, Some(code)) if NOT_THERE.contains(&code) => exit::NOT_THERE,
             _ => exit::FAILED,
         }
+    }
+}
+
+/// A detail for scripts.
+fn document_of(detail: &Detail<'_>) -> Value {
+    match detail {
+        Detail::Version(version) => json!({ "version": version }),
+        Detail::Holder { fence, mode } => {
+            json!({ "fence": fence, "shared": *mode == LockMode::Shared })
+        }
+        // What only a later version knows.
+        _ => Value::Null,
     }
 }
 
@@ -190,6 +202,11 @@ impl Output {
                 fields.insert(String::from("code"), json!(code.number()));
                 fields.insert(String::from("slug"), json!(code.slug()));
                 fields.insert(String::from("advice"), json!(code.advice()));
+                if let Failure::Client(error) = failure
+                    && let Some(detail) = error.detail()
+                {
+                    fields.insert(String::from("detail"), document_of(detail));
+                }
             }
             document.to_string()
         } else {

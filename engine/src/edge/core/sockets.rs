@@ -13,12 +13,11 @@ use crate::ids::{ClusterId, ConnId};
 use crate::time::{Duration, Time};
 use std::io;
 use std::os::fd::OwnedFd;
+use wire::header::{PROTOCOL_MAX, VERSION};
 use wire::message::Hello;
 use wire::peer::{PeerHello, Pulse};
 use wire::{Code, Header, WireError};
 
-/// The protocol version that is spoken with clients.
-const VERSION: u8 = 1;
 /// How often a failing accept is logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// Why a client is refused that has no seat.
@@ -35,6 +34,8 @@ enum Greeting {
     Client {
         engine: u32,
         request: u64,
+        /// The version of the protocol that both speak.
+        version: u8,
     },
     Peer(PeerHello),
     /// The peer that we connected to does not want us.
@@ -145,7 +146,7 @@ impl Core {
             }
         };
         match greeting {
-            Greeting::Client { engine, request } => {
+            Greeting::Client { engine, request, version } => {
                 let thread = thread_of(engine, self.common.plan.threads);
                 if thread != self.thread {
                     self.give_away(now, index, thread);
@@ -159,7 +160,7 @@ impl Core {
                 let seat = self.seat_of(engine);
                 self.net.set_role(now, index, Role::Client { seat });
                 let conn = self.net.id(index);
-                self.seats[seat].on(now, Input::Opened { conn, request });
+                self.seats[seat].on(now, Input::Opened { conn, request, version });
                 self.resume(now, index, used)
             }
             Greeting::Peer(hello) => self.on_hello(now, index, &hello, used),
@@ -204,9 +205,10 @@ impl Core {
 
     /// Checks a client's hello.
     fn vet(&self, hello: &Hello<'_>, request: u64) -> Greeting {
-        if !(hello.version_min..=hello.version_max).contains(&VERSION) {
+        let version = hello.version_max.min(PROTOCOL_MAX);
+        if version < hello.version_min.max(VERSION) {
             let text = format!(
-                "the client speaks versions {} to {}, this node {VERSION}",
+                "the client speaks versions {} to {}, this node {VERSION} to {PROTOCOL_MAX}",
                 hello.version_min, hello.version_max
             );
             return Greeting::Refused(Code::WrongVersion, text);
@@ -221,7 +223,7 @@ impl Core {
             let text = format!("this node has {engines} engines, no engine {}", hello.engine);
             return Greeting::Refused(Code::BadMessage, text);
         }
-        Greeting::Client { engine: hello.engine, request }
+        Greeting::Client { engine: hello.engine, request, version }
     }
 
     /// Hands a socket over to the thread that serves the engine it wants.

@@ -4,6 +4,7 @@ use super::*;
 use crate::limits::{
     ANSWER_SMALL_BYTES_MAX, ANSWERS_CLIENT_BYTES_MAX, ANSWERS_TURN_BYTES_MAX, CREDIT_BYTES,
 };
+use wire::header::PROTOCOL_MAX;
 use wire::limits::VALUE_BYTES_MAX;
 use wire::message::{Delivery, QueuePop, QueuePush, Status, StatusReply, Topology, TopologyReply};
 
@@ -93,7 +94,7 @@ fn large_answers_within_the_credit_come_over_many_turns_and_all_come() {
 fn many_clients_together_get_no_more_in_a_turn_than_a_turn_answers() {
     let mut node = Node::with_a_large_line();
     for index in 1..=OTHERS {
-        node.on(Input::Opened { conn: other(index), request: 1 });
+        node.on(Input::Opened { conn: other(index), request: 1, version: PROTOCOL_MAX });
         (0..3).for_each(|_| node.get(other(index)));
     }
     let mut served = vec![0; OTHERS as usize + 1];
@@ -108,7 +109,7 @@ fn many_clients_together_get_no_more_in_a_turn_than_a_turn_answers() {
 #[test]
 fn whoever_does_not_read_gets_nothing_large_until_it_has_and_others_do() {
     let mut node = Node::with_a_large_line();
-    node.on(Input::Opened { conn: other(1), request: 1 });
+    node.on(Input::Opened { conn: other(1), request: 1, version: PROTOCOL_MAX });
     node.on(Input::Filled { conn: CONN });
     (0..10).for_each(|_| node.get(CONN));
     node.get(other(1));
@@ -137,7 +138,7 @@ fn what_waits_for_a_client_that_is_gone_is_forgotten() {
     node.on(Input::Closed { conn: CONN });
     assert!(!node.engine.shards.iter().any(|shard| shard.has_aside()));
     // Nor does a read wait that was to be answered when it went.
-    node.on(Input::Opened { conn: other(1), request: 1 });
+    node.on(Input::Opened { conn: other(1), request: 1, version: PROTOCOL_MAX });
     node.on(Input::Filled { conn: other(1) });
     node.get(other(1));
     node.on(Input::Closed { conn: other(1) });
@@ -145,7 +146,7 @@ fn what_waits_for_a_client_that_is_gone_is_forgotten() {
     assert!(!node.engine.shards.iter().any(|shard| shard.has_aside()));
     // The next one at its place is not served in its stead.
     let next = ConnId { generation: CONN.generation + 1, ..CONN };
-    node.on(Input::Opened { conn: next, request: 1 });
+    node.on(Input::Opened { conn: next, request: 1, version: PROTOCOL_MAX });
     node.on(Input::Drained { conn: CONN });
     assert_eq!(node.one_turn().of(Value::KIND), 0);
 }
@@ -153,7 +154,7 @@ fn what_waits_for_a_client_that_is_gone_is_forgotten() {
 #[test]
 fn while_too_much_waits_for_all_nobody_gets_what_is_large() {
     let mut node = Node::with_a_large_line();
-    node.on(Input::Opened { conn: other(1), request: 1 });
+    node.on(Input::Opened { conn: other(1), request: 1, version: PROTOCOL_MAX });
     node.on(Input::Crowded);
     node.get(CONN);
     node.get(other(1));

@@ -7,6 +7,7 @@ use crate::ids::SessionId;
 use crate::level::Level;
 use crate::shard::Shard;
 use crate::time::Elapsed;
+use wire::header::PROTOCOL_MAX;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -131,7 +132,11 @@ fn renewals_find_room_when_clients_have_filled_theirs() {
     let mut node = Node::new();
     let loaders: Vec<ConnId> = (1..8).map(|index| ConnId { index, generation: 1 }).collect();
     for conn in &loaders {
-        node.engine.on(node.now, Input::Opened { conn: *conn, request: 0 }, &mut node.effects);
+        node.engine.on(
+            node.now,
+            Input::Opened { conn: *conn, request: 0, version: PROTOCOL_MAX },
+            &mut node.effects,
+        );
     }
     for conn in &loaders {
         let open = SessionOpen { session: [conn.index as u8; 16], ttl_ms: 600_000 };

@@ -3,6 +3,7 @@
 use super::*;
 use crate::shard::Shard;
 use alloc::collections::{BTreeSet, VecDeque};
+use wire::header::PROTOCOL_MAX;
 use wire::limits::PEER_FRAME_BYTES_MAX;
 use wire::peer::Append;
 
@@ -67,7 +68,7 @@ impl Trio {
             }
             trio.engines[at].on(
                 now,
-                Input::Opened { conn: CONN, request: 0 },
+                Input::Opened { conn: CONN, request: 0, version: PROTOCOL_MAX },
                 &mut trio.effects[at],
             );
         }

@@ -31,8 +31,8 @@ use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use wire::Code;
 use wire::message::{self, CacheRequest};
+use wire::{Code, Detail};
 
 /// What a line takes besides its key and its value, in bytes: its row, its place in the table, what the
 /// allocator adds.
@@ -194,7 +194,7 @@ impl Cache {
                 self.delete(ledger, it.key, Precondition::of(it.expect, it.version))
             }
             // A read is no call.
-            CacheRequest::CacheGet(_) => Outcome::Refused(Code::UnknownKind),
+            CacheRequest::CacheGet(_) => Outcome::refused(Code::UnknownKind),
         })
     }
 
@@ -208,12 +208,12 @@ impl Cache {
     ) -> Outcome {
         let cost = (key.len() + value.len()) as u64 + LINE_OVERHEAD_BYTES;
         if cost > self.bytes_max {
-            return Outcome::Refused(Code::OverBudget);
+            return Outcome::refused(Code::OverBudget);
         }
         let probe = self.lines.probe(key);
         let found = self.live_line(ledger, &probe, key);
-        if let Err(code) = self.meets(found, expect) {
-            return Outcome::Refused(code);
+        if let Some(refused) = self.refusal(ledger, found, expect) {
+            return refused;
         }
         let version = ledger.issue();
         let deadline = line_deadline(ttl_ms, ledger.clock());
@@ -243,12 +243,12 @@ impl Cache {
 
     fn delete(&mut self, ledger: &mut Ledger, key: &[u8], expect: Precondition) -> Outcome {
         let found = self.live_line(ledger, &self.lines.probe(key), key);
-        if let Err(code) = self.meets(found, expect) {
-            return Outcome::Refused(code);
+        if let Some(refused) = self.refusal(ledger, found, expect) {
+            return refused;
         }
         match found {
             Some(slot) => Outcome::Done { token: self.remove_line(ledger, slot) },
-            None => Outcome::Refused(Code::KeyUnknown),
+            None => Outcome::refused(Code::KeyUnknown),
         }
     }
 
@@ -268,14 +268,22 @@ impl Cache {
         Some(slot)
     }
 
-    fn meets(&self, found: Option<u32>, expect: Precondition) -> Result<(), Code> {
+    /// Why a line is not what a write expects; none if it is.
+    fn refusal(
+        &self,
+        ledger: &Ledger,
+        found: Option<u32>,
+        expect: Precondition,
+    ) -> Option<Outcome> {
+        let other =
+            |version| Some(ledger.refused_for(Code::VersionMismatch, Detail::Version(version)));
         match (expect, found.map(|slot| self.lines[slot].version)) {
-            (Precondition::Any, _) | (Precondition::Absent, None) => Ok(()),
-            (_, Some(_)) if !is_looked_at(expect) => Ok(()),
-            (Precondition::Absent, Some(_)) => Err(Code::VersionMismatch),
-            (Precondition::Version(_), None) => Err(Code::KeyUnknown),
-            (Precondition::Version(wanted), Some(version)) if wanted == version => Ok(()),
-            (Precondition::Version(_), Some(_)) => Err(Code::VersionMismatch),
+            (Precondition::Any, _) | (Precondition::Absent, None) => None,
+            (_, Some(_)) if !is_looked_at(expect) => None,
+            (Precondition::Absent, Some(version)) => other(version),
+            (Precondition::Version(_), None) => Some(Outcome::refused(Code::KeyUnknown)),
+            (Precondition::Version(wanted), Some(version)) if wanted == version => None,
+            (Precondition::Version(_), Some(version)) => other(version),
         }
     }
 

@@ -7,6 +7,7 @@
 //!             | calls u32 | calls x ( sequence u64 | what )
 //! what:     0 | token u64    or  1 | id u64 | delivery u32    or  2 | code u16
 //!           or 3 | wait | mode u8 | lease ms u32    or  4 | wait | visibility ms u32
+//!           or 5 | code u16 | detail, from level 4 on
 //! wait:     ticket u64 | deadline u64 | name of the lock or queue
 //! state: 0 = it lives, 1 = it ended, and its deadline is when it is forgotten
 //! ```
@@ -25,10 +26,11 @@ use crate::machine::restore::{Corrupt, Part, shed_map};
 use crate::machine::snapshot::{Slice, SliceProgress, VERSION, VERSION_OLDEST, walk};
 use crate::mutant::{self, Mutant};
 use crate::time::Elapsed;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
-use wire::Code;
 use wire::bytes::Put;
 use wire::message::LockMode;
+use wire::{Code, Detail};
 
 impl Ledger {
     /// Appends what the head says first.
@@ -193,7 +195,7 @@ pub(super) fn put_session(out: &mut Vec<u8>, session: &Session, waiters: &Waiter
     for (sequence, what) in calls {
         out.put_u64(*sequence);
         match what {
-            Remembered::Outcome(outcome) => put_outcome(out, *outcome),
+            Remembered::Outcome(outcome) => put_outcome(out, outcome),
             Remembered::Waiting(waiter) => put_waiter(out, &waiters.rows[*waiter]),
         }
     }
@@ -221,20 +223,23 @@ fn put_waiter(out: &mut Vec<u8>, waiter: &Waiter) {
     }
 }
 
-fn put_outcome(out: &mut Vec<u8>, outcome: Outcome) {
+fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
     match outcome {
         Outcome::Done { token } => {
             out.put_u8(0);
-            out.put_u64(token);
+            out.put_u64(*token);
         }
         Outcome::Delivered { id, delivery } => {
             out.put_u8(1);
-            out.put_u64(id);
-            out.put_u32(delivery);
+            out.put_u64(*id);
+            out.put_u32(*delivery);
         }
-        Outcome::Refused(code) => {
-            out.put_u8(2);
+        Outcome::Refused { code, detail } => {
+            out.put_u8(if detail.is_some() { 5 } else { 2 });
             out.put_u16(code.number());
+            if let Some(detail) = detail {
+                put_bytes(out, &kept(|out| detail.encode(out)));
+            }
         }
     }
 }
@@ -249,6 +254,10 @@ fn goes_on_above(issued: u64) -> u64 {
     if mutant::on(Mutant::FenceReuse) { issued / 2 } else { issued }
 }
 
+fn read_code(from: &mut RowReader<'_>) -> Result<Code, Corrupt> {
+    Code::from_number(from.u16()?).ok_or(Corrupt::Malformed)
+}
+
 /// A call as a row says it.
 enum Call {
     Done(Outcome),
@@ -259,7 +268,12 @@ fn read_call(from: &mut RowReader<'_>, session: u32, sequence: u64) -> Result<Ca
     Ok(Call::Done(match from.u8()? {
         0 => Outcome::Done { token: from.u64()? },
         1 => Outcome::Delivered { id: from.u64()?, delivery: from.u32()? },
-        2 => Outcome::Refused(Code::from_number(from.u16()?).ok_or(Corrupt::Malformed)?),
+        2 => Outcome::refused(read_code(from)?),
+        5 => {
+            let (code, detail) = (read_code(from)?, Detail::decode(from.bytes()?));
+            let detail = detail.map_err(|_| Corrupt::Malformed)?.ok_or(Corrupt::Malformed)?;
+            Outcome::Refused { code, detail: Some(Box::new(detail.into_owned())) }
+        }
         what @ (3 | 4) => {
             let (ticket, deadline) = (from.u64()?, from.time()?);
             let name = from.bytes()?.into();

@@ -48,7 +48,7 @@ impl Ledger {
                         let row = &self.waiters.rows[waiter];
                         assert_eq!((row.ticket, row.wait.session), (*number, slot));
                         let remembered = session.window.get(row.wait.sequence);
-                        assert_eq!(remembered, Some(Remembered::Waiting(waiter)));
+                        assert_eq!(remembered, Some(&Remembered::Waiting(waiter)));
                     }
                 }
             }

@@ -30,9 +30,12 @@ use self::sessions::Sessions;
 use self::timers::Timers;
 use self::waiters::Waiters;
 use crate::level::Level;
+use crate::machine::Outcome;
 use crate::secret::Secret;
 use crate::time::Elapsed;
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use wire::{Code, Detail};
 
 /// What all services share.
 pub(super) struct Ledger {
@@ -78,6 +81,12 @@ impl Ledger {
     #[inline]
     pub(super) fn level(&self) -> Level {
         self.level
+    }
+
+    /// A refusal that says how things stood, if the level knows that.
+    pub(super) fn refused_for(&self, code: Code, detail: Detail<'static>) -> Outcome {
+        let detail = (self.level >= Level::DETAIL).then(|| Box::new(detail));
+        Outcome::Refused { code, detail }
     }
 
     /// Raises the feature level: what it changes of the sessions changes here.

@@ -228,13 +228,13 @@ impl Ledger {
     /// Opens a session of whose id there is no row.
     pub(in crate::machine) fn open(&mut self, id: SessionId, ttl_ms: u32) -> Outcome {
         if self.sessions.ended_set.contains(&id) && refuses_ended() {
-            return Outcome::Refused(Code::SessionUnknown);
+            return Outcome::refused(Code::SessionUnknown);
         }
         if self.sessions.living() >= SESSIONS_MAX {
-            return Outcome::Refused(Code::StateFull);
+            return Outcome::refused(Code::StateFull);
         }
         if self.sessions.table.len() >= SESSIONS_REMEMBERED_MAX {
-            return Outcome::Refused(Code::Busy);
+            return Outcome::refused(Code::Busy);
         }
         let number = self.issue();
         let deadline = self.clock + session_time(ttl_ms);
@@ -414,7 +414,7 @@ impl Ledger {
         }
         match window.get(own_call(window, sequence)) {
             Some(Remembered::Outcome(_)) if !is_done_once() => Recalled::New,
-            Some(Remembered::Outcome(outcome)) => Recalled::Done(outcome),
+            Some(Remembered::Outcome(outcome)) => Recalled::Done(outcome.clone()),
             Some(Remembered::Waiting(_)) => Recalled::Waits,
             None => Recalled::New,
         }

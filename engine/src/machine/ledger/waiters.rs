@@ -214,16 +214,16 @@ impl Ledger {
         session.waits -= 1;
         // A cancelled call is out of the window already.
         if wait.sequence >= session.window.answered_below {
-            session.window.set(wait.sequence, Remembered::Outcome(outcome));
+            session.window.set(wait.sequence, Remembered::Outcome(outcome.clone()));
         }
         turn.wakes.push(Wake { session: session.id, sequence: wait.sequence, outcome });
     }
 
-    /// What the call is told whose time to wait ran out.
-    pub(in crate::machine) fn timeout(&self, slot: u32, now: Elapsed) -> Outcome {
+    /// Why the call is refused whose time to wait ran out.
+    pub(in crate::machine) fn timeout(&self, slot: u32, now: Elapsed) -> Code {
         let wait = &self.waiters.rows[slot].wait;
         assert!(wait.deadline <= now, "a wait never ends early");
-        Outcome::Refused(wait.ask.timeout())
+        wait.ask.timeout()
     }
 
     /// Why the waiter may not be served any more, although its timer has not fired.
@@ -262,7 +262,7 @@ impl Ledger {
         while turn.steps > 0 {
             let first = self.next_in(waitlist)?;
             let Some(code) = self.wait_is_over(first, turn.now) else { return Some(first) };
-            self.end_wait(waitlist, first, Outcome::Refused(code), turn);
+            self.end_wait(waitlist, first, Outcome::refused(code), turn);
         }
         None
     }

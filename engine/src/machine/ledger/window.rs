@@ -15,7 +15,7 @@ pub(super) struct Window {
 }
 
 /// What is remembered of a call.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::machine) enum Remembered {
     Outcome(Outcome),
     /// It waits; the waiter's slot.
@@ -34,8 +34,8 @@ impl Window {
     }
 
     /// What is remembered of a call.
-    pub(super) fn get(&self, sequence: u64) -> Option<Remembered> {
-        self.find(sequence).ok().map(|at| self.calls[at].1)
+    pub(super) fn get(&self, sequence: u64) -> Option<&Remembered> {
+        self.find(sequence).ok().map(|at| &self.calls[at].1)
     }
 
     /// Remembers a call, anew or in place of what was.

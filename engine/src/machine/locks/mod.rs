@@ -45,8 +45,8 @@ use crate::time::{Elapsed, millis};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use wire::Code;
 use wire::message::{LockAcquire, LockMode, LockRequest};
+use wire::{Code, Detail};
 
 /// A lock with so many grants is searched from end to end; of one with more each grant stands in [`Locks::crowded`].
 const FEW_GRANTS: usize = 8;
@@ -175,7 +175,7 @@ impl Locks {
         let full = claims >= GRANTS_MAX && ledger.level() >= Level::BOUNDED;
         let Some(lock) = settled.lock() else {
             if self.locks.len() >= LOCKS_MAX || full {
-                return Verdict::Now(Outcome::Refused(Code::StateFull));
+                return Verdict::Now(Outcome::refused(Code::StateFull));
             }
             let lock = self.locks.insert_at(probe, Lock::new(name, probe, mode));
             return Verdict::Now(self.grant(ledger, lock, session, mode, lease_ms));
@@ -184,7 +184,7 @@ impl Locks {
             return Verdict::Now(self.grant_again(ledger, grant, mode, lease_ms));
         }
         if full {
-            return Verdict::Now(Outcome::Refused(Code::StateFull));
+            return Verdict::Now(Outcome::refused(Code::StateFull));
         }
         let row = &self.locks[lock];
         if is_next(&row.waitlist) && row.admits(mode) {
@@ -193,11 +193,11 @@ impl Locks {
         if wait_ms == 0 {
             return match settled {
                 Settled::Unfinished(_) => Verdict::NotYet,
-                _ => Verdict::Now(Outcome::Refused(Code::LockHeld)),
+                _ => Verdict::Now(self.refusal(ledger, lock, Code::LockHeld)),
             };
         }
         if row.waitlist.len() >= WAITERS_MAX {
-            return Verdict::Now(Outcome::Refused(Code::WaitersFull));
+            return Verdict::Now(Outcome::refused(Code::WaitersFull));
         }
         let deadline = turn.now + millis(wait_ms);
         let ask = Ask::Lock { mode, lease_ms };
@@ -218,11 +218,11 @@ impl Locks {
         // What is due of others' is no matter of a release.
         let lock = self.locks.find(name);
         let Some(slot) = lock.and_then(|lock| self.grant_of(lock, session)) else {
-            return Outcome::Refused(Code::NotHolder);
+            return Outcome::refused(Code::NotHolder);
         };
         let Grant { lock, fence: right, count, .. } = self.grants[slot];
         if !proves(fence, right) {
-            return Outcome::Refused(Code::StaleFence);
+            return Outcome::refused(Code::StaleFence);
         }
         if outlasts_release(count) {
             self.keep_lock(ledger, lock);
@@ -232,6 +232,15 @@ impl Locks {
             self.advance(ledger, lock, turn);
         }
         Outcome::Done { token: 0 }
+    }
+
+    /// A refusal that says who holds the lock, if somebody does.
+    pub(super) fn refusal(&self, ledger: &Ledger, lock: u32, code: Code) -> Outcome {
+        let Lock { mode, grants, .. } = &self.locks[lock];
+        match grants.first().map(|oldest| self.grants[oldest].fence) {
+            Some(fence) => ledger.refused_for(code, Detail::Holder { fence, mode: *mode }),
+            None => Outcome::refused(code),
+        }
     }
 
     /// A lease ran out.
@@ -281,7 +290,7 @@ impl Locks {
     ) -> Outcome {
         let Grant { lock, count, .. } = self.grants[slot];
         if !self.locks[lock].mode.covers(mode) || count == u32::MAX {
-            return Outcome::Refused(Code::LockHeld);
+            return self.refusal(ledger, lock, Code::LockHeld);
         }
         self.keep_lock(ledger, lock);
         let grant = &mut self.grants[slot];
@@ -386,7 +395,7 @@ impl Locks {
             }
             let (mode, lease_ms) = asked(row.wait.ask);
             let outcome = match ledger.wait_is_over(waiter, turn.now) {
-                Some(code) => Outcome::Refused(code),
+                Some(code) => Outcome::refused(code),
                 None => {
                     let grant = self.grant_of(lock, session).expect("it was just granted");
                     self.grant_again(ledger, grant, mode, lease_ms)

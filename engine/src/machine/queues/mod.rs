@@ -186,14 +186,14 @@ impl Queues {
     ) -> Outcome {
         let cost = payload.len() as u64 + MESSAGE_OVERHEAD_BYTES;
         if self.counts.bytes + cost > MESSAGE_BYTES_MAX {
-            return Outcome::Refused(Code::QueueFull);
+            return Outcome::refused(Code::QueueFull);
         }
         let queue = match self.queue(name) {
             Ok(queue) => queue,
-            Err(code) => return Outcome::Refused(code),
+            Err(code) => return Outcome::refused(code),
         };
         if self.queues[queue].messages >= QUEUE_MESSAGES_MAX {
-            return Outcome::Refused(Code::QueueFull);
+            return Outcome::refused(Code::QueueFull);
         }
         let id = ledger.issue();
         let state = MessageState::Ready;
@@ -218,14 +218,14 @@ impl Queues {
             return Verdict::Now(self.deliver(ledger, queue, session, visibility_ms));
         }
         if wait_ms == 0 {
-            return Verdict::Now(Outcome::Refused(Code::QueueEmpty));
+            return Verdict::Now(Outcome::refused(Code::QueueEmpty));
         }
         let queue = match self.queue(name) {
             Ok(queue) => queue,
-            Err(code) => return Verdict::Now(Outcome::Refused(code)),
+            Err(code) => return Verdict::Now(Outcome::refused(code)),
         };
         if self.queues[queue].waitlist.len() >= WAITERS_MAX {
-            return Verdict::Now(Outcome::Refused(Code::WaitersFull));
+            return Verdict::Now(Outcome::refused(Code::WaitersFull));
         }
         let deadline = ledger.clock() + millis(wait_ms);
         let ask = Ask::Pop { visibility_ms };
@@ -244,7 +244,7 @@ impl Queues {
     ) -> Outcome {
         let message = match self.delivered(ledger, name, id, delivery, turn) {
             Ok(message) => message,
-            Err(code) => return Outcome::Refused(code),
+            Err(code) => return Outcome::refused(code),
         };
         if ack_ends_message() {
             self.remove_delivered(ledger, message);
@@ -266,7 +266,7 @@ impl Queues {
     ) -> Outcome {
         let message = match self.delivered(ledger, name, id, delivery, turn) {
             Ok(message) => message,
-            Err(code) => return Outcome::Refused(code),
+            Err(code) => return Outcome::refused(code),
         };
         if !nack_keeps_message() {
             self.remove_delivered(ledger, message);

@@ -82,7 +82,7 @@ fn a_waiter_that_is_due_but_did_not_fire_holds_nobody_up() {
     assert_eq!(kit.acquire(2, "l", EXCLUSIVE, 2, 0), Applied::Waiting);
     kit.pass(2);
     token(kit.acquire(3, "l", SHARED, 0, 0));
-    assert_eq!(kit.wakes(), [(2, 1, Outcome::Refused(Code::LockTimeout))]);
+    assert_eq!(kit.wakes(), [(2, 1, Outcome::refused(Code::LockTimeout))]);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_pop_that_is_due_but_did_not_fire_gets_nothing() {
     assert_eq!(kit.pop(1, "q", 2, 1_000), Applied::Waiting);
     kit.pass(2);
     let id = token(kit.push(2, "q", 0, b"m"));
-    assert_eq!(kit.wakes(), [(1, 1, Outcome::Refused(Code::QueueEmpty))]);
+    assert_eq!(kit.wakes(), [(1, 1, Outcome::refused(Code::QueueEmpty))]);
     assert_eq!(delivered(kit.pop(2, "q", 0, 1_000)), (id, 1));
 }
 

@@ -127,10 +127,10 @@ impl Witness {
                 Outcome::Done { token } => {
                     self.granted(wait.expect("only one whose wait has force is granted"), token);
                 }
-                Outcome::Refused(Code::LockHeld) => {
+                Outcome::Refused { code: Code::LockHeld, .. } => {
                     assert!(wait.is_some_and(|wait| wait.exclusive), "it holds it shared");
                 }
-                Outcome::Refused(_) => assert!(wait.is_none(), "{wait:?} is not over"),
+                Outcome::Refused { .. } => assert!(wait.is_none(), "{wait:?} is not over"),
                 Outcome::Delivered { .. } => panic!("nobody popped"),
             }
         }
@@ -168,8 +168,10 @@ impl Witness {
             Claim { name, session, exclusive, deadline, fence: 0, count: 1, sequence, lease_ms };
         match applied {
             Applied::Done(Outcome::Done { token }) => self.granted(claim, token),
-            Applied::Done(Outcome::Refused(Code::SessionUnknown)) => assert!(!self.lives(session)),
-            Applied::Done(Outcome::Refused(Code::LockHeld)) | Applied::Waiting => {
+            Applied::Done(Outcome::Refused { code: Code::SessionUnknown, .. }) => {
+                assert!(!self.lives(session))
+            }
+            Applied::Done(Outcome::Refused { code: Code::LockHeld, .. }) | Applied::Waiting => {
                 let rival = |other: &Claim| other.name == name && (exclusive || other.exclusive);
                 let waits = self.waits.iter().any(|wait| wait.name == name);
                 assert!(waits || self.holds.iter().any(rival), "nothing with force is in its way");
@@ -193,10 +195,10 @@ impl Witness {
                     self.holds.remove(at);
                 }
             }
-            (Applied::Done(Outcome::Refused(Code::NotHolder)), None) => {}
+            (Applied::Done(Outcome::Refused { code: Code::NotHolder, .. }), None) => {}
             // A wait that this very call gave its due may have been granted just now.
-            (Applied::Done(Outcome::Refused(Code::StaleFence)), None) => {}
-            (Applied::Done(Outcome::Refused(Code::SessionUnknown)), None) => {
+            (Applied::Done(Outcome::Refused { code: Code::StaleFence, .. }), None) => {}
+            (Applied::Done(Outcome::Refused { code: Code::SessionUnknown, .. }), None) => {
                 assert!(!self.lives(session));
             }
             other => panic!("a release does not give {other:?}"),

@@ -46,7 +46,7 @@ pub fn done(token: u64) -> Applied {
 }
 
 pub fn refused(code: Code) -> Applied {
-    Applied::Done(Outcome::Refused(code))
+    Applied::Done(Outcome::refused(code))
 }
 
 pub fn token(applied: Applied) -> u64 {

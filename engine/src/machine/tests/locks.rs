@@ -56,7 +56,7 @@ fn a_wait_ends_with_its_timeout_and_those_behind_move_up() {
     assert_eq!(kit.acquire(3, "l", SHARED, 9_000, 0), Applied::Waiting);
     kit.tick(1_000);
     let wakes = kit.wakes();
-    assert_eq!(wakes[0], (2, 1, Outcome::Refused(Code::LockTimeout)));
+    assert_eq!(wakes[0], (2, 1, Outcome::refused(Code::LockTimeout)));
     assert!(matches!(wakes[1..], [(3, 1, Outcome::Done { .. })]));
 }
 
@@ -94,7 +94,7 @@ fn a_grant_answers_all_waiting_calls_of_its_session() {
     let wakes = kit.wakes();
     assert_eq!(wakes.len(), 2);
     assert_eq!((wakes[0].0, wakes[0].1), (2, 1));
-    assert_eq!(wakes[1], (2, 2, wakes[0].2), "the same fence");
+    assert_eq!(wakes[1], (2, 2, wakes[0].2.clone()), "the same fence");
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_waiter_whose_session_is_over_is_not_granted() {
     assert_eq!(kit.acquire(3, "l", EXCLUSIVE, 60_000, 0), Applied::Waiting);
     kit.tick(2_000);
     let wakes = kit.wakes();
-    assert_eq!(wakes[0], (2, 1, Outcome::Refused(Code::SessionUnknown)));
+    assert_eq!(wakes[0], (2, 1, Outcome::refused(Code::SessionUnknown)));
     assert!(matches!(wakes[1..], [(3, 1, Outcome::Done { .. })]));
 }
 

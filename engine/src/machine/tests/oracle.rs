@@ -6,9 +6,11 @@
 mod calls;
 
 use super::kit::id;
+use crate::level::Level;
 use crate::machine::{Outcome, Wake};
 use std::collections::{BTreeMap, BTreeSet};
-use wire::Code;
+use wire::message::LockMode;
+use wire::{Code, Detail};
 
 /// What a random history is made of. Sessions are numbers, names a digit, times milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +109,7 @@ struct Owner {
 #[derive(Default)]
 pub struct Oracle {
     pub now: u64,
+    level: Level,
     issued: u64,
     sessions: BTreeMap<u8, Owner>,
     ended: BTreeSet<u8>,
@@ -140,8 +143,8 @@ enum Left {
 }
 
 impl Oracle {
-    pub fn new(cache_bytes_max: u64) -> Oracle {
-        Oracle { cache_bytes_max, ..Oracle::default() }
+    pub fn new(level: Level, cache_bytes_max: u64) -> Oracle {
+        Oracle { level, cache_bytes_max, ..Oracle::default() }
     }
 
     fn issue(&mut self) -> u64 {
@@ -162,13 +165,14 @@ impl Oracle {
                 Due::LockWait(name, ticket) => {
                     let waits = self.lock_waits.entry(name).or_default();
                     let wait = take(waits, |w| w.ticket == ticket);
-                    self.wake(&wait, Outcome::Refused(Code::LockTimeout));
+                    let timeout = self.held(name, Code::LockTimeout);
+                    self.wake(&wait, timeout);
                     self.advance_lock(name);
                 }
                 Due::PopWait(name, ticket) => {
                     let waits = self.pop_waits.entry(name).or_default();
                     let wait = take(waits, |w| w.ticket == ticket);
-                    self.wake(&wait, Outcome::Refused(Code::QueueEmpty));
+                    self.wake(&wait, Outcome::refused(Code::QueueEmpty));
                 }
                 Due::Letter(id) => {
                     let letter = self.letters.iter_mut().find(|l| l.id == id).expect("it is due");
@@ -208,7 +212,7 @@ impl Oracle {
 
     pub fn open(&mut self, n: u8, ttl: u64) -> Outcome {
         if self.ended.contains(&n) {
-            return Outcome::Refused(Code::SessionUnknown);
+            return Outcome::refused(Code::SessionUnknown);
         }
         if self.sessions.contains_key(&n) {
             self.renew(n);
@@ -244,7 +248,7 @@ impl Oracle {
             mine.extend(waits.extract_if(.., |w| w.session == n));
         }
         mine.sort_by_key(|w| w.ticket);
-        mine.iter().for_each(|w| self.wake(w, Outcome::Refused(Code::SessionUnknown)));
+        mine.iter().for_each(|w| self.wake(w, Outcome::refused(Code::SessionUnknown)));
         for (name, holds) in &mut self.holds {
             let own = holds.iter().filter(|h| h.session == n);
             left.extend(own.map(|h| (h.fence, Left::Lock(*name))));
@@ -269,19 +273,36 @@ impl Oracle {
 
     /// Tells whoever waited, who is no longer in any line.
     fn wake(&mut self, wait: &Wait, outcome: Outcome) {
-        self.wakes.push(Wake { session: id(wait.session), sequence: wait.sequence, outcome });
         let session = self.sessions.get_mut(&wait.session).expect("a waiter's session lives");
         if wait.sequence >= session.answered_below {
-            session.calls.insert(wait.sequence, Some(outcome));
+            session.calls.insert(wait.sequence, Some(outcome.clone()));
         }
+        self.wakes.push(Wake { session: id(wait.session), sequence: wait.sequence, outcome });
+    }
+
+    /// A refusal, with how things stood where the level knows that.
+    fn refused(&self, code: Code, detail: Option<Detail<'static>>) -> Outcome {
+        let detail = detail.filter(|_| self.level >= Level::DETAIL);
+        Outcome::Refused { code, detail: detail.map(Box::new) }
+    }
+
+    /// A refusal that names who has held a lock for longest.
+    fn held(&self, name: u8, code: Code) -> Outcome {
+        let oldest = self.holds.get(&name).into_iter().flatten().next();
+        let mode = |hold: &Hold| match hold.exclusive {
+            true => LockMode::Exclusive,
+            false => LockMode::Shared,
+        };
+        let holder = |hold: &Hold| Detail::Holder { fence: hold.fence, mode: mode(hold) };
+        self.refused(code, oldest.map(holder))
     }
 
     /// Why a waiter can't be served.
     fn over(&self, wait: &Wait, timeout: Code) -> Option<Outcome> {
         if self.sessions[&wait.session].deadline <= self.now {
-            return Some(Outcome::Refused(Code::SessionUnknown));
+            return Some(Outcome::refused(Code::SessionUnknown));
         }
-        (wait.deadline <= self.now).then_some(Outcome::Refused(timeout))
+        (wait.deadline <= self.now).then_some(Outcome::refused(timeout))
     }
 
     fn advance_lock(&mut self, name: u8) {
@@ -334,7 +355,7 @@ impl Oracle {
         let holds = self.holds.get_mut(&name).expect("it is held");
         let hold = holds.iter_mut().find(|hold| hold.session == session).expect("it is held");
         if exclusive && !hold.exclusive {
-            return Outcome::Refused(Code::LockHeld);
+            return self.held(name, Code::LockHeld);
         }
         hold.count += 1;
         hold.deadline = hold.deadline.max(deadline);

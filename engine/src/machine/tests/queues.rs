@@ -17,13 +17,13 @@ fn messages_come_by_priority_and_then_in_order() {
 fn a_delivery_resolves_to_its_payload_while_it_is_in_flight() {
     let mut kit = Kit::open_to(1);
     let id = token(kit.push(1, "q", 7, b"payload"));
-    let Applied::Done(outcome) = kit.pop(1, "q", 0, 1_000) else { panic!("it is ready") };
-    let view = kit.machine.delivery(outcome).expect("it is in flight");
+    let delivery = delivered(kit.pop(1, "q", 0, 1_000));
+    let view = kit.machine.delivery(delivery).expect("it is in flight");
     assert_eq!((view.id, view.delivery, view.priority, view.payload), (id, 1, 7, &b"payload"[..]));
     kit.tick(1_000);
-    assert!(kit.machine.delivery(outcome).is_none());
+    assert!(kit.machine.delivery(delivery).is_none());
     kit.pop(1, "q", 0, 1_000);
-    assert!(kit.machine.delivery(outcome).is_none(), "another delivery is in flight");
+    assert!(kit.machine.delivery(delivery).is_none(), "another delivery is in flight");
 }
 
 #[test]
@@ -74,13 +74,13 @@ fn waiting_pops_are_served_in_their_order() {
     assert_eq!(kit.pop(2, "q", 9_000, 9_000), Applied::Waiting);
     assert_eq!(kit.pop(3, "q", 9_000, 9_000), Applied::Waiting);
     kit.tick(1_000);
-    assert_eq!(kit.wakes(), [(1, 1, Outcome::Refused(Code::QueueEmpty))]);
+    assert_eq!(kit.wakes(), [(1, 1, Outcome::refused(Code::QueueEmpty))]);
     let id = token(kit.push(4, "q", 0, b"m"));
     assert_eq!(kit.wakes(), [(2, 1, Outcome::Delivered { id, delivery: 1 })]);
     assert_eq!(kit.ack(2, "q", (id, 1)), done(0));
     assert_eq!(kit.machine.status().queues, 1, "somebody waits");
     kit.tick(8_000);
-    assert_eq!(kit.wakes(), [(3, 1, Outcome::Refused(Code::QueueEmpty))]);
+    assert_eq!(kit.wakes(), [(3, 1, Outcome::refused(Code::QueueEmpty))]);
     assert_eq!(kit.machine.status().queues, 0);
 }
 

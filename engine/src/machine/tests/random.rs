@@ -93,7 +93,7 @@ struct Trio {
 
 impl Trio {
     fn new(level: Level) -> Trio {
-        let oracle = Oracle::new(SMALL.cache_bytes_max);
+        let oracle = Oracle::new(level, SMALL.cache_bytes_max);
         let (mut kit, mut steady) = (Kit::with(SMALL), Kit::with(SMALL));
         kit.raise(level);
         steady.raise(level);

@@ -79,10 +79,10 @@ fn every_message_is_there_once_at_its_place_with_its_deliveries() {
     assert_eq!((before.messages_delayed, after.messages_delayed), (1, 1));
     other.open(9);
     let mut popped = Vec::new();
-    while let crate::machine::Applied::Done(outcome @ Outcome::Delivered { .. }) =
+    while let crate::machine::Applied::Done(Outcome::Delivered { id, delivery }) =
         other.pop(9, "jobs", 0, 60_000)
     {
-        let view = other.machine.delivery(outcome).expect("it is in flight");
+        let view = other.machine.delivery((id, delivery)).expect("it is in flight");
         popped.push((view.priority, view.delivery, view.payload[0]));
     }
     // By priority; session 1, which had the first, ended before the snapshot.

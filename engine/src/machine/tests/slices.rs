@@ -92,7 +92,10 @@ impl Busy {
                 Applied::Nothing
             }
         };
-        assert!(!matches!(applied, Applied::Done(Outcome::Refused(wire::Code::BadMessage))));
+        assert!(!matches!(
+            applied,
+            Applied::Done(Outcome::Refused { code: wire::Code::BadMessage, .. })
+        ));
         self.kit.wakes.clear();
         if self.draw(20) == 0 {
             self.kit.pass(some / 20);

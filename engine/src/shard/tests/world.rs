@@ -76,7 +76,7 @@ impl World {
         let mut world =
             World { shard, now, effects: Effects::default(), shared, request: 0, sent: Vec::new() };
         world.shared.journal.append(Record::Replica { group: G, replica: Some(life(ME)) });
-        world.shared.conns.open(CONN);
+        world.shared.conns.open(CONN, wire::header::PROTOCOL_MAX);
         world.prepare_segments();
         world
     }

@@ -3,29 +3,29 @@
 use super::{Letter, Op, Oracle, Wait, Where, take};
 use crate::machine::cache::LINE_OVERHEAD_BYTES;
 use crate::machine::{Applied, Outcome};
-use wire::Code;
+use wire::{Code, Detail};
 
 impl Oracle {
     /// `op` with what it refers back to made concrete: a fence, a delivery or a version.
     pub fn call(&mut self, n: u8, sequence: u64, answered_below: u64, op: Op) -> Applied {
         let Some(session) = self.sessions.get_mut(&n) else {
-            return Applied::Done(Outcome::Refused(Code::SessionUnknown));
+            return Applied::Done(Outcome::refused(Code::SessionUnknown));
         };
         session.answered_below = session.answered_below.max(answered_below);
         let below = session.answered_below;
         session.calls.retain(|sequence, _| *sequence >= below);
         self.cancel(n, below);
         if sequence < below {
-            return Applied::Done(Outcome::Refused(Code::SequenceStale));
+            return Applied::Done(Outcome::refused(Code::SequenceStale));
         }
         match self.sessions[&n].calls.get(&sequence) {
-            Some(Some(outcome)) => return Applied::Done(*outcome),
+            Some(Some(outcome)) => return Applied::Done(outcome.clone()),
             Some(None) => return Applied::Waiting,
             None => {}
         }
         let outcome = self.operate(n, sequence, op);
         let session = self.sessions.get_mut(&n).expect("a call does not end its own session");
-        session.calls.insert(sequence, outcome);
+        session.calls.insert(sequence, outcome.clone());
         outcome.map_or(Applied::Waiting, Applied::Done)
     }
 
@@ -41,7 +41,7 @@ impl Oracle {
         for (lock, name, wait) in &gone {
             let lines = if *lock { &mut self.lock_waits } else { &mut self.pop_waits };
             take(lines.entry(*name).or_default(), |w| w.ticket == wait.ticket);
-            self.wake(wait, Outcome::Refused(Code::SequenceStale));
+            self.wake(wait, Outcome::refused(Code::SequenceStale));
         }
         for (_, name, _) in gone.iter().filter(|(lock, _, _)| *lock) {
             self.advance_lock(*name);
@@ -49,7 +49,7 @@ impl Oracle {
     }
 
     fn operate(&mut self, n: u8, sequence: u64, op: Op) -> Option<Outcome> {
-        let refused = |code| Some(Outcome::Refused(code));
+        let refused = |code| Some(Outcome::refused(code));
         match op {
             Op::Acquire { name, exclusive, wait, lease } => {
                 if self.holds.get(&name).into_iter().flatten().any(|h| h.session == n) {
@@ -60,7 +60,7 @@ impl Oracle {
                     return Some(self.grant(name, n, exclusive, lease));
                 }
                 if wait == 0 {
-                    return refused(Code::LockHeld);
+                    return Some(self.held(name, Code::LockHeld));
                 }
                 let wait = self.wait(n, sequence, wait, exclusive, lease);
                 self.lock_waits.entry(name).or_default().push(wait);
@@ -102,11 +102,11 @@ impl Oracle {
                 Some(self.put(name, size, ttl, (expect, back as u64)))
             }
             Op::Delete { name, expect, back } => {
-                if let Err(code) = self.meets(name, (expect, back as u64)) {
-                    return refused(code);
+                if let Err(refused) = self.meets(name, (expect, back as u64)) {
+                    return Some(refused);
                 }
                 let at = self.lines.iter().position(|line| line.0 == name);
-                Some(at.map_or(Outcome::Refused(Code::KeyUnknown), |at| Outcome::Done {
+                Some(at.map_or(Outcome::refused(Code::KeyUnknown), |at| Outcome::Done {
                     token: self.lines.remove(at).1,
                 }))
             }
@@ -123,11 +123,11 @@ impl Oracle {
         let (id, delivery) = self.deliveries.get(delivery).copied().unwrap_or((0, 0));
         let at = self.letters.iter().position(|l| l.id == id && l.name == name);
         let Some(at) = at else {
-            return Outcome::Refused(Code::MessageUnknown);
+            return Outcome::refused(Code::MessageUnknown);
         };
         let letter = &mut self.letters[at];
         if !matches!(letter.at, Where::Held { .. }) || letter.delivery != delivery {
-            return Outcome::Refused(Code::StaleDelivery);
+            return Outcome::refused(Code::StaleDelivery);
         }
         match delay {
             None => _ = self.letters.remove(at),
@@ -143,10 +143,10 @@ impl Oracle {
     fn put(&mut self, name: u8, size: usize, ttl: u64, expect: (u8, u64)) -> Outcome {
         let cost = |size: usize| size as u64 + 1 + LINE_OVERHEAD_BYTES;
         if cost(size) > self.cache_bytes_max {
-            return Outcome::Refused(Code::OverBudget);
+            return Outcome::refused(Code::OverBudget);
         }
-        if let Err(code) = self.meets(name, expect) {
-            return Outcome::Refused(code);
+        if let Err(refused) = self.meets(name, expect) {
+            return refused;
         }
         let (version, deadline) = (self.issue(), self.lease(ttl));
         self.versions.push(version);
@@ -158,12 +158,13 @@ impl Oracle {
         Outcome::Done { token: version }
     }
 
-    fn meets(&self, name: u8, (expect, version): (u8, u64)) -> Result<(), Code> {
+    fn meets(&self, name: u8, (expect, version): (u8, u64)) -> Result<(), Outcome> {
         let there = self.lines.iter().find(|line| line.0 == name).map(|line| line.1);
+        let other = |there| self.refused(Code::VersionMismatch, Some(Detail::Version(there)));
         match (expect, there) {
-            (1, Some(_)) => Err(Code::VersionMismatch),
-            (2, None) => Err(Code::KeyUnknown),
-            (2, Some(there)) if there != version => Err(Code::VersionMismatch),
+            (1, Some(there)) => Err(other(there)),
+            (2, None) => Err(Outcome::refused(Code::KeyUnknown)),
+            (2, Some(there)) if there != version => Err(other(there)),
             _ => Ok(()),
         }
     }
