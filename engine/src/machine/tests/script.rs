@@ -142,11 +142,12 @@ impl Play {
             Outcome::Done { token: 0 } => "done".into(),
             Outcome::Done { token } => format!("done {token}"),
             Outcome::Delivered { id, delivery } => {
-                let view = self.kit.machine.delivery(outcome);
+                let view = self.kit.machine.delivery((id, delivery));
                 let payload = view.map_or("gone".into(), |it| String::from_utf8_lossy(it.payload));
                 format!("message {id}, delivery {delivery}: {payload}")
             }
-            Outcome::Refused(code) => format!("{code:?}"),
+            Outcome::Refused { code, detail: None } => format!("{code:?}"),
+            Outcome::Refused { code, detail: Some(detail) } => format!("{code:?}: {detail}"),
         }
     }
 }
