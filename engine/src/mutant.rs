@@ -67,6 +67,8 @@ mutants! {
     SentSnapshotKept "A leader keeps a snapshot that it sent for as long as it leads.",
     MissingSnapshotIsEmpty "A node that does not find a snapshot begins with an empty state.",
     ForgetWindow "A snapshot lacks the remembered outcomes.",
+    DetailForgotten "A snapshot lacks the details of refusals.",
+    DetailOfWanted "A refused write is told the version that it expected, not the one that is there.",
     FenceReuse "A restored machine issues numbers again.",
     BackupUnconfirmed "A snapshot for a backup is made by whoever believes that it leads.",
     NumbersComeAgain "A restored backup goes on with the numbers that it had.",

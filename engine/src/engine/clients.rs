@@ -8,14 +8,15 @@ use crate::limits::SNAPSHOT_PIECE_BYTES_MAX;
 use crate::limits::{BACKUPS_MAX, CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::shard::calls::{CallId, Caller};
 use crate::shard::desk::{Desk, Hint};
+use crate::shard::reads::ReadAsk;
 use crate::shard::{Proposal, Shard, Shared, Step};
 use crate::time::{Time, millis};
 use alloc::vec::Vec;
 use wire::bytes::Put;
 use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{
-    AdminRequest, BackupBegin, BackupRead, CacheRequest, ConnectionRequest, Heartbeat, LeaderMove,
-    SessionClose, SessionOpen, SessionRequest, StatusReply, TopologyReply, Welcome,
+    AdminRequest, BackupBegin, BackupRead, ConnectionRequest, Heartbeat, LeaderMove, SessionClose,
+    SessionOpen, SessionRequest, StatusReply, TopologyReply, Welcome,
 };
 use wire::request::Route;
 use wire::topology::engine_of_group;
@@ -172,8 +173,9 @@ impl Engine {
         let step = &mut Step { now, shared: &mut self.shared, effects };
         let call = match (&route.call, request) {
             (Some(call), _) => CallId { session: SessionId(call.session), sequence: call.sequence },
-            (None, wire::Request::Cache(CacheRequest::CacheGet(it))) => {
-                return shard.on_read(step, caller, level, it.key, deadline);
+            (None, _) if request.facts().reads => {
+                let ask = ReadAsk { kind, body };
+                return shard.on_read(step, caller, level, ask, deadline);
             }
             // A session's own messages have no number: asked twice, they are done once all the same.
             (

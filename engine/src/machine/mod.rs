@@ -6,7 +6,7 @@
 //! [`Machine::apply`] applies one committed entry: it moves the clock to the entry's time, fires
 //! what is due, in the order of (deadline, number), and then does what the entry says. An outcome that
 //! comes at once is returned; one that somebody waited for comes as a [`Wake`], with whatever entry
-//! brought it about. [`Machine::get`] and [`Machine::delivery`] read in place.
+//! brought it about. [`Machine::read`] and [`Machine::delivery`] read in place.
 //!
 //! A call is exactly-once by its session's window of remembered outcomes (`sessions.rs`). Locks,
 //! queues and lines lie in tables of one kind (`table.rs`); all that happens by itself is a timer of
@@ -88,6 +88,7 @@ use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use wire::message::{CacheGet, CacheRequest};
 use wire::{Code, Detail, Kind, Request};
 
 /// What a machine is made with.
@@ -155,18 +156,18 @@ pub struct Wake {
     pub outcome: Outcome,
 }
 
-/// A line, as a read at some moment may see it.
+/// What a read at some moment shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Get<'a> {
-    /// It is there.
-    Found {
+pub enum View<'a> {
+    /// A cache line.
+    Line {
         /// Its version.
         version: u64,
         /// Its value.
         value: &'a [u8],
     },
-    /// It is not there.
-    Missing,
+    /// There is nothing to show.
+    Refused(Code),
     /// Its time is over, but no entry has ended it: propose a tick and read again.
     Due,
 }
@@ -276,14 +277,23 @@ impl Machine {
         self.ledger.clock()
     }
 
-    /// Reads a line as it is at `at`, which is not before [`Machine::clock`].
-    pub fn get(&self, key: &[u8], at: Elapsed) -> Get<'_> {
-        self.get_at(self.cache.probe(key), key, at)
+    /// What a read shows of the state as it is at `at`, which is not before [`Machine::clock`]. `probe`: where its name
+    /// was found, if that was looked at.
+    pub(crate) fn read(&self, probe: Option<Probe>, request: Request<'_>, at: Elapsed) -> View<'_> {
+        let at = at.max(self.ledger.clock());
+        match request {
+            Request::Cache(CacheRequest::CacheGet(CacheGet { key })) => {
+                let probe = probe.unwrap_or_else(|| self.cache.probe(key));
+                self.cache.view(&self.ledger, probe, key, at)
+            }
+            // What changes something shows nothing.
+            _ => View::Refused(Code::UnknownKind),
+        }
     }
 
-    /// The same, of a key that was looked at.
-    pub(crate) fn get_at(&self, probe: Probe, key: &[u8], at: Elapsed) -> Get<'_> {
-        self.cache.view(&self.ledger, probe, key, at.max(self.ledger.clock()))
+    /// Reads a line.
+    pub fn get(&self, key: &[u8], at: Elapsed) -> View<'_> {
+        self.read(None, CacheGet { key }.into(), at)
     }
 
     /// Looks ahead at the first [`WARM_MAX`] of some lines. Says in `warm` where their keys are found.

@@ -7,25 +7,27 @@
 use super::calls::Caller;
 use super::conns::Conns;
 use super::desk::Hint;
-use super::reads::{Served, Until, read_line};
+use super::reads::{ReadAsk, Served, Until, read};
 use super::{Shard, Step};
 use crate::ids::ConnId;
 use crate::time::Time;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
-use wire::Code;
+use wire::{Code, Kind};
 
 /// An answer that waits.
 #[derive(Debug)]
 pub enum Item {
-    /// The value of a line, for a read that was confirmed.
+    /// What a read that was confirmed asks for.
     Read {
         /// Who asked.
         caller: Caller,
         /// When the caller gives up.
         deadline: Time,
-        /// The line's key.
-        key: Box<[u8]>,
+        /// The request's kind.
+        kind: Kind,
+        /// The client's bytes.
+        body: Box<[u8]>,
     },
     /// A popped message.
     Delivery {
@@ -168,14 +170,15 @@ impl Shard {
     /// Answers one, or gives it back.
     fn serve_item(&mut self, step: &mut Step<'_>, item: Item) -> Option<Item> {
         match item {
-            Item::Read { caller, deadline, ref key } => {
+            Item::Read { caller, deadline, kind, ref body } => {
+                let ask = ReadAsk { kind, body };
                 let clock = self.raft.clock(step.now);
-                match read_line(&self.state, clock, step, caller, (None, key), deadline) {
+                match read(&self.state, clock, step, caller, (None, ask), deadline) {
                     Served::Yes => None,
                     Served::Later => Some(item),
                     Served::Due => {
                         self.propose_tick(step);
-                        self.reads.hold(caller, key, Until::Applied(self.ticked), deadline);
+                        self.reads.hold(caller, ask, Until::Applied(self.ticked), deadline);
                         None
                     }
                 }

@@ -1,5 +1,7 @@
-//! Reads until the turn's end, or longer: the lease ran out, every read asks a majority, or the line has
-//! expired and its expiry is not applied yet. Their keys lie in one buffer that is used again.
+//! Reads until the turn's end, or longer: the lease ran out, every read asks a majority, or what is read has
+//! expired and its expiry is not applied yet. Their bodies lie in one buffer that is used again.
+//!
+//! A read is its kind and its body, whatever it is of: the state shows what it asks for.
 
 use super::aside::Item;
 use super::calls::Caller;
@@ -8,12 +10,13 @@ use super::state::State;
 use super::{Shard, Step};
 use crate::ids::Index;
 use crate::level::Level;
-use crate::machine::{Get, Probe, WARM_MAX};
+use crate::machine::{Probe, View, WARM_MAX};
 use crate::raft::Read;
 use crate::time::{Elapsed, Time};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use wire::Code;
+use wire::message::CacheGet;
+use wire::{Code, Kind};
 
 /// What a read waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +38,29 @@ impl Until {
     }
 }
 
+/// What a read asks for: a request that was vetted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadAsk<'a> {
+    /// Its kind.
+    pub kind: Kind,
+    /// The client's bytes.
+    pub body: &'a [u8],
+}
+
+impl<'a> ReadAsk<'a> {
+    fn request(self) -> wire::Request<'a> {
+        wire::Request::read(self.kind, self.body).expect("it was vetted when it came")
+    }
+
+    /// The line that it reads; nothing of another read.
+    fn line(self) -> &'a [u8] {
+        match self.kind {
+            CacheGet::KIND => CacheGet::decode(self.body).map_or(&[], |get| get.key),
+            _ => &[],
+        }
+    }
+}
+
 /// A read that waits.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldRead {
@@ -44,49 +70,52 @@ pub struct HeldRead {
     pub until: Until,
     /// When the caller gives up; [`Time::MAX`] = never.
     pub deadline: Time,
-    key_bytes: usize,
+    kind: Kind,
+    body_bytes: usize,
 }
 
 /// Reads that wait, in the order in which they came.
 #[derive(Default)]
 pub struct HeldReads {
     held: VecDeque<HeldRead>,
-    /// The keys one after the other; those before `taken` are done with.
-    keys: Vec<u8>,
+    /// The bodies one after the other; those before `taken` are done with.
+    bodies: Vec<u8>,
     taken: usize,
 }
 
 impl HeldReads {
     /// Holds a read back.
-    pub fn hold(&mut self, caller: Caller, key: &[u8], until: Until, deadline: Time) {
-        self.held.push_back(HeldRead { caller, until, deadline, key_bytes: key.len() });
-        self.keys.extend_from_slice(key);
+    pub fn hold(&mut self, caller: Caller, ask: ReadAsk<'_>, until: Until, deadline: Time) {
+        let ReadAsk { kind, body } = ask;
+        self.held.push_back(HeldRead { caller, until, deadline, kind, body_bytes: body.len() });
+        self.bodies.extend_from_slice(body);
     }
 
-    /// The oldest read and its key.
-    pub fn first(&self) -> Option<(HeldRead, &[u8])> {
+    /// The oldest read, and what it asks for.
+    pub fn first(&self) -> Option<(HeldRead, ReadAsk<'_>)> {
         let read = *self.held.front()?;
-        assert!(self.taken + read.key_bytes <= self.keys.len(), "each read has its key");
-        Some((read, &self.keys[self.taken..self.taken + read.key_bytes]))
+        let end = self.taken + read.body_bytes;
+        assert!(end <= self.bodies.len(), "each read has its body");
+        Some((read, ReadAsk { kind: read.kind, body: &self.bodies[self.taken..end] }))
     }
 
-    /// The keys, oldest read first.
-    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &self.keys[self.taken..];
+    /// What is asked for, oldest read first.
+    pub fn asks(&self) -> impl Iterator<Item = ReadAsk<'_>> {
+        let mut rest = &self.bodies[self.taken..];
         self.held.iter().map(move |read| {
-            let (key, behind) = rest.split_at(read.key_bytes);
+            let (body, behind) = rest.split_at(read.body_bytes);
             rest = behind;
-            key
+            ReadAsk { kind: read.kind, body }
         })
     }
 
     /// Takes the oldest read out.
     pub fn take(&mut self) -> Option<HeldRead> {
         let read = self.held.pop_front()?;
-        self.taken += read.key_bytes;
-        assert!(self.taken <= self.keys.len(), "each read has its key");
-        if self.held.is_empty() || self.taken > self.keys.len() / 2 {
-            self.keys.drain(..self.taken);
+        self.taken += read.body_bytes;
+        assert!(self.taken <= self.bodies.len(), "each read has its body");
+        if self.held.is_empty() || self.taken > self.bodies.len() / 2 {
+            self.bodies.drain(..self.taken);
             self.taken = 0;
         }
         Some(read)
@@ -104,13 +133,13 @@ impl HeldReads {
 }
 
 impl Shard {
-    /// Reads a cache line, linearizably: at the turn's end at the earliest.
+    /// Reads the state, linearizably: at the turn's end at the earliest.
     pub fn on_read(
         &mut self,
         step: &mut Step<'_>,
         caller: Caller,
         level: Level,
-        key: &[u8],
+        ask: ReadAsk<'_>,
         deadline: Time,
     ) {
         let until = match self.raft.read(step.now, step.reads()) {
@@ -119,7 +148,7 @@ impl Shard {
             Read::After(time) => Until::Confirmed(time),
             Read::Ready => Until::Applied(self.raft.commit()),
         };
-        self.reads.hold(caller, key, until, deadline);
+        self.reads.hold(caller, ask, until, deadline);
     }
 
     /// Answers the reads that wait for nothing any more, oldest first.
@@ -135,7 +164,7 @@ impl Shard {
             let (caller, deadline) = (read.caller, read.deadline);
             if nth == WARM_MAX {
                 nth = 0;
-                self.state.warm(self.reads.keys(), &mut warm);
+                self.state.warm(self.reads.asks().map(ReadAsk::line), &mut warm);
             }
             self.serve_read(step, warm.probe(nth), caller, deadline);
             nth += 1;
@@ -151,28 +180,30 @@ impl Shard {
         caller: Caller,
         deadline: Time,
     ) {
-        let Some((_, key)) = self.reads.first() else { return };
+        let Some((_, ask)) = self.reads.first() else { return };
         let clock = self.raft.clock(step.now);
-        match read_line(&self.state, clock, step, caller, (probe, key), deadline) {
+        match read(&self.state, clock, step, caller, (probe, ask), deadline) {
             Served::Yes => {}
-            Served::Due => return self.end_line_first(step, caller, deadline),
+            Served::Due => return self.end_due_first(step, caller, deadline),
             Served::Later => {
-                let item = Item::Read { caller, deadline, key: key.into() };
+                let item = Item::Read { caller, deadline, kind: ask.kind, body: ask.body.into() };
                 self.aside.put(item, &mut step.shared.conns);
             }
         }
         self.reads.take();
     }
 
-    /// The first read's line has expired, but its expiry is not in the log: it is proposed, and the
+    /// What the first read is of has expired, but its expiry is not in the log: it is proposed, and the
     /// read waits for it.
-    fn end_line_first(&mut self, step: &mut Step<'_>, caller: Caller, deadline: Time) {
+    fn end_due_first(&mut self, step: &mut Step<'_>, caller: Caller, deadline: Time) {
         self.propose_tick(step);
-        let Some((_, key)) = self.reads.first() else { return };
-        step.shared.scratch.clear();
-        step.shared.scratch.extend_from_slice(key);
+        let Some((_, ReadAsk { kind, body })) = self.reads.first() else { return };
+        let scratch = &mut step.shared.scratch;
+        scratch.clear();
+        scratch.extend_from_slice(body);
         self.reads.take();
-        self.reads.hold(caller, &step.shared.scratch, Until::Applied(self.ticked), deadline);
+        let ask = ReadAsk { kind, body: scratch };
+        self.reads.hold(caller, ask, Until::Applied(self.ticked), deadline);
     }
 }
 
@@ -183,17 +214,17 @@ pub(super) enum Served {
     Yes,
     /// It is large, and enough is on its way: it is to wait.
     Later,
-    /// The line has expired, but no entry has ended it.
+    /// What is read has expired, but no entry has ended it.
     Due,
 }
 
 /// Answers a read for which leadership was confirmed from the applied state.
-pub(super) fn read_line(
+pub(super) fn read(
     state: &State,
     clock: Elapsed,
     step: &mut Step<'_>,
     caller: Caller,
-    (probe, key): (Option<Probe>, &[u8]),
+    (probe, ask): (Option<Probe>, ReadAsk<'_>),
     deadline: Time,
 ) -> Served {
     let now = step.now;
@@ -202,11 +233,11 @@ pub(super) fn read_line(
         desk.error(caller, Code::DeadlineExceeded, Hint::NONE);
         return Served::Yes;
     }
-    match state.get(probe, key, clock) {
-        Get::Found { value, .. } if !desk.takes(caller, value.len()) => return Served::Later,
-        Get::Found { version, value } => desk.value(caller, version, value),
-        Get::Missing => desk.error(caller, Code::KeyUnknown, Hint::NONE),
-        Get::Due => return Served::Due,
+    match state.read(probe, ask.request(), clock) {
+        View::Line { value, .. } if !desk.takes(caller, value.len()) => return Served::Later,
+        View::Line { version, value } => desk.value(caller, version, value),
+        View::Refused(code) => desk.error(caller, code, Hint::NONE),
+        View::Due => return Served::Due,
     }
     Served::Yes
 }
@@ -217,24 +248,27 @@ mod tests {
     use crate::ids::ConnId;
 
     #[test]
-    fn keys_follow_their_reads_while_others_come_and_go() {
+    fn bodies_follow_their_reads_while_others_come_and_go() {
         let caller =
             |request| Caller { conn: ConnId { index: 0, generation: 0 }, request, bytes: 60 };
-        let key = |n: u64| alloc::vec![n as u8; (n % 5) as usize];
+        let body = |n: u64| alloc::vec![n as u8; (n % 5) as usize];
+        let kind = |n: u64| Kind(n as u16 % 3);
         let mut reads = HeldReads::default();
         let mut next = 0;
         for n in 0..100 {
-            reads.hold(caller(n), &key(n), Until::Applied(Index(n)), Time::MAX);
-            assert!(reads.keys().eq((next..=n).map(key)));
+            let ask = ReadAsk { kind: kind(n), body: &body(n) };
+            reads.hold(caller(n), ask, Until::Applied(Index(n)), Time::MAX);
+            let asks = reads.asks().map(|ask| (ask.kind, ask.body.to_vec()));
+            assert!(asks.eq((next..=n).map(|n| (kind(n), body(n)))));
             if n % 3 > 0 {
-                let (first, bytes) = reads.first().expect("one was held");
-                assert_eq!((first.caller.request, bytes), (next, &key(next)[..]));
+                let (first, ask) = reads.first().expect("one was held");
+                assert_eq!((first.caller.request, ask.body), (next, &body(next)[..]));
                 assert_eq!(reads.take().expect("one was held").caller.request, next);
                 next += 1;
             }
         }
         assert_eq!(reads.len() as u64, 100 - next);
         while reads.take().is_some() {}
-        assert!(reads.is_empty() && reads.keys.is_empty());
+        assert!(reads.is_empty() && reads.bodies.is_empty());
     }
 }

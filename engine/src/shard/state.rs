@@ -4,13 +4,13 @@ use crate::entry::Entry;
 use crate::ids::{ClusterId, GroupId, SessionId};
 use crate::level::Level;
 use crate::machine::meta::Meta;
-use crate::machine::{self, Applied, DeliveryView, Get, Machine, Wake};
-use crate::machine::{Probe, Restore, Restored, Slice, SliceProgress, Warm};
+use crate::machine::{self, Applied, DeliveryView, Machine, Wake};
+use crate::machine::{Probe, Restore, Restored, Slice, SliceProgress, View, Warm};
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use wire::Kind;
+use wire::{Code, Kind};
 
 /// A group's state.
 pub enum State {
@@ -212,12 +212,16 @@ impl State {
         }
     }
 
-    /// A cache line.
-    pub(super) fn get(&self, probe: Option<Probe>, key: &[u8], at: Elapsed) -> Get<'_> {
-        match (self, probe) {
-            (State::Meta(..), _) => Get::Missing,
-            (State::Data(machine), None) => machine.get(key, at),
-            (State::Data(machine), Some(probe)) => machine.get_at(probe, key, at),
+    /// What a read shows. `probe`: where its name was found, if that was looked at.
+    pub(super) fn read(
+        &self,
+        probe: Option<Probe>,
+        request: wire::Request<'_>,
+        at: Elapsed,
+    ) -> View<'_> {
+        match self {
+            State::Meta(..) => View::Refused(Code::UnknownKind),
+            State::Data(machine) => machine.read(probe, request, at),
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! - The lines' cost never exceeds the budget.
 //! - The order of eviction is the order of versions.
-//! - A line whose time is over is never seen: a read says [`Get::Due`] until an entry has moved the clock so far, a
+//! - A line whose time is over is never seen: a read says [`View::Due`] until an entry has moved the clock so far, a
 //!   write removes it first.
 //!
 //! # Cost
@@ -24,7 +24,7 @@ use crate::machine::ledger::{Ledger, Timer};
 use crate::machine::sessions::Verdict;
 use crate::machine::slab::{Linked, Links, List};
 use crate::machine::table::{Probe, Row, Table};
-use crate::machine::{Get, Outcome};
+use crate::machine::{Outcome, View};
 use crate::mutant::{self, Mutant};
 use crate::secret::Secret;
 use crate::time::{Elapsed, millis};
@@ -168,19 +168,19 @@ impl Cache {
     }
 
     /// A line as it is at `at`, which is not before the clock.
-    pub(super) fn view(&self, ledger: &Ledger, probe: Probe, key: &[u8], at: Elapsed) -> Get<'_> {
+    pub(super) fn view(&self, ledger: &Ledger, probe: Probe, key: &[u8], at: Elapsed) -> View<'_> {
         let Some(slot) = self.lines.find_at(&probe, key) else {
-            return Get::Missing;
+            return View::Refused(Code::KeyUnknown);
         };
         let line = &self.lines[slot];
         // Its end is in the log: whoever reads later sees no earlier clock.
         if line.deadline <= ledger.clock() {
-            return Get::Missing;
+            return View::Refused(Code::KeyUnknown);
         }
         if line.deadline <= at {
-            return Get::Due;
+            return View::Due;
         }
-        Get::Found { version: line.version, value: line.value() }
+        View::Line { version: line.version, value: line.value() }
     }
 
     /// Does what a call asks for.
@@ -275,8 +275,10 @@ impl Cache {
         found: Option<u32>,
         expect: Precondition,
     ) -> Option<Outcome> {
-        let other =
-            |version| Some(ledger.refused_for(Code::VersionMismatch, Detail::Version(version)));
+        let other = |version| {
+            let stood = Detail::Version(told(version, expect));
+            Some(ledger.refused_for(Code::VersionMismatch, stood))
+        };
         match (expect, found.map(|slot| self.lines[slot].version)) {
             (Precondition::Any, _) | (Precondition::Absent, None) => None,
             (_, Some(_)) if !is_looked_at(expect) => None,
@@ -306,6 +308,14 @@ impl Cache {
         self.bytes -= line.cost();
         ledger.disarm(line.deadline, line.version);
         self.by_version.unlink(self.lines.rows_mut(), slot);
+    }
+}
+
+/// Who is refused is told the version that is there.
+fn told(version: u64, expect: Precondition) -> u64 {
+    match expect {
+        Precondition::Version(wanted) if mutant::on(Mutant::DetailOfWanted) => wanted,
+        _ => version,
     }
 }
 

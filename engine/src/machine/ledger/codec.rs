@@ -206,6 +206,11 @@ fn is_written(what: &Remembered) -> bool {
     !mutant::on(Mutant::ForgetWindow) || matches!(what, Remembered::Waiting(_))
 }
 
+/// A refusal is remembered with its detail.
+fn is_detail_written() -> bool {
+    !mutant::on(Mutant::DetailForgotten)
+}
+
 fn put_waiter(out: &mut Vec<u8>, waiter: &Waiter) {
     out.put_u8(match waiter.wait.ask {
         Ask::Lock { .. } => 3,
@@ -235,6 +240,7 @@ fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
             out.put_u32(*delivery);
         }
         Outcome::Refused { code, detail } => {
+            let detail = detail.as_ref().filter(|_| is_detail_written());
             out.put_u8(if detail.is_some() { 5 } else { 2 });
             out.put_u16(code.number());
             if let Some(detail) = detail {

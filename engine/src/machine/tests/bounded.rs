@@ -4,7 +4,7 @@ use super::kit::*;
 use crate::entry::kind;
 use crate::level::Level;
 use crate::limits::{STEPS_PER_CALL_MAX, STEPS_PER_ENTRY_MAX, STEPS_PER_TICK_MAX};
-use crate::machine::{Applied, Get, Machine, Outcome, Slice, SliceProgress};
+use crate::machine::{Applied, Machine, Outcome, Slice, SliceProgress, View};
 use std::collections::BTreeSet;
 use wire::limits::{SESSION_ENDED_MS, WINDOW_REPLIES_MAX};
 use wire::message::{LockAcquire, LockMode, SessionClose, SessionOpen};
@@ -260,10 +260,10 @@ fn a_line_whose_end_is_in_the_log_reads_missing_without_another_tick() {
         token(kit.put_if(1, &n.to_string(), b"v", 1_000, (0, 0)));
     }
     kit.pass(1_000);
-    assert_eq!(kit.machine.get(b"1999", kit.now), Get::Due, "its end is in no entry yet");
+    assert_eq!(kit.machine.get(b"1999", kit.now), View::Due, "its end is in no entry yet");
     kit.apply(kind::TICK, &[]);
     assert!(kit.machine.status().lines > 900, "its timer did not fire");
-    assert_eq!(kit.machine.get(b"1999", kit.now), Get::Missing);
+    assert_eq!(kit.machine.get(b"1999", kit.now), View::Refused(Code::KeyUnknown));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::kit::*;
 use crate::machine::cache::LINE_OVERHEAD_BYTES;
-use crate::machine::{Get, MachineConfig};
+use crate::machine::{MachineConfig, View};
 use wire::Code;
 
 #[test]
@@ -44,9 +44,9 @@ fn a_line_ends_with_its_time_to_live() {
     kit.pass(999);
     assert!(kit.get(b"k").is_some());
     kit.pass(1);
-    assert_eq!(kit.machine.get(b"k", kit.now), Get::Due);
+    assert_eq!(kit.machine.get(b"k", kit.now), View::Due);
     kit.tick(0);
-    assert_eq!(kit.machine.get(b"k", kit.now), Get::Missing);
+    assert_eq!(kit.machine.get(b"k", kit.now), View::Refused(Code::KeyUnknown));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::kit::*;
 use crate::entry::kind;
 use crate::limits::TIMERS_PER_ENTRY_MAX;
-use crate::machine::{Applied, Get, Outcome};
+use crate::machine::{Applied, Outcome, View};
 use wire::Code;
 
 /// A machine with so many lines that end at 1 ms that their timers keep one entry busy.
@@ -25,8 +25,8 @@ fn the_clock_never_goes_back() {
     kit.now = at(1_000);
     token(kit.put_if(1, "k", b"v", 1_000, (0, 0)));
     assert_eq!(kit.machine.clock(), at(5_000));
-    assert!(matches!(kit.machine.get(b"k", at(5_999)), Get::Found { .. }));
-    assert_eq!(kit.machine.get(b"k", at(6_000)), Get::Due);
+    assert!(matches!(kit.machine.get(b"k", at(5_999)), View::Line { .. }));
+    assert_eq!(kit.machine.get(b"k", at(6_000)), View::Due);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::entry::kind;
 use crate::ids::SessionId;
 use crate::level::Level;
-use crate::machine::{Applied, Get, Machine, MachineConfig, Outcome, Wake};
+use crate::machine::{Applied, Machine, MachineConfig, Outcome, View, Wake};
 use crate::secret::Secret;
 use crate::time::{Duration, Elapsed, millis};
 use std::collections::BTreeMap;
@@ -135,9 +135,9 @@ impl Kit {
 
     pub fn get(&self, key: &[u8]) -> Option<(u64, Vec<u8>)> {
         match self.machine.get(key, self.now) {
-            Get::Found { version, value } => Some((version, value.to_vec())),
-            Get::Missing => None,
-            Get::Due => panic!("the line is due"),
+            View::Line { version, value } => Some((version, value.to_vec())),
+            View::Refused(_) => None,
+            View::Due => panic!("the line is due"),
         }
     }
 

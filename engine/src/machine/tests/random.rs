@@ -3,7 +3,7 @@
 use super::kit::*;
 use super::oracle::{Op, Oracle};
 use crate::level::Level;
-use crate::machine::{Applied, Get, Machine, MachineConfig, Slice, SliceProgress};
+use crate::machine::{Applied, Machine, MachineConfig, Slice, SliceProgress, View};
 use crate::secret::Secret;
 use proptest::prelude::*;
 
@@ -116,9 +116,9 @@ impl Trio {
         for name in 0..6 {
             let key = name_of(name);
             match self.kit.machine.get(key.as_bytes(), self.kit.now) {
-                Get::Found { version, .. } => assert_eq!(Some(version), self.oracle.line(name)),
-                Get::Missing => assert_eq!(None, self.oracle.line(name)),
-                Get::Due => panic!("what is due has fired"),
+                View::Line { version, .. } => assert_eq!(Some(version), self.oracle.line(name)),
+                View::Refused(_) => assert_eq!(None, self.oracle.line(name)),
+                View::Due => panic!("what is due has fired"),
             }
         }
     }

@@ -7,7 +7,7 @@
 
 use super::kit::*;
 use crate::level::Level;
-use crate::machine::{Applied, Get, Machine, MachineConfig, Outcome};
+use crate::machine::{Applied, Machine, MachineConfig, Outcome, View};
 use crate::secret::Secret;
 use crate::time::millis;
 use goldenscript::{ArgumentConsumer, Command, Context, Runner};
@@ -79,11 +79,11 @@ impl Play {
             "get" => {
                 let key = word(args)?;
                 return Ok(match self.kit.machine.get(key.as_bytes(), self.kit.now) {
-                    Get::Found { version, value } => {
+                    View::Line { version, value } => {
                         format!("{} at version {version}\n", String::from_utf8_lossy(value))
                     }
-                    Get::Missing => "nothing\n".into(),
-                    Get::Due => "its time is over\n".into(),
+                    View::Refused(_) => "nothing\n".into(),
+                    View::Due => "its time is over\n".into(),
                 });
             }
             "status" => {

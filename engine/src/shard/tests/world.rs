@@ -13,12 +13,13 @@ use crate::secret::Secret;
 use crate::shard::balance::Balance;
 use crate::shard::calls::{CallId, Caller};
 use crate::shard::moves::Moves;
+use crate::shard::reads::ReadAsk;
 use crate::shard::state::State;
 use crate::shard::{Proposal, Shard, Shared, Step, codec};
 use crate::time::{Duration, Time};
 use std::fmt::Write as _;
 use wire::limits::{FRAME_BYTES_MAX, PEER_FRAME_BYTES_MAX};
-use wire::message::{Done, Error, Value};
+use wire::message::{CacheGet, Done, Error, Value};
 use wire::peer::{Append, AppendReply, Vote, VoteReply};
 use wire::{Code, Kind};
 
@@ -110,7 +111,10 @@ impl World {
 
     pub fn read(&mut self, key: &[u8]) {
         let caller = self.caller();
-        self.step(|shard, step| shard.on_read(step, caller, Level::OLDEST, key, Time::MAX));
+        let mut body = Vec::new();
+        CacheGet { key }.encode(&mut body);
+        let ask = ReadAsk { kind: CacheGet::KIND, body: &body };
+        self.step(|shard, step| shard.on_read(step, caller, Level::OLDEST, ask, Time::MAX));
     }
 
     /// Ends the turn; what it wrote is not durable yet.
