@@ -107,6 +107,7 @@ mod watch;
 mod tests;
 
 pub use wire::topology::{Node, Placement};
+pub use wire::message::LockMode;
 pub use wire::{Code, Detail};
 
 #[cfg(feature = "edge")]
