@@ -106,8 +106,8 @@ mod watch;
 #[cfg(feature = "edge")]
 mod tests;
 
-pub use wire::topology::{Node, Placement};
 pub use wire::message::LockMode;
+pub use wire::topology::{Node, Placement};
 pub use wire::{Code, Detail};
 
 #[cfg(feature = "edge")]

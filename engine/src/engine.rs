@@ -466,11 +466,11 @@ impl Engine {
         self.shards.beat_quietly(now, &mut effects.peers);
         self.learn_nodes(effects);
         self.tell_leads(now, effects);
+        self.end_replicas(now, effects);
         self.push(now, effects);
         self.shared.peers.pulse(now, effects);
         self.wake_at = self.shards.wake_at().min(self.leads_at).min(self.shared.peers.wake_at());
         self.wake_at = self.wake_at.min(self.pushes.wake_at());
-        self.end_replicas(now, effects);
         self.reclaim(now, effects);
         if effects.write.is_none() {
             effects.write = self.shared.journal.seal();

@@ -53,6 +53,7 @@ mutants! {
     AnyIncarnationVotes "A vote counts whatever life of the voter gives it.",
     CutComesBack "Recovery does not replay cuts.",
     DamageIsTorn "Recovery takes any unit that it can't read for the torn end of the journal.",
+    StrayIsTorn "Recovery passes over a whole unit that follows the last one and stands elsewhere.",
     FreshTwice "Recovery takes a journal whose newest segment is gone for a shorter or a fresh one.",
     CheckpointForgetsVotes "A segment's checkpoint holds no votes.",
     FreeWithoutCarry "A segment is freed although entries live in it.",

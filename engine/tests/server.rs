@@ -1,8 +1,9 @@
 //! The server as a user meets it: the real binary, on loopback.
 #![allow(clippy::unwrap_used)] // in a test a panic is the finding, in its helpers too
 
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -29,10 +30,18 @@ impl Drop for Place {
     }
 }
 
-/// Addresses that were free a moment ago.
+/// Addresses that are this process's until it ends, also while no node listens there. They are bound and do not listen:
+/// a node may still bind them by their numbers, and nobody gets them who asks for any port.
 fn free<const N: usize>() -> [SocketAddr; N] {
-    let held: Vec<_> = (0..N).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    std::array::from_fn(|at| held[at].local_addr().unwrap())
+    std::array::from_fn(|_| {
+        let (inet, stream) = (AddressFamily::INET, SocketType::STREAM);
+        let socket = net::socket_with(inet, stream, SocketFlags::CLOEXEC, None).unwrap();
+        net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+        net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let address = net::getsockname(&socket).unwrap();
+        std::mem::forget(socket);
+        SocketAddr::try_from(address).unwrap()
+    })
 }
 
 fn tercetd(arguments: &[&str]) -> Command {
@@ -45,6 +54,8 @@ fn tercetd(arguments: &[&str]) -> Command {
 struct Node {
     child: Child,
     http: SocketAddr,
+    /// Where its log is.
+    log: PathBuf,
 }
 
 impl Node {
@@ -53,7 +64,15 @@ impl Node {
         let dir = data_dir.to_str().unwrap();
         let mut command = tercetd(&["--data-dir", dir, "--listen", &listen, "--http", &at]);
         command.args(["--pin", "none", "--segment-size", "20MiB"]).args(more);
-        Node { child: command.stderr(Stdio::null()).spawn().unwrap(), http }
+        Node::spawn(command, data_dir, http)
+    }
+
+    /// Its log is beside its data.
+    fn spawn(mut command: Command, data_dir: &Path, http: SocketAddr) -> Node {
+        let log = data_dir.with_extension("log");
+        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        command.stdout(Stdio::null()).stderr(file);
+        Node { child: command.spawn().unwrap(), http, log }
     }
 
     /// Asks until a path is answered with 200, and gives the body.
@@ -65,8 +84,9 @@ impl Node {
             {
                 return answer.split_once("\r\n\r\n").unwrap().1.to_owned();
             }
-            assert_eq!(self.child.try_wait().unwrap(), None, "the node ended");
-            assert!(Instant::now() < until, "{path} was never answered with 200");
+            let log = || std::fs::read_to_string(&self.log).unwrap();
+            assert_eq!(self.child.try_wait().unwrap(), None, "the node ended: {}", log());
+            assert!(Instant::now() < until, "{path} was never answered with 200: {}", log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -276,9 +296,7 @@ fn a_node_that_may_open_few_files_refuses_clients_and_not_its_own_work() {
     let place = Place::new("files");
     let [listen, http] = free();
     let dir = place.0.join("data");
-    let mut command = start_with_files(400, &dir, listen, http);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let mut node = Node { child, http };
+    let mut node = Node::spawn(start_with_files(400, &dir, listen, http), &dir, http);
     node.wait_for("/readyz");
     let open = || std::fs::read_dir(format!("/proc/{}/fd", node.child.id())).unwrap().count();
     let quiet = open();

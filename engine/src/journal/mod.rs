@@ -49,6 +49,15 @@
 //! 3. Unit 8 stands behind the hole and claims that 7 was synced: damage, node 1 stays down, and the
 //!    entry is not voted away by a node that promised to keep it.
 //!
+//! One unit is in flight at a time, so a whole one with a higher number than the last was written when the last was
+//! synced. Wherever it stands, the journal should have reached it: that is damage too, although it claims no more than
+//! was found.
+//!
+//! 1. Node 1 writes unit 41, which opens its third segment. The disk puts it at the front of a free slot.
+//! 2. Node 1 writes unit 42 behind the place where 41 should be, and acknowledges an entry.
+//! 3. Node 1 restarts. It finds 41 in the other slot, as the witness asks for, and nothing behind it.
+//! 4. Unit 42 is whole and stands apart: damage.
+//!
 //! What follows the last unit can't vouch for it, which is why an idle engine writes one unit
 //! without records, a *mark*.
 //!
@@ -85,7 +94,7 @@
 //! # What was left out, and what it costs
 //!
 //! - Two units in flight: a unit waits for the sync before it. The format allows for it (`durable_below`
-//!   need not be the unit's own number), recovery too.
+//!   need not be the unit's own number). Recovery would have to pass over a whole unit behind a torn one.
 //! - A slot is written over without being filled with zeros again: stale pages stay in it and cost
 //!   recovery a look at each page; their seed tells them apart.
 //! - Repair from peers: a damaged journal is replaced as a whole.

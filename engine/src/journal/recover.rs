@@ -54,7 +54,7 @@ pub(super) fn recover(
         Some(head) => head.unit.header.journal,
         None => chance.draw(),
     };
-    check_others(segments, &live, id, replayed.last)?;
+    check_strays(segments, &live, id, &replayed)?;
     check_witness(witness, &live, replayed.last)?;
     replayed.visit(&live, visit)?;
     let slots = place_slots(&config, segments, &live, &replayed);
@@ -174,28 +174,29 @@ fn newer(got: u32) -> JournalError {
     JournalError::NewerFormat { got, known: unit::VERSION }
 }
 
-/// A segment whose first unit is unreadable, or old, holds nothing that was synced after the end.
-fn check_others(
+/// Nothing that was written after the last unit stands anywhere else: not behind an unreadable first unit, and not
+/// where the disk put it by mistake.
+fn check_strays(
     segments: &[(u32, &[u8])],
     live: &[Head<'_>],
     id: u64,
-    last: Position,
+    replayed: &Replayed,
 ) -> Result<(), JournalError> {
+    assert!(replayed.ends.len() == live.len(), "each segment in use ends somewhere");
     for (slot, bytes) in segments.iter().copied() {
-        if live.iter().any(|h| h.slot == slot) {
-            continue;
-        }
-        for page in (0..bytes.len()).step_by(PAGE_BYTES) {
+        let end = live.iter().position(|h| h.slot == slot).map_or(0, |at| replayed.ends[at]);
+        for page in (end..bytes.len()).step_by(PAGE_BYTES) {
             let Some(claim) = unit::claim(bytes, page) else { continue };
             let ours = live.is_empty() || claim.journal == id;
-            if ours
-                && claim.durable_below.0 > last.0 + 1
-                && claim.number > last
-                && matches!(unit::read(bytes, page), Ok(_) | Err(UnitError::Newer { .. }))
-            {
-                let what = "the segment's first unit is unreadable, though later ones were synced";
-                return Err(JournalError::Damaged { slot, offset: 0, what });
+            if !ours || !replayed.misses(&claim) || !unit::is_whole(bytes, page) {
+                continue;
             }
+            let (offset, what) = if end == 0 && replayed.lacks(&claim) {
+                (0, "the segment's first unit is unreadable, though later ones were synced")
+            } else {
+                (page, "this unit follows the journal's last one, and stands apart from it")
+            };
+            return Err(JournalError::Damaged { slot, offset: offset as u64, what });
         }
     }
     Ok(())
@@ -238,7 +239,7 @@ fn place_slots(
             seed: head.unit.header.seed,
         });
     }
-    slots.end = replayed.end as u64;
+    slots.end = replayed.ends.last().map_or(0, |end| *end as u64);
     assert!(slots.live.back().is_none_or(|last| slots.end <= last.bytes), "it lies in its segment");
     let mut others: Vec<_> =
         segments.iter().filter(|s| !live.iter().any(|h| h.slot == s.0)).collect();

@@ -5,11 +5,12 @@ use super::groups::{GroupRow, Groups};
 use super::record::{self, ROW_BYTES, RecordHeader, RecordKind};
 use super::recover::{GAP_MAX, Head, chain};
 use super::spans::Spans;
-use super::unit::{self, COUNTED_MAX, PAGE_BYTES, UNIT_HEADER_BYTES, Unit, UnitError, UnitHeader};
+use super::unit::{self, COUNTED_MAX, PAGE_BYTES, UNIT_HEADER_BYTES, Unit, UnitHeader};
 use super::{JournalError, Replay};
 use crate::entry;
 use crate::ids::{GroupId, Index, Position, Term};
 use crate::mutant::{self, Mutant};
+use alloc::vec::Vec;
 
 /// Where entries are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,8 +33,8 @@ pub(super) struct Replayed {
     groups: Groups<Extent>,
     /// The last whole unit.
     pub last: Position,
-    /// Where it ends in its segment, in bytes.
-    pub end: usize,
+    /// Where the units of each segment end, in bytes: the oldest segment's first.
+    pub ends: Vec<usize>,
     /// The highest number that a torn unit behind it claims.
     pub torn: Position,
     /// Whether the last unit holds nothing of a group.
@@ -45,13 +46,15 @@ impl Replayed {
         Replayed {
             groups: Groups::new(groups),
             last: Position::ZERO,
-            end: 0,
+            ends: Vec::new(),
             torn: Position::ZERO,
             marked: false,
         }
     }
 
     pub fn replay(&mut self, segment: usize, head: &Head<'_>) -> Result<(), JournalError> {
+        assert!(self.ends.len() == segment, "segments are replayed in their order");
+        let mut end = 0;
         for unit in chain(head) {
             let unit = unit?;
             // Nothing is known of what was before the oldest segment.
@@ -66,23 +69,22 @@ impl Replayed {
             }
             self.take(segment, head, &unit)?;
             self.last = unit.header.number;
-            self.end = unit.end();
-            assert!(self.end <= head.bytes.len(), "a unit lies in its segment");
+            end = unit.end();
+            assert!(end <= head.bytes.len(), "a unit lies in its segment");
         }
-        self.check_rest(head)
+        self.ends.push(end);
+        self.check_rest(head, end)
     }
 
     /// Behind the last unit, nothing may claim that something was synced there.
-    fn check_rest(&mut self, head: &Head<'_>) -> Result<(), JournalError> {
-        for page in (self.end..head.bytes.len()).step_by(PAGE_BYTES) {
+    fn check_rest(&mut self, head: &Head<'_>, end: usize) -> Result<(), JournalError> {
+        for page in (end..head.bytes.len()).step_by(PAGE_BYTES) {
             let Some(claim) = unit::claim(head.bytes, page) else { continue };
             if claim.seed != head.unit.header.seed || claim.journal != head.unit.header.journal {
                 continue;
             }
-            if self.lacks(&claim)
-                && matches!(unit::read(head.bytes, page), Ok(_) | Err(UnitError::Newer { .. }))
-            {
-                return Err(head.damaged(self.end, "a synced unit is unreadable"));
+            if self.lacks(&claim) && unit::is_whole(head.bytes, page) {
+                return Err(head.damaged(end, "a synced unit is unreadable"));
             }
             // A torn header may hold anything: believe it within reason.
             if claim.number.0 < self.last.0.saturating_add(2 * GAP_MAX) {
@@ -93,8 +95,15 @@ impl Replayed {
     }
 
     /// A unit that claims more to be synced than was found stands behind damage, not behind what is torn.
-    fn lacks(&self, claim: &UnitHeader) -> bool {
+    pub fn lacks(&self, claim: &UnitHeader) -> bool {
         claim.durable_below.0 > self.last.0 + 1 && !mutant::on(Mutant::DamageIsTorn)
+    }
+
+    /// A whole unit with a higher number than the last one's was written behind it, since one unit is in flight at a
+    /// time. So it is neither stale nor torn: the journal should have reached it.
+    pub fn misses(&self, claim: &UnitHeader) -> bool {
+        let counted = self.last < claim.number && claim.number.0 <= COUNTED_MAX;
+        counted && (self.lacks(claim) || counts_wherever_it_stands())
     }
 
     fn take(
@@ -219,6 +228,11 @@ impl Replayed {
             spans: self.groups.spans.iter().map(by_segment).collect(),
         }
     }
+}
+
+/// A unit counts as written wherever it stands, also if it claims no more to be synced than was found.
+fn counts_wherever_it_stands() -> bool {
+    !mutant::on(Mutant::DamageIsTorn) && !mutant::on(Mutant::StrayIsTorn)
 }
 
 /// Every record of a group counts, cuts too.

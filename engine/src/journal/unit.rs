@@ -187,3 +187,8 @@ pub fn read(segment: &[u8], offset: usize) -> Result<Unit<'_>, UnitError> {
     }
     Ok(Unit { header, offset, body: &bytes[UNIT_HEADER_BYTES..length] })
 }
+
+/// Whether all of a unit is there, of this place or another one, of this version or a newer one.
+pub fn is_whole(segment: &[u8], offset: usize) -> bool {
+    !matches!(read(segment, offset), Err(UnitError::Absent | UnitError::Torn))
+}

@@ -18,6 +18,8 @@ const SNAPSHOT_PIECE: usize = 16 << 10;
 const SEGMENTS_FIRST: u32 = 2;
 /// An older copy of a segment is kept once in so many writes.
 const COPIED_ONE_IN: u32 = 40;
+/// The last unit, if it is one page, is what goes wrong in one case of so many: it stands elsewhere.
+const LAST_MISDIRECTED_ONE_IN: u32 = 4;
 
 /// Bytes that are not what was written, and what was.
 struct Wrong {
@@ -204,7 +206,7 @@ impl Disk {
     }
 
     /// Something on the disk goes wrong, outside the last unit: a bit, a page that is zero, a page that was written
-    /// to another place, an old snapshot in the place of a newer one; or a whole file is gone, zeroed, or older than
+    /// to another place (the last unit's too, which then stands there whole), an old snapshot in the place of a newer one; or a whole file is gone, zeroed, or older than
     /// it was. False: there is nothing yet.
     pub fn rot(&mut self) -> bool {
         let places = self.places();
@@ -215,11 +217,18 @@ impl Disk {
             self.lose_file();
             return true;
         }
+        let last = self.last.as_ref().filter(|last| last.length == PAGE);
+        if let Some((slot, at)) = last.map(|last| (last.slot, last.offset))
+            && self.chance.u32(..LAST_MISDIRECTED_ONE_IN) == 0
+        {
+            self.misdirect(slot, usize::try_from(at).expect("an offset fits memory"));
+            return true;
+        }
         let Stretch { file, at, length } = places[self.chance.usize(..places.len())];
         let page = at + self.chance.usize(..length.div_ceil(PAGE)) * PAGE;
         match (self.chance.u32(..4), file) {
             (1, File::Segment(_)) => self.overwrite(file, page, vec![0; PAGE]),
-            (2, File::Segment(_)) => self.misdirect(file, page),
+            (2, File::Segment(slot)) => self.misdirect(slot, page),
             (2.., File::Snapshot(group, index)) => self.replaced.push((group, index)),
             _ => {
                 let at = at + self.chance.usize(..length);
@@ -298,16 +307,18 @@ impl Disk {
     }
 
     /// A page was written to another place: there it stands over what was, and where it belongs is what was
-    /// there before it, nothing or some other page.
-    fn misdirect(&mut self, file: File, page: usize) {
+    /// there before it, nothing or some other page. Half of the time only the file is another one.
+    fn misdirect(&mut self, slot: u32, page: usize) {
+        let file = File::Segment(slot);
         let written = self.bytes(file)[page..page + PAGE].to_vec();
         let slots: Vec<u32> = self.segments.keys().copied().collect();
         let mut elsewhere = || {
             let slot = slots[self.chance.usize(..slots.len())];
-            (slot, self.chance.usize(..self.segment_bytes / PAGE) * PAGE)
+            let anywhere = self.chance.usize(..self.segment_bytes / PAGE) * PAGE;
+            (slot, if self.chance.bool() { page } else { anywhere })
         };
         let (victim, before) = (elsewhere(), elsewhere());
-        if self.is_last(victim.0, victim.1) {
+        if self.is_last(victim.0, victim.1) && !self.is_last(slot, page) {
             // Nobody can tell the last unit from a torn one.
             return self.overwrite(file, page, vec![0; PAGE]);
         }

@@ -113,6 +113,7 @@ impl World {
             engine.on(now, Input::Tick, effects);
         }
         engine.end_turn(now, effects);
+        self.reader.on_end_of_turn((id, node.life), engine);
         if engine.has_work() {
             engine.work(now, self.temper.slice, effects);
         }
@@ -121,8 +122,8 @@ impl World {
         let did = did.map_err(Failure::Safety)?;
         self.perform(id)?;
         let node = &self.nodes[id as usize];
-        if let Some(engine) = &node.engine {
-            self.reader.on_turn((id, node.life), now, engine).map_err(Failure::Safety)?;
+        if node.engine.is_some() {
+            self.reader.on_turn((id, node.life), now).map_err(Failure::Safety)?;
         }
         let wake_at = self.clocks[id as usize].when(wake_at);
         self.plan_turn(id, wake_at.max(self.now + Duration::from_micros(10)));
@@ -153,10 +154,8 @@ impl World {
                 let all = Signs::on_answers(id, engine, bytes);
                 vouched = std::mem::replace(&mut vouched, Ok(())).and(all);
             }
-            if index == READER
-                && let Some(engine) = &self.nodes[id as usize].engine
-            {
-                match self.reader.on_sent((id, life), engine, bytes) {
+            if index == READER {
+                match self.reader.on_sent((id, life), bytes) {
                     Ok(Some(to)) => self.send_to_reader(id, std::mem::take(bytes), to),
                     Ok(None) => {}
                     Err(why) => vouched = std::mem::replace(&mut vouched, Ok(())).and(Err(why)),

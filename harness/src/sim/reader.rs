@@ -20,8 +20,8 @@ use wire::{Header, Kind};
 pub(super) const READER: u32 = 903;
 /// Somebody watches in one seed of so many.
 const WATCHED_ONE_IN: u64 = 8;
-/// The request that subscribes.
-const SUBSCRIPTION: u64 = 1;
+/// The request that says what was read.
+const READ: u64 = 1;
 /// A turn that comes so much later than it was wished for is not late.
 const TURN_LATE_MAX: Duration = Duration::from_millis(1);
 
@@ -72,6 +72,11 @@ struct Subscription {
     arrives: Time,
 }
 
+/// The request that subscribes on a connection.
+fn subscription_of(conn: ConnId) -> u64 {
+    READ + u64::from(conn.generation)
+}
+
 /// Whoever watches.
 pub(super) struct Reader {
     chance: Random,
@@ -81,6 +86,8 @@ pub(super) struct Reader {
     known: BTreeMap<u64, View>,
     /// The last that it read.
     cursor: u64,
+    /// What the node that serves it knew when it sent something: at the end of a turn, before it went on with its work.
+    knew: View,
     /// How many it was sent.
     pub(super) pushes: u64,
 }
@@ -88,8 +95,8 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(seed: u64) -> Reader {
         let chance = Random::new(seed ^ 0x7265_6164_6572_7300);
-        let (known, cursor, pushes) = (BTreeMap::new(), 0, 0);
-        Reader { chance, subscription: None, generation: 0, known, cursor, pushes }
+        let (known, cursor, knew, pushes) = (BTreeMap::new(), 0, View::default(), 0);
+        Reader { chance, subscription: None, generation: 0, known, cursor, knew, pushes }
     }
 
     /// Whether anybody watches with this seed.
@@ -110,6 +117,13 @@ impl Reader {
         }
     }
 
+    /// A node has taken in what came, and is about to send what it says.
+    pub(super) fn on_end_of_turn(&mut self, (node, life): (u32, u64), engine: &Engine) {
+        if self.subscription.as_ref().is_some_and(|s| (s.node, s.life) == (node, life)) {
+            self.knew = View::of(engine);
+        }
+    }
+
     /// A node sends something to the reader. Says on which connection, and when it arrives at the earliest.
     ///
     /// # Errors
@@ -117,7 +131,6 @@ impl Reader {
     pub(super) fn on_sent(
         &mut self,
         (node, life): (u32, u64),
-        engine: &Engine,
         mut bytes: &[u8],
     ) -> Result<Option<(u32, Time)>, String> {
         let of_it = |s: &&mut Subscription| (s.node, s.life) == (node, life);
@@ -127,7 +140,8 @@ impl Reader {
             match frame.header.kind {
                 Watching::KIND => {
                     let watching = Watching::decode(frame.body).map_err(|e| e.to_string())?;
-                    if frame.header.request == SUBSCRIPTION {
+                    // A node that stood still answers an earlier subscription in the turn in which it hears of this one.
+                    if frame.header.request == subscription_of(subscription.conn) {
                         subscription.stands = true;
                         subscription.sent = watching.cursor;
                         let known = self.known.get(&watching.cursor);
@@ -144,8 +158,8 @@ impl Reader {
                         return Err("a push's cursor does not rise".into());
                     }
                     subscription.view.on_push(&push)?;
-                    if subscription.view != View::of(engine) {
-                        let (told, is) = (&subscription.view, View::of(engine));
+                    if subscription.view != self.knew {
+                        let (told, is) = (&subscription.view, &self.knew);
                         return Err(format!("a push tells {told:?}, but the node knows {is:?}"));
                     }
                     subscription.sent = push.cursor;
@@ -163,16 +177,11 @@ impl Reader {
     ///
     /// # Errors
     /// When the reader should have been told something by now.
-    pub(super) fn on_turn(
-        &mut self,
-        (node, life): (u32, u64),
-        now: Time,
-        engine: &Engine,
-    ) -> Result<(), String> {
+    pub(super) fn on_turn(&mut self, (node, life): (u32, u64), now: Time) -> Result<(), String> {
         let of_it = |s: &&mut Subscription| (s.node, s.life) == (node, life);
         let Some(subscription) = self.subscription.as_mut().filter(of_it) else { return Ok(()) };
         let has_credit = subscription.stands && subscription.unread.len() < subscription.credit;
-        if !has_credit || subscription.view == View::of(engine) {
+        if !has_credit || subscription.view == self.knew {
             subscription.behind_since = None;
             return Ok(());
         }
@@ -219,7 +228,7 @@ impl World {
         });
         let cursor = reader.cursor;
         self.deliver(node, Incoming::Opened(conn));
-        self.send_as_reader(Duration::ZERO, SUBSCRIPTION, Watch::KIND, |b| {
+        self.send_as_reader(Duration::ZERO, subscription_of(conn), Watch::KIND, |b| {
             Watch { cursor, credit }.encode(b);
         });
     }
@@ -266,8 +275,9 @@ impl World {
             let push = push.map_err(|e| Failure::Safety(e.to_string()))?;
             self.reader.cursor = push.cursor;
             let after = Duration::from_millis(self.reader.chance.u64(..200));
-            let (subscription, cursor) = (SUBSCRIPTION, push.cursor);
-            self.send_as_reader(after, 2, PushesRead::KIND, |b| {
+            let conn = ConnId { index: READER, generation };
+            let (subscription, cursor) = (subscription_of(conn), push.cursor);
+            self.send_as_reader(after, READ, PushesRead::KIND, |b| {
                 PushesRead { subscription, cursor }.encode(b);
             });
         }

@@ -118,8 +118,62 @@ fn a_write_to_the_wrong_place_is_damage() {
     damaged(&disk);
 }
 
+/// A unit stands at another place of the disk, and where it belongs is nothing.
+fn misdirect(disk: &Disk, write: &Write, slot: u32, at: usize) -> Disk {
+    let (from, mut disk) = (write.offset as usize, disk.clone());
+    let there = &mut file(&mut disk, write.slot)[from..from + write.length];
+    let unit = there.to_vec();
+    there.fill(0);
+    file(&mut disk, slot)[at..at + unit.len()].copy_from_slice(&unit);
+    disk
+}
+
 #[test]
-fn a_whole_unit_that_is_not_of_this_place_ends_the_journal() {
+fn a_unit_behind_one_that_opened_its_segment_in_another_slot_is_damage() {
+    let mut world = World::new();
+    let mut first = None;
+    for _ in 0..2 {
+        world.vote(0, Some(1));
+        world.seal();
+        first = first.or(world.write);
+        world.sync();
+    }
+    let first = first.expect("a record was pending");
+    // The first unit is found and satisfies the witness; the second one claims no more than was found.
+    let disk = misdirect(&world.disk, &first, 1, 0);
+    let (slot, offset, what) = damaged(&disk);
+    assert_eq!((slot, offset), (0, PAGE_BYTES as u64), "{what}");
+}
+
+#[test]
+fn a_unit_written_to_any_other_place_is_damage_or_nothing_is_lost() {
+    let (world, writes) = long();
+    let (mut noticed, mut harmless) = (0, 0);
+    for write in writes.iter().rev().take(12) {
+        let from = write.offset as usize;
+        for slot in world.disk.keys().copied() {
+            for at in (0..=SEGMENT as usize - write.length).step_by(PAGE_BYTES) {
+                if slot == write.slot && at.abs_diff(from) < write.length {
+                    continue;
+                }
+                let disk = misdirect(&world.disk, write, slot, at);
+                match open(&disk, 9) {
+                    Err(JournalError::Damaged { .. }) => noticed += 1,
+                    Err(other) => panic!("{other}"),
+                    Ok((_, found)) => {
+                        let whole = without_commit(found) == without_commit(world.now.clone());
+                        assert!(whole, "{write:?} at {slot} {at}");
+                        harmless += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(noticed > 100 && harmless > 0, "{noticed} were noticed, {harmless} took nothing");
+}
+
+#[test]
+fn a_whole_unit_that_is_not_of_this_place_is_damage_unless_it_is_older_or_foreign() {
     let mut world = World::new();
     world.entries(0, 3, 100);
     world.turn();
@@ -129,7 +183,7 @@ fn a_whole_unit_that_is_not_of_this_place_ends_the_journal() {
     let write = world.write.expect("a record is pending");
     world.sync();
     // Journal, seed, segment, number and page, each of which is another one.
-    for field in [16, 24, 32, 40, 56] {
+    for (field, is_damage) in [(16, false), (24, true), (32, true), (40, false), (56, true)] {
         let mut disk = world.disk.clone();
         let at = write.offset as usize;
         let unit = &mut file(&mut disk, write.slot)[at..at + write.length];
@@ -137,8 +191,12 @@ fn a_whole_unit_that_is_not_of_this_place_ends_the_journal() {
         unit[field..field + 4].fill(0);
         let sum = crc32c::crc32c(&unit[4..]);
         unit[..4].copy_from_slice(&sum.to_le_bytes());
-        let (_, found) = open(&disk, 9).expect("it is no part of the journal");
-        assert_eq!(found, before, "field at {field}");
+        if is_damage {
+            assert_eq!(damaged(&disk).1, write.offset, "field at {field}");
+        } else {
+            let (_, found) = open(&disk, 9).expect("it is no part of the journal");
+            assert_eq!(found, before, "field at {field}");
+        }
     }
     assert_eq!(open(&world.disk, 9).expect("nothing is damaged").1, world.now);
 }

@@ -276,6 +276,7 @@ impl Cache {
         expect: Precondition,
     ) -> Option<Outcome> {
         let other = |version| {
+            assert!(version > 0, "a line that is there has a version");
             let stood = Detail::Version(told(version, expect));
             Some(ledger.refused_for(Code::VersionMismatch, stood))
         };

@@ -238,7 +238,10 @@ impl Locks {
     pub(super) fn refusal(&self, ledger: &Ledger, lock: u32, code: Code) -> Outcome {
         let Lock { mode, grants, .. } = &self.locks[lock];
         match grants.first().map(|oldest| self.grants[oldest].fence) {
-            Some(fence) => ledger.refused_for(code, Detail::Holder { fence, mode: *mode }),
+            Some(fence) => {
+                assert!(fence > 0, "a grant has a fence");
+                ledger.refused_for(code, Detail::Holder { fence, mode: *mode })
+            }
             None => Outcome::refused(code),
         }
     }
