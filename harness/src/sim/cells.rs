@@ -47,6 +47,7 @@ const ALL: &[(&str, &[&str])] = &[
     ("close", &["done"]),
     ("call", &["session-unknown"]),
     ("ran out", &["a session", "a lock's lease", "a wait", "a delay", "a visibility", "a line"]),
+    ("ran out", &["the room for a line"]),
 ];
 
 impl Cells {

@@ -328,7 +328,8 @@ pub fn run(options: Options) -> Result<Report, Failure> {
     }
     world.none_is_late()?;
     let off = world.temper.clocks_off_millionths_max.unsigned_abs();
-    check::judge(&world.clients.history, off).map_err(Failure::Safety)?;
+    let room = world.temper.room();
+    check::judge(&world.clients.history, off, room).map_err(Failure::Safety)?;
     let mut cells = std::mem::take(&mut world.clients.history.cells);
     world.watch.twins.iter().flat_map(|twin| &twin.ran_out).for_each(|what| cells.ran_out(what));
     world.compare_states()?;
@@ -376,6 +377,7 @@ impl World {
             build: Build::first(options.seed),
         });
         let nodes = nodes.collect();
+        let lines_bytes_max = temper.lines_bytes_max;
         let mut ticks = Random::new(options.seed ^ 0x636c_6f63_6b73_0000);
         let off = temper.clocks_off_millionths_max;
         let (clocks, slowest) = Clock::draw(&mut ticks, count, off);
@@ -408,7 +410,7 @@ impl World {
             flooded: 0,
             backups: Backups::new(options.seed),
             reader: Reader::new(options.seed),
-            watch: Watch::new(off),
+            watch: Watch::new(off, lines_bytes_max),
             looked_at: Time(0),
             able: [false; SHARDS as usize],
             network: seeds.fork(),

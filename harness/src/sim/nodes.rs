@@ -18,8 +18,6 @@ use wire::peer::Join;
 
 /// The cluster.
 pub(super) const CLUSTER: ClusterId = ClusterId([7; 16]);
-/// What the cache lines of one shard may take, in bytes.
-pub(super) const CACHE_BYTES_MAX: u64 = 1 << 20;
 
 impl World {
     pub(super) fn deliver(&mut self, to: u32, incoming: Incoming) {
@@ -352,7 +350,7 @@ impl World {
             },
             segment_bytes: self.temper.segment_bytes,
             segments_max: self.temper.segments_max,
-            cache_bytes_max: CACHE_BYTES_MAX,
+            cache_bytes_max: self.temper.lines_bytes_max,
         }
     }
 

@@ -271,7 +271,7 @@ mod tests {
             let secret = Secret::new([7; 16]);
             let machine =
                 Machine::new(MachineConfig { cluster: 1, cache_bytes_max: 1 << 20, secret });
-            let mut log = Log { twin: Twin::new(0), machine, wakes: Vec::new(), at: 0 };
+            let mut log = Log { twin: Twin::new(0, 1 << 20), machine, wakes: Vec::new(), at: 0 };
             log.open(SESSION);
             log
         }
