@@ -83,6 +83,8 @@ mutants! {
     PushOmitsRows "A push leaves out some of what changed.",
     PushedBeyondCredit "A subscription is pushed more than it has credit for.",
     PushResumesAtNow "A subscription that comes back is not told what changed meanwhile.",
+    ReaderNeverCutOff "A subscription that reads nothing while more waits for it is kept.",
+    ReaderCutOffEarly "A subscription is cut off after half the time that it has to read.",
     AliveUnbacked "A leader vouches for a session without looking at the applied state.",
     GrantsOutliveSession "A session's locks stay with it when it ends.",
     LockAdmitsAll "A lock that is held lets others in.",

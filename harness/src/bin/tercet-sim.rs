@@ -83,7 +83,7 @@ fn main() -> ExitCode {
                 operations += report.operations;
                 cells.join(&report.cells);
                 println!(
-                    "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {} pushes, {:?}",
+                    "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {} pushes, {} readers cut off, {:?}",
                     report.trace,
                     report.operations,
                     report.events,
@@ -98,6 +98,7 @@ fn main() -> ExitCode {
                     report.meta_voters,
                     report.backups,
                     report.pushes,
+                    report.cut_off,
                     report.elapsed
                 );
             }

@@ -17,6 +17,7 @@ const LOOKS_EVERY: Duration = Duration::from_millis(10);
 impl World {
     pub(super) fn is_settled(&self) -> bool {
         self.clients.are_finished()
+            && !self.reader_waits()
             && self.watch.twins.iter().all(Twin::is_at_rest)
             && groups().all(|group| self.is_whole(group) && self.is_balanced(group))
     }

@@ -140,6 +140,8 @@ pub struct Report {
     pub backups: u64,
     /// Pushes to whoever watched where everything is.
     pub pushes: u64,
+    /// How often one was cut off who read nothing.
+    pub cut_off: u64,
     /// What clients asked for and were answered.
     pub cells: Cells,
     /// Virtual time that passed.
@@ -351,6 +353,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         meta_voters: world.voters(GroupId::META),
         backups: world.backups.taken,
         pushes: world.reader.pushes,
+        cut_off: world.reader.cut_off,
         cells,
         elapsed: world.now.since(Time(0)),
     })

@@ -154,7 +154,8 @@ impl World {
             if index == READER
                 && let Some(engine) = &self.nodes[id as usize].engine
             {
-                match self.reader.on_sent((id, life), engine, bytes) {
+                let now = self.clocks[id as usize].read(self.now);
+                match self.reader.on_sent((id, life), now, engine, bytes) {
                     Ok(Some(to)) => self.send_to_reader(id, std::mem::take(bytes), to),
                     Ok(None) => {}
                     Err(why) => vouched = std::mem::replace(&mut vouched, Ok(())).and(Err(why)),
