@@ -27,6 +27,7 @@ mod disk;
 mod end;
 mod faults;
 mod flood;
+mod given_up;
 mod linear;
 mod lines;
 mod models;

@@ -530,6 +530,12 @@ impl Twin {
         self.wait((session, sequence), wait_ms, Ask::Lock { name, exclusive, lease_ms })
     }
 
+    /// A lock that a session holds.
+    pub fn lock_of(&self, session: Id) -> Option<&[u8]> {
+        let grant = self.grants.iter().find(|grant| grant.session == session)?;
+        Some(&grant.lock)
+    }
+
     fn admits(&self, name: &[u8], exclusive: bool) -> bool {
         !self.grants.iter().any(|grant| grant.lock == name && (exclusive || grant.exclusive))
     }

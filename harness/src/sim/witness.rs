@@ -243,7 +243,7 @@ impl Twin {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::calls::{Expect, Stamp};
     use super::*;
     use engine::entry::{self, EntryHeader, kind};
@@ -254,20 +254,20 @@ mod tests {
     use engine::time::Elapsed;
     use wire::message::{SessionClose, SessionOpen};
 
-    const SESSION: Id = [1; 16];
+    pub const SESSION: Id = [1; 16];
     const OTHER: Id = [2; 16];
     const SECOND: u64 = 1_000_000_000;
 
     /// A twin and a machine that did these calls, an entry each, `millis` apart in every time.
-    struct Log {
-        twin: Twin,
+    pub struct Log {
+        pub twin: Twin,
         machine: Machine,
         wakes: Vec<Wake>,
         at: u64,
     }
 
     impl Log {
-        fn new() -> Log {
+        pub fn new() -> Log {
             let secret = Secret::new([7; 16]);
             let machine =
                 Machine::new(MachineConfig { cluster: 1, cache_bytes_max: 1 << 20, secret });
@@ -276,7 +276,7 @@ mod tests {
             log
         }
 
-        fn open(&mut self, session: Id) {
+        pub fn open(&mut self, session: Id) {
             let mut body = Vec::new();
             SessionOpen { session, ttl_ms: 2_000 }.encode(&mut body);
             self.entry(0, SessionOpen::KIND, &body);
@@ -299,7 +299,7 @@ mod tests {
             self.call_of(SESSION, sequence, did)
         }
 
-        fn call_of(&mut self, session: Id, sequence: u64, did: &Did) -> Applied {
+        pub fn call_of(&mut self, session: Id, sequence: u64, did: &Did) -> Applied {
             let stamp = Stamp { session, sequence, answered_below: sequence, session_ttl_ms: 0 };
             let (mut body, name, payload) = (Vec::new(), did.name(), 7u64.to_le_bytes());
             let request = did.request(stamp, &name, &payload);
