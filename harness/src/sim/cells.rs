@@ -5,6 +5,7 @@ use super::calls::{Did, Expect, Saw};
 use super::given_up::Left;
 use std::collections::BTreeMap;
 use wire::Code;
+use wire::message::FACTS;
 
 /// How often each was seen.
 #[derive(Clone, Default, Debug)]
@@ -79,6 +80,11 @@ impl Cells {
         self.add("wait for a turn in the client", code.slug());
     }
 
+    /// A stranger's request, right or wrong, was answered.
+    pub fn drawn(&mut self, kind: &str, how: &str) {
+        self.add(&format!("drawn {kind}"), how);
+    }
+
     /// Something ended by itself.
     pub fn ran_out(&mut self, what: &str) {
         self.add("ran out", what);
@@ -100,7 +106,10 @@ impl Cells {
         let all = ALL.iter().flat_map(|(asked, outcomes)| {
             outcomes.iter().map(move |outcome| format!("{asked} -> {outcome}"))
         });
-        let mut table: BTreeMap<String, u64> = all.map(|cell| (cell, 0)).collect();
+        let drawn = FACTS.iter().flat_map(|facts| {
+            ["right", "wrong"].map(|how| format!("drawn {} -> {how}", facts.message.name))
+        });
+        let mut table: BTreeMap<String, u64> = all.chain(drawn).map(|cell| (cell, 0)).collect();
         table.extend(self.0.iter().map(|(cell, times)| (cell.clone(), *times)));
         table.into_iter().collect()
     }

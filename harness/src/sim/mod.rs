@@ -35,6 +35,7 @@ mod movers;
 mod nodes;
 mod reader;
 mod signs;
+mod stranger;
 mod twin;
 mod wants;
 mod watch;
@@ -57,6 +58,7 @@ use flood::Flood;
 use reader::Reader;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use stranger::Stranger;
 
 use watch::Watch;
 use wire::random::Random;
@@ -200,6 +202,8 @@ enum Event {
     Subscribe,
     /// A node's pushes arrive there.
     Pushed { generation: u32, bytes: Vec<u8> },
+    /// A stranger sends something.
+    Stray,
 }
 
 /// Something in a node's inbox.
@@ -213,6 +217,7 @@ enum Incoming {
     Synced(Position),
     Segment(u32),
     Saved(GroupId, Index),
+    Report,
     Change(GroupId, MemberChange),
     Make(GroupId, Incarnation),
 }
@@ -287,6 +292,7 @@ pub struct World {
     flooded: u32,
     backups: Backups,
     reader: Reader,
+    stranger: Stranger,
     watch: Watch,
     /// When it was last looked at whether groups can commit, and which could.
     looked_at: Time,
@@ -335,6 +341,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
     check::judge(&world.clients.history, off, room).map_err(Failure::Safety)?;
     let mut cells = std::mem::take(&mut world.clients.history.cells);
     world.watch.twins.iter().flat_map(|twin| &twin.ran_out).for_each(|what| cells.ran_out(what));
+    world.stranger.answered.iter().for_each(|(kind, how)| cells.drawn(kind, how));
     world.compare_states()?;
     world.check_empty()?;
     world.check_memory()?;
@@ -414,6 +421,7 @@ impl World {
             flooded: 0,
             backups: Backups::new(options.seed),
             reader: Reader::new(options.seed),
+            stranger: Stranger::new(options.seed),
             watch: Watch::new(off, lines_bytes_max),
             looked_at: Time(0),
             able: [false; SHARDS as usize],
@@ -440,6 +448,9 @@ impl World {
         }
         if Reader::watches(options.seed) {
             world.plan(Duration::from_millis(100), Event::Subscribe);
+        }
+        if Stranger::comes(options.seed) && options.shape == Shape::Drawn {
+            world.plan(Duration::from_millis(100), Event::Stray);
         }
         world
     }
@@ -561,6 +572,7 @@ impl World {
             }
             Event::Subscribe => self.subscribe(),
             Event::Pushed { generation, bytes } => self.on_pushed(generation, &bytes)?,
+            Event::Stray => self.stray(),
         }
         Ok(())
     }
@@ -643,6 +655,7 @@ impl Event {
             Event::BackedUp { bytes, .. } => (15, 0, size(bytes.len())),
             Event::Subscribe => (17, 0, 0),
             Event::Pushed { bytes, .. } => (18, 0, size(bytes.len())),
+            Event::Stray => (19, 0, 0),
             Event::Flood { shard } => (16, shard.unwrap_or(u32::MAX), 0),
         }
     }

@@ -4,6 +4,7 @@ use super::backups::BACKER;
 use super::faults::HEARTBEAT;
 use super::reader::READER;
 use super::signs::Signs;
+use super::stranger::STRANGER;
 use super::{Event, FOUNDERS, Failure, Incoming, SHARDS, World};
 use engine::effects::{Effects, Note};
 use engine::engine::{EngineConfig, Founder, Input, OpenError};
@@ -83,6 +84,7 @@ impl World {
                 Incoming::Segment(slot) => {
                     engine.on(now, Input::SegmentReady { slot: *slot }, effects);
                 }
+                Incoming::Report => engine.on(now, Input::Report { json: b"{}" }, effects),
                 Incoming::Change(group, change) => {
                     engine.change_members(now, *group, *change, effects);
                 }
@@ -160,6 +162,9 @@ impl World {
                     Ok(None) => {}
                     Err(why) => vouched = std::mem::replace(&mut vouched, Ok(())).and(Err(why)),
                 }
+            } else if index == STRANGER {
+                let said = self.stranger.on_sent((id, life), bytes);
+                vouched = std::mem::replace(&mut vouched, Ok(())).and(said);
             } else if let Some(generation) = self.clients.connected(index, id) {
                 let bytes = bytes.clone();
                 let takes = self.delay();
@@ -192,6 +197,9 @@ impl World {
         }
         if let Some(nodes) = effects.nodes.take() {
             self.nodes[id as usize].roster = nodes;
+        }
+        if effects.report.take().is_some() {
+            self.deliver(id, Incoming::Report);
         }
         effects.closes.clear();
         let full = effects.notes.iter().filter(|note| matches!(note, Note::JournalFull { .. }));

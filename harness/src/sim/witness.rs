@@ -7,6 +7,7 @@
 //! - What ends by itself is gone by the world's time, too: at most as late as docs/protocol.md says.
 
 use super::calls::{Did, Saw};
+use super::stranger::is_strange;
 use super::twin::{Answer, Ask, Id, Place, Span, Stood, Token, Twin};
 use engine::status::MachineStatus;
 use engine::time::{Duration, Time};
@@ -194,7 +195,8 @@ impl Twin {
         self.sessions.is_empty()
             && self.grants.is_empty()
             && self.waits.is_empty()
-            && self.messages.is_empty()
+            && self.messages.iter().all(|message| is_strange(&message.queue))
+            && self.messages.iter().all(|message| matches!(message.place, Place::Ready))
             && self.lines.iter().all(|line| line.span.lasts_ms == 0)
     }
 
