@@ -78,6 +78,10 @@ const ROOM_ENOUGH: u64 = 1 << 20;
 const SCARCE_ONE_IN: u64 = 5;
 /// A key's length.
 const KEY_BYTES: usize = 8;
+/// The leader of the cluster's own group is cut off from one voter and then from the other after one commit of so many.
+const STARVED_ONE_IN: u32 = 40;
+/// How long after the one, in milliseconds: that one has asked for votes by then.
+const STARVED_MILLIS: std::ops::Range<u64> = 160..460;
 /// Members change in one seed of so many.
 pub(super) const MEMBERS_CHANGE_ONE_IN: u64 = 3;
 
@@ -252,6 +256,9 @@ impl World {
             let spared = self.aims.u32(..2 * nodes);
             self.all().filter(|node| *node != spared).for_each(|node| self.fell(node));
         }
+        if did.committed && self.sieges.u32(..STARVED_ONE_IN) == 0 {
+            self.starve();
+        }
     }
 
     /// A segment is being opened: the power fails before its witness is whole, or right after.
@@ -319,6 +326,38 @@ impl World {
         self.plan(then, Event::Cut { blocked, stands });
         let lasts = Duration::from_millis(self.faults.u64(100..600));
         self.plan(then + lasts, WHOLE);
+    }
+
+    /// Who votes right after a restart:
+    ///
+    /// 1. The leader of the cluster's own group is cut off from one voter. That group is idle: whoever is cut off lacks
+    ///    nothing, and asks for votes again and again. The other voter hears the leader, and gives it none.
+    /// 2. The other voter is restarted, and hears the leader no more. The leader's lease rests on what it said before.
+    fn starve(&mut self) {
+        let replicas = self.replicas(GroupId::META);
+        let replicas = replicas.map(|(id, shard)| (id, shard.raft().is_leader()));
+        let replicas: Vec<(u32, bool)> = replicas.collect();
+        let followers = replicas.iter().filter(|(_, leads)| !leads);
+        let others: Vec<u32> = followers.map(|(id, _)| *id).collect();
+        let leader = replicas.iter().find(|(_, leads)| *leads).map(|(id, _)| *id);
+        let Some(leader) = leader.filter(|_| replicas.len() == 3 && others.len() == 2) else {
+            return;
+        };
+        let engine = self.nodes[leader as usize].engine.as_ref();
+        if engine.is_none_or(|engine| engine.lease_until(GroupId::META).is_none()) {
+            return;
+        }
+        let first = self.sieges.usize(..2);
+        let (cut_off, restarted) = (others[first], others[1 - first]);
+        let both = |a: u32, b: u32| [(a, b), (b, a)];
+        let (blocked, stands) = (both(leader, cut_off).to_vec(), false);
+        self.plan(Duration::ZERO, Event::Cut { blocked, stands });
+        let then = Duration::from_millis(self.sieges.u64(STARVED_MILLIS));
+        self.plan(then, Event::Crash { node: restarted });
+        self.plan(then + Duration::from_micros(500), Event::Start { node: restarted });
+        let blocked = others.iter().flat_map(|other| both(leader, *other)).collect();
+        self.plan(then, Event::Cut { blocked, stands });
+        self.plan(then + Duration::from_millis(200), WHOLE);
     }
 
     /// A node, perhaps a leader whose lease seems long to it, hears nobody any more, all at once.

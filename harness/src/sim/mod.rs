@@ -285,6 +285,8 @@ pub struct World {
     timeouts: Random,
     /// Faults that are aimed at who was just elected, and at who was just confirmed.
     thrones: Random,
+    /// Faults that are aimed at who was just restarted.
+    sieges: Random,
     /// Decides when who floods which shard.
     floods: Random,
     flood: Option<Flood>,
@@ -416,6 +418,7 @@ impl World {
             builds: Random::new(options.seed ^ 0x6275_696c_6473_0000),
             timeouts: Random::new(options.seed ^ 0x7469_6d65_6f75_7400),
             thrones: Random::new(options.seed ^ 0x7468_726f_6e65_7300),
+            sieges: Random::new(options.seed ^ 0x7369_6567_6573_0000),
             floods: Random::new(options.seed ^ 0x666c_6f6f_6473_0000),
             flood: None,
             flooded: 0,
