@@ -443,19 +443,25 @@ impl World {
             dead: BTreeSet::new(),
         };
         (0..count).for_each(|node| world.plan(Duration::ZERO, Event::Start { node }));
-        if world.temper.members_change {
-            world.plan(Duration::from_millis(500), Event::Move);
-        }
-        if Backups::are_taken(options.seed) {
-            world.plan(Duration::from_millis(500), Event::BackUp);
-        }
-        if Reader::watches(options.seed) {
-            world.plan(Duration::from_millis(100), Event::Subscribe);
-        }
-        if Stranger::comes(options.seed) && options.shape == Shape::Drawn {
-            world.plan(Duration::from_millis(100), Event::Stray);
-        }
+        world.plan_visitors();
         world
+    }
+
+    /// Whoever is no client of the usual kind comes in some seeds.
+    fn plan_visitors(&mut self) {
+        let Options { seed, shape, .. } = self.options;
+        if self.temper.members_change {
+            self.plan(Duration::from_millis(500), Event::Move);
+        }
+        if Backups::are_taken(seed) {
+            self.plan(Duration::from_millis(500), Event::BackUp);
+        }
+        if Reader::watches(seed) {
+            self.plan(Duration::from_millis(100), Event::Subscribe);
+        }
+        if Stranger::comes(seed) && shape == Shape::Drawn {
+            self.plan(Duration::from_millis(100), Event::Stray);
+        }
     }
 
     /// Every node.

@@ -202,19 +202,23 @@ impl World {
             self.deliver(id, Incoming::Report);
         }
         effects.closes.clear();
-        let full = effects.notes.iter().filter(|note| matches!(note, Note::JournalFull { .. }));
-        self.journals_full += full.count() as u64;
-        for note in &effects.notes {
+        self.count(&effects.notes);
+        effects.notes.clear();
+        let outdated = effects.outdated.take();
+        self.nodes[id as usize].effects = Some(effects);
+        if outdated.is_some() { self.leave_behind(id) } else { self.check_levels(id) }
+    }
+
+    /// Counts what a node told for people.
+    fn count(&mut self, notes: &[Note]) {
+        for note in notes {
             match note {
+                Note::JournalFull { .. } => self.journals_full += 1,
                 Note::ChangeAnswered { answer: Ok(_), .. } => self.changes += 1,
                 Note::ReplicaRemoved { .. } => self.removed += 1,
                 _ => {}
             }
         }
-        effects.notes.clear();
-        let outdated = effects.outdated.take();
-        self.nodes[id as usize].effects = Some(effects);
-        if outdated.is_some() { self.leave_behind(id) } else { self.check_levels(id) }
     }
 
     /// The write of a node takes its time.
