@@ -8,7 +8,7 @@ use super::stranger::STRANGER;
 use super::{Event, FOUNDERS, Failure, Incoming, SHARDS, World};
 use engine::effects::{Effects, Note};
 use engine::engine::{EngineConfig, Founder, Input, OpenError};
-use engine::ids::{ClusterId, Incarnation, NodeId, Position};
+use engine::ids::{ClusterId, GroupId, Incarnation, NodeId, Position};
 use engine::raft::ReadMode;
 use engine::secret::Secret;
 use engine::time::{Duration, Time};
@@ -89,9 +89,7 @@ impl World {
                     engine.change_members(now, *group, *change, effects);
                 }
                 Incoming::Make(group, life) => {
-                    let (mut body, join) = (Vec::new(), Join { term: 0, incarnation: life.0 });
-                    join.encode(&mut body);
-                    let header = Header { shard: group.0, ..Header::new(Join::KIND, 0) };
+                    let (header, body) = join(*group, *life);
                     // Whoever says so, it is a leader's word.
                     let input =
                         Input::Peer { peer: NodeId(1 + (id + 1) % FOUNDERS), header, body: &body };
@@ -401,4 +399,11 @@ impl World {
             self.deliver(other, Incoming::PeerUp(id));
         }
     }
+}
+
+/// A leader's word that a replica is to be made.
+fn join(group: GroupId, life: Incarnation) -> (Header, Vec<u8>) {
+    let (mut body, join) = (Vec::new(), Join { term: 0, incarnation: life.0 });
+    join.encode(&mut body);
+    (Header { shard: group.0, ..Header::new(Join::KIND, 0) }, body)
 }

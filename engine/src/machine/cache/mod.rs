@@ -248,6 +248,7 @@ impl Cache {
     }
 
     fn evict(&mut self, ledger: &mut Ledger, slot: u32) {
+        assert!(self.bytes > self.bytes_max, "there is room without that");
         let cost = self.lines[slot].cost();
         self.remove_line(ledger, slot);
         self.evictions += 1;

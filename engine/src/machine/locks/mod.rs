@@ -585,6 +585,7 @@ fn covers(held: LockMode, asked: LockMode) -> bool {
 
 /// How many acquires a grant stands for after a release: it is over when there are none.
 fn after_release(count: u32) -> u32 {
+    assert!(count > 0, "a grant stands for an acquire at least");
     match count {
         2.. if mutant::on(Mutant::ReleaseFreesAtOnce) => 0,
         2.. if mutant::on(Mutant::ReleaseNeverFrees) => count,

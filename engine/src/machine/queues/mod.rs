@@ -494,6 +494,7 @@ impl Queues {
 
 /// When a message that is given back now is ready again.
 fn delayed_until(delay_ms: u32, now: Elapsed) -> Elapsed {
+    assert!(delay_ms > 0, "without a delay it is ready at once");
     match () {
         () if mutant::on(Mutant::DelayForEver) => Elapsed::MAX,
         () if mutant::on(Mutant::DelayShort) => now + millis(delay_ms / 2),
