@@ -167,7 +167,7 @@ impl Flow {
             return false;
         }
         let since = *self.stuck_since.get_or_insert(now);
-        now.since(since) >= millis(PUSH_READ_MS_MAX)
+        now.since(since) >= patience()
     }
 
     /// From which change on rows are told. What was told before a look is not told again.
@@ -298,6 +298,15 @@ impl Pushes {
         flow.unread.push_back(self.change);
         (flow.told, flow.anew) = (self.change, false);
         true
+    }
+}
+
+/// How long a subscription may read nothing while more waits for it.
+fn patience() -> Duration {
+    match () {
+        () if mutant::on(Mutant::ReaderNeverCutOff) => Duration::MAX,
+        () if mutant::on(Mutant::ReaderCutOffEarly) => millis(PUSH_READ_MS_MAX / 2),
+        () => millis(PUSH_READ_MS_MAX),
     }
 }
 

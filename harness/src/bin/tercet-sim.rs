@@ -1,7 +1,7 @@
 //! `tercet-sim`: runs simulated clusters by seed. See `--help`.
 
 use clap::Parser;
-use harness::sim::{self, Cells, Failure, Options};
+use harness::sim::{self, Cells, Failure, Options, Report};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -82,24 +82,7 @@ fn main() -> ExitCode {
                 simulated += report.elapsed;
                 operations += report.operations;
                 cells.join(&report.cells);
-                println!(
-                    "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {} pushes, {:?}",
-                    report.trace,
-                    report.operations,
-                    report.events,
-                    report.crashes,
-                    report.stopped,
-                    report.snapshots,
-                    report.journals_full,
-                    report.changes,
-                    report.removed,
-                    report.lost,
-                    report.damaged,
-                    report.meta_voters,
-                    report.backups,
-                    report.pushes,
-                    report.elapsed
-                );
+                say_passed(&report);
             }
             Err(failure) => {
                 println!("  FAILED, {failure}");
@@ -133,6 +116,29 @@ fn main() -> ExitCode {
     }
     println!("{failed} failed");
     ExitCode::from(worst)
+}
+
+/// Says what a run came to.
+fn say_passed(report: &Report) {
+    println!(
+        "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {} pushes, {} readers cut off, {:?}",
+        report.trace,
+        report.operations,
+        report.events,
+        report.crashes,
+        report.stopped,
+        report.snapshots,
+        report.journals_full,
+        report.changes,
+        report.removed,
+        report.lost,
+        report.damaged,
+        report.meta_voters,
+        report.backups,
+        report.pushes,
+        report.cut_off,
+        report.elapsed
+    );
 }
 
 /// How long this process was on a CPU: others may use the machine too. Zero where the kernel doesn't say.

@@ -4,7 +4,7 @@
 //! all that was acknowledged when it was asked for, must be whole, and what is made of it must give out no number that
 //! anybody was given, before the backup or since.
 
-use super::nodes::{CACHE_BYTES_MAX, CLUSTER};
+use super::nodes::CLUSTER;
 use super::{Event, Incoming, SHARDS, World};
 use engine::ids::{ClusterId, ConnId, GroupId, Incarnation, NodeId};
 use engine::machine::meta::{Node, Standing};
@@ -165,7 +165,7 @@ impl World {
             from: CLUSTER,
             to: ClusterId([8; 16]),
             shards: SHARDS,
-            cache_bytes_max: CACHE_BYTES_MAX,
+            cache_bytes_max: self.temper.lines_bytes_max,
             times: Times { taken_us: 1, now_us: 2 },
             node: Node {
                 node: NodeId(1),

@@ -2,8 +2,10 @@
 //! proved, and fails.
 
 use super::calls::{Did, Expect, Saw};
+use super::given_up::Left;
 use std::collections::BTreeMap;
 use wire::Code;
+use wire::message::FACTS;
 
 /// How often each was seen.
 #[derive(Clone, Default, Debug)]
@@ -29,6 +31,8 @@ const ALL: &[(&str, &[&str])] = &[
     ("wait exclusive", &["done", "lock-held", "lock-timeout"]),
     ("wait exclusive, leased", &["done", "lock-held", "lock-timeout"]),
     ("wait for a lock, given up", &["done", "sequence-stale"]),
+    ("wait for a lock, abandoned", &["done", "lock-timeout"]),
+    ("wait for a turn in the client", &["lock-held", "lock-timeout"]),
     ("release", &["done", "stale-fence", "not-holder"]),
     ("push of priority 0", &["done"]),
     ("push of priority 1", &["done"]),
@@ -38,6 +42,7 @@ const ALL: &[(&str, &[&str])] = &[
     ("wait for a message", &["message", "queue-empty"]),
     ("wait for a message, hidden for a short time", &["message", "queue-empty"]),
     ("wait for a message, given up", &["message", "sequence-stale"]),
+    ("wait for a message, abandoned", &["message", "queue-empty"]),
     ("pop again", &["message"]),
     ("ask again for a message that is gone", &["message-unknown"]),
     ("ack", &["done", "stale-delivery", "message-unknown"]),
@@ -47,11 +52,12 @@ const ALL: &[(&str, &[&str])] = &[
     ("close", &["done"]),
     ("call", &["session-unknown"]),
     ("ran out", &["a session", "a lock's lease", "a wait", "a delay", "a visibility", "a line"]),
+    ("ran out", &["the room for a line"]),
 ];
 
 impl Cells {
     /// Counts an answer.
-    pub fn count(&mut self, did: &Did, saw: Saw, given_up: bool) {
+    pub fn count(&mut self, did: &Did, saw: Saw, left: Left) {
         let outcome = match saw {
             Saw::Done { .. } => "done",
             Saw::Line { .. } => "line",
@@ -63,10 +69,20 @@ impl Cells {
         if is_unknown {
             return self.add("call", outcome);
         }
-        self.add(asked(did, saw, given_up), outcome);
+        self.add(asked(did, saw, left), outcome);
         if matches!(saw, Saw::Message { delivery: 2.., .. }) {
             self.add("pop again", outcome);
         }
+    }
+
+    /// A client did not send an acquire, since another guard of its own was in the way.
+    pub fn own_turn(&mut self, code: Code) {
+        self.add("wait for a turn in the client", code.slug());
+    }
+
+    /// A stranger's request, right or wrong, was answered.
+    pub fn drawn(&mut self, kind: &str, how: &str) {
+        self.add(&format!("drawn {kind}"), how);
     }
 
     /// Something ended by itself.
@@ -90,7 +106,10 @@ impl Cells {
         let all = ALL.iter().flat_map(|(asked, outcomes)| {
             outcomes.iter().map(move |outcome| format!("{asked} -> {outcome}"))
         });
-        let mut table: BTreeMap<String, u64> = all.map(|cell| (cell, 0)).collect();
+        let drawn = FACTS.iter().flat_map(|facts| {
+            ["right", "wrong"].map(|how| format!("drawn {} -> {how}", facts.message.name))
+        });
+        let mut table: BTreeMap<String, u64> = all.chain(drawn).map(|cell| (cell, 0)).collect();
         table.extend(self.0.iter().map(|(cell, times)| (cell.clone(), *times)));
         table.into_iter().collect()
     }
@@ -102,7 +121,7 @@ impl Cells {
 }
 
 /// What was asked for, with its options.
-fn asked(did: &Did, saw: Saw, given_up: bool) -> &'static str {
+fn asked(did: &Did, saw: Saw, left: Left) -> &'static str {
     let with = |is: bool, yes: &'static str, no: &'static str| if is { yes } else { no };
     match *did {
         Did::Put { ttl_ms, expect, .. } => match (expect, ttl_ms > 0) {
@@ -115,7 +134,10 @@ fn asked(did: &Did, saw: Saw, given_up: bool) -> &'static str {
         },
         Did::Get { .. } => "get",
         Did::Delete { expect, .. } => with(expect == Expect::Any, "delete", "delete a version"),
-        Did::Acquire { .. } if given_up => "wait for a lock, given up",
+        Did::Acquire { .. } if left == Left::Cancelled => "wait for a lock, given up",
+        Did::Acquire { wait_ms: 1.., .. } if left == Left::Abandoned => {
+            "wait for a lock, abandoned"
+        }
         Did::Acquire { exclusive, wait_ms, lease_ms, .. } => {
             match (wait_ms > 0, exclusive, lease_ms > 0) {
                 (false, false, false) => "try shared",
@@ -135,7 +157,8 @@ fn asked(did: &Did, saw: Saw, given_up: bool) -> &'static str {
         Did::Pop { .. } if saw == Saw::Refused(Code::MessageUnknown) => {
             "ask again for a message that is gone"
         }
-        Did::Pop { .. } if given_up => "wait for a message, given up",
+        Did::Pop { .. } if left == Left::Cancelled => "wait for a message, given up",
+        Did::Pop { wait_ms: 1.., .. } if left == Left::Abandoned => "wait for a message, abandoned",
         Did::Pop { wait_ms, visibility_ms, .. } => match (wait_ms > 0, visibility_ms < 1_200) {
             (false, false) => "pop",
             (false, true) => "pop, hidden for a short time",

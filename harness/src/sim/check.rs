@@ -2,15 +2,15 @@
 
 use super::calls::{Did, Hold, Record, Saw};
 use super::clients::History;
-use super::models;
+use super::models::{self, Room};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Judges a history; clocks may be off by so many millionths.
+/// Judges a history; clocks may be off by so many millionths, and lines have so much room.
 ///
 /// # Errors
 /// The first thing that must never happen, in words.
-pub fn judge(history: &History, off_millionths: u32) -> Result<(), String> {
-    models::lines(&history.records, off_millionths)?;
+pub fn judge(history: &History, off_millionths: u32, room: Room) -> Result<(), String> {
+    models::lines(&history.records, off_millionths, room)?;
     models::locks(&history.records)?;
     holds(&history.holds)?;
     queues(&history.records)?;

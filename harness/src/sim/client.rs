@@ -9,6 +9,7 @@ use super::calls::KEYS;
 use super::calls::{Did, Hold, Record, Saw, key_name};
 use super::cells::Cells;
 use super::clients::{Confusion, History, Load, PATIENCE};
+use super::given_up::GivenUp;
 use super::lines::Lines;
 use super::wants::Memory;
 use super::{NODES_MAX, SHARDS};
@@ -30,8 +31,8 @@ const WELCOME_MAX: Duration = Duration::from_millis(300);
 const STRAYS_ONE_IN: u32 = 4;
 /// A call that can't bring a lock or a message has a deadline, one time in so many.
 const HURRIES_ONE_IN: u32 = 8;
-/// A call that waits is given up, one time in so many that its client looks.
-const GIVES_UP_ONE_IN: u32 = 80;
+/// The guards of one client of so many exclude each other: an acquire waits for those before it in the client.
+const TAKES_TURNS_ONE_IN: u32 = 3;
 /// The longest pause between two calls of a client that asks two leaders, in milliseconds.
 const CONFUSED_PAUSE_MILLIS_MAX: u64 = 4;
 
@@ -98,6 +99,11 @@ pub(super) struct Client {
     pub(super) holding: Vec<Held>,
     pub(super) messages: Vec<Kept>,
     pub(super) memory: Memory,
+    pub(super) given_up: GivenUp,
+    /// What becomes of an acquire of what it may hold already.
+    again: Again,
+    /// When its last session ended.
+    ended_at: Option<Time>,
     /// The moment up to which the session surely lives in each shard.
     guards: [Option<Time>; SHARDS as usize],
     /// The arrival of the last frame: frames of a connection don't overtake each other.
@@ -126,13 +132,15 @@ impl Client {
         load: Load,
         mut chance: Random,
     ) -> Client {
+        let takes_turns = id % TAKES_TURNS_ONE_IN == TAKES_TURNS_ONE_IN - 1;
+        let again = if takes_turns { Again::Waits } else { Again::IsSent };
         let address = |node| Arc::from(format!("node{node}:7400"));
         let settings = Settings {
             addresses: (1..=super::FOUNDERS).map(address).collect(),
             session_ttl: Duration::from_millis([2_000, 1_000, 2_000, 3_000][id as usize % 4]),
             ready_within: Duration::MAX,
             lanes: 1,
-            again: Again::IsSent,
+            again,
             sessions: 1,
             resume: None,
             seed: chance.id(),
@@ -147,6 +155,9 @@ impl Client {
             holding: Vec::new(),
             messages: Vec::new(),
             memory: Memory::default(),
+            given_up: GivenUp::default(),
+            again,
+            ended_at: None,
             guards: [None; SHARDS as usize],
             last_arrival: Time(0),
             value_bytes_max,
@@ -238,16 +249,6 @@ impl Client {
         let to = if reads { confusion.deposed } else { confusion.elected };
         self.core.believe(moment(now), confusion.shard, to + 1);
         self.submit(now, did);
-    }
-
-    /// A call that waits may be given up: the next one says that it was answered.
-    pub(super) fn give_up(&mut self) {
-        for open in &mut self.open {
-            if open.did.waits() && self.chance.u32(..GIVES_UP_ONE_IN) == 0 {
-                open.given_up = true;
-                self.core.cancel(open.call);
-            }
-        }
     }
 
     /// What is to be given back, if there is something.
@@ -347,6 +348,7 @@ impl Client {
                     self.end_hold(now, 0, history);
                 }
                 self.memory.before = Some(id);
+                self.ended_at = Some(now);
                 self.messages.clear();
                 self.guards = [None; SHARDS as usize];
             }
@@ -377,6 +379,11 @@ impl Client {
                 history.too_new += 1;
                 return Ok(None);
             }
+            Outcome::Refused { code, by: None, .. } => {
+                self.check_refusal(now, &open.did)?;
+                history.cells.own_turn(code);
+                Saw::Refused(code)
+            }
             Outcome::Refused { .. } => saw,
             Outcome::Failed(Failure::Unknown(_)) => Saw::Unknown,
             // It was certainly not done, so nobody may see that it was.
@@ -387,6 +394,7 @@ impl Client {
                 return Err(format!("client {}: {:?} failed: {failure:?}", self.id, open.did));
             }
         };
+        self.check_turn(now, &open.did, saw)?;
         self.finish(now, &open, saw, lent);
         let (client, did, invoked) = (self.id, open.did, open.invoked);
         history.records.push(Record { client, did: did.clone(), invoked, replied: now, saw });
@@ -415,9 +423,37 @@ impl Client {
         self.holding.iter().any(|held| held.lock == lock) || self.open.iter().any(concerns)
     }
 
+    /// Guards of a client that takes turns exclude each other.
+    fn check_turn(&self, now: Time, did: &Did, saw: Saw) -> Result<(), String> {
+        let (Did::Acquire { lock, exclusive, .. }, Saw::Done { .. }) = (did, saw) else {
+            return Ok(());
+        };
+        let beside =
+            |held: &&Held| held.lock == *lock && now < held.lease && (held.exclusive || *exclusive);
+        match self.holding.iter().find(beside) {
+            Some(held) if self.again == Again::Waits => {
+                Err(format!("client {}: {did:?} is granted beside fence {}", self.id, held.fence))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The client itself refused an acquire: another guard of its own must be in the way, perhaps by a session that
+    /// ended at this moment.
+    fn check_refusal(&self, now: Time, did: &Did) -> Result<(), String> {
+        let goes_on = self.core.calls() > self.open.len() || self.ended_at == Some(now);
+        match did {
+            Did::Acquire { lock, .. } if self.may_hold(*lock) || goes_on => Ok(()),
+            _ => Err(format!("client {}: {did:?} is refused, and nothing is in its way", self.id)),
+        }
+    }
+
     /// What an answer means for what the client does next.
     fn finish(&mut self, now: Time, open: &Open, saw: Saw, lent: &mut Vec<(u8, u64, u32)>) {
         self.memory.on_answer(&open.did, saw);
+        if saw == Saw::Unknown {
+            self.note_unknown(&open.did);
+        }
         match (&open.did, saw) {
             (Did::Put { key, .. }, Saw::Done { .. }) => self.wrote = Some(*key),
             (Did::Acquire { lock, exclusive, lease_ms, .. }, Saw::Done { token, .. }) => {
@@ -467,8 +503,7 @@ impl Client {
 
     /// Counts an answer for the table of what was seen.
     pub(super) fn count(&self, call: CallId, did: &Did, saw: Saw, cells: &mut Cells) {
-        let given_up = self.open.iter().any(|open| open.call == call && open.given_up);
-        cells.count(did, saw, given_up);
+        cells.count(did, saw, self.left(call));
     }
 
     /// Whether its session surely lives in a shard.

@@ -219,7 +219,7 @@ impl Clients {
         let client = &mut self.clients[id as usize];
         client.next_at = now + client.up_to(client.load.pause_millis_max);
         if phase == Phase::Work {
-            client.give_up();
+            client.give_up(now, &mut self.history);
         }
         if let Some(did) = client.give_back(now, phase == Phase::Work, &mut self.history) {
             return client.call(now, did);
@@ -291,8 +291,9 @@ impl Clients {
         let finished = client.core.on_frame(moment(now), link, header, body);
         // An answer is by the session that is there after it.
         client.settle_all(now, &mut self.history, &mut self.lent)?;
-        let Some(finished) = finished else { return Ok(()) };
+        let Some(finished) = finished else { return client.holds_nothing_unknown(twins) };
         let settled = client.settle(now, finished, saw, &mut self.history, &mut self.lent)?;
+        client.holds_nothing_unknown(twins)?;
         if let (Phase::Drain, Some((Did::Pop { .. }, Saw::Refused(_)))) = (self.phase, settled) {
             self.drained += 1;
         }
@@ -338,6 +339,8 @@ impl Clients {
         };
         let explained = twins[*shard as usize].explain(&answered);
         explained.map_err(|why| format!("client {id}, shard {shard}: {why}"))?;
+        let client = &mut self.clients[id as usize];
+        client.note_brought(*call, *shard, saw);
         client.count(*call, did, saw, &mut self.history.cells);
         let current = *session == client.core.session_id(super::client::SESSION);
         if unknown && current && client.is_guarded(now, *shard) {

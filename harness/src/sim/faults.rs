@@ -1,6 +1,8 @@
 //! What goes wrong, and when.
 
 use super::clients::{Confusion, Load};
+use super::models::Room;
+use super::twin::LINE_OVERHEAD_BYTES;
 use super::watch::Did;
 use super::{Event, Options, Shape, World};
 use engine::ids::GroupId;
@@ -34,6 +36,8 @@ pub(super) struct Temper {
     pub(super) balance_millis: u64,
     /// The longest value that clients write, in bytes.
     pub(super) value_bytes_max: usize,
+    /// What the cache lines of one shard may take, in bytes.
+    pub(super) lines_bytes_max: u64,
     /// Members of the groups change, and nodes that founded nothing take part.
     pub(super) members_change: bool,
     /// How much of a snapshot is made or restored in a turn.
@@ -68,6 +72,16 @@ const STUNNED_MILLIS: std::ops::Range<u64> = 240..299;
 const UNEQUAL_ONE_IN: u64 = 4;
 /// The node with the slowest clock is isolated after one commit that it made as a leader, of so many.
 const SLOWEST_ONE_IN: u32 = 40;
+/// What lines may take where there is room for all, in bytes.
+const ROOM_ENOUGH: u64 = 1 << 20;
+/// There is room for two of the longest lines alone in one seed of so many.
+const SCARCE_ONE_IN: u64 = 5;
+/// A key's length.
+const KEY_BYTES: usize = 8;
+/// The leader of the cluster's own group is cut off from one voter and then from the other after one commit of so many.
+const STARVED_ONE_IN: u32 = 40;
+/// How long after the one, in milliseconds: that one has asked for votes by then.
+const STARVED_MILLIS: std::ops::Range<u64> = 160..460;
 /// Members change in one seed of so many.
 pub(super) const MEMBERS_CHANGE_ONE_IN: u64 = 3;
 
@@ -87,6 +101,7 @@ impl Temper {
                 aims: false,
                 segment_bytes: 256 << 10,
                 value_bytes_max: 512,
+                lines_bytes_max: ROOM_ENOUGH,
                 slice: Slice { rows: 20, ..Slice::SHORT },
                 members_change: false,
                 unequal_timeouts: false,
@@ -110,9 +125,14 @@ impl Temper {
         Duration::from_millis(millis)
     }
 
+    /// Whether lines have room.
+    pub(super) fn room(&self) -> Room {
+        if self.lines_bytes_max == ROOM_ENOUGH { Room::Enough } else { Room::Scarce }
+    }
+
     fn draw(seeds: &mut Random, seed: u64) -> Temper {
         let mut one_of = |values: [u64; 3]| values[seeds.usize(..3)];
-        Temper {
+        let mut drawn = Temper {
             sync_micros_max: one_of([400, 5_000, 60_000]),
             late_one_in: one_of([5, 50, 200]) as u32,
             late_micros_max: one_of([2_000, 20_000, 200_000]),
@@ -127,6 +147,7 @@ impl Temper {
             segments_max: one_of([4, 5, 6]) as u32,
             save_millis_max: one_of([50, 150, 500]),
             value_bytes_max: one_of([8, 512, 4 << 10]) as usize,
+            lines_bytes_max: ROOM_ENOUGH,
             balance_millis: one_of([20, 200, 600]),
             members_change: seed % MEMBERS_CHANGE_ONE_IN == 1,
             slice: Slice { rows: one_of([1, 3, 20]) as usize, ..Slice::SHORT },
@@ -140,7 +161,12 @@ impl Temper {
             unequal_timeouts: seed % UNEQUAL_ONE_IN == 3,
             clocks_off_millionths_max: [0, CLOCKS_OFF_BOUND / 50, CLOCKS_OFF_BOUND]
                 [(seed / 3 % 3) as usize],
+        };
+        if seed % SCARCE_ONE_IN == SCARCE_ONE_IN - 1 {
+            let longest = KEY_BYTES + drawn.value_bytes_max + LINE_OVERHEAD_BYTES;
+            drawn.lines_bytes_max = 2 * longest as u64;
         }
+        drawn
     }
 }
 
@@ -230,6 +256,9 @@ impl World {
             let spared = self.aims.u32(..2 * nodes);
             self.all().filter(|node| *node != spared).for_each(|node| self.fell(node));
         }
+        if did.committed && self.sieges.u32(..STARVED_ONE_IN) == 0 {
+            self.starve();
+        }
     }
 
     /// A segment is being opened: the power fails before its witness is whole, or right after.
@@ -297,6 +326,38 @@ impl World {
         self.plan(then, Event::Cut { blocked, stands });
         let lasts = Duration::from_millis(self.faults.u64(100..600));
         self.plan(then + lasts, WHOLE);
+    }
+
+    /// Who votes right after a restart:
+    ///
+    /// 1. The leader of the cluster's own group is cut off from one voter. That group is idle: whoever is cut off lacks
+    ///    nothing, and asks for votes again and again. The other voter hears the leader, and gives it none.
+    /// 2. The other voter is restarted, and hears the leader no more. The leader's lease rests on what it said before.
+    fn starve(&mut self) {
+        let replicas = self.replicas(GroupId::META);
+        let replicas = replicas.map(|(id, shard)| (id, shard.raft().is_leader()));
+        let replicas: Vec<(u32, bool)> = replicas.collect();
+        let followers = replicas.iter().filter(|(_, leads)| !leads);
+        let others: Vec<u32> = followers.map(|(id, _)| *id).collect();
+        let leader = replicas.iter().find(|(_, leads)| *leads).map(|(id, _)| *id);
+        let Some(leader) = leader.filter(|_| replicas.len() == 3 && others.len() == 2) else {
+            return;
+        };
+        let engine = self.nodes[leader as usize].engine.as_ref();
+        if engine.is_none_or(|engine| engine.lease_until(GroupId::META).is_none()) {
+            return;
+        }
+        let first = self.sieges.usize(..2);
+        let (cut_off, restarted) = (others[first], others[1 - first]);
+        let both = |a: u32, b: u32| [(a, b), (b, a)];
+        let (blocked, stands) = (both(leader, cut_off).to_vec(), false);
+        self.plan(Duration::ZERO, Event::Cut { blocked, stands });
+        let then = Duration::from_millis(self.sieges.u64(STARVED_MILLIS));
+        self.plan(then, Event::Crash { node: restarted });
+        self.plan(then + Duration::from_micros(500), Event::Start { node: restarted });
+        let blocked = others.iter().flat_map(|other| both(leader, *other)).collect();
+        self.plan(then, Event::Cut { blocked, stands });
+        self.plan(then + Duration::from_millis(200), WHOLE);
     }
 
     /// A node, perhaps a leader whose lease seems long to it, hears nobody any more, all at once.

@@ -27,6 +27,7 @@ mod disk;
 mod end;
 mod faults;
 mod flood;
+mod given_up;
 mod linear;
 mod lines;
 mod models;
@@ -34,6 +35,7 @@ mod movers;
 mod nodes;
 mod reader;
 mod signs;
+mod stranger;
 mod twin;
 mod wants;
 mod watch;
@@ -56,6 +58,7 @@ use flood::Flood;
 use reader::Reader;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use stranger::Stranger;
 
 use watch::Watch;
 use wire::random::Random;
@@ -140,6 +143,8 @@ pub struct Report {
     pub backups: u64,
     /// Pushes to whoever watched where everything is.
     pub pushes: u64,
+    /// How often one was cut off who read nothing.
+    pub cut_off: u64,
     /// What clients asked for and were answered.
     pub cells: Cells,
     /// Virtual time that passed.
@@ -197,6 +202,8 @@ enum Event {
     Subscribe,
     /// A node's pushes arrive there.
     Pushed { generation: u32, bytes: Vec<u8> },
+    /// A stranger sends something.
+    Stray,
 }
 
 /// Something in a node's inbox.
@@ -210,6 +217,7 @@ enum Incoming {
     Synced(Position),
     Segment(u32),
     Saved(GroupId, Index),
+    Report,
     Change(GroupId, MemberChange),
     Make(GroupId, Incarnation),
 }
@@ -277,6 +285,8 @@ pub struct World {
     timeouts: Random,
     /// Faults that are aimed at who was just elected, and at who was just confirmed.
     thrones: Random,
+    /// Faults that are aimed at who was just restarted.
+    sieges: Random,
     /// Decides when who floods which shard.
     floods: Random,
     flood: Option<Flood>,
@@ -284,6 +294,7 @@ pub struct World {
     flooded: u32,
     backups: Backups,
     reader: Reader,
+    stranger: Stranger,
     watch: Watch,
     /// When it was last looked at whether groups can commit, and which could.
     looked_at: Time,
@@ -328,9 +339,11 @@ pub fn run(options: Options) -> Result<Report, Failure> {
     }
     world.none_is_late()?;
     let off = world.temper.clocks_off_millionths_max.unsigned_abs();
-    check::judge(&world.clients.history, off).map_err(Failure::Safety)?;
+    let room = world.temper.room();
+    check::judge(&world.clients.history, off, room).map_err(Failure::Safety)?;
     let mut cells = std::mem::take(&mut world.clients.history.cells);
     world.watch.twins.iter().flat_map(|twin| &twin.ran_out).for_each(|what| cells.ran_out(what));
+    world.stranger.answered.iter().for_each(|(kind, how)| cells.drawn(kind, how));
     world.compare_states()?;
     world.check_empty()?;
     world.check_memory()?;
@@ -350,6 +363,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         meta_voters: world.voters(GroupId::META),
         backups: world.backups.taken,
         pushes: world.reader.pushes,
+        cut_off: world.reader.cut_off,
         cells,
         elapsed: world.now.since(Time(0)),
     })
@@ -376,6 +390,7 @@ impl World {
             build: Build::first(options.seed),
         });
         let nodes = nodes.collect();
+        let lines_bytes_max = temper.lines_bytes_max;
         let mut ticks = Random::new(options.seed ^ 0x636c_6f63_6b73_0000);
         let off = temper.clocks_off_millionths_max;
         let (clocks, slowest) = Clock::draw(&mut ticks, count, off);
@@ -403,12 +418,14 @@ impl World {
             builds: Random::new(options.seed ^ 0x6275_696c_6473_0000),
             timeouts: Random::new(options.seed ^ 0x7469_6d65_6f75_7400),
             thrones: Random::new(options.seed ^ 0x7468_726f_6e65_7300),
+            sieges: Random::new(options.seed ^ 0x7369_6567_6573_0000),
             floods: Random::new(options.seed ^ 0x666c_6f6f_6473_0000),
             flood: None,
             flooded: 0,
             backups: Backups::new(options.seed),
             reader: Reader::new(options.seed),
-            watch: Watch::new(off),
+            stranger: Stranger::new(options.seed),
+            watch: Watch::new(off, lines_bytes_max),
             looked_at: Time(0),
             able: [false; SHARDS as usize],
             network: seeds.fork(),
@@ -426,16 +443,25 @@ impl World {
             dead: BTreeSet::new(),
         };
         (0..count).for_each(|node| world.plan(Duration::ZERO, Event::Start { node }));
-        if world.temper.members_change {
-            world.plan(Duration::from_millis(500), Event::Move);
-        }
-        if Backups::are_taken(options.seed) {
-            world.plan(Duration::from_millis(500), Event::BackUp);
-        }
-        if Reader::watches(options.seed) {
-            world.plan(Duration::from_millis(100), Event::Subscribe);
-        }
+        world.plan_visitors();
         world
+    }
+
+    /// Whoever is no client of the usual kind comes in some seeds.
+    fn plan_visitors(&mut self) {
+        let Options { seed, shape, .. } = self.options;
+        if self.temper.members_change {
+            self.plan(Duration::from_millis(500), Event::Move);
+        }
+        if Backups::are_taken(seed) {
+            self.plan(Duration::from_millis(500), Event::BackUp);
+        }
+        if Reader::watches(seed) {
+            self.plan(Duration::from_millis(100), Event::Subscribe);
+        }
+        if Stranger::comes(seed) && shape == Shape::Drawn {
+            self.plan(Duration::from_millis(100), Event::Stray);
+        }
     }
 
     /// Every node.
@@ -555,6 +581,7 @@ impl World {
             }
             Event::Subscribe => self.subscribe(),
             Event::Pushed { generation, bytes } => self.on_pushed(generation, &bytes)?,
+            Event::Stray => self.stray(),
         }
         Ok(())
     }
@@ -637,6 +664,7 @@ impl Event {
             Event::BackedUp { bytes, .. } => (15, 0, size(bytes.len())),
             Event::Subscribe => (17, 0, 0),
             Event::Pushed { bytes, .. } => (18, 0, size(bytes.len())),
+            Event::Stray => (19, 0, 0),
             Event::Flood { shard } => (16, shard.unwrap_or(u32::MAX), 0),
         }
     }

@@ -6,12 +6,21 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use wire::Code;
 
+/// Whether lines have room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// None is evicted.
+    Enough,
+    /// Any may be evicted once it was written.
+    Scarce,
+}
+
 /// Every line is linearizable, with what its writers expected of it, and its versions rise. It may end by itself once
-/// its time has passed, by a clock that is off by so many millionths.
+/// its time has passed, by a clock that is off by so many millionths, or when there is no room.
 ///
 /// # Errors
 /// The call that no order explains, in words.
-pub fn lines(records: &[Record], off_millionths: u32) -> Result<(), String> {
+pub fn lines(records: &[Record], off_millionths: u32, room: Room) -> Result<(), String> {
     let mut lines: BTreeMap<u8, Vec<Call<OnLine>>> = BTreeMap::new();
     for record in records {
         let (key, what) = match (&record.did, record.saw) {
@@ -40,10 +49,14 @@ pub fn lines(records: &[Record], off_millionths: u32) -> Result<(), String> {
             ) => (key, OnLine::SawOther { than: *expect }),
             _ => continue,
         };
-        if let Did::Put { value, ttl_ms: 1.., .. } = record.did
+        if let Did::Put { value, ttl_ms, .. } = record.did
             && matches!(record.saw, Saw::Done { .. } | Saw::Unknown)
+            && (ttl_ms > 0 || room == Room::Scarce)
         {
-            let invoked = ends_from(record, off_millionths);
+            let invoked = match room {
+                Room::Enough => ends_from(record, off_millionths),
+                Room::Scarce => record.invoked.0,
+            };
             let what = OnLine::Ends { value };
             lines.entry(*key).or_default().push(Call { invoked, replied: None, what });
         }
@@ -292,7 +305,7 @@ mod tests {
     }
 
     fn lines(records: &[Record]) -> Result<(), String> {
-        super::lines(records, 0)
+        super::lines(records, 0, Room::Enough)
     }
 
     fn put_for(ms: u32, expect: Expect, invoked: u64, replied: u64, saw: Saw) -> Record {
@@ -304,6 +317,14 @@ mod tests {
         let first = put_for(1, Expect::Any, 0, 10, Saw::Done { token: 5, index: 5 });
         assert!(lines(&[first.clone(), missing(999_990, 999_999)]).is_err());
         assert_eq!(lines(&[first, missing(1_000_001, 1_000_002)]), Ok(()));
+    }
+
+    #[test]
+    fn a_line_is_gone_without_its_time_only_where_room_is_scarce() {
+        let records = [put(1, 0, 10, 5), missing(40, 50), get(60, 70, 5, 1)];
+        assert!(lines(&records[..2]).is_err());
+        assert_eq!(super::lines(&records[..2], 0, Room::Scarce), Ok(()));
+        assert!(super::lines(&records, 0, Room::Scarce).is_err(), "and stays gone");
     }
 
     #[test]

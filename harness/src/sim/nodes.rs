@@ -4,10 +4,11 @@ use super::backups::BACKER;
 use super::faults::HEARTBEAT;
 use super::reader::READER;
 use super::signs::Signs;
+use super::stranger::STRANGER;
 use super::{Event, FOUNDERS, Failure, Incoming, SHARDS, World};
 use engine::effects::{Effects, Note};
 use engine::engine::{EngineConfig, Founder, Input, OpenError};
-use engine::ids::{ClusterId, Incarnation, NodeId, Position};
+use engine::ids::{ClusterId, GroupId, Incarnation, NodeId, Position};
 use engine::raft::ReadMode;
 use engine::secret::Secret;
 use engine::time::{Duration, Time};
@@ -18,8 +19,6 @@ use wire::peer::Join;
 
 /// The cluster.
 pub(super) const CLUSTER: ClusterId = ClusterId([7; 16]);
-/// What the cache lines of one shard may take, in bytes.
-pub(super) const CACHE_BYTES_MAX: u64 = 1 << 20;
 
 impl World {
     pub(super) fn deliver(&mut self, to: u32, incoming: Incoming) {
@@ -85,13 +84,12 @@ impl World {
                 Incoming::Segment(slot) => {
                     engine.on(now, Input::SegmentReady { slot: *slot }, effects);
                 }
+                Incoming::Report => engine.on(now, Input::Report { json: b"{}" }, effects),
                 Incoming::Change(group, change) => {
                     engine.change_members(now, *group, *change, effects);
                 }
                 Incoming::Make(group, life) => {
-                    let (mut body, join) = (Vec::new(), Join { term: 0, incarnation: life.0 });
-                    join.encode(&mut body);
-                    let header = Header { shard: group.0, ..Header::new(Join::KIND, 0) };
+                    let (header, body) = join(*group, *life);
                     // Whoever says so, it is a leader's word.
                     let input =
                         Input::Peer { peer: NodeId(1 + (id + 1) % FOUNDERS), header, body: &body };
@@ -155,11 +153,15 @@ impl World {
                 vouched = std::mem::replace(&mut vouched, Ok(())).and(all);
             }
             if index == READER {
-                match self.reader.on_sent((id, life), bytes) {
+                let now = self.clocks[id as usize].read(self.now);
+                match self.reader.on_sent((id, life), now, bytes) {
                     Ok(Some(to)) => self.send_to_reader(id, std::mem::take(bytes), to),
                     Ok(None) => {}
                     Err(why) => vouched = std::mem::replace(&mut vouched, Ok(())).and(Err(why)),
                 }
+            } else if index == STRANGER {
+                let said = self.stranger.on_sent((id, life), bytes);
+                vouched = std::mem::replace(&mut vouched, Ok(())).and(said);
             } else if let Some(generation) = self.clients.connected(index, id) {
                 let bytes = bytes.clone();
                 let takes = self.delay();
@@ -193,20 +195,27 @@ impl World {
         if let Some(nodes) = effects.nodes.take() {
             self.nodes[id as usize].roster = nodes;
         }
+        if effects.report.take().is_some() {
+            self.deliver(id, Incoming::Report);
+        }
         effects.closes.clear();
-        let full = effects.notes.iter().filter(|note| matches!(note, Note::JournalFull { .. }));
-        self.journals_full += full.count() as u64;
-        for note in &effects.notes {
+        self.count(&effects.notes);
+        effects.notes.clear();
+        let outdated = effects.outdated.take();
+        self.nodes[id as usize].effects = Some(effects);
+        if outdated.is_some() { self.leave_behind(id) } else { self.check_levels(id) }
+    }
+
+    /// Counts what a node told for people.
+    fn count(&mut self, notes: &[Note]) {
+        for note in notes {
             match note {
+                Note::JournalFull { .. } => self.journals_full += 1,
                 Note::ChangeAnswered { answer: Ok(_), .. } => self.changes += 1,
                 Note::ReplicaRemoved { .. } => self.removed += 1,
                 _ => {}
             }
         }
-        effects.notes.clear();
-        let outdated = effects.outdated.take();
-        self.nodes[id as usize].effects = Some(effects);
-        if outdated.is_some() { self.leave_behind(id) } else { self.check_levels(id) }
     }
 
     /// The write of a node takes its time.
@@ -351,7 +360,7 @@ impl World {
             },
             segment_bytes: self.temper.segment_bytes,
             segments_max: self.temper.segments_max,
-            cache_bytes_max: CACHE_BYTES_MAX,
+            cache_bytes_max: self.temper.lines_bytes_max,
         }
     }
 
@@ -389,4 +398,11 @@ impl World {
             self.deliver(other, Incoming::PeerUp(id));
         }
     }
+}
+
+/// A leader's word that a replica is to be made.
+fn join(group: GroupId, life: Incarnation) -> (Header, Vec<u8>) {
+    let (mut body, join) = (Vec::new(), Join { term: 0, incarnation: life.0 });
+    join.encode(&mut body);
+    (Header { shard: group.0, ..Header::new(Join::KIND, 0) }, body)
 }

@@ -3,18 +3,21 @@
 //! What the reader knows once it has read a push must be what the node knew when it sent it. While it has credit it is
 //! told within a look; beyond its credit it is told nothing. It comes back with its cursor, to the same node or to
 //! another, and must then be told what changed meanwhile.
+//!
+//! Now and then it stops reading. Then it must be cut off once it has read nothing for as long as the protocol says while
+//! more waited, and not before; and it comes back to the same node, which must go on from its cursor.
 
 use super::{Event, Failure, Incoming, SHARDS, World};
 use engine::engine::{Engine, LOOK_EVERY};
 use engine::ids::ConnId;
-use engine::time::{Duration, Time};
+use engine::time::{Duration, Time, millis};
 use std::collections::{BTreeMap, VecDeque};
 use wire::frames::Frame;
-use wire::limits::FRAME_BYTES_MAX;
+use wire::limits::{FRAME_BYTES_MAX, PUSH_READ_MS_MAX};
 use wire::message::{Error, PushesRead, TopologyPush, Watch, Watching};
 use wire::random::Random;
 use wire::topology::{read_placement, write_placement};
-use wire::{Header, Kind};
+use wire::{Code, Header, Kind};
 
 /// The connections of whoever watches: an index that no client has.
 pub(super) const READER: u32 = 903;
@@ -24,6 +27,12 @@ const WATCHED_ONE_IN: u64 = 8;
 const READ: u64 = 1;
 /// A turn that comes so much later than it was wished for is not late.
 const TURN_LATE_MAX: Duration = Duration::from_millis(1);
+/// Who watches stops reading in one subscription of so many.
+const STOPS_ONE_IN: u32 = 6;
+/// How long before the faults end it may stop reading.
+const STOPS_BEFORE_END: Duration = Duration::from_millis(600);
+/// It stops reading when the faults end, in half of the seeds with which somebody watches.
+const STOPS_AT_END_ONE_IN: u64 = 2 * WATCHED_ONE_IN;
 
 /// What is known of where everything is: the nodes' rows, and each shard's.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -68,6 +77,10 @@ struct Subscription {
     unread: VecDeque<u64>,
     /// Since when there is something to be told, by the node's clock.
     behind_since: Option<Time>,
+    reads: Reads,
+    /// Since when something waits for it to read, by the node's clock; and since when without a break.
+    stuck_since: Option<Time>,
+    stuck_still_since: Option<Time>,
     /// Nothing arrives before what was sent earlier.
     arrives: Time,
 }
@@ -77,6 +90,18 @@ fn subscription_of(conn: ConnId) -> u64 {
     READ + u64::from(conn.generation)
 }
 
+/// Whether a reader reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    All,
+    /// It stopped, and is not cut off yet.
+    Nothing,
+    /// The node cut it off.
+    CutOff,
+    /// It knows that it was.
+    Knows,
+}
+
 /// Whoever watches.
 pub(super) struct Reader {
     chance: Random,
@@ -84,19 +109,24 @@ pub(super) struct Reader {
     generation: u32,
     /// What it knew at each cursor.
     known: BTreeMap<u64, View>,
-    /// The last that it read.
+    /// The last that it read, and which node's life sent it.
     cursor: u64,
+    cursor_of: Option<(u32, u64)>,
     /// What the node that serves it knew when it sent something: at the end of a turn, before it went on with its work.
     knew: View,
     /// How many it was sent.
     pub(super) pushes: u64,
+    /// How often it was cut off.
+    pub(super) cut_off: u64,
 }
 
 impl Reader {
     pub(super) fn new(seed: u64) -> Reader {
         let chance = Random::new(seed ^ 0x7265_6164_6572_7300);
-        let (known, cursor, knew, pushes) = (BTreeMap::new(), 0, View::default(), 0);
-        Reader { chance, subscription: None, generation: 0, known, cursor, knew, pushes }
+        let (known, subscription, cursor_of) = (BTreeMap::new(), None, None);
+        let (generation, cursor, pushes, cut_off) = (0, 0, 0, 0);
+        let knew = View::default();
+        Reader { chance, subscription, generation, known, cursor, cursor_of, knew, pushes, cut_off }
     }
 
     /// Whether anybody watches with this seed.
@@ -131,6 +161,7 @@ impl Reader {
     pub(super) fn on_sent(
         &mut self,
         (node, life): (u32, u64),
+        now: Time,
         mut bytes: &[u8],
     ) -> Result<Option<(u32, Time)>, String> {
         let of_it = |s: &&mut Subscription| (s.node, s.life) == (node, life);
@@ -142,6 +173,10 @@ impl Reader {
                     let watching = Watching::decode(frame.body).map_err(|e| e.to_string())?;
                     // A node that stood still answers an earlier subscription in the turn in which it hears of this one.
                     if frame.header.request == subscription_of(subscription.conn) {
+                        let same_life = self.cursor_of == Some((node, life));
+                        if same_life && watching.cursor != self.cursor {
+                            return Err("a reader does not go on from its cursor".into());
+                        }
                         subscription.stands = true;
                         subscription.sent = watching.cursor;
                         let known = self.known.get(&watching.cursor);
@@ -166,7 +201,10 @@ impl Reader {
                     subscription.unread.push_back(push.cursor);
                     self.known.insert(push.cursor, subscription.view.clone());
                 }
-                Error::KIND => return Err("a reader is refused".into()),
+                Error::KIND => {
+                    subscription.is_cut_off(now, &frame)?;
+                    self.cut_off += 1;
+                }
                 _ => {}
             }
         }
@@ -181,7 +219,11 @@ impl Reader {
         let of_it = |s: &&mut Subscription| (s.node, s.life) == (node, life);
         let Some(subscription) = self.subscription.as_mut().filter(of_it) else { return Ok(()) };
         let has_credit = subscription.stands && subscription.unread.len() < subscription.credit;
-        if !has_credit || subscription.view == self.knew {
+        let knows_all = subscription.view == self.knew;
+        if subscription.is_stuck_too_long(now, has_credit || knows_all) {
+            return Err(format!("node {}: a reader that reads nothing is not cut off", node + 1));
+        }
+        if !has_credit || knows_all {
             subscription.behind_since = None;
             return Ok(());
         }
@@ -193,27 +235,71 @@ impl Reader {
     }
 }
 
+impl Subscription {
+    /// The node ended the subscription: it must have waited for long enough.
+    fn is_cut_off(&mut self, now: Time, frame: &Frame<'_>) -> Result<(), String> {
+        let error = Error::decode(frame.body).map_err(|e| e.to_string())?;
+        let is_it = frame.header.request == subscription_of(self.conn);
+        if Code::from_number(error.code) != Some(Code::PushesUnread) || !is_it {
+            return Err(format!("a reader is refused: {}", error.code));
+        }
+        let waited = self.stuck_since.map_or(Duration::ZERO, |since| now.since(since));
+        if waited < millis(PUSH_READ_MS_MAX) {
+            return Err(format!("a reader is cut off after {waited:?}"));
+        }
+        (self.stands, self.reads) = (false, Reads::CutOff);
+        Ok(())
+    }
+
+    /// Whether it should have been cut off by now. The node sees at a look what changed and was perhaps undone since.
+    fn is_stuck_too_long(&mut self, now: Time, is_fine: bool) -> bool {
+        if !self.stands {
+            return false;
+        }
+        if self.unread.len() < self.credit {
+            self.stuck_since = None;
+        }
+        if is_fine {
+            self.stuck_still_since = None;
+            return false;
+        }
+        self.stuck_since.get_or_insert(now);
+        let since = *self.stuck_still_since.get_or_insert(now);
+        now.since(since) > millis(PUSH_READ_MS_MAX) + LOOK_EVERY * 2 + TURN_LATE_MAX
+    }
+}
+
 impl World {
     /// Somebody watches at some node, from where it left off.
     pub(super) fn subscribe(&mut self) {
         let again = Duration::from_millis(self.reader.chance.u64(50..400));
         self.plan(again, Event::Subscribe);
-        let stands = self.reader.subscription.as_ref();
-        let stands = stands.is_some_and(|s| self.nodes[s.node as usize].life == s.life);
-        if stands && self.reader.chance.u32(..4) > 0 {
-            return;
+        let stops = self.reader_stops_at_end();
+        let subscription = self.reader.subscription.as_ref();
+        let stands = subscription.filter(|s| self.nodes[s.node as usize].life == s.life);
+        let was_cut_off = stands.filter(|s| s.reads == Reads::Knows).map(|s| s.node);
+        if let Some(stands) = stands
+            && was_cut_off.is_none()
+        {
+            let stays = stands.reads != Reads::All || self.reader.chance.u32(..4) > 0;
+            if stays && !(stops && stands.reads == Reads::All) {
+                return;
+            }
         }
         if let Some(Subscription { node, conn, .. }) = self.reader.subscription.take() {
             self.deliver(node, Incoming::Closed(conn));
         }
-        let reader = &mut self.reader;
-        let node = reader.chance.u32(..self.nodes.len() as u32);
+        let any = self.reader.chance.u32(..self.nodes.len() as u32);
+        let node = was_cut_off.unwrap_or(any);
         if self.nodes[node as usize].engine.is_none() {
             return;
         }
+        let reader = &mut self.reader;
         reader.generation += 1;
         let conn = ConnId { index: READER, generation: reader.generation };
         let (life, credit) = (self.nodes[node as usize].life, reader.chance.u32(1..4));
+        let stops = was_cut_off.is_none() && (reader.chance.u32(..STOPS_ONE_IN) == 0 || stops);
+        let credit = if stops { 1 } else { credit };
         reader.subscription = Some(Subscription {
             node,
             life,
@@ -224,6 +310,9 @@ impl World {
             sent: 0,
             unread: VecDeque::new(),
             behind_since: None,
+            reads: if stops { Reads::Nothing } else { Reads::All },
+            stuck_since: None,
+            stuck_still_since: None,
             arrives: self.now,
         });
         let cursor = reader.cursor;
@@ -231,6 +320,20 @@ impl World {
         self.send_as_reader(Duration::ZERO, subscription_of(conn), Watch::KIND, |b| {
             Watch { cursor, credit }.encode(b);
         });
+    }
+
+    /// Whether the reader is to stop reading now, so that it is cut off in the end.
+    fn reader_stops_at_end(&self) -> bool {
+        let soon = self.now + STOPS_BEFORE_END >= Time(0) + self.options.faulty;
+        let stops = self.options.seed % STOPS_AT_END_ONE_IN < WATCHED_ONE_IN;
+        soon && stops && self.is_faulty()
+    }
+
+    /// Whether the reader waits to be cut off, or to be told what changed since.
+    pub(super) fn reader_waits(&self) -> bool {
+        let subscription = self.reader.subscription.as_ref();
+        let stands = subscription.filter(|s| self.nodes[s.node as usize].life == s.life);
+        stands.is_some_and(|s| s.stuck_still_since.is_some() || !s.stands)
     }
 
     fn send_as_reader(
@@ -263,17 +366,19 @@ impl World {
 
     /// They arrive.
     pub(super) fn on_pushed(&mut self, generation: u32, mut bytes: &[u8]) -> Result<(), Failure> {
-        if self.reader.subscription.as_ref().is_none_or(|s| s.conn.generation != generation) {
-            return Ok(());
-        }
         while let Ok(Some(frame)) = wire::split(bytes, FRAME_BYTES_MAX) {
             bytes = &bytes[frame.used..];
-            if frame.header.kind != TopologyPush::KIND {
+            let subscription = self.reader.subscription.as_mut();
+            let Some(s) = subscription.filter(|s| s.conn.generation == generation) else { break };
+            if frame.header.kind == Error::KIND {
+                s.reads = Reads::Knows;
+            }
+            if frame.header.kind != TopologyPush::KIND || s.reads != Reads::All {
                 continue;
             }
             let push = TopologyPush::decode(frame.body);
             let push = push.map_err(|e| Failure::Safety(e.to_string()))?;
-            self.reader.cursor = push.cursor;
+            (self.reader.cursor, self.reader.cursor_of) = (push.cursor, Some((s.node, s.life)));
             let after = Duration::from_millis(self.reader.chance.u64(..200));
             let conn = ConnId { index: READER, generation };
             let (subscription, cursor) = (subscription_of(conn), push.cursor);
@@ -282,5 +387,60 @@ impl World {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader with one push unread and no credit left, which does not know all since `since`.
+    fn stuck(since: Time) -> Subscription {
+        let mut subscription = Subscription {
+            node: 0,
+            life: 1,
+            conn: ConnId { index: READER, generation: 1 },
+            credit: 1,
+            stands: true,
+            view: View::default(),
+            sent: 1,
+            unread: VecDeque::from([1]),
+            behind_since: None,
+            reads: Reads::Nothing,
+            stuck_since: None,
+            stuck_still_since: None,
+            arrives: Time(0),
+        };
+        assert!(!subscription.is_stuck_too_long(since, false));
+        subscription
+    }
+
+    fn cut_off(subscription: &mut Subscription, now: Time, code: Code) -> bool {
+        let error = Error { code: code.number(), retry_ms: 0, node: 0, engine: 0, text: b"" };
+        let mut frame = Vec::new();
+        let request = subscription_of(subscription.conn);
+        wire::frame(&mut frame, &Header::new(Error::KIND, request), |b| error.encode(b));
+        let frame = wire::split(&frame, FRAME_BYTES_MAX).unwrap().unwrap();
+        subscription.is_cut_off(now, &frame).is_ok()
+    }
+
+    #[test]
+    fn a_reader_that_is_cut_off_early_or_for_another_reason_is_caught() {
+        let (since, waits) = (Time(5), millis(PUSH_READ_MS_MAX));
+        let just_before = Time((since + waits).0 - 1);
+        assert!(!cut_off(&mut stuck(since), just_before, Code::PushesUnread));
+        assert!(!cut_off(&mut stuck(since), since + waits, Code::Busy));
+        let mut subscription = stuck(since);
+        assert!(cut_off(&mut subscription, since + waits, Code::PushesUnread));
+        assert!(!subscription.stands, "it is told nothing any more");
+    }
+
+    #[test]
+    fn a_reader_that_reads_nothing_and_is_not_cut_off_is_caught() {
+        let (since, waits) = (Time(5), millis(PUSH_READ_MS_MAX));
+        let late = since + waits + Duration::from_millis(50);
+        assert!(!stuck(since).is_stuck_too_long(since + waits, false));
+        assert!(stuck(since).is_stuck_too_long(late, false));
+        assert!(!stuck(since).is_stuck_too_long(late, true), "it knows all");
     }
 }

@@ -10,6 +10,8 @@
 //! Numbers (fences, ids, versions) are not foretold: the twin knows which entry made one, learns it from whoever is
 //! told first, and holds that later entries make higher ones.
 
+mod lines;
+
 use super::calls::Expect;
 use engine::entry::{Entry, kind};
 use engine::ids::Index;
@@ -20,6 +22,8 @@ use wire::{Call, Code, Request};
 
 pub type Id = [u8; 16];
 const NEVER: u64 = u64::MAX;
+/// What a line takes of the budget besides its key and its value.
+pub const LINE_OVERHEAD_BYTES: usize = 96;
 /// From this feature level on an ended session leaves its lines before it gives anything back.
 const BOUNDED: u32 = 3;
 /// From this level on a refusal says how things stood.
@@ -99,7 +103,7 @@ pub enum Ask {
 #[derive(Debug)]
 pub struct Message {
     pub queue: Vec<u8>,
-    id: Token,
+    pub id: Token,
     /// What comes back at one moment comes back in the order in which it was pushed.
     number: u64,
     pub priority: u8,
@@ -120,6 +124,8 @@ pub struct Line {
     pub key: Vec<u8>,
     version: Token,
     value: u64,
+    /// What it takes of the budget, in bytes.
+    cost: usize,
     pub span: Span,
 }
 
@@ -159,7 +165,10 @@ pub struct Twin {
     pub grants: Vec<Grant>,
     pub waits: Vec<Wait>,
     pub messages: Vec<Message>,
+    /// In the order in which they were written.
     pub lines: Vec<Line>,
+    /// What they may take, in bytes.
+    lines_bytes_max: usize,
     pub answers: BTreeMap<(Id, u64), Answer>,
     /// What each line was, from when on.
     pub past: BTreeMap<Vec<u8>, Vec<(Time, Was)>>,
@@ -184,8 +193,8 @@ pub struct Twin {
 }
 
 impl Twin {
-    /// An empty one. Clocks may be off by so many millionths.
-    pub fn new(off_millionths: u64) -> Twin {
+    /// An empty one. Clocks may be off by so many millionths, and lines may take so many bytes.
+    pub fn new(off_millionths: u64, lines_bytes_max: usize) -> Twin {
         Twin {
             index: Index::ZERO,
             clock: 0,
@@ -198,6 +207,7 @@ impl Twin {
             waits: Vec::new(),
             messages: Vec::new(),
             lines: Vec::new(),
+            lines_bytes_max,
             answers: BTreeMap::new(),
             past: BTreeMap::new(),
             numbers: BTreeMap::new(),
@@ -275,7 +285,7 @@ impl Twin {
                 self.nack(m.name, m.id, m.delivery, m.delay_ms)
             }
             Request::Cache(CacheRequest::CachePut(m)) => {
-                self.put(m.key, number(m.value), m.ttl_ms, Expect::of(m.expect, m.version))
+                self.put(m.key, m.value, m.ttl_ms, Expect::of(m.expect, m.version))
             }
             Request::Cache(CacheRequest::CacheDelete(m)) => {
                 self.delete(m.key, Expect::of(m.expect, m.version))
@@ -352,10 +362,16 @@ impl Twin {
         Ok(())
     }
 
+    /// A session's, which lasts a quarter longer than it says.
+    fn life(&mut self, ttl_ms: u32) -> Span {
+        let span = self.span(ttl_ms);
+        Span { deadline: span.deadline + u64::from(ttl_ms) * 250_000, ..span }
+    }
+
     /// A span that begins now.
-    fn span(&mut self, lasts_ms: u32, clock_ms: u32) -> Span {
+    fn span(&mut self, lasts_ms: u32) -> Span {
         self.made += 1;
-        let deadline = self.clock + u64::from(clock_ms) * 1_000_000;
+        let deadline = self.clock + u64::from(lasts_ms) * 1_000_000;
         Span {
             number: self.made,
             deadline: if lasts_ms == 0 { NEVER } else { deadline },
@@ -382,7 +398,7 @@ impl Twin {
             return self.renew(id);
         }
         if !self.ended.contains_key(&id) {
-            let span = self.span(ttl_ms, ttl_ms + ttl_ms / 4);
+            let span = self.life(ttl_ms);
             self.sessions.push(Session { id, ttl_ms, span, below: 0 });
         }
     }
@@ -390,7 +406,7 @@ impl Twin {
     fn renew(&mut self, id: Id) {
         let Some(at) = self.sessions.iter().position(|session| session.id == id) else { return };
         let (ttl_ms, number) = (self.sessions[at].ttl_ms, self.sessions[at].span.number);
-        let span = self.span(ttl_ms, ttl_ms + ttl_ms / 4);
+        let span = self.life(ttl_ms);
         self.sessions[at].span = Span { number, ..span };
     }
 
@@ -460,7 +476,7 @@ impl Twin {
     }
 
     fn wait(&mut self, (session, sequence): (Id, u64), wait_ms: u32, ask: Ask) -> Answer {
-        let span = self.span(wait_ms, wait_ms);
+        let span = self.span(wait_ms);
         self.waits.push(Wait { session, sequence, span, ask });
         Answer::Waits
     }
@@ -514,12 +530,18 @@ impl Twin {
         self.wait((session, sequence), wait_ms, Ask::Lock { name, exclusive, lease_ms })
     }
 
+    /// A lock that a session holds.
+    pub fn lock_of(&self, session: Id) -> Option<&[u8]> {
+        let grant = self.grants.iter().find(|grant| grant.session == session)?;
+        Some(&grant.lock)
+    }
+
     fn admits(&self, name: &[u8], exclusive: bool) -> bool {
         !self.grants.iter().any(|grant| grant.lock == name && (exclusive || grant.exclusive))
     }
 
     fn grant(&mut self, lock: Vec<u8>, session: Id, exclusive: bool, lease_ms: u32) -> Answer {
-        let (span, fence) = (self.span(lease_ms, lease_ms), self.token());
+        let (span, fence) = (self.span(lease_ms), self.token());
         self.grants.push(Grant { lock, session, fence, exclusive, count: 1, span });
         Answer::Done(Some(fence))
     }
@@ -532,7 +554,7 @@ impl Twin {
         exclusive: bool,
         lease_ms: u32,
     ) -> Option<Answer> {
-        let anew = self.span(lease_ms, lease_ms);
+        let anew = self.span(lease_ms);
         let mut grants = self.grants.iter();
         let at = grants.position(|grant| grant.lock == name && grant.session == session)?;
         if exclusive && !self.grants[at].exclusive {
@@ -630,7 +652,7 @@ impl Twin {
 
     /// Delivers the first ready message: by priority, then by when it was pushed.
     fn deliver(&mut self, queue: &[u8], session: Id, visibility_ms: u32) -> Option<Answer> {
-        let span = self.span(visibility_ms, visibility_ms);
+        let span = self.span(visibility_ms);
         let ready = |message: &&mut Message| {
             message.queue == queue && matches!(message.place, Place::Ready)
         };
@@ -675,7 +697,7 @@ impl Twin {
             Err(code) => return Answer::Refused(code, None),
             Ok(at) if delay_ms > 0 => {
                 let number = self.messages[at].number;
-                let span = Span { number, ..self.span(delay_ms, delay_ms) };
+                let span = Span { number, ..self.span(delay_ms) };
                 self.messages[at].place = Place::Delayed(span);
             }
             Ok(at) => {
@@ -705,61 +727,6 @@ impl Twin {
             let answer = self.deliver(name, session, visibility_ms).expect("a message is ready");
             self.answer_wait(at, answer);
         }
-    }
-}
-
-// ---- Lines ----
-
-impl Twin {
-    /// Whether a line is as it is expected to be.
-    fn meets(&self, key: &[u8], expect: Expect) -> Result<Option<usize>, Answer> {
-        let at = self.lines.iter().position(|line| line.key == key);
-        let other = |at: usize| {
-            let stood = (self.level >= DETAILS).then(|| Stood::Version(self.lines[at].version));
-            Err(Answer::Refused(Code::VersionMismatch, stood))
-        };
-        match (expect, at) {
-            (Expect::Any, _) | (Expect::Absent, None) => Ok(at),
-            (Expect::Absent, Some(at)) => other(at),
-            (Expect::Version(_), None) => Err(Answer::Refused(Code::KeyUnknown, None)),
-            (Expect::Version(version), Some(at)) => {
-                match self.is(self.lines[at].version, version) {
-                    true => Ok(Some(at)),
-                    false => other(at),
-                }
-            }
-        }
-    }
-
-    fn put(&mut self, key: &[u8], value: u64, ttl_ms: u32, expect: Expect) -> Answer {
-        match self.meets(key, expect) {
-            Err(refused) => return refused,
-            Ok(Some(at)) => drop(self.lines.remove(at)),
-            Ok(None) => {}
-        }
-        let (version, span) = (self.token(), self.span(ttl_ms, ttl_ms));
-        self.lines.push(Line { key: key.to_vec(), version, value, span });
-        self.note_line(key);
-        Answer::Done(Some(version))
-    }
-
-    fn delete(&mut self, key: &[u8], expect: Expect) -> Answer {
-        match self.meets(key, expect) {
-            Err(refused) => refused,
-            Ok(None) => Answer::Refused(Code::KeyUnknown, None),
-            Ok(Some(at)) => {
-                let line = self.lines.remove(at);
-                self.note_line(key);
-                Answer::Done(Some(line.version))
-            }
-        }
-    }
-
-    /// A line changed.
-    fn note_line(&mut self, key: &[u8]) {
-        let line = self.lines.iter().find(|line| line.key == key);
-        let is = line.map(|line| (line.version, line.value));
-        self.past.entry(key.to_vec()).or_default().push((self.now, is));
     }
 }
 

@@ -97,9 +97,10 @@ pub(super) struct Did {
 }
 
 impl Watch {
-    pub(super) fn new(clocks_off_millionths_max: i32) -> Watch {
+    pub(super) fn new(clocks_off_millionths_max: i32, lines_bytes_max: u64) -> Watch {
         let off_millionths = u64::from(clocks_off_millionths_max.unsigned_abs());
-        let twins = (0..SHARDS).map(|_| Twin::new(off_millionths));
+        let bytes = usize::try_from(lines_bytes_max).expect("it fits memory");
+        let twins = (0..SHARDS).map(|_| Twin::new(off_millionths, bytes));
         Watch { twins: twins.collect(), ..Watch::default() }
     }
 

@@ -7,6 +7,7 @@
 //! - What ends by itself is gone by the world's time, too: at most as late as docs/protocol.md says.
 
 use super::calls::{Did, Saw};
+use super::stranger::is_strange;
 use super::twin::{Answer, Ask, Id, Place, Span, Stood, Token, Twin};
 use engine::status::MachineStatus;
 use engine::time::{Duration, Time};
@@ -194,7 +195,8 @@ impl Twin {
         self.sessions.is_empty()
             && self.grants.is_empty()
             && self.waits.is_empty()
-            && self.messages.is_empty()
+            && self.messages.iter().all(|message| is_strange(&message.queue))
+            && self.messages.iter().all(|message| matches!(message.place, Place::Ready))
             && self.lines.iter().all(|line| line.span.lasts_ms == 0)
     }
 
@@ -243,7 +245,7 @@ impl Twin {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::calls::{Expect, Stamp};
     use super::*;
     use engine::entry::{self, EntryHeader, kind};
@@ -254,29 +256,29 @@ mod tests {
     use engine::time::Elapsed;
     use wire::message::{SessionClose, SessionOpen};
 
-    const SESSION: Id = [1; 16];
+    pub const SESSION: Id = [1; 16];
     const OTHER: Id = [2; 16];
     const SECOND: u64 = 1_000_000_000;
 
     /// A twin and a machine that did these calls, an entry each, `millis` apart in every time.
-    struct Log {
-        twin: Twin,
+    pub struct Log {
+        pub twin: Twin,
         machine: Machine,
         wakes: Vec<Wake>,
         at: u64,
     }
 
     impl Log {
-        fn new() -> Log {
+        pub fn new() -> Log {
             let secret = Secret::new([7; 16]);
             let machine =
                 Machine::new(MachineConfig { cluster: 1, cache_bytes_max: 1 << 20, secret });
-            let mut log = Log { twin: Twin::new(0), machine, wakes: Vec::new(), at: 0 };
+            let mut log = Log { twin: Twin::new(0, 1 << 20), machine, wakes: Vec::new(), at: 0 };
             log.open(SESSION);
             log
         }
 
-        fn open(&mut self, session: Id) {
+        pub fn open(&mut self, session: Id) {
             let mut body = Vec::new();
             SessionOpen { session, ttl_ms: 2_000 }.encode(&mut body);
             self.entry(0, SessionOpen::KIND, &body);
@@ -299,7 +301,7 @@ mod tests {
             self.call_of(SESSION, sequence, did)
         }
 
-        fn call_of(&mut self, session: Id, sequence: u64, did: &Did) -> Applied {
+        pub fn call_of(&mut self, session: Id, sequence: u64, did: &Did) -> Applied {
             let stamp = Stamp { session, sequence, answered_below: sequence, session_ttl_ms: 0 };
             let (mut body, name, payload) = (Vec::new(), did.name(), 7u64.to_le_bytes());
             let request = did.request(stamp, &name, &payload);

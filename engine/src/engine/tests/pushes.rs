@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::pushes::LOOK_EVERY;
+use crate::limits::SUBSCRIPTIONS_MAX;
 use wire::limits::PUSH_READ_MS_MAX;
 use wire::message::{PushesRead, TopologyPush, Watch, Watching};
 use wire::topology::{Placement, read_nodes, read_placement};
@@ -126,4 +127,20 @@ fn a_closed_connection_is_told_nothing_and_a_wrong_read_is_refused() {
     lead(&mut node, 3);
     assert_eq!(pushed(&mut node), []);
     assert!(node.engine.wake_at() > node.now + LOOK_EVERY, "nobody watches");
+}
+
+#[test]
+fn a_node_takes_no_more_subscriptions_than_its_limit_until_some_end() {
+    let mut node = node();
+    for _ in 0..SUBSCRIPTIONS_MAX {
+        watch(&mut node, 0, 1);
+    }
+    let pushes = pushed(&mut node);
+    assert_eq!(pushes.len(), SUBSCRIPTIONS_MAX, "each is told");
+    watch(&mut node, 0, 1);
+    assert_eq!(node.codes(), [Some(Code::Busy)]);
+    node.engine.on(node.now, Input::Closed { conn: CONN }, &mut node.effects);
+    node.engine.on(node.now, Input::Opened { conn: CONN, request: 0 }, &mut node.effects);
+    watch(&mut node, 0, 1);
+    assert_eq!(pushed(&mut node).len(), 1, "there is room again");
 }

@@ -233,12 +233,28 @@ impl Cache {
             }
         }
         while self.bytes > self.bytes_max {
-            let oldest = self.by_version.first().expect("what is over the budget is a line");
+            let oldest = self.next_to_evict().expect("what is over the budget is a line");
             assert!(self.lines[oldest].version != version, "the new line alone is in the budget");
-            self.remove_line(ledger, oldest);
-            self.evictions += 1;
+            self.evict(ledger, oldest);
         }
         Outcome::Done { token: version }
+    }
+
+    /// The line that was written longest ago.
+    fn next_to_evict(&self) -> Option<u32> {
+        let oldest = self.by_version.first()?;
+        let spares = mutant::on(Mutant::EvictionSparesOldest) && self.lines.len() > 2;
+        if spares { self.lines[oldest].links.next() } else { Some(oldest) }
+    }
+
+    fn evict(&mut self, ledger: &mut Ledger, slot: u32) {
+        assert!(self.bytes > self.bytes_max, "there is room without that");
+        let cost = self.lines[slot].cost();
+        self.remove_line(ledger, slot);
+        self.evictions += 1;
+        if mutant::on(Mutant::EvictedStillCounts) && self.lines.len() > 1 {
+            self.bytes += cost;
+        }
     }
 
     fn delete(&mut self, ledger: &mut Ledger, key: &[u8], expect: Precondition) -> Outcome {

@@ -125,7 +125,7 @@ impl Ledger {
             1 => SessionState::Ended,
             _ => return Err(Corrupt::Malformed),
         };
-        let deadline = from.time()?;
+        let deadline = restored(from.time()?, self.clock, state);
         let window = Window { answered_below: from.u64()?, ..Window::default() };
         let row = Session { state, window, ..Session::new(id, number, ttl_ms, deadline) };
         let slot = self.sessions.table.insert(row);
@@ -150,7 +150,10 @@ impl Ledger {
 
     /// The next of the waits that were read, by ticket: it is to be put in line.
     pub(in crate::machine) fn take_read_wait(&mut self) -> Option<(u64, Wait)> {
-        self.waiters.read.pop_first()
+        match mutant::on(Mutant::WaitersRestoredLifo) {
+            true => self.waiters.read.pop_last(),
+            false => self.waiters.read.pop_first(),
+        }
     }
 
     /// Puts a wait that was read in line.
@@ -178,6 +181,12 @@ impl Ledger {
             && shed_map(&mut self.unfinished, slice)
             && self.waiters.rows.shed(slice, |_, _| true)
     }
+}
+
+/// A session is restored with the time that it had left.
+fn restored(deadline: Elapsed, now: Elapsed, state: SessionState) -> Elapsed {
+    let short = state == SessionState::Lives && mutant::on(Mutant::SessionShortRestored);
+    if short { Elapsed(now.0 + (deadline.0 - now.0) / 2) } else { deadline }
 }
 
 /// Writes a session as it is at a level.

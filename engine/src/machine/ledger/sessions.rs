@@ -467,6 +467,10 @@ fn is_done_once() -> bool {
 
 /// How long a session lives after a renewal: its TTL, and the quarter by which renewals may lag.
 fn session_time(ttl_ms: u32) -> Duration {
-    let late = if mutant::on(Mutant::SessionLate) { millis(ttl_ms) } else { Duration::ZERO };
-    millis(ttl_ms) + millis(ttl_ms) / 4 + late
+    let lasts = millis(ttl_ms) + millis(ttl_ms) / 4;
+    match () {
+        () if mutant::on(Mutant::SessionLate) => lasts + millis(ttl_ms),
+        () if mutant::on(Mutant::SessionShort) => lasts / 2,
+        () => lasts,
+    }
 }

@@ -267,12 +267,18 @@ impl Ledger {
         None
     }
 
+    /// Who is next: first come, first served.
     fn next_in(&self, waitlist: &Waitlist) -> Option<u32> {
         let first = waitlist.list.first()?;
-        if serves_first(self.waiters.rows[first].resource) {
-            return Some(first);
+        let mut all = waitlist.list.iter(&self.waiters.rows);
+        match self.waiters.rows[first].resource {
+            resource if !serves_first(resource) => all.last(),
+            Resource::Lock(_) if mutant::on(Mutant::SharersOvertake) => {
+                let shares = |ask| matches!(ask, Ask::Lock { mode: LockMode::Shared, .. });
+                all.find(|slot| shares(self.waiters.rows[*slot].wait.ask)).or(Some(first))
+            }
+            _ => Some(first),
         }
-        waitlist.list.iter(&self.waiters.rows).last()
     }
 
     /// Notes under which ticket the next one in `waitlist` could be served and was not: 0 = nobody could.

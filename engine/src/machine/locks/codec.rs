@@ -14,6 +14,8 @@ use crate::machine::restore::{Corrupt, Part, shed_map};
 use crate::machine::slab::{Links, Slab};
 use crate::machine::snapshot::{Slice, SliceProgress, skipped};
 use crate::machine::walk::{Owed, WalkStep};
+use crate::mutant::{self, Mutant};
+use crate::time::Elapsed;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wire::bytes::Put;
@@ -149,6 +151,7 @@ impl Locks {
         };
         let session = ledger.read_owner(from.session()?)?;
         let (fence, count, deadline) = (from.u64()?, from.u32()?, from.time()?);
+        let (count, deadline) = restored(count, deadline);
         if self.grant_of(lock, session).is_some() {
             return Err(Corrupt::Malformed);
         }
@@ -178,6 +181,15 @@ impl Locks {
         self.locks.shed(slice, |_, _| true)
             && self.grants.shed(slice, |_, _| true)
             && shed_map(&mut self.crowded, slice)
+    }
+}
+
+/// A grant is restored as it was: how many acquires it stands for, and when its lease ends.
+fn restored(count: u32, deadline: Elapsed) -> (u32, Elapsed) {
+    match () {
+        () if mutant::on(Mutant::AgainNotRestored) => (1, deadline),
+        () if mutant::on(Mutant::LeaseNotRestored) => (count, Elapsed::MAX),
+        () => (count, deadline),
     }
 }
 

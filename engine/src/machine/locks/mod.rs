@@ -190,7 +190,7 @@ impl Locks {
         if is_next(&row.waitlist) && row.admits(mode) {
             return Verdict::Now(self.grant(ledger, lock, session, mode, lease_ms));
         }
-        if wait_ms == 0 {
+        if is_try(wait_ms) {
             return match settled {
                 Settled::Unfinished(_) => Verdict::NotYet,
                 _ => Verdict::Now(self.refusal(ledger, lock, Code::LockHeld)),
@@ -224,9 +224,10 @@ impl Locks {
         if !proves(fence, right) {
             return Outcome::refused(Code::StaleFence);
         }
-        if outlasts_release(count) {
+        let left = after_release(count);
+        if left > 0 {
             self.keep_lock(ledger, lock);
-            self.grants[slot].count -= 1;
+            self.grants[slot].count = left;
         } else {
             let lock = self.drop_grant(ledger, slot);
             self.advance(ledger, lock, turn);
@@ -292,7 +293,7 @@ impl Locks {
         lease_ms: u32,
     ) -> Outcome {
         let Grant { lock, count, .. } = self.grants[slot];
-        if !self.locks[lock].mode.covers(mode) || count == u32::MAX {
+        if !covers(self.locks[lock].mode, mode) || count == u32::MAX {
             return self.refusal(ledger, lock, Code::LockHeld);
         }
         self.keep_lock(ledger, lock);
@@ -575,9 +576,24 @@ fn proves(fence: u64, granted: u64) -> bool {
     fence == granted || mutant::on(Mutant::AnyFenceReleases)
 }
 
-/// A grant that stands for several acquires lasts until as many releases came.
-fn outlasts_release(count: u32) -> bool {
-    count > 1 && !mutant::on(Mutant::ReleaseFreesAtOnce)
+/// Whether an acquire that is not admitted is refused at once.
+fn is_try(wait_ms: u32) -> bool {
+    wait_ms == 0 && !mutant::on(Mutant::TryWaits)
+}
+
+/// Whether who holds a lock has what is asked for again.
+fn covers(held: LockMode, asked: LockMode) -> bool {
+    held.covers(asked) || mutant::on(Mutant::SharedUpgrades)
+}
+
+/// How many acquires a grant stands for after a release: it is over when there are none.
+fn after_release(count: u32) -> u32 {
+    assert!(count > 0, "a grant stands for an acquire at least");
+    match count {
+        2.. if mutant::on(Mutant::ReleaseFreesAtOnce) => 0,
+        2.. if mutant::on(Mutant::ReleaseNeverFrees) => count,
+        _ => count - 1,
+    }
 }
 
 /// Of two leases of one grant the longer counts.

@@ -15,6 +15,7 @@ use crate::machine::ledger::{Ledger, Resource, Wait};
 use crate::machine::restore::{Corrupt, Part, shed_bytes, shed_map};
 use crate::machine::snapshot::{Slice, SliceProgress, walk};
 use crate::mutant::{self, Mutant};
+use crate::time::Elapsed;
 use alloc::vec::Vec;
 use wire::bytes::{Put, put_u32_at, u32_at};
 
@@ -159,7 +160,7 @@ impl Queues {
                 let session = ledger.read_owner(from.session()?)?;
                 MessageState::InFlight { session, deadline: from.time()? }
             }
-            2 => MessageState::Delayed { deadline: from.time()? },
+            2 => delayed(from.time()?),
             _ => return Err(Corrupt::Malformed),
         };
         let payload = from.bytes()?.into();
@@ -173,6 +174,14 @@ impl Queues {
     /// Frees some of the messages. True: none is left.
     pub(in crate::machine) fn shed_messages(&mut self, slice: &mut Slice) -> bool {
         self.messages.shed(slice, |row, slice| shed_bytes(row.cost(), slice))
+    }
+}
+
+/// A delayed message is restored as one.
+fn delayed(deadline: Elapsed) -> MessageState {
+    match mutant::on(Mutant::DelayNotRestored) {
+        true => MessageState::Ready,
+        false => MessageState::Delayed { deadline },
     }
 }
 

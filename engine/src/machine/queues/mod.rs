@@ -272,7 +272,7 @@ impl Queues {
             self.remove_delivered(ledger, message);
         } else if is_delayed(delay_ms) {
             self.unhide(ledger, message);
-            let deadline = turn.now + millis(delay_ms);
+            let deadline = delayed_until(delay_ms, turn.now);
             self.messages.row_mut(message).state = MessageState::Delayed { deadline };
             self.link_message(ledger, message);
         } else {
@@ -489,6 +489,16 @@ impl Queues {
             self.keep_queue(queue);
             self.queues.remove(queue);
         }
+    }
+}
+
+/// When a message that is given back now is ready again.
+fn delayed_until(delay_ms: u32, now: Elapsed) -> Elapsed {
+    assert!(delay_ms > 0, "without a delay it is ready at once");
+    match () {
+        () if mutant::on(Mutant::DelayForEver) => Elapsed::MAX,
+        () if mutant::on(Mutant::DelayShort) => now + millis(delay_ms / 2),
+        () => now + millis(delay_ms),
     }
 }
 
