@@ -55,8 +55,8 @@ pub(crate) trait Field<'a>: Sized {
     const FIXED: usize;
     /// Writes what lies outside the fixed part and says where it begins in the body.
     fn write_out(&self, body_start: usize, out: &mut Vec<u8>) -> usize;
-    /// Writes the fixed part; `at` is what [`Field::write_out`] gave.
-    fn write_fixed(&self, at: usize, body_start: usize, out: &mut Vec<u8>);
+    /// Writes the fixed part into its place, which begins at `pos` of the body; `at` is what [`Field::write_out`] gave.
+    fn write_fixed(&self, at: usize, pos: usize, place: &mut [u8]);
     /// Reads the field whose fixed part begins at `pos` of `body`.
     fn read(body: &'a [u8], pos: usize) -> Result<Self, WireError>;
     /// Shows what it holds, under its name.
@@ -70,8 +70,9 @@ macro_rules! integer {
             fn write_out(&self, _: usize, _: &mut Vec<u8>) -> usize {
                 0
             }
-            fn write_fixed(&self, _: usize, _: usize, out: &mut Vec<u8>) {
-                out.extend_from_slice(&self.to_le_bytes());
+            #[inline]
+            fn write_fixed(&self, _: usize, _: usize, place: &mut [u8]) {
+                place.copy_from_slice(&self.to_le_bytes());
             }
             fn read(body: &'a [u8], pos: usize) -> Result<Self, WireError> {
                 let bytes = body.get(pos..pos + Self::FIXED).ok_or(WireError::Malformed)?;
@@ -90,8 +91,9 @@ impl<'a> Field<'a> for [u8; 16] {
     fn write_out(&self, _: usize, _: &mut Vec<u8>) -> usize {
         0
     }
-    fn write_fixed(&self, _: usize, _: usize, out: &mut Vec<u8>) {
-        out.extend_from_slice(self);
+    #[inline]
+    fn write_fixed(&self, _: usize, _: usize, place: &mut [u8]) {
+        place.copy_from_slice(self);
     }
     fn read(body: &'a [u8], pos: usize) -> Result<Self, WireError> {
         let bytes = body.get(pos..pos + 16).ok_or(WireError::Malformed)?;
@@ -109,12 +111,12 @@ impl<'a> Field<'a> for &'a [u8] {
         out.extend_from_slice(self);
         at
     }
-    fn write_fixed(&self, at: usize, body_start: usize, out: &mut Vec<u8>) {
-        let here = out.len() - body_start;
-        let offset = i32::try_from(at as i64 - here as i64).expect("limits keep a body small");
+    #[inline]
+    fn write_fixed(&self, at: usize, pos: usize, place: &mut [u8]) {
+        let offset = i32::try_from(at as i64 - pos as i64).expect("limits keep a body small");
         let length = u32::try_from(self.len()).expect("limits keep a body small");
-        out.extend_from_slice(&offset.to_le_bytes());
-        out.extend_from_slice(&length.to_le_bytes());
+        place[..4].copy_from_slice(&offset.to_le_bytes());
+        place[4..].copy_from_slice(&length.to_le_bytes());
     }
     fn read(body: &'a [u8], pos: usize) -> Result<Self, WireError> {
         let offset = u32::read(body, pos)?.cast_signed();
