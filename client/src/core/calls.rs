@@ -151,12 +151,13 @@ impl<A: Ask> Core<A> {
         );
         self.call_bytes += ask.bytes();
         self.taken += 1;
-        let key = self.calls.insert(Call {
+        let number = self.taken;
+        let key = self.calls.insert_with(|_| Call {
             ask,
             session,
             shard,
             caller,
-            number: self.taken,
+            number,
             begun: now,
             deadline: now + limit,
             place: Place::Window,

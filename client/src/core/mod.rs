@@ -69,6 +69,7 @@ pub use outcome::{
 };
 pub use slab::Key;
 pub use time::Moment;
+pub use window::Window;
 
 pub(crate) use time::{millis, surely};
 
