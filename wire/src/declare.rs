@@ -356,6 +356,7 @@ macro_rules! message {
                 ///
                 /// # Errors
                 /// [`WireError::Malformed`] when the bytes are no such message.
+                #[inline]
                 pub fn view(body: & $($lt)? [u8]) -> Result<Self, WireError> {
                     let it = rkyv::access::<ArchivedOwned, rkyv::rancor::Failure>(body)
                         .map_err(|_| WireError::Malformed)?;

@@ -6,9 +6,9 @@ use crate::ids::{ConnId, GroupId, NodeId, SessionId};
 use crate::level::Level;
 use crate::limits::SNAPSHOT_PIECE_BYTES_MAX;
 use crate::limits::{BACKUPS_MAX, CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
+use crate::machine::ReadAsk;
 use crate::shard::calls::{CallId, Caller};
 use crate::shard::desk::{Desk, Hint};
-use crate::shard::reads::ReadAsk;
 use crate::shard::{Proposal, Shard, Shared, Step};
 use crate::time::{Time, millis};
 use alloc::vec::Vec;
@@ -29,6 +29,8 @@ const ROW_BYTES: usize = 64;
 struct Frame<'a> {
     caller: Caller,
     kind: Kind,
+    /// Whether it only reads.
+    reads: bool,
     /// From which level on the request has its meaning.
     level: Level,
     body: &'a [u8],
@@ -108,7 +110,8 @@ impl Engine {
         if !admitted && header.kind != Heartbeat::KIND {
             return desk.error(caller, Code::Busy, Hint::retry(1));
         }
-        let Some(from_level) = facts.and_then(|facts| self.config.kinds.since_of(facts)) else {
+        let known = facts.and_then(|facts| Some((facts, self.config.kinds.since_of(facts)?)));
+        let Some((facts, from_level)) = known else {
             return desk.error(caller, Code::UnknownKind, Hint::NONE);
         };
         let request = match wire::Request::view(header.kind, body) {
@@ -117,7 +120,8 @@ impl Engine {
         };
         let route = request.route();
         let level = from_level.max(Level(route.level));
-        let frame = Frame { caller, kind: header.kind, level, body };
+        let (kind, reads) = (header.kind, facts.reads);
+        let frame = Frame { caller, kind, reads, level, body };
         match request {
             wire::Request::Connection(ConnectionRequest::Heartbeat(it)) => {
                 self.on_heartbeat(now, caller, SessionId(it.session), effects);
@@ -156,7 +160,7 @@ impl Engine {
         (request, route): (&wire::Request<'_>, &Route<'_>),
         effects: &mut Effects,
     ) {
-        let &Frame { caller, kind, level, body } = frame;
+        let &Frame { caller, kind, reads, level, body } = frame;
         let mut desk = self.shared.desk(effects);
         let shard = route.name.map_or(said, |name| wire::name::shard(name, self.config.shards));
         if shard != said || shard >= self.config.shards {
@@ -173,7 +177,7 @@ impl Engine {
         let step = &mut Step { now, shared: &mut self.shared, effects };
         let call = match (&route.call, request) {
             (Some(call), _) => CallId { session: SessionId(call.session), sequence: call.sequence },
-            (None, _) if request.facts().reads => {
+            (None, _) if reads => {
                 let ask = ReadAsk { kind, body };
                 return shard.on_read(step, caller, level, ask, deadline);
             }
@@ -299,7 +303,7 @@ impl Engine {
 
     /// Who the cluster's nodes are is to change: a matter of the meta group.
     fn on_node_call(&mut self, now: Time, frame: &Frame<'_>, effects: &mut Effects) {
-        let &Frame { caller, kind, level, body } = frame;
+        let &Frame { caller, kind, level, body, .. } = frame;
         let Some(at) = self.place_of(GroupId::META) else {
             return self.send_away(caller, GroupId::META, effects);
         };

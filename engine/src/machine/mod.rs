@@ -88,7 +88,7 @@ use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use wire::message::{CacheGet, CacheRequest};
+use wire::message::CacheGet;
 use wire::{Code, Detail, Kind, Request};
 
 /// What a machine is made with.
@@ -154,6 +154,25 @@ pub struct Wake {
     pub sequence: u64,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+/// What a read asks for: a request that was vetted when it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadAsk<'a> {
+    /// Its kind.
+    pub kind: Kind,
+    /// The client's bytes.
+    pub body: &'a [u8],
+}
+
+impl<'a> ReadAsk<'a> {
+    /// The line that it reads; nothing of another read.
+    pub(crate) fn line(self) -> &'a [u8] {
+        match self.kind {
+            CacheGet::KIND => CacheGet::decode(self.body).map_or(&[], |get| get.key),
+            _ => &[],
+        }
+    }
 }
 
 /// What a read at some moment shows.
@@ -279,13 +298,10 @@ impl Machine {
 
     /// What a read shows of the state as it is at `at`, which is not before [`Machine::clock`]. `probe`: where its name
     /// was found, if that was looked at.
-    pub(crate) fn read(&self, probe: Option<Probe>, request: Request<'_>, at: Elapsed) -> View<'_> {
-        let at = at.max(self.ledger.clock());
-        match request {
-            Request::Cache(CacheRequest::CacheGet(CacheGet { key })) => {
-                let probe = probe.unwrap_or_else(|| self.cache.probe(key));
-                self.cache.view(&self.ledger, probe, key, at)
-            }
+    #[inline]
+    pub(crate) fn read(&self, probe: Option<Probe>, ask: ReadAsk<'_>, at: Elapsed) -> View<'_> {
+        match ask.kind {
+            CacheGet::KIND => self.line(probe, ask.line(), at),
             // What changes something shows nothing.
             _ => View::Refused(Code::UnknownKind),
         }
@@ -293,7 +309,13 @@ impl Machine {
 
     /// Reads a line.
     pub fn get(&self, key: &[u8], at: Elapsed) -> View<'_> {
-        self.read(None, CacheGet { key }.into(), at)
+        self.line(None, key, at)
+    }
+
+    #[inline]
+    fn line(&self, probe: Option<Probe>, key: &[u8], at: Elapsed) -> View<'_> {
+        let probe = probe.unwrap_or_else(|| self.cache.probe(key));
+        self.cache.view(&self.ledger, probe, key, at.max(self.ledger.clock()))
     }
 
     /// Looks ahead at the first [`WARM_MAX`] of some lines. Says in `warm` where their keys are found.

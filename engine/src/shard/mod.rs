@@ -39,7 +39,7 @@ mod liveness;
 mod members;
 pub mod moves;
 pub mod placement;
-pub mod reads;
+mod reads;
 pub mod salvage;
 pub(crate) mod snapshots;
 pub mod state;

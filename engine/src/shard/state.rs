@@ -5,7 +5,7 @@ use crate::ids::{ClusterId, GroupId, SessionId};
 use crate::level::Level;
 use crate::machine::meta::Meta;
 use crate::machine::{self, Applied, DeliveryView, Machine, Wake};
-use crate::machine::{Probe, Restore, Restored, Slice, SliceProgress, View, Warm};
+use crate::machine::{Probe, ReadAsk, Restore, Restored, Slice, SliceProgress, View, Warm};
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
 use alloc::boxed::Box;
@@ -213,15 +213,11 @@ impl State {
     }
 
     /// What a read shows. `probe`: where its name was found, if that was looked at.
-    pub(super) fn read(
-        &self,
-        probe: Option<Probe>,
-        request: wire::Request<'_>,
-        at: Elapsed,
-    ) -> View<'_> {
+    #[inline]
+    pub(super) fn read(&self, probe: Option<Probe>, ask: ReadAsk<'_>, at: Elapsed) -> View<'_> {
         match self {
             State::Meta(..) => View::Refused(Code::UnknownKind),
-            State::Data(machine) => machine.read(probe, request, at),
+            State::Data(machine) => machine.read(probe, ask, at),
         }
     }
 

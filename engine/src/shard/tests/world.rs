@@ -5,6 +5,7 @@ use crate::entry;
 use crate::ids::{ConnId, GroupId, Incarnation, Index, NodeId, SessionId, Term};
 use crate::journal::{Journal, JournalConfig, Record};
 use crate::level::{Kinds, Level};
+use crate::machine::ReadAsk;
 use crate::machine::{self, Slice};
 use crate::raft::{
     Configuration, Message, PersistentState, Preference, Raft, RaftConfig, ReadMode,
@@ -13,7 +14,6 @@ use crate::secret::Secret;
 use crate::shard::balance::Balance;
 use crate::shard::calls::{CallId, Caller};
 use crate::shard::moves::Moves;
-use crate::shard::reads::ReadAsk;
 use crate::shard::state::State;
 use crate::shard::{Proposal, Shard, Shared, Step, codec};
 use crate::time::{Duration, Time};
