@@ -8,6 +8,12 @@ pub const ENTRY_PAYLOAD_BYTES_MAX: usize = wire::limits::FRAME_BYTES_MAX;
 pub const UNCOMMITTED_BYTES_MAX: usize = 8 << 20;
 /// Beside those, for a leader's own entries alone, in bytes: renewals, ticks, changes of members.
 pub const UNCOMMITTED_OWN_BYTES_MAX: usize = 1 << 20;
+/// Requests that wait in a group's leader before they are proposed. Past it a leader answers `Busy`.
+pub const STAGED_MAX: usize = 4096;
+/// The same in bytes.
+pub const STAGED_BYTES_MAX: usize = 4 << 20;
+/// Requests beside those that give something back: release, acknowledge, nack, close.
+pub const STAGED_RESERVED: usize = 256;
 /// Log that a group keeps in memory for followers that lag a little, in bytes. One that lags further
 /// gets a snapshot.
 pub const LOG_KEPT_BYTES_MAX: usize = 1 << 20;
@@ -119,6 +125,8 @@ const _: () = assert!(STEPS_PER_ENTRY_MAX >= UNFINISHED_AT_ONCE as u32);
 const _: () = assert!(STEPS_PER_TIMER_MAX <= STEPS_PER_ENTRY_MAX);
 const _: () = assert!(SESSIONS_MAX + SESSIONS_ENDED_MAX < SESSIONS_REMEMBERED_MAX);
 const _: () = assert!(LOCKS_MAX <= GRANTS_MAX);
+const _: () = assert!(STAGED_BYTES_MAX <= UNCOMMITTED_BYTES_MAX);
+const _: () = assert!(STAGED_BYTES_MAX > 2 * wire::limits::FRAME_BYTES_MAX);
 const _: () = assert!(LOG_KEPT_BYTES_MAX <= LOG_PINNED_BYTES_MAX);
 const _: () = assert!(VOTERS_MAX < MEMBERS_MAX);
 const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX <= SNAPSHOT_IN_FLIGHT_BYTES_MAX);

@@ -3,7 +3,7 @@
 use super::{Engine, Note, Step};
 use crate::effects::Effects;
 use crate::entry::ENTRY_HEADER_BYTES;
-use crate::ids::GroupId;
+use crate::ids::{ConnId, GroupId};
 use crate::machine::meta::Meta;
 use crate::raft::{ChangeError, MemberChange};
 use crate::shard::Shard;
@@ -23,6 +23,11 @@ impl Engine {
     /// Whether the journal takes what a leader makes by itself, like the tick that ends what is due.
     pub fn takes_own_entries(&self) -> bool {
         self.shared.journal.has_own_room(2 * ENTRY_HEADER_BYTES)
+    }
+
+    /// Whether a client's connection stands.
+    pub fn is_connected(&self, conn: ConnId) -> bool {
+        self.shared.conns.is_open(conn)
     }
 
     /// The cluster's nodes, as far as this engine knows them.

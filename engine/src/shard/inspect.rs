@@ -1,6 +1,7 @@
 //! What only the simulator and the tests look at.
 
 use super::Shard;
+use super::calls::{CallId, Caller};
 use crate::ids::Index;
 use crate::time::{Elapsed, Time};
 
@@ -23,5 +24,10 @@ impl Shard {
     /// The journal's entries up to here are not needed.
     pub fn snapshot_index(&self) -> Index {
         self.snapshots.durable()
+    }
+
+    /// The calls that wait to be proposed, in the order in which they leave.
+    pub fn staged(&self) -> impl Iterator<Item = (Caller, CallId)> {
+        self.stage.calls()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! This is where commands get their meaning and answers their way back. A request is proposed with
 //! the group's clock on it; when its entry is applied, the caller is answered. What only a
-//! leader needs (callers, held reads, signs of life) lives here and is thrown away with the
+//! leader needs (callers, what waits to be proposed, held reads, signs of life) lives here and is thrown away with the
 //! leadership; nobody else may rely on it.
 //!
 //! # How it works
@@ -42,6 +42,7 @@ pub mod placement;
 pub mod reads;
 pub mod salvage;
 pub(crate) mod snapshots;
+pub mod stage;
 pub mod state;
 pub mod step;
 mod time;
@@ -55,7 +56,7 @@ use crate::journal::{Journal, Record};
 use crate::level::Level;
 use crate::machine::{self, Applied, Outcome, WARM_MAX, Wake, Warm};
 use crate::mutant::{self, Mutant};
-use crate::raft::{Hold, Member, Message, Persist, Quiet, Raft, Refused};
+use crate::raft::{Hold, Member, Message, Persist, Quiet, Raft};
 use crate::status::{GroupStatus, PeerStatus};
 use crate::time::{Duration, Elapsed, Time};
 use alloc::vec::Vec;
@@ -68,6 +69,7 @@ use liveness::Liveness;
 use moves::Moves;
 use reads::{HeldReads, Served};
 use snapshots::Snapshots;
+use stage::Stage;
 use state::State;
 pub use step::{Shared, Step};
 use wire::message::CachePut;
@@ -87,6 +89,8 @@ pub struct Proposal<'a> {
     pub level: Level,
     /// The call's name.
     pub call: CallId,
+    /// When the caller gives up; [`Time::MAX`] = never.
+    pub deadline: Time,
     /// The client's bytes.
     pub body: &'a [u8],
 }
@@ -103,6 +107,7 @@ pub struct Shard {
     /// When something in the state is due: kept here, so that an idle group's state is not looked at.
     due: Option<Elapsed>,
     calls: Calls,
+    stage: Stage,
     reads: HeldReads,
     /// Where the keys that were looked ahead at are found.
     warm: Warm,
@@ -115,6 +120,8 @@ pub struct Shard {
     backup: Option<Backup>,
     /// The term in which this replica leads and has told so; `None` when it does not.
     leads: Option<Term>,
+    /// To whom this replica last handed over.
+    heir: Option<NodeId>,
     /// The last tick proposed: none is proposed again before it is applied.
     ticked: Index,
     /// No tick before this moment, and no renewal: one was refused.
@@ -152,6 +159,7 @@ impl Shard {
             machine,
             applied: applied.0,
             calls: Calls::new(machine.secret),
+            stage: Stage::default(),
             reads: HeldReads::default(),
             warm: Warm::default(),
             aside: Aside::default(),
@@ -161,6 +169,7 @@ impl Shard {
             snapshots: Snapshots::new(applied),
             backup: None,
             leads: None,
+            heir: None,
             ticked: Index::ZERO,
             retry_at: now,
             raised: Index::ZERO,
@@ -205,25 +214,34 @@ impl Shard {
         if !self.is_at(proposal.level) {
             return self.refuse_above(step, proposal.caller, proposal.level);
         }
-        if !step.has_room(proposal.body.len()) {
-            return step.desk().error(proposal.caller, Code::Busy, Hint::retry(5));
-        }
         let session = proposal.call.session;
         if step.shared.conns.touches(proposal.caller.conn, (self.group, session), step.now) {
             self.touch(step.now, session);
         }
-        let time = self.raft.clock(step.now);
-        match self.raft.propose(proposal.kind, 0, time, proposal.body) {
-            Ok(index) => {
-                assert!(index > self.applied, "what is proposed is still to be applied");
-                step.take_room(proposal.body.len());
-                self.calls.propose(index, proposal.caller, proposal.call);
-            }
-            Err(Refused::NotLeader) => self.refuse(step, proposal.caller),
-            Err(Refused::Busy) => {
-                step.desk().error(proposal.caller, Code::Busy, Hint::retry(5));
-            }
+        if self.propose(step, &proposal) {
+            return;
         }
+        if self.raft.is_handing_over() {
+            return self.await_hand_over(step, &proposal);
+        }
+        step.desk().error(proposal.caller, Code::Busy, Hint::retry(5));
+    }
+
+    /// Proposes a request of this leader's caller. False: there is no room for it, and nobody was answered.
+    #[inline]
+    fn propose(&mut self, step: &mut Step<'_>, proposal: &Proposal<'_>) -> bool {
+        assert!(self.raft.is_leader(), "only a leader proposes");
+        if !step.has_room(proposal.body.len()) {
+            return false;
+        }
+        let time = self.raft.clock(step.now);
+        let Ok(index) = self.raft.propose(proposal.kind, 0, time, proposal.body) else {
+            return false;
+        };
+        assert!(index > self.applied, "what is proposed is still to be applied");
+        step.take_room(proposal.body.len());
+        self.calls.propose(index, proposal.caller, proposal.call);
+        true
     }
 
     /// A session gave a sign of life. Whether this replica vouches for a whole time to live from now:
@@ -295,6 +313,8 @@ impl Shard {
         if step.now >= self.raft.deadline() {
             self.raft.on_tick(step.now, &mut step.shared.out);
             self.settle(step);
+            // A hand-over that failed ends here: who waits for it goes before who comes now.
+            self.keep_stage(step);
         }
     }
 
@@ -302,6 +322,7 @@ impl Shard {
 
     /// Makes one batch of what was proposed, applies what is committed, and answers.
     pub fn end_turn(&mut self, step: &mut Step<'_>) {
+        self.keep_stage(step);
         self.keep_time(step);
         self.keep_balance(step);
         self.keep_members(step);
@@ -346,7 +367,7 @@ impl Shard {
         if let Some((read, _)) = self.reads.first() {
             at = at.min(read.deadline);
         }
-        at = at.min(self.backup_ends_at());
+        at = at.min(self.backup_ends_at()).min(self.stage.wake_at());
         if self.aside.is_ready() {
             at = Time::ZERO;
         }
@@ -499,6 +520,7 @@ impl Shard {
     }
 
     fn send_callers_away(&mut self, step: &mut Step<'_>) {
+        self.send_staged_away(step);
         let hint = Hint::retry(20);
         let mut desk = step.desk();
         self.calls.drain(|caller| desk.error(caller, Code::Unavailable, hint));

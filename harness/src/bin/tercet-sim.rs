@@ -1,7 +1,7 @@
 //! `tercet-sim`: runs simulated clusters by seed. See `--help`.
 
 use clap::Parser;
-use harness::sim::{self, Cells, Failure, Options};
+use harness::sim::{self, Cells, Failure, Options, Report};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -82,24 +82,7 @@ fn main() -> ExitCode {
                 simulated += report.elapsed;
                 operations += report.operations;
                 cells.join(&report.cells);
-                println!(
-                    "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {} pushes, {:?}",
-                    report.trace,
-                    report.operations,
-                    report.events,
-                    report.crashes,
-                    report.stopped,
-                    report.snapshots,
-                    report.journals_full,
-                    report.changes,
-                    report.removed,
-                    report.lost,
-                    report.damaged,
-                    report.meta_voters,
-                    report.backups,
-                    report.pushes,
-                    report.elapsed
-                );
+                print_passed(&report);
             }
             Err(failure) => {
                 println!("  FAILED, {failure}");
@@ -140,6 +123,29 @@ fn on_cpu() -> Duration {
     let said = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
     let nanos = said.split(' ').next().and_then(|nanos| nanos.parse().ok());
     Duration::from_nanos(nanos.unwrap_or(0))
+}
+
+/// Says what a seed came to that passed.
+fn print_passed(report: &Report) {
+    println!(
+        "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {} pushes, {} staged, {:?}",
+        report.trace,
+        report.operations,
+        report.events,
+        report.crashes,
+        report.stopped,
+        report.snapshots,
+        report.journals_full,
+        report.changes,
+        report.removed,
+        report.lost,
+        report.damaged,
+        report.meta_voters,
+        report.backups,
+        report.pushes,
+        report.staged,
+        report.elapsed
+    );
 }
 
 #[cfg(tercet_mutants)]

@@ -34,6 +34,7 @@ mod movers;
 mod nodes;
 mod reader;
 mod signs;
+mod stages;
 mod twin;
 mod wants;
 mod watch;
@@ -54,6 +55,7 @@ use engine::time::{Duration, Time};
 use faults::Temper;
 use flood::Flood;
 use reader::Reader;
+use stages::Stages;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
@@ -140,6 +142,8 @@ pub struct Report {
     pub backups: u64,
     /// Pushes to whoever watched where everything is.
     pub pushes: u64,
+    /// Requests that waited for the end of a hand-over.
+    pub staged: u64,
     /// What clients asked for and were answered.
     pub cells: Cells,
     /// Virtual time that passed.
@@ -284,6 +288,7 @@ pub struct World {
     flooded: u32,
     backups: Backups,
     reader: Reader,
+    stages: Stages,
     watch: Watch,
     /// When it was last looked at whether groups can commit, and which could.
     looked_at: Time,
@@ -350,6 +355,7 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         meta_voters: world.voters(GroupId::META),
         backups: world.backups.taken,
         pushes: world.reader.pushes,
+        staged: world.stages.staged,
         cells,
         elapsed: world.now.since(Time(0)),
     })
@@ -408,6 +414,7 @@ impl World {
             flooded: 0,
             backups: Backups::new(options.seed),
             reader: Reader::new(options.seed),
+            stages: Stages::default(),
             watch: Watch::new(off),
             looked_at: Time(0),
             able: [false; SHARDS as usize],

@@ -120,6 +120,7 @@ impl World {
         let wake_at = engine.wake_at();
         let did = self.watch.on_turn(self.now, &self.clocks, id, engine);
         let did = did.map_err(Failure::Safety)?;
+        self.stages.on_turn((id, node.life), engine).map_err(Failure::Safety)?;
         self.perform(id)?;
         let node = &self.nodes[id as usize];
         if node.engine.is_some() {
@@ -150,6 +151,7 @@ impl World {
         sent.map_err(Failure::Safety)?;
         let mut vouched = Ok(());
         effects.clients.drain(|index, bytes| {
+            self.stages.on_answers(index, bytes);
             if let Some(engine) = &self.nodes[id as usize].engine {
                 let all = Signs::on_answers(id, engine, bytes);
                 vouched = std::mem::replace(&mut vouched, Ok(())).and(all);
@@ -173,6 +175,7 @@ impl World {
             }
         });
         vouched.map_err(Failure::Safety)?;
+        self.stages.on_answered(id).map_err(Failure::Safety)?;
         for slot in effects.segments.drain(..) {
             let takes = Duration::from_millis(self.network.u64(1..30));
             self.plan(takes, Event::Segment { node: id, life, slot });
