@@ -36,6 +36,7 @@ pub(crate) mod held;
 mod inspect;
 mod levels;
 mod liveness;
+pub mod mail;
 mod members;
 pub mod moves;
 pub mod placement;
@@ -66,6 +67,7 @@ use balance::Balance;
 use calls::{CallId, Caller, Calls};
 use desk::Hint;
 use liveness::Liveness;
+use mail::Carrier;
 use moves::Moves;
 use reads::{HeldReads, Served};
 use snapshots::Snapshots;
@@ -108,6 +110,10 @@ pub struct Shard {
     due: Option<Elapsed>,
     calls: Calls,
     stage: Stage,
+    carrier: Carrier,
+    /// What came from other groups that nobody keeps, until somebody looks.
+    #[cfg(any(test, feature = "simulator"))]
+    probes: Vec<(GroupId, alloc::boxed::Box<[u8]>)>,
     reads: HeldReads,
     /// Where the keys that were looked ahead at are found.
     warm: Warm,
@@ -160,6 +166,9 @@ impl Shard {
             applied: applied.0,
             calls: Calls::new(machine.secret),
             stage: Stage::default(),
+            carrier: Carrier::default(),
+            #[cfg(any(test, feature = "simulator"))]
+            probes: Vec::new(),
             reads: HeldReads::default(),
             warm: Warm::default(),
             aside: Aside::default(),
@@ -332,6 +341,7 @@ impl Shard {
         self.note_leader(step);
         self.serve_aside(step);
         self.apply(step);
+        self.keep_mail(step);
         self.serve_reads(step);
         self.keep_backup(step.now);
         self.on_recorded(step, step.shared.journal.synced());
@@ -342,9 +352,10 @@ impl Shard {
     pub fn quiet(&self) -> Option<Quiet> {
         // Who is to hand over looks for the moment.
         let hands_over = self.raft.is_leader() && self.preferred() != self.node;
+        let carries = self.raft.is_leader() && self.state.has_mail();
         // So does who waits for leadership to be confirmed.
         let asks = !self.reads.is_empty() || self.is_backup_asked() || self.has_aside();
-        if hands_over || asks { None } else { self.raft.quiet() }
+        if hands_over || carries || asks { None } else { self.raft.quiet() }
     }
 
     /// Tells the shard what came while it was left alone.
@@ -380,6 +391,9 @@ impl Shard {
         }
         if self.raft.is_leader() && self.liveness.is_due() {
             at = at.min(self.retry_at);
+        }
+        if self.raft.is_leader() {
+            at = at.min(self.carrier.wake_at());
         }
         at
     }
@@ -514,6 +528,7 @@ impl Shard {
         }
         self.balance.begin(step.now);
         (self.ticked, self.raised) = (Index::ZERO, Index::ZERO);
+        self.begin_carrying();
         if lost {
             self.send_callers_away(step);
         }

@@ -128,7 +128,7 @@ fn on_cpu() -> Duration {
 /// Says what a seed came to that passed.
 fn print_passed(report: &Report) {
     println!(
-        "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {} pushes, {} staged, {:?}",
+        "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {} pushes, {} staged, {} mails, {} probes, {:?}",
         report.trace,
         report.operations,
         report.events,
@@ -144,6 +144,8 @@ fn print_passed(report: &Report) {
         report.backups,
         report.pushes,
         report.staged,
+        report.mail,
+        report.probes,
         report.elapsed
     );
 }

@@ -18,6 +18,7 @@ impl World {
     pub(super) fn is_settled(&self) -> bool {
         self.clients.are_finished()
             && self.watch.twins.iter().all(Twin::is_at_rest)
+            && self.watch.mail.is_delivered()
             && groups().all(|group| self.is_whole(group) && self.is_balanced(group))
     }
 
@@ -74,6 +75,7 @@ impl World {
 
     pub(super) fn unsettled(&self) -> String {
         let mut text = self.clients.unfinished();
+        text.push_str(&self.watch.mail.undelivered());
         for group in groups() {
             text.push_str(&format!("\n  group {group}: {:?}", self.watch.members(group)));
         }

@@ -29,6 +29,7 @@ mod faults;
 mod flood;
 mod linear;
 mod lines;
+mod mail;
 mod models;
 mod movers;
 mod nodes;
@@ -54,6 +55,7 @@ use engine::raft::MemberChange;
 use engine::time::{Duration, Time};
 use faults::Temper;
 use flood::Flood;
+use mail::Letter;
 use reader::Reader;
 use stages::Stages;
 use std::cmp::Reverse;
@@ -144,6 +146,10 @@ pub struct Report {
     pub pushes: u64,
     /// Requests that waited for the end of a hand-over.
     pub staged: u64,
+    /// Mail that groups wrote to each other.
+    pub mail: u64,
+    /// Probes that came from one group's leader to another's.
+    pub probes: u64,
     /// What clients asked for and were answered.
     pub cells: Cells,
     /// Virtual time that passed.
@@ -201,6 +207,8 @@ enum Event {
     Subscribe,
     /// A node's pushes arrive there.
     Pushed { generation: u32, bytes: Vec<u8> },
+    /// Somebody writes mail from group to group.
+    Letters,
 }
 
 /// Something in a node's inbox.
@@ -216,6 +224,7 @@ enum Incoming {
     Saved(GroupId, Index),
     Change(GroupId, MemberChange),
     Make(GroupId, Incarnation),
+    Letter(Letter),
 }
 
 struct Node {
@@ -289,6 +298,10 @@ pub struct World {
     backups: Backups,
     reader: Reader,
     stages: Stages,
+    /// Decides who writes mail to whom.
+    letters: Random,
+    /// How many were written.
+    letter: u64,
     watch: Watch,
     /// When it was last looked at whether groups can commit, and which could.
     looked_at: Time,
@@ -356,6 +369,8 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         backups: world.backups.taken,
         pushes: world.reader.pushes,
         staged: world.stages.staged,
+        mail: world.watch.mail.written(),
+        probes: world.watch.mail.probed,
         cells,
         elapsed: world.now.since(Time(0)),
     })
@@ -415,6 +430,8 @@ impl World {
             backups: Backups::new(options.seed),
             reader: Reader::new(options.seed),
             stages: Stages::default(),
+            letters: World::letters_of(options.seed),
+            letter: 0,
             watch: Watch::new(off),
             looked_at: Time(0),
             able: [false; SHARDS as usize],
@@ -433,16 +450,24 @@ impl World {
             dead: BTreeSet::new(),
         };
         (0..count).for_each(|node| world.plan(Duration::ZERO, Event::Start { node }));
-        if world.temper.members_change {
-            world.plan(Duration::from_millis(500), Event::Move);
+        world.plan_habits();
+        world
+    }
+
+    /// Whoever does something now and then begins.
+    fn plan_habits(&mut self) {
+        if self.temper.members_change {
+            self.plan(Duration::from_millis(500), Event::Move);
         }
         if Backups::are_taken(options.seed) {
-            world.plan(Duration::from_millis(500), Event::BackUp);
+            self.plan(Duration::from_millis(500), Event::BackUp);
         }
         if Reader::watches(options.seed) {
-            world.plan(Duration::from_millis(100), Event::Subscribe);
+            self.plan(Duration::from_millis(100), Event::Subscribe);
         }
-        world
+        if self.has_mail() {
+            self.plan(Duration::from_millis(300), Event::Letters);
+        }
     }
 
     /// Every node.
@@ -562,6 +587,7 @@ impl World {
             }
             Event::Subscribe => self.subscribe(),
             Event::Pushed { generation, bytes } => self.on_pushed(generation, &bytes)?,
+            Event::Letters => self.write_letters(),
         }
         Ok(())
     }
@@ -644,6 +670,7 @@ impl Event {
             Event::BackedUp { bytes, .. } => (15, 0, size(bytes.len())),
             Event::Subscribe => (17, 0, 0),
             Event::Pushed { bytes, .. } => (18, 0, size(bytes.len())),
+            Event::Letters => (19, 0, 0),
             Event::Flood { shard } => (16, shard.unwrap_or(u32::MAX), 0),
         }
     }

@@ -97,6 +97,7 @@ impl World {
                         Input::Peer { peer: NodeId(1 + (id + 1) % FOUNDERS), header, body: &body };
                     engine.on(now, input, effects);
                 }
+                Incoming::Letter(letter) => self.watch.post(now, letter, engine, effects),
                 Incoming::Saved(group, index) => {
                     let input = Input::SnapshotSaved { group: *group, index: *index };
                     engine.on(now, input, effects);
@@ -120,6 +121,7 @@ impl World {
         let wake_at = engine.wake_at();
         let did = self.watch.on_turn(self.now, &self.clocks, id, engine);
         let did = did.map_err(Failure::Safety)?;
+        self.watch.on_mail(id, engine, effects).map_err(Failure::Safety)?;
         self.stages.on_turn((id, node.life), engine).map_err(Failure::Safety)?;
         self.perform(id)?;
         let node = &self.nodes[id as usize];
