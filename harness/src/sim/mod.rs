@@ -459,10 +459,10 @@ impl World {
         if self.temper.members_change {
             self.plan(Duration::from_millis(500), Event::Move);
         }
-        if Backups::are_taken(options.seed) {
+        if Backups::are_taken(self.options.seed) {
             self.plan(Duration::from_millis(500), Event::BackUp);
         }
-        if Reader::watches(options.seed) {
+        if Reader::watches(self.options.seed) {
             self.plan(Duration::from_millis(100), Event::Subscribe);
         }
         if self.has_mail() {
