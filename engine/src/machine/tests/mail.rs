@@ -127,7 +127,7 @@ fn below_its_level_there_is_no_mail_and_snapshots_are_as_before() {
     assert_eq!(before[4], 4, "the version");
     let mut newer = Machine::restore(CONFIG, &before).expect("older versions are read");
     let level = Level::OUTBOX.encode();
-    newer.apply_at(kit.now, kind::LEVEL, &level, &mut Vec::new());
+    newer.apply(kit.now, kind::LEVEL, &level, &mut Vec::new());
     let mut after = Vec::new();
     newer.snapshot(&mut after);
     assert_eq!(after[4], 5, "the version");
