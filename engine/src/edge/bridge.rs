@@ -168,6 +168,13 @@ pub enum ToCore {
         /// A snapshot of the meta group's state.
         nodes: Arc<[u8]>,
     },
+    /// An engine of another thread sends something for a group that this one keeps.
+    Across {
+        /// Which engine keeps it.
+        engine: u32,
+        /// A frame.
+        frame: Vec<u8>,
+    },
     /// The node's state, for the clients of an engine.
     Report {
         /// Which engine.

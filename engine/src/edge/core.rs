@@ -284,6 +284,7 @@ impl Core {
                     let learned = self.learn(now, None, &nodes);
                     learned.map_err(|error| self.ring_failed(error))?;
                 }
+                ToCore::Across { engine, frame } => self.pass_across(now, engine, frame),
                 ToCore::Report { engine, json } => {
                     self.seat(engine).on(now, Input::Report { json: &json });
                 }

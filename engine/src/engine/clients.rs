@@ -33,6 +33,8 @@ struct Frame<'a> {
     reads: bool,
     /// From which level on the request has its meaning.
     level: Level,
+    /// When who asks gives up; [`Time::MAX`] = never.
+    deadline: Time,
     body: &'a [u8],
 }
 
@@ -121,7 +123,8 @@ impl Engine {
         let route = request.route();
         let level = from_level.max(Level(route.level));
         let (kind, reads) = (header.kind, facts.reads);
-        let frame = Frame { caller, kind, reads, level, body };
+        let deadline = deadline(since, header.deadline_ms);
+        let frame = Frame { caller, kind, reads, level, deadline, body };
         match request {
             wire::Request::Connection(ConnectionRequest::Heartbeat(it)) => {
                 self.on_heartbeat(now, caller, SessionId(it.session), effects);
@@ -144,9 +147,7 @@ impl Engine {
             | wire::Request::Lock(_)
             | wire::Request::Queue(_)
             | wire::Request::Cache(_) => {
-                let deadline = deadline(since, header.deadline_ms);
-                let to = (header.shard, deadline);
-                self.on_request(now, &frame, to, (&request, &route), effects);
+                self.on_request(now, &frame, header.shard, (&request, &route), effects);
             }
         }
     }
@@ -156,11 +157,11 @@ impl Engine {
         &mut self,
         now: Time,
         frame: &Frame<'_>,
-        (said, deadline): (u32, Time),
+        said: u32,
         (request, route): (&wire::Request<'_>, &Route<'_>),
         effects: &mut Effects,
     ) {
-        let &Frame { caller, kind, reads, level, body } = frame;
+        let &Frame { caller, kind, reads, level, deadline, body } = frame;
         let mut desk = self.shared.desk(effects);
         let shard = route.name.map_or(said, |name| wire::name::shard(name, self.config.shards));
         if shard != said || shard >= self.config.shards {
@@ -191,7 +192,7 @@ impl Engine {
             ) => CallId { session: SessionId(*session), sequence: 0 },
             (None, _) => unreachable!("what changes a shard is a call"),
         };
-        shard.on_write(step, Proposal { caller, kind, level, call, body });
+        shard.on_write(step, Proposal { caller, kind, level, call, deadline, body });
     }
 
     /// Something is asked of the node or of the cluster.
@@ -303,7 +304,7 @@ impl Engine {
 
     /// Who the cluster's nodes are is to change: a matter of the meta group.
     fn on_node_call(&mut self, now: Time, frame: &Frame<'_>, effects: &mut Effects) {
-        let &Frame { caller, kind, level, body, .. } = frame;
+        let &Frame { caller, kind, level, deadline, body, .. } = frame;
         let Some(at) = self.place_of(GroupId::META) else {
             return self.send_away(caller, GroupId::META, effects);
         };
@@ -311,7 +312,7 @@ impl Engine {
         let call = CallId { session: SessionId([0; 16]), sequence: 0 };
         self.shards.touch(at).on_write(
             &mut Step { now, shared: &mut self.shared, effects },
-            Proposal { caller, kind, level, call, body },
+            Proposal { caller, kind, level, call, deadline, body },
         );
     }
 

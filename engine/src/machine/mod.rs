@@ -20,6 +20,7 @@
 //!   to its folder, and `engine/tests/tidy` looks at what it names.
 //! - What concerns more than one service is done here: a session's end (`sessions.rs`), what is due or unfinished
 //!   (`steps.rs`), and what levels below [`Level::BOUNDED`] do at once (`oldest.rs`).
+//! - Mail from group to group ([`Mails`], in `outbox/`) stands behind a wall like a service.
 //! - A new table stands in its folder and in one list, [`snapshot::SECTIONS`]; for comparisons also in `inspect.rs`.
 //!
 //! # Invariants
@@ -50,6 +51,8 @@ mod oldest;
 mod locks;
 mod queues;
 pub mod cache;
+mod outbox;
+mod mail;
 #[cfg(feature = "simulator")]
 pub mod measure;
 #[cfg(any(test, feature = "simulator"))]
@@ -67,6 +70,8 @@ mod slab;
 mod tests;
 
 pub use cache::warm::{WARM_MAX, Warm};
+#[cfg(any(test, feature = "simulator"))]
+pub use mail::Took;
 pub use reborn::{TOKENS_SKIPPED, Times};
 pub use restore::{Checksum, Corrupt, Restore, Restored};
 pub use snapshot::{Slice, SliceProgress};
@@ -75,6 +80,7 @@ pub(crate) use table::Probe;
 use self::cache::Cache;
 use self::ledger::Ledger;
 use self::locks::Locks;
+use self::outbox::Mails;
 use self::queues::Queues;
 use self::steps::Turn;
 use crate::entry::kind;
@@ -211,6 +217,10 @@ pub struct Machine {
     locks: Locks,
     queues: Queues,
     cache: Cache,
+    mails: Mails,
+    /// The mail that was taken, until somebody looks.
+    #[cfg(any(test, feature = "simulator"))]
+    took: Vec<Took>,
     /// The most steps that an entry took.
     #[cfg(test)]
     most_steps: u32,
@@ -228,6 +238,9 @@ impl Machine {
             locks: Locks::new(secret),
             queues: Queues::new(secret),
             cache: Cache::new(secret, config.cache_bytes_max),
+            mails: Mails::default(),
+            #[cfg(any(test, feature = "simulator"))]
+            took: Vec::new(),
             #[cfg(test)]
             most_steps: 0,
             making: None,
@@ -272,6 +285,18 @@ impl Machine {
                     self.renew(SessionId(*id), turn);
                 }
                 Applied::Nothing
+            }
+            kind::MAIL if self.ledger.level() >= Level::OUTBOX => {
+                self.take_mail(payload);
+                Applied::Nothing
+            }
+            kind::MAIL_TAKEN if self.ledger.level() >= Level::OUTBOX => {
+                self.forget_mail(payload);
+                Applied::Nothing
+            }
+            #[cfg(any(test, feature = "simulator"))]
+            kind::MAIL_WRITE if self.ledger.level() >= Level::OUTBOX => {
+                Applied::Done(self.write_mail(payload))
             }
             _ => match Request::view(kind, payload) {
                 Err(code) => Applied::Done(Outcome::refused(code)),

@@ -30,12 +30,14 @@ mod flood;
 mod given_up;
 mod linear;
 mod lines;
+mod mail;
 mod models;
 mod movers;
 mod nodes;
 mod reader;
 mod signs;
 mod stranger;
+mod stages;
 mod twin;
 mod wants;
 mod watch;
@@ -55,7 +57,9 @@ use engine::raft::MemberChange;
 use engine::time::{Duration, Time};
 use faults::Temper;
 use flood::Flood;
+use mail::Letter;
 use reader::Reader;
+use stages::Stages;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use stranger::Stranger;
@@ -145,6 +149,12 @@ pub struct Report {
     pub pushes: u64,
     /// How often one was cut off who read nothing.
     pub cut_off: u64,
+    /// Requests that waited for the end of a hand-over.
+    pub staged: u64,
+    /// Mail that groups wrote to each other.
+    pub mail: u64,
+    /// Probes that came from one group's leader to another's.
+    pub probes: u64,
     /// What clients asked for and were answered.
     pub cells: Cells,
     /// Virtual time that passed.
@@ -204,6 +214,8 @@ enum Event {
     Pushed { generation: u32, bytes: Vec<u8> },
     /// A stranger sends something.
     Stray,
+    /// Somebody writes mail from group to group.
+    Letters,
 }
 
 /// Something in a node's inbox.
@@ -220,6 +232,7 @@ enum Incoming {
     Report,
     Change(GroupId, MemberChange),
     Make(GroupId, Incarnation),
+    Letter(Letter),
 }
 
 struct Node {
@@ -295,6 +308,11 @@ pub struct World {
     backups: Backups,
     reader: Reader,
     stranger: Stranger,
+    stages: Stages,
+    /// Decides who writes mail to whom.
+    letters: Random,
+    /// How many were written.
+    letter: u64,
     watch: Watch,
     /// When it was last looked at whether groups can commit, and which could.
     looked_at: Time,
@@ -364,6 +382,9 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         backups: world.backups.taken,
         pushes: world.reader.pushes,
         cut_off: world.reader.cut_off,
+        staged: world.stages.staged,
+        mail: world.watch.mail.written(),
+        probes: world.watch.mail.probed,
         cells,
         elapsed: world.now.since(Time(0)),
     })
@@ -425,6 +446,9 @@ impl World {
             backups: Backups::new(options.seed),
             reader: Reader::new(options.seed),
             stranger: Stranger::new(options.seed),
+            stages: Stages::default(),
+            letters: World::letters_of(options.seed),
+            letter: 0,
             watch: Watch::new(off, lines_bytes_max),
             looked_at: Time(0),
             able: [false; SHARDS as usize],
@@ -461,6 +485,9 @@ impl World {
         }
         if Stranger::comes(seed) && shape == Shape::Drawn {
             self.plan(Duration::from_millis(100), Event::Stray);
+        }
+        if self.has_mail() {
+            self.plan(Duration::from_millis(300), Event::Letters);
         }
     }
 
@@ -582,6 +609,7 @@ impl World {
             Event::Subscribe => self.subscribe(),
             Event::Pushed { generation, bytes } => self.on_pushed(generation, &bytes)?,
             Event::Stray => self.stray(),
+            Event::Letters => self.write_letters(),
         }
         Ok(())
     }
@@ -665,6 +693,7 @@ impl Event {
             Event::Subscribe => (17, 0, 0),
             Event::Pushed { bytes, .. } => (18, 0, size(bytes.len())),
             Event::Stray => (19, 0, 0),
+            Event::Letters => (20, 0, 0),
             Event::Flood { shard } => (16, shard.unwrap_or(u32::MAX), 0),
         }
     }

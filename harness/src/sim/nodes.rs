@@ -95,6 +95,7 @@ impl World {
                         Input::Peer { peer: NodeId(1 + (id + 1) % FOUNDERS), header, body: &body };
                     engine.on(now, input, effects);
                 }
+                Incoming::Letter(letter) => self.watch.post(now, letter, engine, effects),
                 Incoming::Saved(group, index) => {
                     let input = Input::SnapshotSaved { group: *group, index: *index };
                     engine.on(now, input, effects);
@@ -118,6 +119,8 @@ impl World {
         let wake_at = engine.wake_at();
         let did = self.watch.on_turn(self.now, &self.clocks, id, engine);
         let did = did.map_err(Failure::Safety)?;
+        self.watch.on_mail(id, engine, effects).map_err(Failure::Safety)?;
+        self.stages.on_turn((id, node.life), engine).map_err(Failure::Safety)?;
         self.perform(id)?;
         let node = &self.nodes[id as usize];
         if node.engine.is_some() {
@@ -148,6 +151,7 @@ impl World {
         sent.map_err(Failure::Safety)?;
         let mut vouched = Ok(());
         effects.clients.drain(|index, bytes| {
+            self.stages.on_answers(index, bytes);
             if let Some(engine) = &self.nodes[id as usize].engine {
                 let all = Signs::on_answers(id, engine, bytes);
                 vouched = std::mem::replace(&mut vouched, Ok(())).and(all);
@@ -175,6 +179,7 @@ impl World {
             }
         });
         vouched.map_err(Failure::Safety)?;
+        self.stages.on_answered(id).map_err(Failure::Safety)?;
         for slot in effects.segments.drain(..) {
             let takes = Duration::from_millis(self.network.u64(1..30));
             self.plan(takes, Event::Segment { node: id, life, slot });

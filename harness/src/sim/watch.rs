@@ -13,10 +13,12 @@
 //! All of it is cheap: only what changed in a turn is looked at.
 
 use super::clock::Clock;
+use super::mail::{Letter, Mail};
 use super::signs::Signs;
 use super::twin::{Id, Twin};
 use super::{NODES_MAX, SHARDS};
 use crc32c::crc32c;
+use engine::effects::Effects;
 use engine::engine::Engine;
 use engine::ids::{GroupId, Incarnation, Index, NodeId, Term};
 use engine::raft::Configuration;
@@ -82,6 +84,8 @@ pub(super) struct Watch {
     members: [Option<(Index, Configuration)>; GROUPS],
     /// The signs of life that leaders heard.
     pub(super) signs: Signs,
+    /// What groups write to each other.
+    pub(super) mail: Mail,
     scratch: Vec<u8>,
 }
 
@@ -233,6 +237,41 @@ impl Watch {
         Ok(did)
     }
 
+    /// A group's leader is to write to another group.
+    pub(super) fn post(
+        &mut self,
+        now: Time,
+        letter: &Letter,
+        engine: &mut Engine,
+        effects: &mut Effects,
+    ) {
+        if letter.is_probe {
+            self.mail.on_probe_sent(letter.way, &letter.bytes);
+            engine.probe(now, letter.way, &letter.bytes, effects);
+        } else {
+            engine.write_mail(now, letter.way, &letter.bytes, effects);
+        }
+    }
+
+    /// What groups on a node got of each other, once what is committed was seen.
+    pub(super) fn on_mail(
+        &mut self,
+        node: u32,
+        engine: &mut Engine,
+        effects: &Effects,
+    ) -> Result<(), String> {
+        assert!(effects.across.is_empty(), "a node has one engine");
+        for (group, took, probes) in engine.drain_mail() {
+            for took in &took {
+                self.mail.on_took(group, node, took)?;
+            }
+            for (from, bytes) in probes {
+                self.mail.on_probe(group, from, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Who belongs to a group by what is committed.
     pub(super) fn members(&self, group: GroupId) -> Option<&Configuration> {
         self.members[group.0 as usize].as_ref().map(|(_, members)| members)
@@ -343,6 +382,7 @@ impl Watch {
             let entry =
                 log.entry(next).ok_or_else(|| format!("group {at}: {next} is not to be seen"))?;
             twin.step(time, &entry).map_err(|why| format!("group {at}, {next}: {why}"))?;
+            self.mail.on_entry(at, &entry).map_err(|why| format!("group {at}, {next}: {why}"))?;
         }
         Ok(())
     }
