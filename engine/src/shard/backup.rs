@@ -145,7 +145,7 @@ impl Shard {
         let (applied, commit) = (self.applied, self.raft.commit());
         let confirmed = self.raft.confirmed_at();
         let Some(Backup { state, .. }) = &mut self.backup else { return };
-        match stage {
+        match state {
             BackupState::Asked { caller, until } => {
                 if until.is_reached(applied, commit, confirmed) {
                     *state = BackupState::Making { caller: *caller, from: applied };
