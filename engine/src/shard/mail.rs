@@ -84,7 +84,13 @@ pub struct Carrier {
 
 impl Carrier {
     /// When mail is sent again.
+    #[inline]
     pub fn wake_at(&self) -> Time {
+        // Mostly none waits.
+        if self.sent.is_empty() { Time::MAX } else { self.first_again() }
+    }
+
+    fn first_again(&self) -> Time {
         self.sent.values().map(|(_, again)| *again).min().unwrap_or(Time::MAX)
     }
 }
@@ -100,7 +106,17 @@ impl Shard {
     }
 
     /// A leader's duties to mail: says what was taken here, and sends what waits.
+    #[inline]
     pub(super) fn keep_mail(&mut self, step: &mut Step<'_>) {
+        let Carrier { sent, takes, asked, .. } = &self.carrier;
+        // Mostly there is none.
+        let idle = takes.is_empty() && asked.is_empty() && sent.is_empty();
+        if !idle || self.state.has_mail() {
+            self.carry_mail(step);
+        }
+    }
+
+    fn carry_mail(&mut self, step: &mut Step<'_>) {
         if self.leads.is_none() || !self.raft.is_leader() {
             return;
         }

@@ -82,7 +82,11 @@ impl Stage {
     }
 
     /// When the first request ends by itself.
+    #[inline]
     pub fn wake_at(&self) -> Time {
+        if self.is_empty() {
+            return Time::MAX;
+        }
         self.deadlines.first().map_or(Time::MAX, |(at, ..)| *at)
     }
 
@@ -162,10 +166,15 @@ impl Shard {
     }
 
     /// Refuses what has waited too long, and proposes what waits for nothing any more.
+    #[inline]
     pub(super) fn keep_stage(&mut self, step: &mut Step<'_>) {
-        if self.stage.is_empty() {
-            return;
+        // Mostly nothing waits.
+        if !self.stage.is_empty() {
+            self.go_on_with_stage(step);
         }
+    }
+
+    fn go_on_with_stage(&mut self, step: &mut Step<'_>) {
         // Whoever waits in another's term is sent there.
         self.note_leader(step);
         while let Some(staged) = self.stage.take_due(step.now) {
