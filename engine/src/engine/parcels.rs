@@ -23,10 +23,15 @@ use wire::{Header, WireError};
 
 impl Engine {
     /// Sends what the groups wrote in this turn on its way.
+    #[inline]
     pub(super) fn send_parcels(&mut self, now: Time, effects: &mut Effects) {
-        if self.shared.parcels.is_empty() {
-            return;
+        if !self.shared.parcels.is_empty() {
+            self.send_some_parcels(now, effects);
         }
+    }
+
+    #[cold]
+    fn send_some_parcels(&mut self, now: Time, effects: &mut Effects) {
         let frames = self.shared.parcels.take();
         let mut left = &frames[..];
         while let Ok(Some(frame)) = wire::split(left, PEER_FRAME_BYTES_MAX) {
@@ -42,6 +47,7 @@ impl Engine {
     }
 
     /// A parcel of this node, for a group of this engine: its leader gets it, here or on another node.
+    #[cold]
     pub(super) fn on_across(
         &mut self,
         now: Time,

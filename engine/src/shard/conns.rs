@@ -210,9 +210,10 @@ mod tests {
     use super::*;
     use crate::effects::Outbox;
     use crate::ids::Index;
-    use wire::Code;
     use wire::header::VERSION;
-    use wire::message::{CachePut, LockAcquire, LockRelease};
+    use wire::limits::FRAME_BYTES_MAX;
+    use wire::message::{CachePut, DetailedError, Error, LockAcquire, LockRelease};
+    use wire::{Code, Detail};
 
     #[test]
     fn an_answer_never_reaches_the_next_user_of_a_place() {
@@ -224,6 +225,24 @@ mod tests {
         let mut desk = Desk::new(&mut conns, &mut outbox);
         desk.done(Caller { conn: first, request: 7, bytes: 60 }, 1, Index(1));
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn only_who_speaks_version_2_is_told_how_things_stood() {
+        let (mut conns, mut outbox) = (Conns::default(), Outbox::default());
+        for (index, version, kind) in [(0, 1, Error::KIND), (1, 2, DetailedError::KIND)] {
+            let caller = Caller { conn: ConnId { index, generation: 0 }, request: 7, bytes: 60 };
+            conns.open(caller.conn, version);
+            conns.admit(caller, Some(CachePut::FACTS));
+            let mut desk = Desk::new(&mut conns, &mut outbox);
+            desk.detailed_error(caller, Code::VersionMismatch, &Detail::Version(9));
+            let frame =
+                wire::split(outbox.to(index), FRAME_BYTES_MAX).unwrap().expect("it answers");
+            assert_eq!((frame.header.kind, frame.header.request), (kind, 7));
+        }
+        let frame = wire::split(outbox.to(1), FRAME_BYTES_MAX).unwrap().expect("it answers");
+        let error = DetailedError::decode(frame.body).unwrap();
+        assert_eq!(Detail::decode(error.detail), Ok(Some(Detail::Version(9))));
     }
 
     /// Admits `full` frames of `bytes` each, which use the credit up; sees the next refused, and one

@@ -90,6 +90,7 @@ impl Carrier {
         if self.sent.is_empty() { Time::MAX } else { self.first_again() }
     }
 
+    #[cold]
     fn first_again(&self) -> Time {
         self.sent.values().map(|(_, again)| *again).min().unwrap_or(Time::MAX)
     }
@@ -116,6 +117,7 @@ impl Shard {
         }
     }
 
+    #[cold]
     fn carry_mail(&mut self, step: &mut Step<'_>) {
         if self.leads.is_none() || !self.raft.is_leader() {
             return;

@@ -355,7 +355,7 @@ impl Shard {
         let carries = self.raft.is_leader() && self.state.has_mail();
         // So does who waits for leadership to be confirmed.
         let asks = !self.reads.is_empty() || self.is_backup_asked() || self.has_aside();
-        if hands_over || carries || asks { None } else { self.raft.quiet() }
+        if hands_over || asks || carries { None } else { self.raft.quiet() }
     }
 
     /// Tells the shard what came while it was left alone.
@@ -373,6 +373,7 @@ impl Shard {
         self.wake_with(Time::MAX)
     }
 
+    #[inline]
     fn wake_with(&self, deadline: Time) -> Time {
         let mut at = deadline.min(self.moves.wake_at(&self.raft));
         if let Some((read, _)) = self.reads.first() {

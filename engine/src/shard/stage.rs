@@ -174,6 +174,7 @@ impl Shard {
         }
     }
 
+    #[cold]
     fn go_on_with_stage(&mut self, step: &mut Step<'_>) {
         // Whoever waits in another's term is sent there.
         self.note_leader(step);
