@@ -6,6 +6,7 @@ mod levels;
 mod pushes;
 mod room;
 mod script;
+mod siblings;
 mod time;
 mod trio;
 
@@ -22,7 +23,7 @@ use wire::message::{
     Alive, CacheGet, CachePut, Done, Error, Expect, Heartbeat, LeaderMove, LockAcquire, LockMode,
     SessionClose, SessionOpen, Status, StatusReply, Value,
 };
-use wire::peer::{Leave, Pulse, Snapshot};
+use wire::peer::{Leads, Leave, Pulse, Snapshot};
 use wire::{Call, Code, Kind};
 
 /// More suspicion than a busy machine explains.
