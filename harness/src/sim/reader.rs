@@ -4,7 +4,8 @@
 //! told within a look; beyond its credit it is told nothing. It comes back with its cursor, to the same node or to
 //! another, and must then be told what changed meanwhile.
 
-use super::{Event, Failure, Incoming, SHARDS, World};
+use super::seats::SeatId;
+use super::{Event, Failure, Incoming, World};
 use engine::engine::{Engine, LOOK_EVERY};
 use engine::ids::ConnId;
 use engine::time::{Duration, Time};
@@ -34,7 +35,7 @@ struct View {
 
 impl View {
     fn of(engine: &Engine) -> View {
-        let rows = (0..SHARDS).map(|shard| (shard, engine.placement_row(shard)));
+        let rows = (0..engine.shard_count()).map(|shard| (shard, engine.placement_row(shard)));
         View { nodes: engine.node_rows(), placement: rows.collect() }
     }
 
@@ -56,7 +57,7 @@ impl View {
 
 /// A subscription, as the node that serves it must see it.
 struct Subscription {
-    node: u32,
+    at: SeatId,
     life: u64,
     conn: ConnId,
     credit: usize,
@@ -97,9 +98,9 @@ impl Reader {
         seed % WATCHED_ONE_IN == 2
     }
 
-    /// A node takes a frame in, perhaps the reader's.
-    pub(super) fn on_request(&mut self, node: u32, conn: ConnId, frame: &Frame<'_>) {
-        let is_it = |s: &&mut Subscription| (s.node, s.conn) == (node, conn);
+    /// An engine takes a frame in, perhaps the reader's.
+    pub(super) fn on_request(&mut self, at: SeatId, conn: ConnId, frame: &Frame<'_>) {
+        let is_it = |s: &&mut Subscription| (s.at, s.conn) == (at, conn);
         let Some(subscription) = self.subscription.as_mut().filter(is_it) else { return };
         if frame.header.kind == PushesRead::KIND
             && let Ok(read) = PushesRead::decode(frame.body)
@@ -110,17 +111,17 @@ impl Reader {
         }
     }
 
-    /// A node sends something to the reader. Says on which connection, and when it arrives at the earliest.
+    /// An engine sends something to the reader. Says on which connection, and when it arrives at the earliest.
     ///
     /// # Errors
     /// What is wrong with it.
     pub(super) fn on_sent(
         &mut self,
-        (node, life): (u32, u64),
+        (at, life): (SeatId, u64),
         engine: &Engine,
         mut bytes: &[u8],
     ) -> Result<Option<(u32, Time)>, String> {
-        let of_it = |s: &&mut Subscription| (s.node, s.life) == (node, life);
+        let of_it = |s: &&mut Subscription| (s.at, s.life) == (at, life);
         let Some(subscription) = self.subscription.as_mut().filter(of_it) else { return Ok(None) };
         while let Ok(Some(frame)) = wire::split(bytes, FRAME_BYTES_MAX) {
             bytes = &bytes[frame.used..];
@@ -159,17 +160,17 @@ impl Reader {
         Ok(Some((subscription.conn.generation, subscription.arrives)))
     }
 
-    /// A turn of a node ended.
+    /// A turn of an engine ended.
     ///
     /// # Errors
     /// When the reader should have been told something by now.
     pub(super) fn on_turn(
         &mut self,
-        (node, life): (u32, u64),
+        (at, life): (SeatId, u64),
         now: Time,
         engine: &Engine,
     ) -> Result<(), String> {
-        let of_it = |s: &&mut Subscription| (s.node, s.life) == (node, life);
+        let of_it = |s: &&mut Subscription| (s.at, s.life) == (at, life);
         let Some(subscription) = self.subscription.as_mut().filter(of_it) else { return Ok(()) };
         let has_credit = subscription.stands && subscription.unread.len() < subscription.credit;
         if !has_credit || subscription.view == View::of(engine) {
@@ -178,7 +179,7 @@ impl Reader {
         }
         let since = *subscription.behind_since.get_or_insert(now);
         if now.since(since) > LOOK_EVERY + TURN_LATE_MAX {
-            return Err(format!("node {}: a reader is told too late", node + 1));
+            return Err(format!("node {}: a reader is told too late", at.node + 1));
         }
         Ok(())
     }
@@ -190,23 +191,28 @@ impl World {
         let again = Duration::from_millis(self.reader.chance.u64(50..400));
         self.plan(again, Event::Subscribe);
         let stands = self.reader.subscription.as_ref();
-        let stands = stands.is_some_and(|s| self.nodes[s.node as usize].life == s.life);
+        let stands = stands.is_some_and(|s| self.nodes[s.at.node as usize].life == s.life);
         if stands && self.reader.chance.u32(..4) > 0 {
             return;
         }
-        if let Some(Subscription { node, conn, .. }) = self.reader.subscription.take() {
-            self.deliver(node, Incoming::Closed(conn));
+        if let Some(Subscription { at, conn, .. }) = self.reader.subscription.take() {
+            self.deliver(at, Incoming::Closed(conn));
         }
         let reader = &mut self.reader;
         let node = reader.chance.u32(..self.nodes.len() as u32);
-        if self.nodes[node as usize].engine.is_none() {
+        let engine = match self.layout.engines {
+            1 => 0,
+            engines => reader.chance.u32(..engines),
+        };
+        let at = SeatId { node, engine };
+        if self.nodes[node as usize].seats[engine as usize].engine.is_none() {
             return;
         }
         reader.generation += 1;
         let conn = ConnId { index: READER, generation: reader.generation };
         let (life, credit) = (self.nodes[node as usize].life, reader.chance.u32(1..4));
         reader.subscription = Some(Subscription {
-            node,
+            at,
             life,
             conn,
             credit: credit as usize,
@@ -218,7 +224,7 @@ impl World {
             arrives: self.now,
         });
         let cursor = reader.cursor;
-        self.deliver(node, Incoming::Opened(conn));
+        self.deliver(at, Incoming::Opened(conn));
         self.send_as_reader(Duration::ZERO, SUBSCRIPTION, Watch::KIND, |b| {
             Watch { cursor, credit }.encode(b);
         });
@@ -231,22 +237,22 @@ impl World {
         kind: Kind,
         body: impl FnOnce(&mut Vec<u8>),
     ) {
-        let Some(Subscription { node, life, conn, .. }) = self.reader.subscription else { return };
+        let Some(Subscription { at, life, conn, .. }) = self.reader.subscription else { return };
         let mut frame = Vec::new();
         wire::frame(&mut frame, &Header::new(kind, request), body);
         let takes = after + self.delay();
-        self.plan(takes, Event::Request { to: node, conn, life, frame });
+        self.plan(takes, Event::Request { to: at, conn, life, frame });
     }
 
-    /// A node's bytes are on their way to the reader.
+    /// An engine's bytes are on their way to the reader.
     pub(super) fn send_to_reader(
         &mut self,
-        node: u32,
+        from: SeatId,
         bytes: Vec<u8>,
         (generation, earliest): (u32, Time),
     ) {
         let at = (self.now + self.delay()).max(earliest);
-        if let Some(subscription) = self.reader.subscription.as_mut().filter(|s| s.node == node) {
+        if let Some(subscription) = self.reader.subscription.as_mut().filter(|s| s.at == from) {
             subscription.arrives = at;
         }
         self.plan(at.since(self.now), Event::Pushed { generation, bytes });
