@@ -140,7 +140,11 @@ fn a_node_takes_no_more_subscriptions_than_its_limit_until_some_end() {
     watch(&mut node, 0, 1);
     assert_eq!(node.codes(), [Some(Code::Busy)]);
     node.engine.on(node.now, Input::Closed { conn: CONN }, &mut node.effects);
-    node.engine.on(node.now, Input::Opened { conn: CONN, request: 0 }, &mut node.effects);
+    node.engine.on(
+        node.now,
+        Input::Opened { conn: CONN, request: 0, version: wire::header::PROTOCOL_MAX },
+        &mut node.effects,
+    );
     watch(&mut node, 0, 1);
     assert_eq!(pushed(&mut node).len(), 1, "there is room again");
 }
