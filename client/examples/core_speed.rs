@@ -16,7 +16,6 @@ use wire::request::Facts;
 use wire::topology::{Node, Placement, write_node, write_placement};
 use wire::{Call, HEADER_BYTES, Header};
 
-const CALLS: u64 = 4_000_000;
 const VALUE: [u8; 128] = [7; 128];
 
 /// A put of a line out of a table, or a session's end.
@@ -70,6 +69,7 @@ impl Ask for Put {
 fn connected() -> (Core<Put>, LinkId) {
     let settings = Settings {
         addresses: vec![Arc::from("node:1")],
+        map: None,
         session_ttl: Duration::from_secs(600),
         ready_within: Duration::from_secs(1),
         lanes: 1,
@@ -137,12 +137,15 @@ fn answer(core: &mut Core<Put>, now: Moment, link: LinkId, sent: &mut Vec<u8>, d
 fn main() {
     let mut done = Vec::new();
     Done { token: 1, index: 1 }.encode(&mut done);
-    for depth in [1, 16, 128] {
+    let mut arguments = std::env::args().skip(1).map(|it| it.parse::<u64>().expect("a number"));
+    let calls = arguments.next().unwrap_or(4_000_000);
+    let depths: Vec<u64> = arguments.collect();
+    for depth in if depths.is_empty() { vec![1, 16, 128] } else { depths } {
         let (mut core, link) = connected();
         let mut sent = Vec::new();
         answer(&mut core, Moment(0), link, &mut sent, &done);
         let begun = Instant::now();
-        for round in 0..CALLS / depth {
+        for round in 0..calls / depth {
             let now = Moment(round * 1_000);
             for _ in 0..depth {
                 core.submit(
@@ -163,7 +166,7 @@ fn main() {
             }
             while core.next_event().is_some() {}
         }
-        let each = begun.elapsed().as_nanos() as f64 / CALLS as f64;
+        let each = begun.elapsed().as_nanos() as f64 / calls as f64;
         println!("{depth:4} under way: {each:.0} ns a call");
     }
 }

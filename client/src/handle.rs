@@ -271,6 +271,7 @@ fn settings(config: &Config, seed: [u8; 16]) -> Settings {
     });
     Settings {
         addresses: config.addresses.iter().map(|address| Arc::from(address.as_str())).collect(),
+        map: None,
         session_ttl: config.session_ttl,
         ready_within: config.deadline,
         lanes: config.connections,

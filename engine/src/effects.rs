@@ -40,6 +40,8 @@ pub struct Effects {
     pub nodes: Option<Vec<u8>>,
     /// The cluster is at a feature level that this node does not know: it must stop.
     pub outdated: Option<Outdated>,
+    /// Frames for other engines of this node, by number: each `Input::Across` there. One may be lost.
+    pub across: Vec<(u32, Vec<u8>)>,
     /// Things worth telling people, and the other engines of this node ([`News::of`]).
     pub notes: Vec<Note>,
     /// Clients want the node's state: gather it, then `Input::Report`. Asked for once at a time.

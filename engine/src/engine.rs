@@ -6,6 +6,7 @@ mod clients;
 mod inspect;
 mod levels;
 mod nodes;
+mod parcels;
 mod pushes;
 mod replicas;
 mod salvage;
@@ -226,6 +227,14 @@ pub enum Input<'a> {
         /// A snapshot of the meta group's state.
         nodes: &'a [u8],
     },
+    /// Another engine of this node sends something for the leader of a group that this engine keeps: its
+    /// `Effects::across`.
+    Across {
+        /// The frame's header.
+        header: Header,
+        /// The frame's body.
+        body: &'a [u8],
+    },
     /// Time passed: at the latest at [`Engine::wake_at`].
     Tick,
 }
@@ -437,6 +446,7 @@ impl Engine {
             }
             Input::LeaderHint { group, leader } => self.on_hint(group, leader),
             Input::Nodes { nodes } => self.on_siblings_nodes(nodes, effects),
+            Input::Across { header, body } => self.on_across(now, &header, body, effects),
             Input::Tick => {
                 let step = &mut Step { now, shared: &mut self.shared, effects };
                 self.shards.touch_due(now).for_each(|shard| shard.on_tick(step));
@@ -467,6 +477,7 @@ impl Engine {
         }
         self.shared.proposed = 0;
         self.shared.conns.end_turn();
+        self.send_parcels(now, effects);
         self.shards.beat_quietly(now, &mut effects.peers);
         self.learn_nodes(effects);
         self.tell_leads(now, effects);

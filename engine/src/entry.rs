@@ -40,6 +40,14 @@ pub mod kind {
     pub const MEMBERS: Kind = Kind(0x8003);
     /// The group is at a feature level from here on ([`Level`](crate::level::Level)): u32 level.
     pub const LEVEL: Kind = Kind(0x8004);
+    /// Mail of another group, which is taken here: u32 group, u64 number of the first, then each as u32 length and so
+    /// many bytes. It takes a client's room: others decide how much of it there is.
+    pub const MAIL: Kind = Kind(0x7f00);
+    /// Writes mail: u32 group that it is for, then the mail. No service does it yet; tests do.
+    #[cfg(any(test, feature = "simulator"))]
+    pub const MAIL_WRITE: Kind = Kind(0x7f01);
+    /// Another group has taken mail of this one: u32 group, u64 number of the last.
+    pub const MAIL_TAKEN: Kind = Kind(0x8005);
     /// A node of the cluster, in the meta group.
     pub const META_NODE: Kind = Kind(0x8010);
     /// The cluster's birth, in the meta group.

@@ -15,7 +15,7 @@
 //! | 1 | all that was there before levels |
 //! | 2 | levels themselves: their entry, snapshots of version 3, manifests of format 3 |
 //! | 3 | entries whose work is bounded, ended sessions remembered by time, a secret seed, more voters for the meta group, what voters agreed about loyalty |
-//! | 4 | refusals that are remembered with a detail |
+//! | 4 | refusals that are remembered with a detail, mail from one group to another, snapshots of version 5 |
 //!
 //! There is no way back: a build that does not know the cluster's level is refused. Who wants to keep the way back
 //! open holds the level with `--level-max` until the new build has proved itself.
@@ -58,6 +58,9 @@ impl Level {
     pub(crate) const LOYALTY: Level = Level(3);
     /// From it on a refusal may be remembered with a detail.
     pub(crate) const DETAIL: Level = Level(4);
+
+    /// From it on groups write mail to each other (`machine/outbox/`).
+    pub(crate) const OUTBOX: Level = Level(4);
 
     /// The payload of an entry that raises the level.
     pub fn encode(self) -> [u8; 4] {
@@ -145,6 +148,9 @@ fn since(kind: Kind) -> Option<Level> {
     Some(match kind {
         kind::NOOP | kind::TICK | kind::RENEW | kind::MEMBERS => Level::OLDEST,
         kind::META_NODE | kind::META_BIRTH => Level::OLDEST,
+        kind::MAIL | kind::MAIL_TAKEN => Level::OUTBOX,
+        #[cfg(any(test, feature = "simulator"))]
+        kind::MAIL_WRITE => Level::OUTBOX,
         // It has a rule of its own: nobody appends one that raises the level past what it knows.
         kind::LEVEL => Level::OLDEST,
         _ => return None,

@@ -8,6 +8,12 @@ pub const ENTRY_PAYLOAD_BYTES_MAX: usize = wire::limits::FRAME_BYTES_MAX;
 pub const UNCOMMITTED_BYTES_MAX: usize = 8 << 20;
 /// Beside those, for a leader's own entries alone, in bytes: renewals, ticks, changes of members.
 pub const UNCOMMITTED_OWN_BYTES_MAX: usize = 1 << 20;
+/// Requests that wait in a group's leader before they are proposed. Past it a leader answers `Busy`.
+pub const STAGED_MAX: usize = 4096;
+/// The same in bytes.
+pub const STAGED_BYTES_MAX: usize = 4 << 20;
+/// Requests beside those that give something back: release, acknowledge, nack, close.
+pub const STAGED_RESERVED: usize = 256;
 /// Log that a group keeps in memory for followers that lag a little, in bytes. One that lags further
 /// gets a snapshot.
 pub const LOG_KEPT_BYTES_MAX: usize = 1 << 20;
@@ -102,6 +108,21 @@ pub const QUEUES_MAX: usize = 100_000;
 pub const MESSAGE_BYTES_MAX: u64 = 2 << 30;
 /// Messages in one queue.
 pub const QUEUE_MESSAGES_MAX: usize = 10_000_000;
+/// Mail of one group to others that was not taken there yet.
+pub const MAIL_MAX: usize = 1024;
+/// The same in bytes.
+pub const MAIL_WAITING_BYTES_MAX: usize = 1 << 20;
+/// One mail, in bytes.
+pub const MAIL_BYTES_MAX: usize = 16 << 10;
+/// Mails that are carried together, and taken by one entry.
+pub const MAIL_BATCH_MAX: usize = 256;
+/// The same in bytes, but for the last one.
+pub const MAIL_BATCH_BYTES_MAX: usize = 64 << 10;
+/// What one probe says, in bytes.
+pub const PROBE_BYTES_MAX: usize = 4 << 10;
+/// What the groups of an engine send to other groups in one turn, in bytes. Past it a parcel is dropped, as a network
+/// would.
+pub const PARCELS_TURN_BYTES_MAX: usize = 2 << 20;
 /// Session ids in one renewal entry.
 pub const RENEWALS_PER_ENTRY_MAX: usize = 4096;
 
@@ -119,8 +140,14 @@ const _: () = assert!(STEPS_PER_ENTRY_MAX >= UNFINISHED_AT_ONCE as u32);
 const _: () = assert!(STEPS_PER_TIMER_MAX <= STEPS_PER_ENTRY_MAX);
 const _: () = assert!(SESSIONS_MAX + SESSIONS_ENDED_MAX < SESSIONS_REMEMBERED_MAX);
 const _: () = assert!(LOCKS_MAX <= GRANTS_MAX);
+const _: () = assert!(STAGED_BYTES_MAX <= UNCOMMITTED_BYTES_MAX);
+const _: () = assert!(STAGED_BYTES_MAX > 2 * wire::limits::FRAME_BYTES_MAX);
 const _: () = assert!(LOG_KEPT_BYTES_MAX <= LOG_PINNED_BYTES_MAX);
 const _: () = assert!(VOTERS_MAX < MEMBERS_MAX);
+const _: () = assert!(MAIL_BYTES_MAX <= MAIL_BATCH_BYTES_MAX);
+const _: () = assert!(MAIL_BATCH_BYTES_MAX + MAIL_BYTES_MAX <= ENTRY_PAYLOAD_BYTES_MAX);
+const _: () = assert!(MAIL_BATCH_BYTES_MAX + MAIL_BYTES_MAX <= PARCELS_TURN_BYTES_MAX);
+const _: () = assert!(PROBE_BYTES_MAX <= PARCELS_TURN_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX <= SNAPSHOT_IN_FLIGHT_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX as u64 <= SNAPSHOT_UNWRITTEN_BYTES_MAX);
 const _: () = assert!(SLICE_BYTES_MAX <= SNAPSHOT_PIECE_BYTES_MAX);

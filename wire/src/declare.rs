@@ -282,7 +282,15 @@ macro_rules! message {
             pub fn encode(&self, out: &mut Vec<u8>) {
                 let start = out.len();
                 $(let $field = self.$field.write_out(start, out);)*
-                $(self.$field.write_fixed($field, start, out);)*
+                let (begin, mut at) = (out.len() - start, 0);
+                let mut fixed = [0; Self::FIXED];
+                $(
+                    let place = &mut fixed[at..at + <$crate::declare::plain!($word) as Field>::FIXED];
+                    self.$field.write_fixed($field, begin + at, place);
+                    at += place.len();
+                )*
+                debug_assert_eq!(at, Self::FIXED);
+                out.extend_from_slice(&fixed);
             }
 
             /// Whether each field is within its range.
@@ -348,6 +356,7 @@ macro_rules! message {
                 ///
                 /// # Errors
                 /// [`WireError::Malformed`] when the bytes are no such message.
+                #[inline]
                 pub fn view(body: & $($lt)? [u8]) -> Result<Self, WireError> {
                     let it = rkyv::access::<ArchivedOwned, rkyv::rancor::Failure>(body)
                         .map_err(|_| WireError::Malformed)?;
@@ -404,8 +413,9 @@ macro_rules! choice {
             fn write_out(&self, _: usize, _: &mut Vec<u8>) -> usize {
                 0
             }
-            fn write_fixed(&self, _: usize, _: usize, out: &mut Vec<u8>) {
-                out.push(self.number());
+            #[inline]
+            fn write_fixed(&self, _: usize, _: usize, place: &mut [u8]) {
+                place.copy_from_slice(&[self.number()]);
             }
             fn read(body: &'a [u8], pos: usize) -> Result<Self, WireError> {
                 $name::from_number(u8::read(body, pos)?).ok_or(WireError::Malformed)

@@ -5,7 +5,7 @@
 //! byte string as a signed 32-bit offset from that very field to its bytes and an unsigned 32-bit
 //! length.
 
-use crate::bytes::{Put, Reader, Short};
+use crate::bytes::Short;
 use crate::messages::Value;
 use alloc::vec::Vec;
 
@@ -55,8 +55,8 @@ pub(crate) trait Field<'a>: Sized {
     const FIXED: usize;
     /// Writes what lies outside the fixed part and says where it begins in the body.
     fn write_out(&self, body_start: usize, out: &mut Vec<u8>) -> usize;
-    /// Writes the fixed part; `at` is what [`Field::write_out`] gave.
-    fn write_fixed(&self, at: usize, body_start: usize, out: &mut Vec<u8>);
+    /// Writes the fixed part into its place, which begins at `pos` of the body; `at` is what [`Field::write_out`] gave.
+    fn write_fixed(&self, at: usize, pos: usize, place: &mut [u8]);
     /// Reads the field whose fixed part begins at `pos` of `body`.
     fn read(body: &'a [u8], pos: usize) -> Result<Self, WireError>;
     /// Shows what it holds, under its name.
@@ -64,18 +64,19 @@ pub(crate) trait Field<'a>: Sized {
 }
 
 macro_rules! integer {
-    ($($ty:ty, $value:ident, $take:ident, $put:ident;)*) => {$(
+    ($($ty:ty, $value:ident;)*) => {$(
         impl<'a> Field<'a> for $ty {
             const FIXED: usize = size_of::<$ty>();
             fn write_out(&self, _: usize, _: &mut Vec<u8>) -> usize {
                 0
             }
-            fn write_fixed(&self, _: usize, _: usize, out: &mut Vec<u8>) {
-                out.$put(*self);
+            #[inline]
+            fn write_fixed(&self, _: usize, _: usize, place: &mut [u8]) {
+                place.copy_from_slice(&self.to_le_bytes());
             }
             fn read(body: &'a [u8], pos: usize) -> Result<Self, WireError> {
-                let field = body.get(pos..pos + Self::FIXED).ok_or(WireError::Malformed)?;
-                Ok(Reader::new(field).$take()?)
+                let bytes = body.get(pos..pos + Self::FIXED).ok_or(WireError::Malformed)?;
+                Ok(<$ty>::from_le_bytes(bytes.try_into().expect("the slice has the field's size")))
             }
             fn show(&self, name: &'static str, each: &mut dyn FnMut(&'static str, Value<'_>)) {
                 each(name, Value::$value(*self));
@@ -83,24 +84,20 @@ macro_rules! integer {
         }
     )*};
 }
-integer! {
-    u8, U8, u8, put_u8;
-    u16, U16, u16, put_u16;
-    u32, U32, u32, put_u32;
-    u64, U64, u64, put_u64;
-}
+integer!(u8, U8; u16, U16; u32, U32; u64, U64;);
 
 impl<'a> Field<'a> for [u8; 16] {
     const FIXED: usize = 16;
     fn write_out(&self, _: usize, _: &mut Vec<u8>) -> usize {
         0
     }
-    fn write_fixed(&self, _: usize, _: usize, out: &mut Vec<u8>) {
-        out.extend_from_slice(self);
+    #[inline]
+    fn write_fixed(&self, _: usize, _: usize, place: &mut [u8]) {
+        place.copy_from_slice(self);
     }
     fn read(body: &'a [u8], pos: usize) -> Result<Self, WireError> {
-        let field = body.get(pos..pos + 16).ok_or(WireError::Malformed)?;
-        Ok(Reader::new(field).array()?)
+        let bytes = body.get(pos..pos + 16).ok_or(WireError::Malformed)?;
+        Ok(bytes.try_into().expect("the slice has 16 bytes"))
     }
     fn show(&self, name: &'static str, each: &mut dyn FnMut(&'static str, Value<'_>)) {
         each(name, Value::Id(*self));
@@ -114,12 +111,12 @@ impl<'a> Field<'a> for &'a [u8] {
         out.extend_from_slice(self);
         at
     }
-    fn write_fixed(&self, at: usize, body_start: usize, out: &mut Vec<u8>) {
-        let here = out.len() - body_start;
-        let offset = i32::try_from(at as i64 - here as i64).expect("limits keep a body small");
+    #[inline]
+    fn write_fixed(&self, at: usize, pos: usize, place: &mut [u8]) {
+        let offset = i32::try_from(at as i64 - pos as i64).expect("limits keep a body small");
         let length = u32::try_from(self.len()).expect("limits keep a body small");
-        out.put_u32(offset.cast_unsigned());
-        out.put_u32(length);
+        place[..4].copy_from_slice(&offset.to_le_bytes());
+        place[4..].copy_from_slice(&length.to_le_bytes());
     }
     fn read(body: &'a [u8], pos: usize) -> Result<Self, WireError> {
         let offset = u32::read(body, pos)?.cast_signed();

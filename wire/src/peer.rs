@@ -201,4 +201,30 @@ messages! { PEERS:
         /// The replica's life.
         incarnation: id = id(0x90),
     }
+    /// Mail of one group for another, to that one's leader: it takes what it did not take before. Header: `shard` is the
+    /// group that it is for.
+    0x130 Mail<'a> {
+        /// The group that wrote it.
+        from: u32 = 3,
+        /// The number of the first.
+        first: u64 = 41,
+        /// The mail, in order: each a u32 length and so many bytes.
+        mails: bytes = b"\x02\0\0\0ab",
+    }
+
+    /// How far a group has taken another one's mail, to that one's leader. Header: `shard` is the group that wrote it.
+    0x131 MailTaken {
+        /// The group that took it.
+        by: u32 = 4,
+        /// The number of the last that was taken.
+        upto: u64 = 41,
+    }
+
+    /// A message from one group's leader to another's that nobody keeps. Header: `shard` is the group that it is for.
+    0x132 Probe<'a> {
+        /// The group that it is from.
+        from: u32 = 3,
+        /// What it says.
+        bytes: bytes = b"abc",
+    }
 }

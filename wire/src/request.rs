@@ -157,10 +157,11 @@ impl<'a> Field<'a> for Call {
     fn write_out(&self, _: usize, _: &mut Vec<u8>) -> usize {
         0
     }
-    fn write_fixed(&self, at: usize, start: usize, out: &mut Vec<u8>) {
-        self.session.write_fixed(at, start, out);
-        self.sequence.write_fixed(at, start, out);
-        self.answered_below.write_fixed(at, start, out);
+    #[inline]
+    fn write_fixed(&self, _: usize, _: usize, place: &mut [u8]) {
+        place[..16].copy_from_slice(&self.session);
+        put_u64_at(place, 16, self.sequence);
+        put_u64_at(place, 24, self.answered_below);
     }
     fn read(body: &'a [u8], pos: usize) -> Result<Self, WireError> {
         Ok(Call {

@@ -1,8 +1,8 @@
 //! Calls: how each is taken, brought on its way, tried again, and finished.
 
 use super::ask::Ask;
-use super::outcome::{After, Doubt, Failure, Finished, Obstacle, Outcome};
-use super::session::Asks;
+use super::outcome::{After, Doubt, Failure, Finished, Loss, Obstacle, Outcome};
+use super::session::{Asks, Opening};
 use super::slab::Key;
 use super::time::Moment;
 use super::{CallId, Caller, Core, LinkId, Order, Phase, SessionId, SessionKey};
@@ -151,12 +151,13 @@ impl<A: Ask> Core<A> {
         );
         self.call_bytes += ask.bytes();
         self.taken += 1;
-        let key = self.calls.insert(Call {
+        let number = self.taken;
+        let key = self.calls.insert_with(|_| Call {
             ask,
             session,
             shard,
             caller,
-            number: self.taken,
+            number,
             begun: now,
             deadline: now + limit,
             place: Place::Window,
@@ -182,10 +183,23 @@ impl<A: Ask> Core<A> {
     pub(super) fn dispatch(&mut self, now: Moment, id: CallId) {
         let Some(call) = self.calls.get_mut(id.0) else { return };
         call.routed = Routed::Yes;
-        let shard = call.shard;
-        if call.ask.facts().is_call && call.seated.is_none() && !self.sit(now, id) {
-            return;
+        if call.ask.facts().is_call && call.seated.is_none() {
+            let session = &mut self.sessions[call.session.0 as usize];
+            if call.bound.is_some_and(|bound| bound != session.id) {
+                return self.fail(now, id, Failure::SessionLost(Loss::Before));
+            }
+            let life = session.life;
+            let seat = session.take_seat(call.shard, now);
+            if let Opening::Resumed { .. } = seat.opening {
+                self.sessions_due = self.sessions_due.min(seat.beat_at);
+                self.due_at = self.due_at.min(seat.beat_at);
+            }
+            let Some(sequence) = seat.sit(id, Asks::of(&call.ask)) else {
+                return self.stand(now, id);
+            };
+            call.seated = Some(Seated { life, sequence });
         }
+        let shard = self.calls[id.0].shard;
         match self.way(now, shard) {
             Ok(link) => self.queue_on(now, link, id),
             Err((why, until)) => {
@@ -199,14 +213,15 @@ impl<A: Ask> Core<A> {
     /// Gives a call to a connection, which sends it once there is credit.
     #[inline]
     fn queue_on(&mut self, now: Moment, link: LinkId, id: CallId) {
-        self.place(id, Place::Queued(link));
-        let ask = &self.calls[id.0].ask;
-        let asks = Asks::of(ask);
         let to = self.links.get_mut(link.0).expect("the caller found it");
-        if to.takes_at_once(ask) {
+        let call = self.calls.get_mut(id.0).expect("the caller found it");
+        if to.takes_at_once(&call.ask) {
+            call.timer = call.deadline;
+            self.timers.set(id.0.index() as u32, call.deadline);
             return self.send_call(now, link, id);
         }
-        to.line(asks).push_back(id);
+        to.line(Asks::of(&call.ask)).push_back(id);
+        self.place(id, Place::Queued(link));
         self.pump(now, link);
     }
 
@@ -299,11 +314,17 @@ impl<A: Ask> Core<A> {
     #[inline]
     pub(super) fn remove(&mut self, id: CallId) -> Option<Call<A>> {
         let call = self.calls.remove(id.0)?;
-        self.call_bytes -= call.ask.bytes();
+        self.forget(call.ask.bytes());
+        Some(call)
+    }
+
+    /// A call with so many bytes was taken out of the table.
+    #[inline]
+    pub(super) fn forget(&mut self, bytes: usize) {
+        self.call_bytes -= bytes;
         if self.phase == Phase::Leaving && self.calls.is_empty() {
             self.event(super::Event::Left);
         }
-        Some(call)
     }
 
     /// Tells whoever waits for a call what it came to.

@@ -99,6 +99,7 @@ impl Link {
         }
     }
 
+    #[inline]
     fn has_credit(&self, ask: &impl Ask) -> bool {
         if ask.facts().gives_back {
             return self.unanswered.len() < self.credit_frames + CREDIT_GIVE_BACK;
@@ -133,17 +134,19 @@ impl Link {
     ) -> Key {
         self.prompts += u32::from(prompt);
         self.beats += u32::from(matches!(what, What::Beat(_)));
-        let request = self.unanswered.insert(Sent { what, at, prompt, bytes: 0 });
-        header.request = request.number();
-        let before = self.out.len();
-        wire::frame(&mut self.out, &header, body);
-        let bytes = self.out.len() - before;
-        self.bytes += bytes;
-        self.unanswered.get_mut(request).expect("it was just put there").bytes = bytes;
+        let out = &mut self.out;
+        let before = out.len();
+        let request = self.unanswered.insert_with(|request| {
+            header.request = request.number();
+            wire::frame(out, &header, body);
+            Sent { what, at, prompt, bytes: out.len() - before }
+        });
+        self.bytes += self.out.len() - before;
         request
     }
 
     /// The frame that is answered by `request`.
+    #[inline]
     pub fn answered(&mut self, request: Key) -> Option<Sent> {
         let sent = self.unanswered.remove(request)?;
         self.bytes -= sent.bytes;
@@ -254,7 +257,7 @@ impl<A: Ask> Core<A> {
         self.on_closed(now, id, why);
     }
 
-    fn on_call_lost(&mut self, now: Moment, link: LinkId, id: CallId, why: &Obstacle) {
+    pub(super) fn on_call_lost(&mut self, now: Moment, link: LinkId, id: CallId, why: &Obstacle) {
         let Some(call) = self.calls.get_mut(id.0) else { return };
         if !matches!(call.place, Place::Flying(on, _) if on == link) {
             return;
@@ -290,20 +293,21 @@ impl<A: Ask> Core<A> {
     }
 
     pub(super) fn send_call(&mut self, now: Moment, link_id: LinkId, id: CallId) {
-        let call = &self.calls[id.0];
+        let mut call = self.calls.get_mut(id.0).expect("the caller found it");
         let (key, shard) = (call.session, call.shard);
-        let session = &self.sessions[key.0 as usize];
-        let mut exact = wire::Call { session: session.id, sequence: 0, answered_below: 0 };
+        let mut exact = wire::Call::NONE;
         if let Some(seated) = call.seated {
+            let session = &self.sessions[key.0 as usize];
             let seat = session.seat(shard).expect("a sequence is of a seat");
+            exact.session = session.id;
             exact.sequence = seated.sequence;
             exact.answered_below = seat.window.answered_below();
             if !seat.opening.is_known() {
                 self.open_ahead(now, link_id, key, shard);
+                call = self.calls.get_mut(id.0).expect("an opening ends no call");
             }
         }
         let link = self.links.get_mut(link_id.0).expect("the caller found it");
-        let call = self.calls.get_mut(id.0).expect("it was found above");
         let deadline_ms = match call.deadline {
             Moment::MAX => 0,
             at => at.millis_since(now),

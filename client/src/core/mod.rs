@@ -69,6 +69,7 @@ pub use outcome::{
 };
 pub use slab::Key;
 pub use time::Moment;
+pub use window::Window;
 
 pub(crate) use time::{millis, surely};
 
@@ -76,6 +77,7 @@ use crate::limits::SILENCE_MAX;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use calls::Call;
 use chance::Chance;
@@ -109,6 +111,8 @@ pub struct SessionKey(pub u32);
 pub struct Settings {
     /// Some of the cluster's nodes: "host:port".
     pub addresses: Vec<Arc<str>>,
+    /// Where everything is, if that was told already: to another core, say. Calls can be made at once then.
+    pub map: Option<Map>,
     /// How long sessions outlive the client's last sign of life.
     pub session_ttl: Duration,
     /// How long it may take until somebody tells where everything is.
@@ -215,8 +219,9 @@ pub struct Core<A> {
 
 impl<A: Ask> Core<A> {
     /// A core that knows nothing yet: it asks where everything is.
-    pub fn new(now: Moment, settings: Settings) -> Core<A> {
+    pub fn new(now: Moment, mut settings: Settings) -> Core<A> {
         assert!(settings.sessions > 0 && settings.lanes > 0 && !settings.addresses.is_empty());
+        let map = settings.map.take();
         let mut chance = Chance::new(settings.seed);
         let mut sessions = Vec::new();
         for key in 0..settings.sessions {
@@ -234,8 +239,9 @@ impl<A: Ask> Core<A> {
             silence,
             half_silence: silence / 2,
             phase: Phase::Running,
-            map: None,
-            ways: Vec::new(),
+            ways: vec![None; map.as_ref().map_or(0, |map| map.shards as usize)],
+            unready: map.is_none().then(|| (now, now + settings.ready_within)),
+            map,
             fetch: Fetch::default(),
             links: Slab::default(),
             by_key: BTreeMap::new(),
@@ -247,14 +253,15 @@ impl<A: Ask> Core<A> {
             turns: Turns::default(),
             out: Out::default(),
             due_at: Moment::MAX,
-            unready: Some((now, now + settings.ready_within)),
             call_bytes: 0,
             taken: 0,
             chance,
             settings,
         };
-        core.due(now + core.settings.ready_within);
-        core.want_map(now);
+        if let Some((_, until)) = core.unready {
+            core.due(until);
+            core.want_map(now);
+        }
         core
     }
 

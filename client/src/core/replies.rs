@@ -1,7 +1,7 @@
 //! What comes back, and what follows from it.
 
 use super::ask::Ask;
-use super::calls::{Aside, Place};
+use super::calls::{Aside, Call, Place};
 use super::links::{Beat, Sent, What};
 use super::outcome::{
     Doubt, End, Failure, Finished, Loss, Obstacle, Outcome, Said, Standing, Trouble,
@@ -9,7 +9,7 @@ use super::outcome::{
 use super::session::Opening;
 use super::slab::Key;
 use super::time::Moment;
-use super::{CallId, Caller, Core, LinkId, Order, Phase, SessionKey};
+use super::{Again, CallId, Caller, Core, LinkId, Order, Phase, SessionKey};
 use crate::limits::REDIRECTS_AT_ONCE;
 use alloc::sync::Arc;
 use core::time::Duration;
@@ -26,50 +26,61 @@ impl<A: Ask> Core<A> {
         header: &Header,
         body: &'f [u8],
     ) -> Option<Finished<'f, A>> {
+        let refusal = match header.kind {
+            Error::KIND => Some(Error::decode(body).map(Refusal::from)),
+            Refusal::KIND => Some(Refusal::decode(body)),
+            _ => None,
+        };
         let link = self.links.get_mut(link_id.0)?;
         link.heard = now;
-        let read = self.on_checked_frame(now, link_id, header, body);
-        let finished = read.unwrap_or_else(|error| {
-            self.break_off(now, link_id, Trouble::Malformed(error));
-            None
-        });
+        let refusal = match refusal {
+            Some(Err(error)) => {
+                self.break_off(now, link_id, Trouble::Malformed(error));
+                return None;
+            }
+            Some(Ok(refusal)) => Some(refusal),
+            None => None,
+        };
+        let request = Key::of_number(header.request);
+        let finished = match (link.answered(request), refusal) {
+            (Some(Sent { what: What::Call(id), .. }), refusal) => {
+                let mine = Place::Flying(link_id, request);
+                let is_awaited = self.calls.get(id.0).is_some_and(|call| call.place == mine);
+                match refusal {
+                    _ if !is_awaited => None,
+                    Some(refusal) => self.on_refusal(now, link_id, id, refusal),
+                    None => self.on_answer(now, link_id, id, header, body),
+                }
+            }
+            (Some(sent), refusal) => {
+                if let Err(error) = self.on_other_answer(now, link_id, sent, refusal, body) {
+                    self.break_off(now, link_id, Trouble::Malformed(error));
+                }
+                None
+            }
+            (None, Some(refusal)) if header.request == 0 => {
+                // About the connection itself.
+                self.break_off(now, link_id, Trouble::Said(Said::of(&refusal).into_owned()));
+                None
+            }
+            // Unasked: of a kind that a later version pushes, or too late.
+            (None, _) => None,
+        };
         self.pump(now, link_id);
         finished
     }
 
-    #[inline]
-    fn on_checked_frame<'f>(
+    /// What the core itself asked was answered.
+    fn on_other_answer(
         &mut self,
         now: Moment,
         link_id: LinkId,
-        header: &Header,
-        body: &'f [u8],
-    ) -> Result<Option<Finished<'f, A>>, WireError> {
-        let refusal = match header.kind {
-            Error::KIND => Some(Refusal::from(Error::decode(body)?)),
-            Refusal::KIND => Some(Refusal::decode(body)?),
-            _ => None,
-        };
-        let request = Key::of_number(header.request);
-        let link = self.links.get_mut(link_id.0).expect("the caller found it");
-        let Some(Sent { what, at, .. }) = link.answered(request) else {
-            // Unasked: about the connection itself, or of a kind that a later version pushes.
-            if let Some(refusal) = refusal.filter(|_| header.request == 0) {
-                self.break_off(now, link_id, Trouble::Said(Said::of(&refusal).into_owned()));
-            }
-            return Ok(None);
-        };
+        Sent { what, at, .. }: Sent,
+        refusal: Option<Refusal<'_>>,
+        body: &[u8],
+    ) -> Result<(), WireError> {
         match (what, refusal) {
-            (What::Call(id), refusal) => {
-                let mine = Place::Flying(link_id, request);
-                if self.calls.get(id.0).is_none_or(|call| call.place != mine) {
-                    return Ok(None);
-                }
-                return Ok(match refusal {
-                    Some(refusal) => self.on_refusal(now, link_id, id, refusal),
-                    None => self.on_answer(now, link_id, id, header, body),
-                });
-            }
+            (What::Call(_), _) => unreachable!("an answer to a call is no other"),
             (What::Open { session, life, shard }, Some(refusal)) => {
                 self.on_open_refused(now, link_id, (session, life), shard, &refusal);
             }
@@ -92,7 +103,7 @@ impl<A: Ask> Core<A> {
                 self.on_map(now, link_id, &reply);
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// A call was answered.
@@ -105,31 +116,40 @@ impl<A: Ask> Core<A> {
         header: &Header,
         body: &'f [u8],
     ) -> Option<Finished<'f, A>> {
-        let call = &self.calls[id.0];
-        let Some(reply) = call.ask.answer(header.kind, body) else {
+        let Some(reply) = self.calls[id.0].ask.answer(header.kind, body) else {
             // It may have been done all the same: the call is sent again, like any whose connection broke.
-            self.break_off(now, link, Trouble::NoSuchAnswer(header.kind));
+            let why = Trouble::NoSuchAnswer(header.kind);
+            let address = Arc::clone(&self.links[link.0].key.address);
+            self.break_off(now, link, why.clone());
+            self.on_call_lost(now, link, id, &Obstacle::Lost(Arc::new((address, why))));
             return None;
         };
-        let (session, shard, seated) = (call.session, call.shard, call.seated);
+        let removed = self.calls.remove_with(id.0, |call| {
+            let Call { ask, session, shard, caller, begun, seated, aside, first_sent, .. } = call;
+            (ask, (session, shard, caller), (begun, first_sent), seated, aside)
+        });
+        let (ask, (session, shard, caller), (begun, first_sent), seated, aside) =
+            removed.expect("it was found above");
+        self.forget(ask.bytes());
         // When it was granted the answer does not say, and when it is read says nothing: the client may have
         // stood still since it came. Only what the client did itself bounds it.
-        let granted_at = call.first_sent.unwrap_or(call.begun);
+        let granted_at = first_sent.unwrap_or(begun);
         let of = &self.sessions[session.0 as usize];
         let seat = of.seat(shard).filter(|_| seated.is_some());
         let standing = seat.map(|seat| Standing { session: of.id, shard, until: seat.until });
-        let call = self.remove(id).expect("it was found above");
-        self.turn_granted(now, id, (&call.ask, session), &reply, standing);
-        if let Some(seated) = seated.filter(|_| call.aside == Aside::No) {
+        if self.settings.again == Again::Waits {
+            self.turn_granted(now, id, (&ask, session), &reply, standing);
+        }
+        if let Some(seated) = seated.filter(|_| aside == Aside::No) {
             self.leave_seat(now, session, shard, seated);
         }
-        match call.caller {
+        match caller {
             Caller::Waits => {
                 let outcome = Outcome::Done { reply, standing, granted_at };
-                Some(Finished { call: id, ask: call.ask, outcome })
+                Some(Finished { call: id, ask, outcome })
             }
             Caller::Nobody => {
-                if let (Some(undo), Some(standing)) = (call.ask.undo(&reply), standing) {
+                if let (Some(undo), Some(standing)) = (ask.undo(&reply), standing) {
                     self.give_back(now, session, undo, standing);
                 }
                 None

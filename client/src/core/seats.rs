@@ -3,7 +3,7 @@
 use super::ask::Ask;
 use super::calls::{Aside, Place, Seated};
 use super::links::{Beat, What};
-use super::outcome::{Doubt, End, Event, Failure, Loss, Obstacle, Standing};
+use super::outcome::{Doubt, End, Event, Failure, Obstacle, Standing};
 use super::session::{Asks, Opening, Renewal, Session};
 use super::time::{Moment, millis};
 use super::{CallId, Caller, Core, LinkId, Order, Phase, SessionKey};
@@ -31,34 +31,16 @@ enum Fate {
 }
 
 impl<A: Ask> Core<A> {
-    /// Gives a call its sequence; `false` when it has to wait for room, or is finished.
-    #[inline]
-    pub(super) fn sit(&mut self, now: Moment, id: CallId) -> bool {
+    /// A call found no room in its window: it waits in line.
+    pub(super) fn stand(&mut self, now: Moment, id: CallId) {
         let call = self.calls.get_mut(id.0).expect("the caller found it");
-        let (key, shard) = (call.session, call.shard);
-        let session = &mut self.sessions[key.0 as usize];
-        if call.bound.is_some_and(|bound| bound != session.id) {
-            self.fail(now, id, Failure::SessionLost(Loss::Before));
-            return false;
-        }
-        let life = session.life;
-        let seat = session.take_seat(shard, now);
-        if let Opening::Resumed { .. } = seat.opening {
-            self.sessions_due = self.sessions_due.min(seat.beat_at);
-            self.due_at = self.due_at.min(seat.beat_at);
-        }
-        let asks = Asks::of(&call.ask);
-        let sequence = if seat.line(asks).is_empty() { seat.reserve(id, asks) } else { None };
-        if let Some(sequence) = sequence {
-            call.seated = Some(Seated { life, sequence });
-            return true;
-        }
         call.last = Obstacle::WindowFull;
+        let (key, shard, asks) = (call.session, call.shard, Asks::of(&call.ask));
+        let seat = self.sessions[key.0 as usize].take_seat(shard, now);
         seat.line(asks).push_back(id);
         self.place(id, Place::Window);
         self.move_aside(key, shard);
         self.fill_window(now, key, shard);
-        false
     }
 
     /// A pop that waits must not hold the window back: it gives its place away. The shard then ends

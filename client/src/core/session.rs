@@ -112,11 +112,18 @@ impl Seat {
     }
 
     /// The calls of a kind that wait for room.
+    #[inline]
     pub fn line(&mut self, asks: Asks) -> &mut VecDeque<CallId> {
         match asks {
             Asks::Call => &mut self.waiting,
             Asks::GiveBack => &mut self.owed,
         }
+    }
+
+    /// The next sequence, for `call`, if the window has room for it and nobody waits for that.
+    #[inline]
+    pub fn sit(&mut self, call: CallId, asks: Asks) -> Option<u64> {
+        if self.line(asks).is_empty() { self.reserve(call, asks) } else { None }
     }
 
     /// The next sequence, for `call`, if the window has room for it.

@@ -67,27 +67,38 @@ impl<T> Slab<T> {
 
     #[inline]
     pub fn insert(&mut self, value: T) -> Key {
-        let Some(index) = self.free.pop() else {
-            let index = u32::try_from(self.rows.len()).expect("limits keep a table under 4 G rows");
-            self.rows.push(Row { generation: 1, value: Some(value) });
-            return Key { index, generation: 1 };
-        };
+        self.insert_with(|_| value)
+    }
+
+    /// Inserts what is made of its key.
+    #[inline]
+    pub fn insert_with(&mut self, value: impl FnOnce(Key) -> T) -> Key {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.rows.push(Row { generation: 0, value: None });
+            u32::try_from(self.rows.len() - 1).expect("limits keep a table under 4 G rows")
+        });
         let row = &mut self.rows[index as usize];
         assert!(row.value.is_none(), "a free place has no value");
         row.generation = row.generation.wrapping_add(1).max(1);
-        row.value = Some(value);
-        Key { index, generation: row.generation }
+        let key = Key { index, generation: row.generation };
+        row.value = Some(value(key));
+        key
     }
 
     #[inline]
     pub fn remove(&mut self, key: Key) -> Option<T> {
+        self.remove_with(key, |value| value)
+    }
+
+    /// Removes a row, and gives what is made of it: of a large row little may be wanted.
+    #[inline]
+    pub fn remove_with<U>(&mut self, key: Key, wanted: impl FnOnce(T) -> U) -> Option<U> {
         let row = self.rows.get_mut(key.index as usize)?;
-        if row.generation != key.generation {
+        if row.generation != key.generation || row.value.is_none() {
             return None;
         }
-        let value = row.value.take()?;
         self.free.push(key.index);
-        Some(value)
+        row.value.take().map(wanted)
     }
 
     #[inline]

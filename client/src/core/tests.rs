@@ -41,6 +41,7 @@ impl Frame {
 fn settings(sessions: u32, again: Again) -> Settings {
     Settings {
         addresses: vec![Arc::from("one:1")],
+        map: None,
         session_ttl: Duration::from_secs(10),
         ready_within: Duration::from_secs(3),
         lanes: 1,
@@ -224,6 +225,36 @@ fn a_call_keeps_its_sequence_over_a_lost_connection_and_a_late_answer_is_none() 
     assert_ne!(again.link, first.link);
     assert_eq!(world.done(&first, 1), None, "of a connection that is gone");
     assert!(world.done(&again, 1).is_some());
+}
+
+#[test]
+fn a_call_whose_answer_is_none_of_its_kind_is_asked_again_elsewhere() {
+    let mut world = World::new(1, Again::Waits);
+    world.open(ONE, 0);
+    world.put(ONE, 0);
+    let first = world.sent().remove(0);
+    let mut body = Vec::new();
+    Value { version: 1, value: b"v" }.encode(&mut body);
+    assert_eq!(world.hear(first.link, Value::KIND, first.header.request, &body), None);
+    let event = world.core.next_event();
+    assert!(matches!(event, Some(Event::Close { link }) if link == first.link), "{event:?}");
+    world.pass(ms(300));
+    world.connect();
+    let again = world.sent().into_iter().find(|f| f.header.kind == CachePut::KIND).unwrap();
+    assert_eq!(again.put(), first.put());
+    assert!(world.done(&again, 1).is_some());
+}
+
+#[test]
+fn a_core_that_is_told_where_everything_is_asks_nobody() {
+    let map = World::new(1, Again::Waits).core.map().cloned();
+    let settings = Settings { map, ..settings(1, Again::Waits) };
+    let core = Core::new(Moment(1_000_000), settings);
+    let mut world = World { core, now: Moment(1_000_000), all: Vec::new() };
+    assert!(world.core.next_event().is_none() && world.core.wake_at() == Moment::MAX);
+    world.put(ONE, 1);
+    world.connect();
+    assert_eq!(world.kinds(), [SessionOpen::KIND, CachePut::KIND]);
 }
 
 #[test]

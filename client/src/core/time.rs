@@ -19,14 +19,17 @@ impl Moment {
     /// The same in the wire's milliseconds, rounded up, and at least one.
     pub(crate) fn millis_since(self, earlier: Moment) -> u32 {
         let nanos = self.0.saturating_sub(earlier.0);
-        u32::try_from(nanos.div_ceil(1_000_000)).unwrap_or(u32::MAX).max(1)
+        u32::try_from(nanos.saturating_add(999_999) / 1_000_000).unwrap_or(u32::MAX).max(1)
     }
 }
 
 impl Add<Duration> for Moment {
     type Output = Moment;
+    #[inline]
     fn add(self, d: Duration) -> Moment {
-        Moment(self.0.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+        let seconds = d.as_secs().saturating_mul(1_000_000_000);
+        let nanos = seconds.saturating_add(u64::from(d.subsec_nanos()));
+        Moment(self.0.saturating_add(nanos))
     }
 }
 

@@ -10,7 +10,7 @@ const FREE: u32 = u32::MAX;
 const _: () = assert!(PLACES as u64 == WINDOW_REPLIES_MAX);
 
 /// Gives out sequences and never runs further ahead of the oldest open one than a group remembers replies.
-pub(super) struct Window {
+pub struct Window {
     /// The oldest open sequence, or the next one when none is open.
     answered_below: u64,
     next: u64,
@@ -30,11 +30,17 @@ impl Window {
         self.answered_below
     }
 
+    /// Whether the next sequence would be less than `room` ahead of the oldest open one.
+    #[inline]
+    pub fn has_room(&self, room: u64) -> bool {
+        self.next - self.answered_below < room
+    }
+
     /// The next sequence, for a call, unless the oldest open one is `room` or more behind it.
     #[inline]
     pub fn take(&mut self, call: u32, room: u64) -> Option<u64> {
         assert!(room <= WINDOW_REPLIES_MAX && call != FREE);
-        if self.next - self.answered_below >= room {
+        if !self.has_room(room) {
             return None;
         }
         let sequence = self.next;

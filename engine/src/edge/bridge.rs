@@ -158,6 +158,13 @@ pub enum ToCore {
     },
     /// What an engine of another thread learned.
     News(News),
+    /// An engine of another thread sends something for a group that this one keeps.
+    Across {
+        /// Which engine keeps it.
+        engine: u32,
+        /// A frame.
+        frame: Vec<u8>,
+    },
     /// The node's state, for the clients of an engine.
     Report {
         /// Which engine.

@@ -282,6 +282,7 @@ impl Core {
                 ToCore::News(news) => {
                     self.seats.iter_mut().for_each(|seat| seat.on(now, Input::of(&news)));
                 }
+                ToCore::Across { engine, frame } => self.pass_across(now, engine, frame),
                 ToCore::Report { engine, json } => {
                     self.seat(engine).on(now, Input::Report { json: &json });
                 }

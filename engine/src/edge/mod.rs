@@ -31,6 +31,7 @@ pub mod data;
 // What measures the world that the planes work with: the harness's floor and its load.
 pub mod appends;
 pub mod streams;
+pub mod touch;
 
 // The control plane.
 pub mod birth;

@@ -6,10 +6,10 @@ use crate::ids::{ConnId, GroupId, NodeId, SessionId};
 use crate::level::Level;
 use crate::limits::SNAPSHOT_PIECE_BYTES_MAX;
 use crate::limits::{BACKUPS_MAX, CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
+use crate::machine::ReadAsk;
 use crate::mutant::{self, Mutant};
 use crate::shard::calls::{CallId, Caller};
 use crate::shard::desk::{Desk, Hint};
-use crate::shard::reads::ReadAsk;
 use crate::shard::{Proposal, Shard, Shared, Step};
 use crate::time::{Time, millis};
 use alloc::vec::Vec;
@@ -30,8 +30,12 @@ const ROW_BYTES: usize = 64;
 struct Frame<'a> {
     caller: Caller,
     kind: Kind,
+    /// Whether it only reads.
+    reads: bool,
     /// From which level on the request has its meaning.
     level: Level,
+    /// When who asks gives up; [`Time::MAX`] = never.
+    deadline: Time,
     body: &'a [u8],
 }
 
@@ -109,7 +113,8 @@ impl Engine {
         if !admitted && header.kind != Heartbeat::KIND {
             return desk.error(caller, Code::Busy, Hint::retry(1));
         }
-        let Some(from_level) = facts.and_then(|facts| self.config.kinds.since_of(facts)) else {
+        let known = facts.and_then(|facts| Some((facts, self.config.kinds.since_of(facts)?)));
+        let Some((facts, from_level)) = known else {
             return desk.error(caller, Code::UnknownKind, Hint::NONE);
         };
         let request = match wire::Request::view(header.kind, body) {
@@ -118,7 +123,9 @@ impl Engine {
         };
         let route = request.route();
         let level = from_level.max(Level(route.level));
-        let frame = Frame { caller, kind: header.kind, level, body };
+        let (kind, reads) = (header.kind, facts.reads);
+        let deadline = deadline(since, header.deadline_ms);
+        let frame = Frame { caller, kind, reads, level, deadline, body };
         match request {
             wire::Request::Connection(ConnectionRequest::Heartbeat(it)) => {
                 self.on_heartbeat(now, caller, SessionId(it.session), effects);
@@ -141,9 +148,7 @@ impl Engine {
             | wire::Request::Lock(_)
             | wire::Request::Queue(_)
             | wire::Request::Cache(_) => {
-                let deadline = deadline(since, header.deadline_ms);
-                let to = (header.shard, deadline);
-                self.on_request(now, &frame, to, (&request, &route), effects);
+                self.on_request(now, &frame, header.shard, (&request, &route), effects);
             }
         }
     }
@@ -153,11 +158,11 @@ impl Engine {
         &mut self,
         now: Time,
         frame: &Frame<'_>,
-        (said, deadline): (u32, Time),
+        said: u32,
         (request, route): (&wire::Request<'_>, &Route<'_>),
         effects: &mut Effects,
     ) {
-        let &Frame { caller, kind, level, body } = frame;
+        let &Frame { caller, kind, reads, level, deadline, body } = frame;
         let mut desk = self.shared.desk(effects);
         let shard = route.name.map_or(said, |name| wire::name::shard(name, self.config.shards));
         if shard != said || shard >= self.config.shards {
@@ -174,7 +179,7 @@ impl Engine {
         let step = &mut Step { now, shared: &mut self.shared, effects };
         let call = match (&route.call, request) {
             (Some(call), _) => CallId { session: SessionId(call.session), sequence: call.sequence },
-            (None, _) if request.facts().reads => {
+            (None, _) if reads => {
                 let ask = ReadAsk { kind, body };
                 return shard.on_read(step, caller, level, ask, deadline);
             }
@@ -188,7 +193,7 @@ impl Engine {
             ) => CallId { session: SessionId(*session), sequence: 0 },
             (None, _) => unreachable!("what changes a shard is a call"),
         };
-        shard.on_write(step, Proposal { caller, kind, level, call, body });
+        shard.on_write(step, Proposal { caller, kind, level, call, deadline, body });
     }
 
     /// Something is asked of the node or of the cluster.
@@ -308,7 +313,7 @@ impl Engine {
 
     /// Who the cluster's nodes are is to change: a matter of the meta group.
     fn on_node_call(&mut self, now: Time, frame: &Frame<'_>, effects: &mut Effects) {
-        let &Frame { caller, kind, level, body } = frame;
+        let &Frame { caller, kind, level, deadline, body, .. } = frame;
         let Some(at) = self.place_of(GroupId::META) else {
             return self.send_away(caller, GroupId::META, effects);
         };
@@ -316,7 +321,7 @@ impl Engine {
         let call = CallId { session: SessionId([0; 16]), sequence: 0 };
         self.shards.touch(at).on_write(
             &mut Step { now, shared: &mut self.shared, effects },
-            Proposal { caller, kind, level, call, body },
+            Proposal { caller, kind, level, call, deadline, body },
         );
     }
 

@@ -19,7 +19,8 @@ use crate::shard::Step;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
 use wire::bytes::{Put, Reader};
-use wire::peer::{Absent, Append, FeatureLevel, Join, Leads, Leave, Nodes, Pulse, Snapshot, Stray};
+use wire::peer::{Absent, Append, FeatureLevel, Join, Leads, Leave, Mail, MailTaken, Nodes};
+use wire::peer::{Probe, Pulse, Snapshot, Stray};
 use wire::topology::engine_of_group;
 use wire::{Header, Kind, WireError};
 
@@ -70,6 +71,9 @@ impl Engine {
                 if let Some(at) = self.place_of(group) {
                     self.shards.touch(at).on_absent(peer, sent_at);
                 }
+            }
+            Mail::KIND | MailTaken::KIND | Probe::KIND => {
+                self.on_parcel(now, header, body, effects)?;
             }
             _ => {}
         }
@@ -292,7 +296,7 @@ impl Engine {
         wanted.filter(|(group, _)| !votes(*group)).count()
     }
 
-    fn leads_group(&self, group: GroupId) -> bool {
+    pub(super) fn leads_group(&self, group: GroupId) -> bool {
         self.place_of(group).is_some_and(|at| self.shards[at].raft().is_leader())
     }
 

@@ -116,6 +116,12 @@ impl Shards {
         shard
     }
 
+    /// One in which somebody looks for what was left for the simulator: nothing happens to it.
+    #[cfg(any(test, feature = "simulator"))]
+    pub fn look(&mut self, at: usize) -> &mut Shard {
+        &mut self.shards[at]
+    }
+
     /// Something happens to all of them.
     pub fn touch_all(&mut self) -> impl Iterator<Item = &mut Shard> {
         self.touch_where(|_| true)

@@ -3,6 +3,7 @@
 mod answers;
 mod backup;
 mod levels;
+mod parcels;
 mod pushes;
 mod room;
 mod script;
@@ -48,6 +49,17 @@ impl Node {
     }
 
     fn with(config: EngineConfig) -> Node {
+        let mut node = Node::without_clients(config);
+        let opened = Input::Opened { conn: CONN, request: 0, version: PROTOCOL_MAX };
+        node.engine.on(node.now, opened, &mut node.effects);
+        let open = SessionOpen { session: SESSION, ttl_ms: 1000 };
+        node.send(SessionOpen::KIND, 0, |b| open.encode(b));
+        assert_eq!(node.answers().last().unwrap().kind, Done::KIND);
+        node
+    }
+
+    /// A node that leads.
+    fn without_clients(config: EngineConfig) -> Node {
         let blank = vec![0; usize::try_from(SEGMENT).unwrap()];
         let segments: [(u32, &[u8]); 2] = [(0, &blank), (1, &blank)];
         let disk = Disk { segments: &segments, witness: [None; 2], snapshot: &mut |_, _, _| false };
@@ -56,14 +68,6 @@ impl Node {
         let mut node = Node { engine, effects, now, request: 0, notes: Vec::new() };
         node.pass(Duration::from_secs(1));
         assert!(node.engine.shards.iter().all(|shard| shard.raft().is_leader()));
-        node.engine.on(
-            node.now,
-            Input::Opened { conn: CONN, request: 0, version: PROTOCOL_MAX },
-            &mut node.effects,
-        );
-        let open = SessionOpen { session: SESSION, ttl_ms: 1000 };
-        node.send(SessionOpen::KIND, 0, |b| open.encode(b));
-        assert_eq!(node.answers().last().unwrap().kind, Done::KIND);
         node
     }
 

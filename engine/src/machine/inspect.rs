@@ -18,6 +18,7 @@ const SORTED: [PutSorted; SECTIONS.len()] = [
     |m, out| m.queues.put_sorted_queues(out),
     |m, out| m.queues.put_sorted_messages(&m.ledger, out),
     |m, out| m.cache.put_sorted(out),
+    |m, out| m.mails.put_sorted(out),
 ];
 
 impl Machine {
@@ -30,6 +31,7 @@ impl Machine {
         self.locks.verify(&self.ledger, &mut census);
         self.queues.verify(&self.ledger, &mut census);
         self.cache.verify(&mut census);
+        self.mails.verify(self.ledger.level());
         self.ledger.verify(&census);
     }
 

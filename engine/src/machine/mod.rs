@@ -20,6 +20,7 @@
 //!   to its folder, and `engine/tests/tidy` looks at what it names.
 //! - What concerns more than one service is done here: a session's end (`sessions.rs`), what is due or unfinished
 //!   (`steps.rs`), and what levels below [`Level::BOUNDED`] do at once (`oldest.rs`).
+//! - Mail from group to group ([`Mails`], in `outbox/`) stands behind a wall like a service.
 //! - A new table stands in its folder and in one list, [`snapshot::SECTIONS`]; for comparisons also in `inspect.rs`.
 //!
 //! # Invariants
@@ -50,6 +51,8 @@ mod oldest;
 mod locks;
 mod queues;
 pub mod cache;
+mod outbox;
+mod mail;
 #[cfg(feature = "simulator")]
 pub mod measure;
 #[cfg(any(test, feature = "simulator"))]
@@ -67,6 +70,8 @@ mod slab;
 mod tests;
 
 pub use cache::warm::{WARM_MAX, Warm};
+#[cfg(any(test, feature = "simulator"))]
+pub use mail::Took;
 pub use reborn::{TOKENS_SKIPPED, Times};
 pub use restore::{Checksum, Corrupt, Restore, Restored};
 pub use snapshot::{Slice, SliceProgress};
@@ -75,6 +80,7 @@ pub(crate) use table::Probe;
 use self::cache::Cache;
 use self::ledger::Ledger;
 use self::locks::Locks;
+use self::outbox::Mails;
 use self::queues::Queues;
 use self::steps::Turn;
 use crate::entry::kind;
@@ -88,7 +94,7 @@ use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use wire::message::{CacheGet, CacheRequest};
+use wire::message::CacheGet;
 use wire::{Code, Detail, Kind, Request};
 
 /// What a machine is made with.
@@ -156,6 +162,25 @@ pub struct Wake {
     pub outcome: Outcome,
 }
 
+/// What a read asks for: a request that was vetted when it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadAsk<'a> {
+    /// Its kind.
+    pub kind: Kind,
+    /// The client's bytes.
+    pub body: &'a [u8],
+}
+
+impl<'a> ReadAsk<'a> {
+    /// The line that it reads; nothing of another read.
+    pub(crate) fn line(self) -> &'a [u8] {
+        match self.kind {
+            CacheGet::KIND => CacheGet::decode(self.body).map_or(&[], |get| get.key),
+            _ => &[],
+        }
+    }
+}
+
 /// What a read at some moment shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum View<'a> {
@@ -192,6 +217,10 @@ pub struct Machine {
     locks: Locks,
     queues: Queues,
     cache: Cache,
+    mails: Mails,
+    /// The mail that was taken, until somebody looks.
+    #[cfg(any(test, feature = "simulator"))]
+    took: Vec<Took>,
     /// The most steps that an entry took.
     #[cfg(test)]
     most_steps: u32,
@@ -209,6 +238,9 @@ impl Machine {
             locks: Locks::new(secret),
             queues: Queues::new(secret),
             cache: Cache::new(secret, config.cache_bytes_max),
+            mails: Mails::default(),
+            #[cfg(any(test, feature = "simulator"))]
+            took: Vec::new(),
             #[cfg(test)]
             most_steps: 0,
             making: None,
@@ -254,6 +286,18 @@ impl Machine {
                 }
                 Applied::Nothing
             }
+            kind::MAIL if self.ledger.level() >= Level::OUTBOX => {
+                self.take_mail(payload);
+                Applied::Nothing
+            }
+            kind::MAIL_TAKEN if self.ledger.level() >= Level::OUTBOX => {
+                self.forget_mail(payload);
+                Applied::Nothing
+            }
+            #[cfg(any(test, feature = "simulator"))]
+            kind::MAIL_WRITE if self.ledger.level() >= Level::OUTBOX => {
+                Applied::Done(self.write_mail(payload))
+            }
             _ => match Request::view(kind, payload) {
                 Err(code) => Applied::Done(Outcome::refused(code)),
                 Ok(request) => self.request(request, turn),
@@ -279,13 +323,10 @@ impl Machine {
 
     /// What a read shows of the state as it is at `at`, which is not before [`Machine::clock`]. `probe`: where its name
     /// was found, if that was looked at.
-    pub(crate) fn read(&self, probe: Option<Probe>, request: Request<'_>, at: Elapsed) -> View<'_> {
-        let at = at.max(self.ledger.clock());
-        match request {
-            Request::Cache(CacheRequest::CacheGet(CacheGet { key })) => {
-                let probe = probe.unwrap_or_else(|| self.cache.probe(key));
-                self.cache.view(&self.ledger, probe, key, at)
-            }
+    #[inline]
+    pub(crate) fn read(&self, probe: Option<Probe>, ask: ReadAsk<'_>, at: Elapsed) -> View<'_> {
+        match ask.kind {
+            CacheGet::KIND => self.line(probe, ask.line(), at),
             // What changes something shows nothing.
             _ => View::Refused(Code::UnknownKind),
         }
@@ -293,7 +334,13 @@ impl Machine {
 
     /// Reads a line.
     pub fn get(&self, key: &[u8], at: Elapsed) -> View<'_> {
-        self.read(None, CacheGet { key }.into(), at)
+        self.line(None, key, at)
+    }
+
+    #[inline]
+    fn line(&self, probe: Option<Probe>, key: &[u8], at: Elapsed) -> View<'_> {
+        let probe = probe.unwrap_or_else(|| self.cache.probe(key));
+        self.cache.view(&self.ledger, probe, key, at.max(self.ledger.clock()))
     }
 
     /// Looks ahead at the first [`WARM_MAX`] of some lines. Says in `warm` where their keys are found.

@@ -7,6 +7,8 @@
 //!   microseconds, and above what it was at the backup and one for each microsecond since.
 //! - Every session ends, with what its end does: its locks are released, its waiters leave, its messages in flight are
 //!   ready again, at their places and with their counts of deliveries. Its calls are remembered no more, and refused.
+//! - Mail from group to group is gone, and its numbers begin anew in all groups. Each group was backed up at a moment of
+//!   its own: what one has taken, another may still keep, and what one has written, another may have forgotten.
 //! - Lines and messages stay. Time stood still for them: a line's time to live goes on from where it was.
 
 use super::{Corrupt, Machine, MachineConfig, Turn};
@@ -48,6 +50,7 @@ impl Machine {
         bytes: &[u8],
     ) -> Result<Machine, Corrupt> {
         let mut machine = Machine::restore_from(origin, config, bytes)?;
+        machine.mails.clear();
         let mut wakes = Vec::new();
         let now = machine.ledger.clock();
         machine.end_sessions(&mut Turn { now, steps: u32::MAX, taken: 0, wakes: &mut wakes });

@@ -314,8 +314,10 @@ impl Restore {
             return Err(Corrupt::Config);
         }
         machine.ledger.read_head(&mut from)?;
-        for left in &mut self.left {
-            *left = from.u32()?;
+        for (left, section) in self.left.iter_mut().zip(&SECTIONS) {
+            if section.since <= self.version {
+                *left = from.u32()?;
+            }
         }
         let bytes = from.left();
         self.at -= bytes;

@@ -4,13 +4,13 @@
 //! head:     magic "TCSM" | version u32
 //! then rows, each: length u32 | content
 //! first:    level u32, from version 3 on | cluster u64 | cache budget u64 | clock u64 | last number u64
-//!             | sessions u32 | locks u32 | queues u32 | messages u32 | lines u32
+//!             | sessions u32 | locks u32 | queues u32 | messages u32 | lines u32 | mail u32, from version 5 on
 //!             | ended session ids, 16 each, up to version 3
 //! tail:     CRC-32C u32 of all before it
 //! ```
 //!
 //! What the rows say is told beside their tables: `ledger/codec.rs`, `locks/codec.rs`, `queues/codec.rs` and
-//! `cache/codec.rs`.
+//! `cache/codec.rs`, `outbox/codec.rs`.
 //!
 //! Integers are little-endian; names and payloads come behind their length, a u32. The rows of a table come in any
 //! order. Timers, counts, and what a session owns follow from the rest.
@@ -53,7 +53,9 @@ pub(super) const VERSION_OLDEST: u32 = 2;
 /// Of snapshots that say their level.
 pub(super) const VERSION_SAID: u32 = 3;
 /// Of snapshots whose ended sessions are rows.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION_ENDED: u32 = 4;
+/// Of snapshots with mail from group to group.
+pub(super) const VERSION: u32 = 5;
 /// Size of the checksum at the end.
 pub const TAIL_BYTES: usize = 4;
 /// Slots that are passed over at the cost of one row.
@@ -103,6 +105,8 @@ type Order = fn(&mut Machine) -> Result<SliceProgress, Corrupt>;
 
 /// What a table has to do with snapshots.
 pub(super) struct Section {
+    /// The first version that has it.
+    pub(super) since: u32,
     /// How many rows there are.
     rows: fn(&Machine) -> usize,
     /// Begins a walk over the rows as they are now.
@@ -118,8 +122,9 @@ pub(super) struct Section {
 }
 
 /// The tables, in the order of the bytes.
-pub(super) const SECTIONS: [Section; 5] = [
+pub(super) const SECTIONS: [Section; 6] = [
     Section {
+        since: VERSION_OLDEST,
         rows: |m| m.ledger.session_rows(),
         begin: |m| m.ledger.begin_walk(),
         walk: |m, slice, out| m.ledger.walk(slice, out),
@@ -128,6 +133,7 @@ pub(super) const SECTIONS: [Section; 5] = [
         shed: |m, slice| m.ledger.shed(slice),
     },
     Section {
+        since: VERSION_OLDEST,
         rows: |m| m.locks.len(),
         begin: |m| m.locks.begin_walk(),
         walk: |m, slice, out| m.locks.walk(&m.ledger, slice, out),
@@ -136,6 +142,7 @@ pub(super) const SECTIONS: [Section; 5] = [
         shed: |m, slice| m.locks.shed(slice),
     },
     Section {
+        since: VERSION_OLDEST,
         rows: |m| m.queues.len(),
         begin: |m| m.queues.begin_walk_queues(),
         walk: |m, slice, out| m.queues.walk_queues(slice, out),
@@ -144,6 +151,7 @@ pub(super) const SECTIONS: [Section; 5] = [
         shed: |m, slice| m.queues.shed_queues(slice),
     },
     Section {
+        since: VERSION_OLDEST,
         rows: |m| m.queues.message_rows(),
         begin: |m| m.queues.begin_walk_messages(),
         walk: |m, slice, out| m.queues.walk_messages(&m.ledger, slice, out),
@@ -152,12 +160,22 @@ pub(super) const SECTIONS: [Section; 5] = [
         shed: |m, slice| m.queues.shed_messages(slice),
     },
     Section {
+        since: VERSION_OLDEST,
         rows: |m| m.cache.len(),
         begin: |m| m.cache.begin_walk(),
         walk: |m, slice, out| m.cache.walk(slice, out),
         read: |m, from| m.cache.read(from),
         order: Some(|m| Ok(m.cache.order(&mut m.ledger))),
         shed: |m, slice| m.cache.shed(slice),
+    },
+    Section {
+        since: VERSION,
+        rows: |m| m.mails.rows(),
+        begin: |m| m.mails.begin_walk(),
+        walk: |m, slice, out| m.mails.walk(slice, out),
+        read: |m, from| m.mails.read(from),
+        order: Some(|m| m.mails.check_read()),
+        shed: |m, slice| m.mails.shed(slice),
     },
 ];
 
@@ -209,13 +227,15 @@ impl Machine {
 
     pub(super) fn put_head(&self, out: &mut Vec<u8>) {
         out.put_u32(MAGIC);
-        out.put_u32(version(self.ledger.level()));
+        let version = version(self.ledger.level());
+        out.put_u32(version);
         let at = begin_row(out);
         self.ledger.put_level(out);
         out.put_u64(self.config.cluster);
         out.put_u64(self.config.cache_bytes_max);
         self.ledger.put_head(out);
-        SECTIONS.iter().for_each(|section| put_count(out, (section.rows)(self)));
+        let sections = SECTIONS.iter().filter(|section| section.since <= version);
+        sections.for_each(|section| put_count(out, (section.rows)(self)));
         self.ledger.put_ended(out);
         end_row(out, at);
     }
@@ -252,7 +272,8 @@ pub(super) fn skipped(slots: usize) -> usize {
 /// The version of a snapshot at a level.
 fn version(level: Level) -> u32 {
     match level {
-        level if level >= Level::BOUNDED => VERSION,
+        level if level >= Level::OUTBOX => VERSION,
+        level if level >= Level::BOUNDED => VERSION_ENDED,
         level if level >= Level::SAID => VERSION_SAID,
         _ => VERSION_OLDEST,
     }

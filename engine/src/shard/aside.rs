@@ -7,9 +7,10 @@
 use super::calls::Caller;
 use super::conns::Conns;
 use super::desk::Hint;
-use super::reads::{ReadAsk, Served, Until, read};
+use super::reads::{Served, Until, read};
 use super::{Shard, Step};
 use crate::ids::ConnId;
+use crate::machine::ReadAsk;
 use crate::time::Time;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};

@@ -37,10 +37,10 @@ const BUSY_RETRY_MS: u32 = 500;
 /// A snapshot for a backup.
 pub(super) struct Backup {
     id: [u8; 16],
-    stage: Stage,
+    state: BackupState,
 }
 
-enum Stage {
+enum BackupState {
     /// It waits until leadership is confirmed.
     Asked { caller: Caller, until: Until },
     /// It is being made, or waits for another snapshot that is. It is to stand for this index or a later one.
@@ -57,18 +57,18 @@ impl Shard {
 
     /// Whether a snapshot is to be made for a backup.
     pub(super) fn is_backup_due(&self) -> bool {
-        matches!(&self.backup, Some(Backup { stage: Stage::Making { .. }, .. }))
+        matches!(&self.backup, Some(Backup { state: BackupState::Making { .. }, .. }))
     }
 
     /// Whether leadership is to be confirmed for a backup.
     pub(super) fn is_backup_asked(&self) -> bool {
-        matches!(&self.backup, Some(Backup { stage: Stage::Asked { .. }, .. }))
+        matches!(&self.backup, Some(Backup { state: BackupState::Asked { .. }, .. }))
     }
 
     /// When a snapshot that nobody reads is to be dropped.
     pub(super) fn backup_ends_at(&self) -> Time {
         match &self.backup {
-            Some(Backup { stage: Stage::Kept { touched, .. }, .. }) => *touched + IDLE_MAX,
+            Some(Backup { state: BackupState::Kept { touched, .. }, .. }) => *touched + IDLE_MAX,
             _ => Time::MAX,
         }
     }
@@ -82,12 +82,13 @@ impl Shard {
                 return step.desk().error(caller, Code::Busy, hint);
             }
             Some(backup) => {
-                match &mut backup.stage {
-                    Stage::Asked { caller: waits, .. } | Stage::Making { caller: waits, .. } => {
+                match &mut backup.state {
+                    BackupState::Asked { caller: waits, .. }
+                    | BackupState::Making { caller: waits, .. } => {
                         // The request whose place it takes is answered no more.
                         step.shared.conns.settle(core::mem::replace(waits, caller));
                     }
-                    Stage::Kept { snapshot, touched } => {
+                    BackupState::Kept { snapshot, touched } => {
                         *touched = step.now;
                         ready(step, caller, snapshot, budget);
                     }
@@ -101,7 +102,7 @@ impl Shard {
             read => self.confirms_backup(read),
         };
         assert!(self.backup.is_none(), "a group has one backup at a time");
-        self.backup = Some(Backup { id, stage: Stage::Asked { caller, until } });
+        self.backup = Some(Backup { id, state: BackupState::Asked { caller, until } });
     }
 
     /// A backup begins once leadership is confirmed for it, and what was committed is applied.
@@ -121,7 +122,7 @@ impl Shard {
         id: [u8; 16],
         offset: u64,
     ) {
-        let Some(Backup { stage: Stage::Kept { snapshot, touched }, .. }) =
+        let Some(Backup { state: BackupState::Kept { snapshot, touched }, .. }) =
             self.backup.as_mut().filter(|backup| backup.id == id)
         else {
             return step.desk().error(caller, Code::BackupGone, Hint::NONE);
@@ -143,16 +144,16 @@ impl Shard {
     pub(super) fn keep_backup(&mut self, now: Time) {
         let (applied, commit) = (self.applied, self.raft.commit());
         let confirmed = self.raft.confirmed_at();
-        let Some(Backup { stage, .. }) = &mut self.backup else { return };
-        match stage {
-            Stage::Asked { caller, until } => {
+        let Some(Backup { state, .. }) = &mut self.backup else { return };
+        match state {
+            BackupState::Asked { caller, until } => {
                 if until.is_reached(applied, commit, confirmed) {
-                    *stage = Stage::Making { caller: *caller, from: applied };
+                    *state = BackupState::Making { caller: *caller, from: applied };
                 }
             }
-            Stage::Making { .. } => {}
-            Stage::Kept { touched, .. } if now < *touched + IDLE_MAX => {}
-            Stage::Kept { .. } => self.drop_backup(),
+            BackupState::Making { .. } => {}
+            BackupState::Kept { touched, .. } if now < *touched + IDLE_MAX => {}
+            BackupState::Kept { .. } => self.drop_backup(),
         }
     }
 
@@ -160,7 +161,7 @@ impl Shard {
     pub(super) fn backup_made(&mut self, step: &mut Step<'_>, snapshot: OutgoingSnapshot) {
         let budget = self.machine.cache_bytes_max;
         let Some(backup) = &mut self.backup else { return self.snapshots.spend(snapshot) };
-        let Stage::Making { caller, from } = backup.stage else {
+        let BackupState::Making { caller, from } = backup.state else {
             return self.snapshots.spend(snapshot);
         };
         if snapshot.point().0 < from {
@@ -170,12 +171,12 @@ impl Shard {
         let ((index, _), bytes) = (snapshot.point(), snapshot.total());
         step.effects.notes.push(Note::BackupMade { group: self.group, index, bytes });
         ready(step, caller, &snapshot, budget);
-        backup.stage = Stage::Kept { snapshot, touched: step.now };
+        backup.state = BackupState::Kept { snapshot, touched: step.now };
     }
 
     /// This replica leads no more: what was asked of it as the leader is not confirmed.
     pub(super) fn refuse_backup(&mut self, step: &mut Step<'_>) {
-        if let Some(Backup { stage: Stage::Asked { caller, .. }, .. }) = self.backup {
+        if let Some(Backup { state: BackupState::Asked { caller, .. }, .. }) = self.backup {
             step.desk().error(caller, Code::Unavailable, Hint::retry(20));
             self.backup = None;
         }
@@ -191,14 +192,14 @@ impl Shard {
     /// This replica ends, and what it kept.
     pub(super) fn end_backup(&mut self, step: &mut Step<'_>) {
         self.refuse_backup(step);
-        if let Some(Backup { stage: Stage::Making { caller, .. }, .. }) = self.backup {
+        if let Some(Backup { state: BackupState::Making { caller, .. }, .. }) = self.backup {
             step.desk().error(caller, Code::Unavailable, Hint::retry(20));
         }
         self.drop_backup();
     }
 
     fn drop_backup(&mut self) {
-        if let Some(Backup { stage: Stage::Kept { snapshot, .. }, .. }) = self.backup.take() {
+        if let Some(Backup { state: BackupState::Kept { snapshot, .. }, .. }) = self.backup.take() {
             self.snapshots.spend(snapshot);
         }
     }

@@ -8,8 +8,8 @@
 //! # How it works
 //!
 //! - *A while* is [`Balance::new`]'s `after`, and a little more for each further group, so that the groups of
-//!   a node that came back are not handed over all at once: while one is, its proposals are refused
-//!   as `Busy`, for a round trip.
+//!   a node that came back are not handed over all at once: while one is, what clients ask waits
+//!   ([`stage`](super::stage)), for a round trip.
 //! - *Kept up*: it is heard, is not suspected to be dead, replicates, and lags by at most [`LAG_BYTES_MAX`]; a lapse of [`LAPSE`] is
 //!   forgiven. A message that is overtaken by another is a lapse: what it says is asked again.
 //! - Each time that this replica hands over the same group it waits twice as long as before, up to

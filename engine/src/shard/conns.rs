@@ -193,8 +193,9 @@ impl Conns {
     }
 
     /// Whether a connection still stands.
-    pub(super) fn is_open(&mut self, id: ConnId) -> bool {
-        self.get(id).is_some()
+    pub fn is_open(&self, id: ConnId) -> bool {
+        let conn = self.conns.get(id.index as usize);
+        conn.is_some_and(|conn| conn.generation == id.generation && conn.open == Open::Open)
     }
 
     fn get(&mut self, id: ConnId) -> Option<&mut Conn> {

@@ -2,7 +2,7 @@
 //!
 //! This is where commands get their meaning and answers their way back. A request is proposed with
 //! the group's clock on it; when its entry is applied, the caller is answered. What only a
-//! leader needs (callers, held reads, signs of life) lives here and is thrown away with the
+//! leader needs (callers, what waits to be proposed, held reads, signs of life) lives here and is thrown away with the
 //! leadership; nobody else may rely on it.
 //!
 //! # How it works
@@ -36,12 +36,14 @@ pub(crate) mod held;
 mod inspect;
 mod levels;
 mod liveness;
+pub mod mail;
 mod members;
 pub mod moves;
 pub mod placement;
-pub mod reads;
+mod reads;
 pub mod salvage;
 pub(crate) mod snapshots;
+pub mod stage;
 pub mod state;
 pub mod step;
 mod time;
@@ -55,7 +57,7 @@ use crate::journal::{Journal, Record};
 use crate::level::Level;
 use crate::machine::{self, Applied, Outcome, WARM_MAX, Wake, Warm};
 use crate::mutant::{self, Mutant};
-use crate::raft::{Hold, Member, Message, Persist, Quiet, Raft, Refused};
+use crate::raft::{Hold, Member, Message, Persist, Quiet, Raft};
 use crate::status::{GroupStatus, PeerStatus};
 use crate::time::{Duration, Elapsed, Time};
 use alloc::vec::Vec;
@@ -65,9 +67,11 @@ use balance::Balance;
 use calls::{CallId, Caller, Calls};
 use desk::Hint;
 use liveness::Liveness;
+use mail::Carrier;
 use moves::Moves;
 use reads::{HeldReads, Served};
 use snapshots::Snapshots;
+use stage::Stage;
 use state::State;
 pub use step::{Shared, Step};
 use wire::message::CachePut;
@@ -87,6 +91,8 @@ pub struct Proposal<'a> {
     pub level: Level,
     /// The call's name.
     pub call: CallId,
+    /// When the caller gives up; [`Time::MAX`] = never.
+    pub deadline: Time,
     /// The client's bytes.
     pub body: &'a [u8],
 }
@@ -103,6 +109,11 @@ pub struct Shard {
     /// When something in the state is due: kept here, so that an idle group's state is not looked at.
     due: Option<Elapsed>,
     calls: Calls,
+    stage: Stage,
+    carrier: Carrier,
+    /// What came from other groups that nobody keeps, until somebody looks.
+    #[cfg(any(test, feature = "simulator"))]
+    probes: Vec<(GroupId, alloc::boxed::Box<[u8]>)>,
     reads: HeldReads,
     /// Where the keys that were looked ahead at are found.
     warm: Warm,
@@ -115,6 +126,8 @@ pub struct Shard {
     backup: Option<Backup>,
     /// The term in which this replica leads and has told so; `None` when it does not.
     leads: Option<Term>,
+    /// To whom this replica last handed over.
+    heir: Option<NodeId>,
     /// The last tick proposed: none is proposed again before it is applied.
     ticked: Index,
     /// No tick before this moment, and no renewal: one was refused.
@@ -152,6 +165,10 @@ impl Shard {
             machine,
             applied: applied.0,
             calls: Calls::new(machine.secret),
+            stage: Stage::default(),
+            carrier: Carrier::default(),
+            #[cfg(any(test, feature = "simulator"))]
+            probes: Vec::new(),
             reads: HeldReads::default(),
             warm: Warm::default(),
             aside: Aside::default(),
@@ -161,6 +178,7 @@ impl Shard {
             snapshots: Snapshots::new(applied),
             backup: None,
             leads: None,
+            heir: None,
             ticked: Index::ZERO,
             retry_at: now,
             raised: Index::ZERO,
@@ -205,25 +223,34 @@ impl Shard {
         if !self.is_at(proposal.level) {
             return self.refuse_above(step, proposal.caller, proposal.level);
         }
-        if !step.has_room(proposal.body.len()) {
-            return step.desk().error(proposal.caller, Code::Busy, Hint::retry(5));
-        }
         let session = proposal.call.session;
         if step.shared.conns.touches(proposal.caller.conn, (self.group, session), step.now) {
             self.touch(step.now, session);
         }
-        let time = self.raft.clock(step.now);
-        match self.raft.propose(proposal.kind, 0, time, proposal.body) {
-            Ok(index) => {
-                assert!(index > self.applied, "what is proposed is still to be applied");
-                step.take_room(proposal.body.len());
-                self.calls.propose(index, proposal.caller, proposal.call);
-            }
-            Err(Refused::NotLeader) => self.refuse(step, proposal.caller),
-            Err(Refused::Busy) => {
-                step.desk().error(proposal.caller, Code::Busy, Hint::retry(5));
-            }
+        if self.propose(step, &proposal) {
+            return;
         }
+        if self.raft.is_handing_over() {
+            return self.await_hand_over(step, &proposal);
+        }
+        step.desk().error(proposal.caller, Code::Busy, Hint::retry(5));
+    }
+
+    /// Proposes a request of this leader's caller. False: there is no room for it, and nobody was answered.
+    #[inline]
+    fn propose(&mut self, step: &mut Step<'_>, proposal: &Proposal<'_>) -> bool {
+        assert!(self.raft.is_leader(), "only a leader proposes");
+        if !step.has_room(proposal.body.len()) {
+            return false;
+        }
+        let time = self.raft.clock(step.now);
+        let Ok(index) = self.raft.propose(proposal.kind, 0, time, proposal.body) else {
+            return false;
+        };
+        assert!(index > self.applied, "what is proposed is still to be applied");
+        step.take_room(proposal.body.len());
+        self.calls.propose(index, proposal.caller, proposal.call);
+        true
     }
 
     /// A session gave a sign of life. Whether this replica vouches for a whole time to live from now:
@@ -295,6 +322,8 @@ impl Shard {
         if step.now >= self.raft.deadline() {
             self.raft.on_tick(step.now, &mut step.shared.out);
             self.settle(step);
+            // A hand-over that failed ends here: who waits for it goes before who comes now.
+            self.keep_stage(step);
         }
     }
 
@@ -302,6 +331,7 @@ impl Shard {
 
     /// Makes one batch of what was proposed, applies what is committed, and answers.
     pub fn end_turn(&mut self, step: &mut Step<'_>) {
+        self.keep_stage(step);
         self.keep_time(step);
         self.keep_balance(step);
         self.keep_members(step);
@@ -311,6 +341,7 @@ impl Shard {
         self.note_leader(step);
         self.serve_aside(step);
         self.apply(step);
+        self.keep_mail(step);
         self.serve_reads(step);
         self.keep_backup(step.now);
         self.on_recorded(step, step.shared.journal.synced());
@@ -321,9 +352,10 @@ impl Shard {
     pub fn quiet(&self) -> Option<Quiet> {
         // Who is to hand over looks for the moment.
         let hands_over = self.raft.is_leader() && self.preferred() != self.node;
+        let carries = self.raft.is_leader() && self.state.has_mail();
         // So does who waits for leadership to be confirmed.
         let asks = !self.reads.is_empty() || self.is_backup_asked() || self.has_aside();
-        if hands_over || asks { None } else { self.raft.quiet() }
+        if hands_over || carries || asks { None } else { self.raft.quiet() }
     }
 
     /// Tells the shard what came while it was left alone.
@@ -346,7 +378,7 @@ impl Shard {
         if let Some((read, _)) = self.reads.first() {
             at = at.min(read.deadline);
         }
-        at = at.min(self.backup_ends_at());
+        at = at.min(self.backup_ends_at()).min(self.stage.wake_at());
         if self.aside.is_ready() {
             at = Time::ZERO;
         }
@@ -359,6 +391,9 @@ impl Shard {
         }
         if self.raft.is_leader() && self.liveness.is_due() {
             at = at.min(self.retry_at);
+        }
+        if self.raft.is_leader() {
+            at = at.min(self.carrier.wake_at());
         }
         at
     }
@@ -493,12 +528,14 @@ impl Shard {
         }
         self.balance.begin(step.now);
         (self.ticked, self.raised) = (Index::ZERO, Index::ZERO);
+        self.begin_carrying();
         if lost {
             self.send_callers_away(step);
         }
     }
 
     fn send_callers_away(&mut self, step: &mut Step<'_>) {
+        self.send_staged_away(step);
         let hint = Hint::retry(20);
         let mut desk = step.desk();
         self.calls.drain(|caller| desk.error(caller, Code::Unavailable, hint));

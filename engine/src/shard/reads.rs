@@ -10,12 +10,11 @@ use super::state::State;
 use super::{Shard, Step};
 use crate::ids::Index;
 use crate::level::Level;
-use crate::machine::{Probe, View, WARM_MAX};
+use crate::machine::{Probe, ReadAsk, View, WARM_MAX};
 use crate::raft::Read;
 use crate::time::{Elapsed, Time};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use wire::message::CacheGet;
 use wire::{Code, Kind};
 
 /// What a read waits for.
@@ -34,29 +33,6 @@ impl Until {
         match self {
             Until::Confirmed(at) => applied >= commit && confirmed_at >= Some(at),
             Until::Applied(index) => applied >= index,
-        }
-    }
-}
-
-/// What a read asks for: a request that was vetted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ReadAsk<'a> {
-    /// Its kind.
-    pub kind: Kind,
-    /// The client's bytes.
-    pub body: &'a [u8],
-}
-
-impl<'a> ReadAsk<'a> {
-    fn request(self) -> wire::Request<'a> {
-        wire::Request::read(self.kind, self.body).expect("it was vetted when it came")
-    }
-
-    /// The line that it reads; nothing of another read.
-    fn line(self) -> &'a [u8] {
-        match self.kind {
-            CacheGet::KIND => CacheGet::decode(self.body).map_or(&[], |get| get.key),
-            _ => &[],
         }
     }
 }
@@ -219,6 +195,7 @@ pub(super) enum Served {
 }
 
 /// Answers a read for which leadership was confirmed from the applied state.
+#[inline]
 pub(super) fn read(
     state: &State,
     clock: Elapsed,
@@ -233,7 +210,7 @@ pub(super) fn read(
         desk.error(caller, Code::DeadlineExceeded, Hint::NONE);
         return Served::Yes;
     }
-    match state.read(probe, ask.request(), clock) {
+    match state.read(probe, ask, clock) {
         View::Line { value, .. } if !desk.takes(caller, value.len()) => return Served::Later,
         View::Line { version, value } => desk.value(caller, version, value),
         View::Refused(code) => desk.error(caller, code, Hint::NONE),

@@ -5,7 +5,7 @@ use crate::ids::{ClusterId, GroupId, SessionId};
 use crate::level::Level;
 use crate::machine::meta::Meta;
 use crate::machine::{self, Applied, DeliveryView, Machine, Wake};
-use crate::machine::{Probe, Restore, Restored, Slice, SliceProgress, View, Warm};
+use crate::machine::{Probe, ReadAsk, Restore, Restored, Slice, SliceProgress, View, Warm};
 use crate::status::MachineStatus;
 use crate::time::{Duration, Elapsed};
 use alloc::boxed::Box;
@@ -213,15 +213,11 @@ impl State {
     }
 
     /// What a read shows. `probe`: where its name was found, if that was looked at.
-    pub(super) fn read(
-        &self,
-        probe: Option<Probe>,
-        request: wire::Request<'_>,
-        at: Elapsed,
-    ) -> View<'_> {
+    #[inline]
+    pub(super) fn read(&self, probe: Option<Probe>, ask: ReadAsk<'_>, at: Elapsed) -> View<'_> {
         match self {
             State::Meta(..) => View::Refused(Code::UnknownKind),
-            State::Data(machine) => machine.read(probe, request, at),
+            State::Data(machine) => machine.read(probe, ask, at),
         }
     }
 
@@ -249,11 +245,54 @@ impl State {
         }
     }
 
+    /// Whether mail for other groups waits.
+    pub fn has_mail(&self) -> bool {
+        match self {
+            State::Meta(..) => false,
+            State::Data(machine) => machine.has_mail(),
+        }
+    }
+
+    /// The groups for which mail waits, with the number of the first.
+    pub fn mail_waiting(&self) -> impl Iterator<Item = (GroupId, u64)> {
+        let machine = match self {
+            State::Meta(..) => None,
+            State::Data(machine) => Some(machine),
+        };
+        machine.into_iter().flat_map(|machine| machine.mail_waiting())
+    }
+
+    /// What waits for a group, in order.
+    pub fn mail_for(&self, to: GroupId) -> impl Iterator<Item = &[u8]> {
+        let machine = match self {
+            State::Meta(..) => None,
+            State::Data(machine) => Some(machine),
+        };
+        machine.into_iter().flat_map(move |machine| machine.mail_for(to))
+    }
+
+    /// The last number that was taken of a group's mail.
+    pub fn mail_taken(&self, from: GroupId) -> u64 {
+        match self {
+            State::Meta(..) => 0,
+            State::Data(machine) => machine.mail_taken(from),
+        }
+    }
+
     /// What it holds, for people.
     pub fn status(&self) -> MachineStatus {
         match self {
             State::Meta(..) => MachineStatus::default(),
             State::Data(machine) => machine.status(),
+        }
+    }
+
+    /// The mail that was taken since this was asked last.
+    #[cfg(any(test, feature = "simulator"))]
+    pub fn drain_took(&mut self) -> Vec<machine::Took> {
+        match self {
+            State::Meta(..) => Vec::new(),
+            State::Data(machine) => machine.drain_took().collect(),
         }
     }
 }

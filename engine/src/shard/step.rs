@@ -4,6 +4,7 @@ use super::ENTRY_ROOM_BYTES;
 use super::conns::Conns;
 use super::desk::Desk;
 use super::held::Held;
+use super::mail::Parcels;
 use crate::effects::Effects;
 use crate::journal::Journal;
 use crate::level::Kinds;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub(crate) peers: Peers,
     /// Messages that wait for a sync.
     pub held: Held,
+    /// What goes to the leaders of other groups.
+    pub parcels: Parcels,
     /// What consensus says; empty between steps.
     pub out: Output,
     /// Space for whom an entry wakes; empty between steps.
@@ -64,6 +67,7 @@ impl Shared {
             conns: Conns::default(),
             peers: Peers::default(),
             held: Held::default(),
+            parcels: Parcels::default(),
             out: Output::default(),
             wakes: Vec::new(),
             scratch: Vec::new(),

@@ -91,6 +91,7 @@ impl Shard {
 
     pub(super) fn hand_over(&mut self, step: &mut Step<'_>, to: NodeId) {
         self.tell_time(step);
+        self.heir = Some(to);
         self.raft.transfer(step.now, to, &mut step.shared.out);
     }
 

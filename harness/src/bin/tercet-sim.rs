@@ -121,7 +121,7 @@ fn main() -> ExitCode {
 /// Says what a run came to.
 fn say_passed(report: &Report) {
     println!(
-        "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {} pushes, {} readers cut off, {:?}",
+        "  passed: trace {:016x}, {} operations, {} events, {} crashes, {} stopped, {} snapshots, {} times full, {} changes, {} replicas removed, {} disks lost, {} damaged, {} voters of group 0, {} backups, {} pushes, {} readers cut off, {} staged, {} mails, {} probes, {:?}",
         report.trace,
         report.operations,
         report.events,
@@ -137,6 +137,9 @@ fn say_passed(report: &Report) {
         report.backups,
         report.pushes,
         report.cut_off,
+        report.staged,
+        report.mail,
+        report.probes,
         report.elapsed
     );
 }

@@ -29,6 +29,13 @@ impl CacheCheck {
         self.lines[key as usize].version
     }
 
+    /// Has memory fetch what is known of a key, which is needed soon.
+    #[cfg(feature = "bench")]
+    #[inline]
+    pub fn touch(&self, key: u32) {
+        engine::edge::touch::touch(&self.lines[key as usize]);
+    }
+
     /// A put that began at `floor` was acknowledged.
     ///
     /// # Errors

@@ -1,14 +1,16 @@
 //! The generator's state: connections, sessions, slots, and the requests that they make.
 
+use super::keys::Keys;
 use super::lines::Lines;
 use super::names::Names;
 use super::record::Record;
 use super::slot::{Material, Slot, State, encode};
-use super::window::Window;
 use super::{LoadConfig, SessionId};
 use crate::checks::{CacheCheck, LockCheck, QueueCheck, Violations};
 use crate::scenario::{CONTENDED_NAMES, Scenario, Step};
+use client::core::Window;
 use std::collections::VecDeque;
+use wire::limits::WINDOW_REPLIES_MAX;
 use wire::random::Random;
 
 /// Room for messages before the check's table grows.
@@ -73,8 +75,8 @@ pub(super) struct Core {
     /// Slots of a connection while lines are written beforehand, and after that.
     pub fill_depth: usize,
     pub depth: usize,
-    /// By shard: how many of its lines were written beforehand.
-    pub filled: Vec<usize>,
+    /// By shard: which of its lines were not written beforehand yet.
+    pub unfilled: Vec<std::ops::Range<u32>>,
     pub locks: Names,
     pub queues: Vec<Vec<u8>>,
     pub lines: Lines,
@@ -104,10 +106,7 @@ impl Core {
     pub fn new(config: &LoadConfig, shards: u32, run: u64) -> Core {
         let scenario = config.scenario;
         let contended = scenario == Scenario::LocksContended;
-        let used = match contended {
-            true => shards.min(CONTENDED_NAMES as u32),
-            false => shards,
-        };
+        let used = if contended { shards.min(CONTENDED_NAMES as u32) } else { shards };
         let fill_depth = match scenario.uses_lines() {
             true => (FILL_SLOTS / config.connections).clamp(1, FILL_DEPTH_MAX),
             false => 0,
@@ -130,12 +129,12 @@ impl Core {
             slots: Vec::new(),
             fill_depth,
             depth: config.depth,
-            filled: vec![0; shards as usize],
+            unfilled: (0..shards).map(|shard| lines.keys.in_shard(shard)).collect(),
             locks: Names::new(shards),
             queues: Vec::new(),
             check_locks: LockCheck::new(0),
             check_queue: QueueCheck::new(if scenario.pushes() { MESSAGES_EXPECTED } else { 0 }),
-            check_cache: CacheCheck::new(lines.names.len()),
+            check_cache: CacheCheck::new(lines.keys.len()),
             lines,
             violations: Violations::default(),
             record: Record::default(),
@@ -178,6 +177,7 @@ impl Core {
                 };
                 let step = scenario.first(core.draw());
                 core.slots.push(Slot::new(number as u32, session, step, lock));
+                core.draw_line(core.slots.len() as u32 - 1, shard);
             }
         }
         core.check_locks = LockCheck::new(core.locks.len());
@@ -196,9 +196,19 @@ impl Core {
         self.chance.draw()
     }
 
+    /// Draws the line after the next one of a slot, and has memory fetch what is known of it.
+    #[inline]
+    fn draw_line(&mut self, index: u32, shard: u32) {
+        let lines = self.lines.keys.in_shard(shard);
+        assert!(!lines.is_empty(), "every shard in use has lines");
+        let line = lines.start + self.chance.below(u64::from(lines.end - lines.start)) as u32;
+        self.slots[index as usize].line_next = line;
+        self.lines.keys.touch(line);
+        self.check_cache.touch(line);
+    }
+
     /// Begins the slot's step, which was to begin at `begun_ns`.
     pub fn begin(&mut self, index: u32, begun_ns: u64) {
-        let chance = self.draw();
         let slot = &mut self.slots[index as usize];
         assert!(slot.state == State::Idle, "a slot does one thing at a time");
         slot.begun_ns = begun_ns;
@@ -207,18 +217,22 @@ impl Core {
         slot.sequence = 0;
         match slot.step {
             Step::Acquire if self.scenario == Scenario::LocksContended => {
-                let shard = self.conns[slot.conn as usize].shard;
-                slot.lock = pick(self.locks.in_shard(shard), chance);
+                let names = self.locks.in_shard(self.conns[slot.conn as usize].shard);
+                slot.lock = names[self.chance.below(names.len() as u64) as usize];
             }
             Step::Push => slot.message = self.check_queue.new_message(),
             Step::Put | Step::Get => {
-                if self.phase != Phase::Fill {
-                    let shard = self.conns[slot.conn as usize].shard;
-                    slot.line = pick(self.lines.names.in_shard(shard), chance);
+                let is_drawn = self.phase != Phase::Fill;
+                if is_drawn {
+                    slot.line = slot.line_next;
                 }
                 slot.floor = self.check_cache.floor(slot.line);
                 if slot.step == Step::Put {
                     slot.stamp = self.lines.new_stamp();
+                }
+                if is_drawn {
+                    let shard = self.conns[slot.conn as usize].shard;
+                    self.draw_line(index, shard);
                 }
             }
             _ => {}
@@ -230,7 +244,8 @@ impl Core {
     pub fn take_sequence(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         if slot.step.is_write() {
-            let Some(sequence) = self.sessions[slot.session as usize].window.take() else {
+            let window = &mut self.sessions[slot.session as usize].window;
+            let Some(sequence) = window.take(index, WINDOW_REPLIES_MAX) else {
                 slot.state = State::Parked;
                 self.waiting.push(index);
                 return;
@@ -285,10 +300,8 @@ impl Core {
     pub fn fill(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         let shard = self.conns[slot.conn as usize].shard;
-        let filled = &mut self.filled[shard as usize];
-        if let Some(line) = self.lines.names.in_shard(shard).get(*filled) {
-            *filled += 1;
-            slot.line = *line;
+        if let Some(line) = self.unfilled[shard as usize].next() {
+            slot.line = line;
             slot.step = Step::Put;
             self.begin(index, self.now_ns);
         }
@@ -301,7 +314,9 @@ impl Core {
             let index = self.waiting[at];
             let slot = &self.slots[index as usize];
             let ready = match slot.state {
-                State::Parked => !self.sessions[slot.session as usize].window.is_full(),
+                State::Parked => {
+                    self.sessions[slot.session as usize].window.has_room(WINDOW_REPLIES_MAX)
+                }
                 State::Later(at_ns) => at_ns <= self.now_ns,
                 State::Idle | State::Asked => true,
             };
@@ -339,7 +354,7 @@ impl Session {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&chance.draw().to_le_bytes());
         id[8..].copy_from_slice(&chance.draw().to_le_bytes());
-        Session { id, window: Window::default(), alive_ns: 0, promised_ns: None }
+        Session { id, window: Window::new(1), alive_ns: 0, promised_ns: None }
     }
 
     /// Another session in its place: the old one ended.
@@ -348,17 +363,12 @@ impl Session {
         self.promised_ns = None;
         self.id[..8].copy_from_slice(&first.to_le_bytes());
         self.id[8..].copy_from_slice(&second.to_le_bytes());
-        self.window = Window::default();
+        self.window = Window::new(1);
     }
 }
 
-fn pick(from: &[u32], chance: u64) -> u32 {
-    assert!(!from.is_empty(), "every shard in use has names");
-    from[(chance >> 16) as usize % from.len()]
-}
-
 /// The same keys in every load of a cluster, so that its memory does not grow from load to load.
-fn keys(keys: usize, shards: u32) -> Names {
+fn keys(keys: usize, shards: u32) -> Keys {
     let mut names = Names::new(shards);
     for key in 0..keys {
         names.add(format!("bench/line-{key:07}").as_bytes());
@@ -368,5 +378,5 @@ fn keys(keys: usize, shards: u32) -> Names {
             names.add_in(&format!("bench/line-of-{shard}"), shard);
         }
     }
-    names
+    Keys::new(&names, shards)
 }

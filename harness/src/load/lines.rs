@@ -8,17 +8,17 @@
 //!  length-8     8  stamp  again, when the value has 24 bytes or more
 //! ```
 
-use super::names::Names;
+use super::keys::Keys;
 use super::slot::MARKS_BYTES;
 
 /// Where the second stamp begins to fit.
 const TWICE_BYTES: usize = MARKS_BYTES + 8;
 
-/// The keys' names, and one payload that is stamped anew for each write.
+/// The keys, and one payload that is stamped anew for each write.
 #[derive(Clone, Debug)]
 pub struct Lines {
     /// The keys.
-    pub names: Names,
+    pub keys: Keys,
     /// Drawn once a run: its messages carry it, its stamps begin with it.
     pub run: u64,
     payload: Vec<u8>,
@@ -27,10 +27,10 @@ pub struct Lines {
 
 impl Lines {
     /// `payload_bytes` is at least [`MARKS_BYTES`].
-    pub fn new(names: Names, run: u64, payload_bytes: usize) -> Lines {
+    pub fn new(keys: Keys, run: u64, payload_bytes: usize) -> Lines {
         assert!(payload_bytes >= MARKS_BYTES, "a value has room for its marks");
         let payload = (0..payload_bytes).map(|at| (at % 251) as u8).collect();
-        Lines { names, run, payload, stamps: run }
+        Lines { keys, run, payload, stamps: run }
     }
 
     /// A stamp that no other write has.
@@ -74,12 +74,13 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::Names;
     use super::*;
 
     #[test]
     fn marks_are_read_back_and_a_torn_value_is_noticed() {
         for bytes in [16, 17, 23, 24, 128] {
-            let mut lines = Lines::new(Names::new(1), 77, bytes);
+            let mut lines = Lines::new(Keys::new(&Names::new(1), 1), 77, bytes);
             let stamp = lines.new_stamp();
             let mut value = lines.stamped(5, stamp).to_vec();
             assert_eq!(lines.marks(&value), Some((5, stamp)), "{bytes} bytes");

@@ -20,6 +20,9 @@
 //! makes good is an error. A session whose guard ran out meanwhile is never opened again: a shard may
 //! have ended it and forgotten what it answered, so another takes its place ([`Patience`]).
 //!
+//! A slot draws its next line one operation ahead, and has memory fetch meanwhile what is known of that line. What a
+//! step needs lies in dense tables ([`keys`], the slots, the checks' rows).
+//!
 //! # Invariants
 //!
 //! - No allocation per request in the steady state; every buffer is used again.
@@ -33,6 +36,7 @@
 mod core;
 mod drive;
 mod finish;
+pub mod keys;
 pub mod lines;
 pub mod names;
 pub mod record;
@@ -41,7 +45,6 @@ pub mod router;
 pub mod slot;
 #[cfg(test)]
 mod tests;
-pub mod window;
 
 pub use lines::Lines;
 

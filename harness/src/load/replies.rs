@@ -276,7 +276,7 @@ impl Core {
         let slot = &mut self.slots[index as usize];
         slot.state = State::Idle;
         if slot.sequence != 0 {
-            self.sessions[slot.session as usize].window.answer(slot.sequence);
+            self.sessions[slot.session as usize].window.free(slot.sequence);
             slot.sequence = 0;
         }
         slot.step = next;

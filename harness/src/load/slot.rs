@@ -61,6 +61,8 @@ pub struct Slot {
     pub popped: (u64, u64, u32),
     /// The line of the present step, by index.
     pub line: u32,
+    /// The line after that: it is drawn early, so that memory has it at hand by then.
+    pub line_next: u32,
     /// The present put's stamp.
     pub stamp: u64,
     /// What the line's check knew when the step began.
@@ -85,6 +87,7 @@ impl Slot {
             message: 0,
             popped: (0, 0, 0),
             line: 0,
+            line_next: 0,
             stamp: 0,
             floor: 0,
         }
@@ -122,6 +125,7 @@ pub struct Material<'a> {
 }
 
 /// Appends the slot's request to `out`.
+#[inline]
 pub fn encode(slot: &Slot, index: u32, material: &mut Material<'_>, out: &mut Vec<u8>) {
     let shard = material.shard;
     let request = request(slot, material);
@@ -129,6 +133,7 @@ pub fn encode(slot: &Slot, index: u32, material: &mut Material<'_>, out: &mut Ve
     wire::frame(out, &header, |out| request.encode(out));
 }
 
+#[inline]
 fn request<'a>(slot: &Slot, material: &'a mut Material<'_>) -> Request<'a> {
     let Material { session, answered_below, locks, queue, lines, .. } = material;
     let (session, answered_below) = (*session, *answered_below);
@@ -153,9 +158,9 @@ fn request<'a>(slot: &Slot, material: &'a mut Material<'_>) -> Request<'a> {
         }
         Step::Put => {
             lines.stamp(u64::from(slot.line), slot.stamp);
-            let (key, value) = (lines.names.get(slot.line), lines.payload());
+            let (key, value) = (lines.keys.name(slot.line), lines.payload());
             CachePut { call, version: 0, ttl_ms: 0, expect: Expect::Any, key, value }.into()
         }
-        Step::Get => CacheGet { key: lines.names.get(slot.line) }.into(),
+        Step::Get => CacheGet { key: lines.keys.name(slot.line) }.into(),
     }
 }

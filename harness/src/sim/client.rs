@@ -138,6 +138,7 @@ impl Client {
         let address = |node| Arc::from(format!("node{node}:7400"));
         let settings = Settings {
             addresses: (1..=super::FOUNDERS).map(address).collect(),
+            map: None,
             session_ttl: Duration::from_millis([2_000, 1_000, 2_000, 3_000][id as usize % 4]),
             ready_within: Duration::MAX,
             lanes: 1,

@@ -21,6 +21,7 @@ impl World {
             && !self.reader_waits()
             && self.stranger_waits().is_none()
             && self.watch.twins.iter().all(Twin::is_at_rest)
+            && self.watch.mail.is_delivered()
             && self.groups().all(|group| self.is_whole(group) && self.is_balanced(group))
             && self.ignorance().is_none()
     }
@@ -103,6 +104,7 @@ impl World {
         if let Some(request) = self.stranger_waits() {
             text.push_str(&format!("\n  request {request} of a stranger is not answered"));
         }
+        text.push_str(&self.watch.mail.undelivered());
         for group in self.groups() {
             text.push_str(&format!("\n  group {group}: {:?}", self.watch.members(group)));
         }

@@ -30,6 +30,7 @@ mod flood;
 mod given_up;
 mod linear;
 mod lines;
+mod mail;
 mod misdirected;
 mod models;
 mod movers;
@@ -38,6 +39,7 @@ mod reader;
 mod seats;
 mod signs;
 mod stranger;
+mod stages;
 mod twin;
 mod wants;
 mod watch;
@@ -56,9 +58,11 @@ use engine::raft::MemberChange;
 use engine::time::{Duration, Time};
 use faults::Temper;
 use flood::Flood;
+use mail::Letter;
 use misdirected::Misdirected;
 use reader::Reader;
 use seats::{Layout, SHARDS_MAX, Seat, SeatId};
+use stages::Stages;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use stranger::Stranger;
@@ -146,6 +150,12 @@ pub struct Report {
     pub pushes: u64,
     /// How often one was cut off who read nothing.
     pub cut_off: u64,
+    /// Requests that waited for the end of a hand-over.
+    pub staged: u64,
+    /// Mail that groups wrote to each other.
+    pub mail: u64,
+    /// Probes that came from one group's leader to another's.
+    pub probes: u64,
     /// What clients asked for and were answered.
     pub cells: Cells,
     /// Virtual time that passed.
@@ -179,6 +189,8 @@ enum Event {
     Saved { seat: SeatId, life: u64, group: GroupId, index: Index },
     /// What another engine of the node learned arrives.
     News { to: SeatId, life: u64, news: News },
+    /// A frame of another engine of the node arrives.
+    Across { to: SeatId, life: u64, frame: Vec<u8> },
     /// A node stands still, as if it were not scheduled.
     Pause { node: u32, until: Time },
     /// An engine of a node stands still, and the node's others go on.
@@ -213,6 +225,8 @@ enum Event {
     Pushed { generation: u32, bytes: Vec<u8> },
     /// A stranger sends something.
     Stray,
+    /// Somebody writes mail from group to group.
+    Letters,
 }
 
 /// Something in a node's inbox.
@@ -228,8 +242,10 @@ enum Incoming {
     Saved(GroupId, Index),
     Report,
     News(News),
+    Across(Vec<u8>),
     Change(GroupId, MemberChange),
     Make(GroupId, Incarnation),
+    Letter(Letter),
 }
 
 struct Node {
@@ -300,6 +316,11 @@ pub struct World {
     reader: Reader,
     stranger: Stranger,
     misdirected: Misdirected,
+    stages: Stages,
+    /// Decides who writes mail to whom.
+    letters: Random,
+    /// How many were written.
+    letter: u64,
     watch: Watch,
     /// When it was last looked at whether groups can commit, and which could.
     looked_at: Time,
@@ -370,6 +391,9 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         backups: world.backups.taken,
         pushes: world.reader.pushes,
         cut_off: world.reader.cut_off,
+        staged: world.stages.staged,
+        mail: world.watch.mail.written(),
+        probes: world.watch.mail.probed,
         cells,
         elapsed: world.now.since(Time(0)),
     })
@@ -435,6 +459,9 @@ impl World {
             reader: Reader::new(options.seed),
             stranger: Stranger::new(options.seed),
             misdirected: Misdirected::new(options.seed),
+            stages: Stages::default(),
+            letters: World::letters_of(options.seed),
+            letter: 0,
             watch: Watch::new(off, lines_bytes_max, layout),
             looked_at: Time(0),
             able: [false; SHARDS_MAX as usize],
@@ -471,6 +498,9 @@ impl World {
         }
         if Stranger::comes(seed) && shape == Shape::Drawn {
             self.plan(Duration::from_millis(100), Event::Stray);
+        }
+        if self.has_mail() {
+            self.plan(Duration::from_millis(300), Event::Letters);
         }
     }
 
@@ -564,11 +594,8 @@ impl World {
                     self.deliver(seat, Incoming::Saved(group, index));
                 }
             }
-            Event::News { to, life, news } => {
-                if self.nodes[to.node as usize].life == life {
-                    self.deliver(to, Incoming::News(news));
-                }
-            }
+            Event::News { to, life, news } => self.arrive(to, life, Incoming::News(news)),
+            Event::Across { to, life, frame } => self.arrive(to, life, Incoming::Across(frame)),
             Event::Pause { node, until } => {
                 let seats = self.layout.seats_of(node);
                 seats.for_each(|seat| self.seat_mut(seat).paused_until = until);
@@ -591,6 +618,7 @@ impl World {
             Event::Subscribe => self.subscribe(),
             Event::Pushed { generation, bytes } => self.on_pushed(generation, &bytes)?,
             Event::Stray => self.stray(),
+            Event::Letters => self.write_letters(),
         }
         Ok(())
     }
@@ -668,9 +696,10 @@ impl Event {
             Event::Written { seat, position, .. } => (3, number_of(*seat), position.0),
             Event::Segment { seat, slot, .. } => (4, number_of(*seat), u64::from(*slot)),
             Event::Saved { seat, index, .. } => (5, number_of(*seat), index.0),
-            Event::News { to, .. } => (20, number_of(*to), 0),
-            Event::Stall { seat, .. } => (21, number_of(*seat), 0),
-            Event::Relink { engine, .. } => (22, *engine, 0),
+            Event::News { to, .. } => (21, number_of(*to), 0),
+            Event::Across { to, frame, .. } => (25, number_of(*to), size(frame.len())),
+            Event::Stall { seat, .. } => (22, number_of(*seat), 0),
+            Event::Relink { engine, .. } => (23, *engine, 0),
             Event::Crash { node } => (6, *node, 0),
             Event::Start { node } => (7, *node, 0),
             Event::Cut { blocked, .. } => (8, 0, size(blocked.len())),
@@ -681,10 +710,11 @@ impl Event {
             Event::Full { node, .. } => (13, *node, 0),
             Event::BackUp => (14, 0, 0),
             Event::BackedUp { bytes, .. } => (15, 0, size(bytes.len())),
-            Event::Misdirect => (23, 0, 0),
+            Event::Misdirect => (24, 0, 0),
             Event::Subscribe => (17, 0, 0),
             Event::Pushed { bytes, .. } => (18, 0, size(bytes.len())),
             Event::Stray => (19, 0, 0),
+            Event::Letters => (20, 0, 0),
             Event::Flood { shard } => (16, shard.unwrap_or(u32::MAX), 0),
         }
     }

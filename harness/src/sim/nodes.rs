@@ -8,6 +8,7 @@ use super::reader::READER;
 use super::seats::SeatId;
 use super::signs::Signs;
 use super::stranger::STRANGER;
+use super::watch::Did;
 use super::{Event, FOUNDERS, Failure, Incoming, World};
 use engine::effects::{Effects, News, Note};
 use engine::engine::{Engine, EngineConfig, Founder, Input, OpenError};
@@ -17,8 +18,9 @@ use engine::raft::ReadMode;
 use engine::secret::Secret;
 use engine::time::{Duration, Time};
 use wire::Header;
+use wire::frames::Frame;
 use wire::header::PROTOCOL_MAX;
-use wire::limits::PEER_FRAME_BYTES_MAX;
+use wire::limits::{FRAME_BYTES_MAX, PEER_FRAME_BYTES_MAX};
 use wire::peer::Join;
 
 /// The cluster.
@@ -70,17 +72,14 @@ impl World {
         for incoming in seat.inbox.drain(..) {
             match &incoming {
                 Incoming::Request(conn, bytes) => {
-                    let frame = wire::split(bytes, wire::limits::FRAME_BYTES_MAX);
-                    let frame = frame.expect("clients send frames").expect("whole ones");
+                    let frame = whole(bytes, FRAME_BYTES_MAX);
                     self.watch.signs.on_request(now, id, engine, &frame);
                     self.reader.on_request(at, *conn, &frame);
                     let (header, body) = (frame.header, frame.body);
                     engine.on(now, Input::Frame { conn: *conn, header, body }, effects);
                 }
                 Incoming::Peer(from, bytes) => {
-                    let frame = wire::split(bytes, PEER_FRAME_BYTES_MAX);
-                    let frame = frame.expect("nodes send frames").expect("whole ones");
-                    let (header, body) = (frame.header, frame.body);
+                    let Frame { header, body, .. } = whole(bytes, PEER_FRAME_BYTES_MAX);
                     let peer = NodeId(from + 1);
                     engine.on(now, Input::Peer { peer, header, body }, effects);
                 }
@@ -103,6 +102,10 @@ impl World {
                 }
                 Incoming::Report => engine.on(now, Input::Report { json: b"{}" }, effects),
                 Incoming::News(news) => engine.on(now, Input::of(news), effects),
+                Incoming::Across(bytes) => {
+                    let Frame { header, body, .. } = whole(bytes, PEER_FRAME_BYTES_MAX);
+                    engine.on(now, Input::Across { header, body }, effects);
+                }
                 Incoming::Change(group, change) => {
                     engine.change_members(now, *group, *change, effects);
                 }
@@ -112,6 +115,7 @@ impl World {
                     let peer = NodeId(1 + (id + 1) % FOUNDERS);
                     engine.on(now, Input::Peer { peer, header, body: &body }, effects);
                 }
+                Incoming::Letter(letter) => self.watch.post(now, letter, engine, effects),
                 Incoming::Saved(group, index) => {
                     let input = Input::SnapshotSaved { group: *group, index: *index };
                     engine.on(now, input, effects);
@@ -133,8 +137,7 @@ impl World {
             engine.work(now, self.temper.slice, effects);
         }
         let wake_at = engine.wake_at();
-        let did = self.watch.on_turn(self.now, &self.clocks, at, engine);
-        let did = did.map_err(Failure::Safety)?;
+        let did = self.look_at(at).map_err(Failure::Safety)?;
         self.perform(at)?;
         if self.engine(at).is_some() {
             self.reader.on_turn((at, life), now).map_err(Failure::Safety)?;
@@ -143,6 +146,16 @@ impl World {
         self.plan_turn(at, wake_at.max(self.now + Duration::from_micros(10)));
         self.aim(id, did);
         Ok(())
+    }
+
+    /// A turn of an engine ended, and what it asks for is not carried out yet.
+    fn look_at(&mut self, at: SeatId) -> Result<Did, String> {
+        let node = &mut self.nodes[at.node as usize];
+        let engine = node.seats[at.engine as usize].engine.as_mut().expect("it had a turn");
+        let did = self.watch.on_turn(self.now, &self.clocks, at, engine)?;
+        self.watch.on_mail(at.node, engine)?;
+        self.stages.on_turn((at.node, node.life), engine)?;
+        Ok(did)
     }
 
     /// Carries out what an engine asks for.
@@ -165,6 +178,7 @@ impl World {
         sent.map_err(Failure::Safety)?;
         let mut vouched = Ok(());
         effects.clients.drain(|index, bytes| {
+            self.stages.on_answers(index, bytes);
             if let Some(engine) = self.engine(at) {
                 let all = Signs::on_answers(id, engine, bytes);
                 vouched = std::mem::replace(&mut vouched, Ok(())).and(all);
@@ -195,6 +209,7 @@ impl World {
             }
         });
         vouched.map_err(Failure::Safety)?;
+        self.stages.on_answered(id).map_err(Failure::Safety)?;
         for slot in effects.segments.drain(..) {
             let takes = Duration::from_millis(self.network.u64(1..30));
             self.plan(takes, Event::Segment { seat: at, life, slot });
@@ -212,18 +227,26 @@ impl World {
         for (group, index) in effects.drops.drain(..) {
             self.seat_mut(at).disk.drop_snapshot(group, index);
         }
+        effects.closes.clear();
+        self.tell_node(at, &mut effects);
+        let outdated = effects.outdated.take();
+        self.seat_mut(at).effects = Some(effects);
+        if outdated.is_some() { self.leave_behind(id) } else { self.check_levels(id) }
+    }
+
+    /// What an engine has for its own node.
+    fn tell_node(&mut self, at: SeatId, effects: &mut Effects) {
         if let Some(nodes) = effects.nodes.take() {
-            self.keep_roster(id, &nodes);
+            self.keep_roster(at.node, &nodes);
             self.tell_siblings(at, &News::Nodes(nodes.into()));
         }
         if effects.report.take().is_some() {
             self.deliver(at, Incoming::Report);
         }
-        effects.closes.clear();
+        for (engine, frame) in effects.across.drain(..) {
+            self.send_across(at, engine, frame);
+        }
         self.on_notes(at, &mut effects.notes);
-        let outdated = effects.outdated.take();
-        self.seat_mut(at).effects = Some(effects);
-        if outdated.is_some() { self.leave_behind(id) } else { self.check_levels(id) }
     }
 
     /// What an engine tells people and its siblings.
@@ -495,6 +518,12 @@ impl World {
             }
         }
     }
+}
+
+/// What engines and clients send.
+fn whole(bytes: &[u8], bytes_max: usize) -> Frame<'_> {
+    let frame = wire::split(bytes, bytes_max);
+    frame.expect("they send frames").expect("whole ones")
 }
 
 /// A leader's word that a replica is to be made.

@@ -26,6 +26,8 @@ const SEVERAL_TWO_IN: u64 = 5;
 const NEWS_MICROS_MAX: u64 = 100;
 const NEWS_LATE_ONE_IN: u32 = 20;
 const NEWS_LATE_MICROS_MAX: u64 = 20_000;
+/// One frame of so many from one engine of a node to another is lost.
+const ACROSS_LOST_ONE_IN: u32 = 20;
 
 /// An engine of a node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -153,13 +155,35 @@ impl World {
     pub(super) fn tell_siblings(&mut self, from: SeatId, news: &News) {
         let life = self.nodes[from.node as usize].life;
         for to in self.layout.seats_of(from.node).filter(|to| *to != from) {
-            let late = self.siblings.u32(..NEWS_LATE_ONE_IN) == 0;
-            let most = if late { NEWS_LATE_MICROS_MAX } else { NEWS_MICROS_MAX };
-            let takes = Duration::from_micros(self.siblings.u64(1..most));
+            let takes = self.way_to_sibling();
             let at = (self.now + takes).max(self.seat(to).news_at) + Duration::from_nanos(1);
             self.seat_mut(to).news_at = at;
             let news = news.clone();
             self.plan(at.since(self.now), Event::News { to, life, news });
         }
+    }
+
+    /// An engine sends a frame to another of its node. It may be lost, and overtake others.
+    pub(super) fn send_across(&mut self, from: SeatId, engine: u32, frame: Vec<u8>) {
+        let life = self.nodes[from.node as usize].life;
+        let (to, takes) = (SeatId { engine, ..from }, self.way_to_sibling());
+        let is_lost = self.siblings.u32(..ACROSS_LOST_ONE_IN) == 0;
+        if !is_lost || !self.is_faulty() {
+            self.plan(takes, Event::Across { to, life, frame });
+        }
+    }
+
+    /// Something of another engine of the node arrives, unless the node was started anew.
+    pub(super) fn arrive(&mut self, to: SeatId, life: u64, incoming: Incoming) {
+        if self.nodes[to.node as usize].life == life {
+            self.deliver(to, incoming);
+        }
+    }
+
+    /// How long something takes from one engine of a node to another.
+    fn way_to_sibling(&mut self) -> Duration {
+        let late = self.siblings.u32(..NEWS_LATE_ONE_IN) == 0;
+        let most = if late { NEWS_LATE_MICROS_MAX } else { NEWS_MICROS_MAX };
+        Duration::from_micros(self.siblings.u64(1..most))
     }
 }

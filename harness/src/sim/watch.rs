@@ -14,10 +14,12 @@
 
 use super::NODES_MAX;
 use super::clock::Clock;
+use super::mail::{Letter, Mail};
 use super::seats::{Layout, SHARDS_MAX, SeatId};
 use super::signs::Signs;
 use super::twin::{Id, Twin};
 use crc32c::crc32c;
+use engine::effects::Effects;
 use engine::engine::Engine;
 use engine::ids::{GroupId, Incarnation, Index, NodeId, Term};
 use engine::raft::Configuration;
@@ -83,6 +85,8 @@ pub(super) struct Watch {
     members: [Option<(Index, Configuration)>; GROUPS_MAX],
     /// The signs of life that leaders heard.
     pub(super) signs: Signs,
+    /// What groups write to each other.
+    pub(super) mail: Mail,
     scratch: Vec<u8>,
 }
 
@@ -118,6 +122,7 @@ impl Watch {
             states: BTreeMap::new(),
             members: Default::default(),
             signs: Signs::default(),
+            mail: Mail::default(),
             scratch: Vec::new(),
         }
     }
@@ -247,6 +252,35 @@ impl Watch {
             }
         }
         Ok(did)
+    }
+
+    /// A group's leader is to write to another group.
+    pub(super) fn post(
+        &mut self,
+        now: Time,
+        letter: &Letter,
+        engine: &mut Engine,
+        effects: &mut Effects,
+    ) {
+        if letter.is_probe {
+            self.mail.on_probe_sent(letter.way, &letter.bytes);
+            engine.probe(now, letter.way, &letter.bytes, effects);
+        } else {
+            engine.write_mail(now, letter.way, &letter.bytes, effects);
+        }
+    }
+
+    /// What groups of an engine got of others, once what is committed was seen.
+    pub(super) fn on_mail(&mut self, node: u32, engine: &mut Engine) -> Result<(), String> {
+        for (group, took, probes) in engine.drain_mail() {
+            for took in &took {
+                self.mail.on_took(group, node, took)?;
+            }
+            for (from, bytes) in probes {
+                self.mail.on_probe(group, from, &bytes)?;
+            }
+        }
+        Ok(())
     }
 
     /// Who belongs to a group by what is committed.
@@ -380,6 +414,7 @@ impl Watch {
             let entry =
                 log.entry(next).ok_or_else(|| format!("group {at}: {next} is not to be seen"))?;
             twin.step(time, &entry).map_err(|why| format!("group {at}, {next}: {why}"))?;
+            self.mail.on_entry(at, &entry).map_err(|why| format!("group {at}, {next}: {why}"))?;
         }
         Ok(())
     }

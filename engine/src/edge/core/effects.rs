@@ -4,6 +4,7 @@ use super::seat::Seat;
 use super::{Broken, Core, Op, token};
 use crate::edge::bridge::{Fatal, ToCore};
 use crate::edge::clock;
+use crate::edge::data::thread_of;
 use crate::edge::net::{Crowd, Role};
 use crate::effects::News;
 use crate::engine::Input;
@@ -11,6 +12,7 @@ use crate::ids::NodeId;
 use crate::limits::{CLIENT_OUTBOX_BYTES_MAX, PEER_OUTBOX_BYTES_MAX, SNAPSHOT_UNWRITTEN_BYTES_MAX};
 use crate::machine::Slice;
 use crate::time::Time;
+use wire::limits::PEER_FRAME_BYTES_MAX;
 
 impl Core {
     /// Ends the engines' turns and carries their effects out, in the order that `Effects` demands.
@@ -131,6 +133,9 @@ impl Core {
             self.pass_on(now, at, &news);
         }
         self.learned = learned;
+        for (engine, frame) in std::mem::take(&mut self.seats[at].effects.across) {
+            self.pass_across(now, engine, frame);
+        }
         match self.seats[at].effects.nodes.take() {
             Some(nodes) => self.learn(now, Some(at), &nodes.into()),
             None => Ok(()),
@@ -151,5 +156,20 @@ impl Core {
                 tracing::warn!(thread, ?news, "a leader hint was lost: the mailbox is full");
             }
         }
+    }
+
+    /// Brings a frame to another engine of this node. One for which there is no room is lost, as a network would lose it.
+    pub(super) fn pass_across(&mut self, now: Time, engine: u32, frame: Vec<u8>) {
+        let thread = thread_of(engine, self.common.plan.threads);
+        if thread != self.thread {
+            // It is sent again where that matters.
+            let _ = self.common.posts[thread].send(ToCore::Across { engine, frame });
+            return;
+        }
+        let split = wire::split(&frame, PEER_FRAME_BYTES_MAX);
+        let split = split.expect("an engine sends frames").expect("whole ones");
+        let (header, body) = (split.header, split.body);
+        self.seat(engine).on(now, Input::Across { header, body });
+        self.again = true;
     }
 }

@@ -168,6 +168,7 @@ impl Cache {
     }
 
     /// A line as it is at `at`, which is not before the clock.
+    #[inline]
     pub(super) fn view(&self, ledger: &Ledger, probe: Probe, key: &[u8], at: Elapsed) -> View<'_> {
         let Some(slot) = self.lines.find_at(&probe, key) else {
             return View::Refused(Code::KeyUnknown);

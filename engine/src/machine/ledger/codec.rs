@@ -23,7 +23,7 @@ use crate::level::Level;
 use crate::machine::Outcome;
 use crate::machine::codec::{RowReader, kept, put_bytes, put_count, put_owed};
 use crate::machine::restore::{Corrupt, Part, shed_map};
-use crate::machine::snapshot::{Slice, SliceProgress, VERSION, VERSION_OLDEST, walk};
+use crate::machine::snapshot::{Slice, SliceProgress, VERSION_ENDED, VERSION_OLDEST, walk};
 use crate::mutant::{self, Mutant};
 use crate::time::Elapsed;
 use alloc::boxed::Box;
@@ -120,7 +120,7 @@ impl Ledger {
         from: &mut RowReader<'_>,
     ) -> Result<Part, Corrupt> {
         let (id, number, ttl_ms) = (from.session()?, from.u64()?, from.u32()?);
-        let state = match if from.version < VERSION { 0 } else { from.u8()? } {
+        let state = match if from.version < VERSION_ENDED { 0 } else { from.u8()? } {
             0 => SessionState::Lives,
             1 => SessionState::Ended,
             _ => return Err(Corrupt::Malformed),

@@ -34,6 +34,7 @@ impl Window {
     }
 
     /// What is remembered of a call.
+    #[inline]
     pub(super) fn get(&self, sequence: u64) -> Option<&Remembered> {
         self.find(sequence).ok().map(|at| &self.calls[at].1)
     }

@@ -7,6 +7,7 @@ mod crowded;
 mod kit;
 mod limits;
 mod locks;
+mod mail;
 mod oracle;
 mod queues;
 mod random;

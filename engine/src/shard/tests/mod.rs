@@ -6,8 +6,7 @@
 mod world;
 
 use crate::ids::{Index, NodeId, SessionId};
-use crate::level::Level;
-use crate::time::Duration;
+use crate::time::{Duration, Time};
 use goldenscript::{Command, Context, Runner};
 use wire::Call;
 use wire::message::{CachePut, Expect, SessionOpen};
@@ -65,13 +64,24 @@ impl Play {
             "open" => self.open(),
             "put" => {
                 let (sequence, key, value) = (word()?.parse()?, word()?, word()?);
+                let patience = word().ok().map(|ms| ms.parse().map(Duration::from_millis));
+                let deadline = patience.transpose()?.map_or(Time::MAX, |ms| world.now + ms);
                 let (answered_below, version, ttl_ms, expect) = (sequence, 0, 0, Expect::Any);
                 let call = Call { session: SESSION, sequence, answered_below };
                 let (key, value) = (key.as_bytes(), value.as_bytes());
                 let put = CachePut { call, version, ttl_ms, expect, key, value };
                 let mut body = Vec::new();
                 put.encode(&mut body);
-                world.write(CachePut::KIND, Level::OLDEST, sequence, &body);
+                world.write(CachePut::KIND, sequence, deadline, &body);
+            }
+            "move" => {
+                let to = NodeId(word()?.parse()?);
+                world.hand_over(to);
+            }
+            "campaign" => world.campaign(NodeId(word()?.parse()?)),
+            "staged" => {
+                let calls = world.shard.staged().map(|(_, call)| format!(" {}", call.sequence));
+                return Ok(format!("staged:{}\n", calls.collect::<String>()));
             }
             "get" => world.read(word()?.as_bytes()),
             "heartbeat" => {
@@ -107,7 +117,7 @@ impl Play {
     fn open(&mut self) {
         let mut body = Vec::new();
         SessionOpen { session: SESSION, ttl_ms: 10_000 }.encode(&mut body);
-        self.world.write(SessionOpen::KIND, Level::OLDEST, 0, &body);
+        self.world.write(SessionOpen::KIND, 0, Time::MAX, &body);
     }
 }
 

@@ -5,6 +5,7 @@ use crate::entry;
 use crate::ids::{ConnId, GroupId, Incarnation, Index, NodeId, SessionId, Term};
 use crate::journal::{Journal, JournalConfig, Record};
 use crate::level::{Kinds, Level};
+use crate::machine::ReadAsk;
 use crate::machine::{self, Slice};
 use crate::raft::{
     Configuration, Message, PersistentState, Preference, Raft, RaftConfig, ReadMode,
@@ -13,7 +14,6 @@ use crate::secret::Secret;
 use crate::shard::balance::Balance;
 use crate::shard::calls::{CallId, Caller};
 use crate::shard::moves::Moves;
-use crate::shard::reads::ReadAsk;
 use crate::shard::state::State;
 use crate::shard::{Proposal, Shard, Shared, Step, codec};
 use crate::time::{Duration, Time};
@@ -102,10 +102,10 @@ impl World {
         caller
     }
 
-    pub fn write(&mut self, kind: Kind, level: Level, sequence: u64, body: &[u8]) {
+    pub fn write(&mut self, kind: Kind, sequence: u64, deadline: Time, body: &[u8]) {
         let call = CallId { session: SessionId(SESSION), sequence };
         let caller = self.caller();
-        let request = Proposal { caller, kind, level, call, body };
+        let request = Proposal { caller, kind, level: Level::OLDEST, call, deadline, body };
         self.step(|shard, step| shard.on_write(step, request));
     }
 
@@ -124,6 +124,25 @@ impl World {
         self.shared.conns.end_turn();
         let sent = &mut self.sent;
         self.effects.peers.drain(|to, bytes| sent.push((NodeId(to), bytes.clone())));
+    }
+
+    /// This replica begins to hand over to a peer.
+    pub fn hand_over(&mut self, peer: NodeId) {
+        self.step(|shard, step| {
+            shard.hand_over(step, peer);
+            shard.settle(step);
+        });
+        self.turn();
+    }
+
+    /// A peer that was asked to campaign asks for this replica's vote, and has all that it has.
+    pub fn campaign(&mut self, peer: NodeId) {
+        let raft = self.shard.raft();
+        let (last_index, last_term) = (raft.last_index().0, raft.log().last_term().0);
+        let (term, incarnation) = (raft.term().0 + 1, life(peer).0);
+        let vote = Vote { term, last_index, last_term, incarnation, pre: 0, transfer: 1 };
+        self.step(|shard, step| shard.on_message(step, peer, Message::Vote(vote)));
+        self.turn();
     }
 
     /// What was written becomes durable.

@@ -1,6 +1,7 @@
 //! The generator against a node that answers by rote, and can be told to misbehave.
 
 mod rote;
+mod speed;
 
 use super::*;
 use crate::scenario::Step;
