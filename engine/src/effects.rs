@@ -9,6 +9,7 @@ use crate::journal::Write;
 use crate::level::Level;
 use crate::raft::{self, ChangeError, MemberChange};
 use crate::time::Duration;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -34,14 +35,14 @@ pub struct Effects {
     pub saves: Vec<SnapshotPart>,
     /// Snapshots that nobody needs any more.
     pub drops: Vec<(GroupId, Index)>,
-    /// The cluster's nodes have changed: tell the other engines of this node (`Input::Nodes`), keep it in the
+    /// The cluster's nodes have changed: tell the other engines of this node ([`News::Nodes`]), keep it in the
     /// manifest, and speak with those nodes from now on.
     pub nodes: Option<Vec<u8>>,
     /// The cluster is at a feature level that this node does not know: it must stop.
     pub outdated: Option<Outdated>,
     /// Frames for other engines of this node, by number: each `Input::Across` there. One may be lost.
     pub across: Vec<(u32, Vec<u8>)>,
-    /// Things worth telling people, and the other engines of this node.
+    /// Things worth telling people, and the other engines of this node ([`News::of`]).
     pub notes: Vec<Note>,
     /// Clients want the node's state: gather it, then `Input::Report`. Asked for once at a time.
     pub report: Option<ReportWanted>,
@@ -206,6 +207,31 @@ impl Note {
             raft::Event::Leader { term, leader } => Note::Leader { group, term, leader },
             raft::Event::Campaign { term } => Note::Campaign { group, term },
             raft::Event::SnapshotSent { to } => Note::SnapshotSent { group, to },
+        }
+    }
+}
+
+/// What one engine learned and the others of its node must know. Each is told all of it, in the order in which it was
+/// learned: `Input::of`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum News {
+    /// Who leads a group.
+    Leader {
+        /// The group.
+        group: GroupId,
+        /// Who leads it. `None`: not known.
+        leader: Option<NodeId>,
+    },
+    /// Who the cluster's nodes are: a snapshot of the meta group's state.
+    Nodes(Arc<[u8]>),
+}
+
+impl News {
+    /// What is news of a note for the other engines.
+    pub fn of(note: &Note) -> Option<News> {
+        match *note {
+            Note::Leader { group, leader, .. } => Some(News::Leader { group, leader }),
+            _ => None,
         }
     }
 }

@@ -14,7 +14,7 @@ mod shards;
 #[cfg(test)]
 mod tests;
 
-use crate::effects::{Effects, Note};
+use crate::effects::{Effects, News, Note};
 use crate::entry;
 use crate::ids::{ClusterId, ConnId, GroupId, Incarnation, Index, NodeId, Position, Term};
 use crate::journal::witness::{Copies, Witness};
@@ -239,6 +239,16 @@ pub enum Input<'a> {
     Tick,
 }
 
+impl<'a> Input<'a> {
+    /// What another engine of this node learned.
+    pub fn of(news: &'a News) -> Input<'a> {
+        match news {
+            News::Leader { group, leader } => Input::LeaderHint { group: *group, leader: *leader },
+            News::Nodes(nodes) => Input::Nodes { nodes },
+        }
+    }
+}
+
 /// What a data directory holds of this engine.
 pub struct Disk<'a> {
     /// Every segment file: its slot and its bytes. A fresh directory has at least two, all zeros.
@@ -421,7 +431,7 @@ impl Engine {
                 self.shards.touch_all().for_each(|shard| shard.on_peer_up(step, peer));
             }
             Input::PeerDown { peer } => {
-                self.part(peer);
+                self.part(peer, effects);
                 let step = &mut Step { now, shared: &mut self.shared, effects };
                 self.shards.touch_all().for_each(|shard| shard.on_peer_down(step, peer));
             }
@@ -434,14 +444,8 @@ impl Engine {
                         .on_saved(&mut Step { now, shared: &mut self.shared, effects }, index);
                 }
             }
-            Input::LeaderHint { group, leader } => {
-                if self.place_of(group).is_none()
-                    && let Some(known) = self.known.get_mut(group.0 as usize)
-                {
-                    known.leader = leader;
-                }
-            }
-            Input::Nodes { nodes } => self.on_nodes(nodes, effects),
+            Input::LeaderHint { group, leader } => self.on_hint(group, leader),
+            Input::Nodes { nodes } => self.on_siblings_nodes(nodes, effects),
             Input::Across { header, body } => self.on_across(now, &header, body, effects),
             Input::Tick => {
                 let step = &mut Step { now, shared: &mut self.shared, effects };

@@ -139,6 +139,10 @@ mutants! {
     LineTimeKept "A write without a time to live leaves the line's as it was.",
     EvictedStillCounts "A line that was evicted still counts against the budget.",
     EvictionSparesOldest "The line that was written longest ago is spared, and the next one is evicted.",
+    HintsIgnored "An engine does not hear from the others of its node who leads their groups.",
+    SiblingsUnheard "An engine does not hear from the others of its node who the cluster's nodes are.",
+    LinkTakesHints "A link that breaks takes with it what other engines of the node said of its peer.",
+    SentToSameEngine "Who asks an engine for another one's shard is sent to the engine that was asked.",
     TicksIdle "What is due is not ended by itself, but with the next call.",
 }
 

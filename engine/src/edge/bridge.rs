@@ -5,8 +5,8 @@
 //! gives the message back. The inbox's doorbell is an eventfd: a data thread reads it through its
 //! ring, the control plane through glommio.
 
-use crate::effects::{Note, Outdated, SnapshotPart};
-use crate::ids::{GroupId, Index, NodeId};
+use crate::effects::{News, Note, Outdated, SnapshotPart};
+use crate::ids::{GroupId, Index};
 use crate::status::EngineStatus;
 use crossbeam::queue::ArrayQueue;
 use std::io;
@@ -156,18 +156,8 @@ pub enum ToCore {
         /// The index that it stands for.
         index: Index,
     },
-    /// Another engine learned who leads a group.
-    LeaderHint {
-        /// The group.
-        group: GroupId,
-        /// Who leads it.
-        leader: Option<NodeId>,
-    },
-    /// An engine of another thread learned who the cluster's nodes are.
-    Nodes {
-        /// A snapshot of the meta group's state.
-        nodes: Arc<[u8]>,
-    },
+    /// What an engine of another thread learned.
+    News(News),
     /// An engine of another thread sends something for a group that this one keeps.
     Across {
         /// Which engine keeps it.

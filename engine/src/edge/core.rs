@@ -27,7 +27,7 @@ use super::links::{Identity, Links};
 use super::net::{Group, Net, Overdue};
 use super::ring::{CORE_SIZES, Completion, Park, Ring};
 use super::wal::Writer;
-use crate::effects::Note;
+use crate::effects::News;
 use crate::engine::Input;
 use crate::ids::ConnId;
 use crate::time::{Duration, Time};
@@ -136,7 +136,7 @@ pub(super) struct Core {
     overdue: Vec<(ConnId, Overdue)>,
     /// When it was logged last that an accept failed.
     complained_at: Option<Time>,
-    learned: Vec<Note>,
+    learned: Vec<News>,
     /// By thread: nodes of which it was not told yet.
     untold: Vec<Option<Arc<[u8]>>>,
     /// Set when a stop was asked for: when to give up waiting.
@@ -275,14 +275,12 @@ impl Core {
                 ToCore::SnapshotSaved { engine, group, index } => {
                     self.seat(engine).on(now, Input::SnapshotSaved { group, index });
                 }
-                ToCore::LeaderHint { group, leader } => {
-                    for seat in &mut self.seats {
-                        seat.on(now, Input::LeaderHint { group, leader });
-                    }
-                }
-                ToCore::Nodes { nodes } => {
+                ToCore::News(News::Nodes(nodes)) => {
                     let learned = self.learn(now, None, &nodes);
                     learned.map_err(|error| self.ring_failed(error))?;
+                }
+                ToCore::News(news) => {
+                    self.seats.iter_mut().for_each(|seat| seat.on(now, Input::of(&news)));
                 }
                 ToCore::Across { engine, frame } => self.pass_across(now, engine, frame),
                 ToCore::Report { engine, json } => {

@@ -7,6 +7,7 @@ use crate::level::Level;
 use crate::limits::SNAPSHOT_PIECE_BYTES_MAX;
 use crate::limits::{BACKUPS_MAX, CREDIT_BYTES, CREDIT_FRAMES, REPORT_ASKERS_MAX};
 use crate::machine::ReadAsk;
+use crate::mutant::{self, Mutant};
 use crate::shard::calls::{CallId, Caller};
 use crate::shard::desk::{Desk, Hint};
 use crate::shard::{Proposal, Shard, Shared, Step};
@@ -228,10 +229,18 @@ impl Engine {
     /// The group is kept by another engine or by other nodes.
     fn send_away(&mut self, caller: Caller, group: GroupId, effects: &mut Effects) {
         let node = self.known[group.0 as usize].leader;
-        let engine = engine_of_group(group.0, self.config.engines);
+        let engine = self.engine_to_ask(group);
         let hint = Hint { node, engine, retry_ms: if node.is_some() { 0 } else { 20 } };
         let code = if node.is_some() { Code::NotLeader } else { Code::Unavailable };
         self.shared.desk(effects).error(caller, code, hint);
+    }
+
+    /// Which engine keeps a group, on whatever node.
+    fn engine_to_ask(&self, group: GroupId) -> u32 {
+        match mutant::on(Mutant::SentToSameEngine) {
+            true => self.config.engine,
+            false => engine_of_group(group.0, self.config.engines),
+        }
     }
 
     fn on_heartbeat(

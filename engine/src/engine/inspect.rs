@@ -3,7 +3,7 @@
 use super::{Engine, Note, Step};
 use crate::effects::Effects;
 use crate::entry::ENTRY_HEADER_BYTES;
-use crate::ids::{ConnId, GroupId};
+use crate::ids::{ConnId, GroupId, NodeId};
 use crate::machine::Took;
 use crate::machine::meta::Meta;
 use crate::raft::{ChangeError, MemberChange};
@@ -26,6 +26,16 @@ impl Engine {
     /// Whether the journal takes what a leader makes by itself, like the tick that ends what is due.
     pub fn takes_own_entries(&self) -> bool {
         self.shared.journal.has_own_room(2 * ENTRY_HEADER_BYTES)
+    }
+
+    /// How many shards the cluster has.
+    pub fn shard_count(&self) -> u32 {
+        self.config.shards
+    }
+
+    /// Who leads a group, as far as this engine knows.
+    pub fn leader_of(&self, group: GroupId) -> Option<NodeId> {
+        self.known[group.0 as usize].leader
     }
 
     /// Whether a client's connection stands.

@@ -14,6 +14,7 @@ use crate::level::Level;
 use crate::limits::MEMBERS_MAX;
 use crate::machine::Corrupt;
 use crate::machine::meta::Meta;
+use crate::mutant::{self, Mutant};
 use crate::shard::Step;
 use crate::time::{Duration, Time};
 use alloc::vec::Vec;
@@ -80,7 +81,7 @@ impl Engine {
     }
 
     /// Somebody told who the cluster's nodes are.
-    pub(super) fn on_nodes(&mut self, nodes: &[u8], effects: &mut Effects) {
+    fn on_nodes(&mut self, nodes: &[u8], effects: &mut Effects) {
         match Meta::restore(nodes) {
             Ok(nodes) => self.adopt(nodes, effects),
             Err(Corrupt::Version { .. }) => {
@@ -140,14 +141,30 @@ impl Engine {
         }
     }
 
-    /// The link is gone, and with it what is known of the groups that only its node led.
-    pub(super) fn part(&mut self, peer: NodeId) {
+    /// The link is gone, and with it what was known over it: which groups its node leads.
+    pub(super) fn part(&mut self, peer: NodeId, effects: &mut Effects) {
         let is_node = self.nodes.node(peer).is_some();
         self.shared.peers.unlink(peer, is_node);
-        for (group, known) in (0..).zip(&mut self.known) {
-            if known.leader == Some(peer) && self.shards.place_of(GroupId(group)).is_none() {
-                known.leader = None;
+        for group in (0..=self.config.shards).map(GroupId) {
+            if self.is_known_by_links(group) {
+                self.forget_leader(group, peer, effects);
             }
+        }
+    }
+
+    /// Whether who leads a group is known over this engine's links alone. No replica of it is here, and it is no other
+    /// engine's: what another engine told does not hang on a link of this one, and that one says when it is over.
+    fn is_known_by_links(&self, group: GroupId) -> bool {
+        let ours = self.is_ours(group) || mutant::on(Mutant::LinkTakesHints);
+        ours && self.place_of(group).is_none()
+    }
+
+    /// A node is not known to lead a group any more, if it was: the other engines hear of it.
+    pub(super) fn forget_leader(&mut self, group: GroupId, leader: NodeId, effects: &mut Effects) {
+        let known = &mut self.known[group.0 as usize];
+        if known.leader == Some(leader) {
+            known.leader = None;
+            effects.notes.push(Note::Leader { group, term: known.term, leader: None });
         }
     }
 
@@ -214,6 +231,23 @@ impl Engine {
         }
     }
 
+    /// Another engine of this node knows who leads a group.
+    pub(super) fn on_hint(&mut self, group: GroupId, leader: Option<NodeId>) {
+        if self.place_of(group).is_none()
+            && hints_are_taken()
+            && let Some(known) = self.known.get_mut(group.0 as usize)
+        {
+            known.leader = leader;
+        }
+    }
+
+    /// Another engine of this node knows who the cluster's nodes are.
+    pub(super) fn on_siblings_nodes(&mut self, nodes: &[u8], effects: &mut Effects) {
+        if siblings_are_believed() {
+            self.on_nodes(nodes, effects);
+        }
+    }
+
     // ---- Replicas that come and go ----
 
     /// An entry or a snapshot came for a group of which nothing is kept here.
@@ -271,6 +305,17 @@ impl Engine {
         let engine = engine_of_group(group.0, self.config.engines);
         group.0 <= self.config.shards && engine == self.config.engine
     }
+}
+
+/// Who leads another engine's group, that engine says.
+fn hints_are_taken() -> bool {
+    !mutant::on(Mutant::HintsIgnored)
+}
+
+/// What one engine learned of the nodes all of its node's know: only those with a replica of the meta group learn it
+/// there.
+fn siblings_are_believed() -> bool {
+    !mutant::on(Mutant::SiblingsUnheard)
 }
 
 fn say(

@@ -90,8 +90,7 @@ impl Engine {
             assert_eq!(shard.raft().incarnation(), incarnation, "no other life begins before");
             let snapshot = shard.end(&mut Step { now, shared: &mut self.shared, effects });
             self.endings[ending].gone = Some((self.shared.journal.appended(), snapshot));
-            let known = &mut self.known[group.0 as usize];
-            known.leader = known.leader.filter(|leader| *leader != self.config.node);
+            self.forget_leader(group, self.config.node, effects);
         }
     }
 

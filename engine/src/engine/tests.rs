@@ -7,6 +7,7 @@ mod parcels;
 mod pushes;
 mod room;
 mod script;
+mod siblings;
 mod time;
 mod trio;
 
@@ -23,7 +24,7 @@ use wire::message::{
     Alive, CacheGet, CachePut, Done, Error, Expect, Heartbeat, LeaderMove, LockAcquire, LockMode,
     SessionClose, SessionOpen, Status, StatusReply, Value,
 };
-use wire::peer::{Leave, Pulse, Snapshot};
+use wire::peer::{Leads, Leave, Pulse, Snapshot};
 use wire::{Call, Code, Kind};
 
 /// More suspicion than a busy machine explains.
@@ -373,7 +374,8 @@ fn a_replica_ends_only_as_the_life_that_was_removed_and_another_begins_with_noth
     // Once it is gone nobody finds it, and a founder's life is not given again.
     node.engine.on_remove(group, founder, &mut node.effects);
     node.turn();
-    assert_eq!(node.notes, [Note::ReplicaRemoved { group }]);
+    let led_by_nobody = Note::Leader { group, term: Term(1), leader: None };
+    assert_eq!(node.notes, [led_by_nobody, Note::ReplicaRemoved { group }]);
     node.put(node.now, 2, 0, b"value");
     assert_eq!(node.codes(), [Some(Code::Unavailable)]);
     node.engine.on_make(node.now, group, founder, &mut node.effects);

@@ -5,7 +5,8 @@
 //! anybody was given, before the backup or since.
 
 use super::nodes::CLUSTER;
-use super::{Event, Incoming, SHARDS, World};
+use super::seats::SeatId;
+use super::{Event, Incoming, World};
 use engine::ids::{ClusterId, ConnId, GroupId, Incarnation, NodeId};
 use engine::machine::meta::{Node, Standing};
 use engine::machine::{Applied, Machine, Outcome, Times};
@@ -34,7 +35,7 @@ pub(super) struct Backups {
 
 /// A group's snapshot that was asked for.
 struct Asked {
-    node: u32,
+    at: SeatId,
     life: u64,
     conn: ConnId,
     group: GroupId,
@@ -55,9 +56,9 @@ impl Backups {
         seed % BACKUPS_ONE_IN == BACKUPS_ONE_IN - 1
     }
 
-    /// The generation of the connection to a node's life, if that is the one that was asked.
-    pub(super) fn connected(&self, node: u32, life: u64) -> Option<u32> {
-        let asked = self.asked.as_ref().filter(|asked| (asked.node, asked.life) == (node, life));
+    /// The generation of the connection to an engine's life, if that is the one that was asked.
+    pub(super) fn connected(&self, at: SeatId, life: u64) -> Option<u32> {
+        let asked = self.asked.as_ref().filter(|asked| (asked.at, asked.life) == (at, life));
         asked.map(|asked| asked.conn.generation)
     }
 }
@@ -70,10 +71,11 @@ impl World {
         }
         let next = Duration::from_millis(self.backups.chance.u64(10..150));
         self.plan(next, Event::BackUp);
-        if self.backups.asked.as_ref().is_some_and(|a| self.nodes[a.node as usize].life == a.life) {
+        let asked = self.backups.asked.as_ref();
+        if asked.is_some_and(|it| self.nodes[it.at.node as usize].life == it.life) {
             return;
         }
-        let group = GroupId(self.backups.chance.u32(..=SHARDS));
+        let group = GroupId(self.backups.chance.u32(..=self.layout.shards));
         let leaders = self.replicas(group).filter(|(_, shard)| shard.raft().is_leader());
         let leaders: Vec<u32> = leaders.map(|(id, _)| id).collect();
         let chance = &mut self.backups.chance;
@@ -81,7 +83,12 @@ impl World {
             Some(leader) if chance.u32(..8) > 0 => *leader,
             _ => chance.u32(..self.nodes.len() as u32),
         };
-        if self.nodes[node as usize].engine.is_none() {
+        let mut at = self.layout.seat(node, group);
+        if self.layout.engines > 1 && self.backups.chance.u32(..8) == 0 {
+            // It does not keep such groups, and says so.
+            at.engine = self.backups.chance.u32(..self.layout.engines);
+        }
+        if self.engine(at).is_none() {
             return;
         }
         self.backups.generation += 1;
@@ -89,18 +96,18 @@ impl World {
         let life = self.nodes[node as usize].life;
         let least = group.shard().map_or(0, |s| self.clients.history.applied[s as usize]);
         let (total, bytes) = (0, Vec::new());
-        self.backups.asked = Some(Asked { node, life, conn, group, least, total, bytes });
-        self.deliver(node, Incoming::Opened(conn));
+        self.backups.asked = Some(Asked { at, life, conn, group, least, total, bytes });
+        self.deliver(at, Incoming::Opened(conn));
         let begin = BackupBegin { backup: BACKUP, group: group.0 };
         self.ask_for_backup(BackupBegin::KIND, |b| begin.encode(b));
     }
 
     fn ask_for_backup(&mut self, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) {
-        let Some(Asked { node, life, conn, .. }) = self.backups.asked else { return };
+        let Some(Asked { at, life, conn, .. }) = self.backups.asked else { return };
         let mut frame = Vec::new();
         wire::frame(&mut frame, &Header::new(kind, 1), body);
         let takes = self.delay();
-        self.plan(takes, Event::Request { to: node, conn, life, frame });
+        self.plan(takes, Event::Request { to: at, conn, life, frame });
     }
 
     /// A node answered.
@@ -153,8 +160,8 @@ impl World {
     }
 
     fn end_backup(&mut self) {
-        if let Some(Asked { node, conn, .. }) = self.backups.asked.take() {
-            self.deliver(node, Incoming::Closed(conn));
+        if let Some(Asked { at, conn, .. }) = self.backups.asked.take() {
+            self.deliver(at, Incoming::Closed(conn));
         }
     }
 
@@ -164,7 +171,7 @@ impl World {
         let rebirth = Rebirth {
             from: CLUSTER,
             to: ClusterId([8; 16]),
-            shards: SHARDS,
+            shards: self.layout.shards,
             cache_bytes_max: self.temper.lines_bytes_max,
             times: Times { taken_us: 1, now_us: 2 },
             node: Node {
@@ -174,7 +181,7 @@ impl World {
                 standing: Standing::In,
                 address: "other:7400".into(),
             },
-            secret: self.secret(0),
+            secret: self.secret(SeatId { node: 0, engine: 0 }),
         };
         let made = rebirth.snapshot(group, bytes);
         let made = made.map_err(|why| format!("a backup of group {group}: {why}"))?;

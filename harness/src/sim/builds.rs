@@ -82,7 +82,8 @@ impl World {
     /// No state of a node is at a level that its build does not know.
     pub(super) fn check_levels(&self, id: u32) -> Result<(), Failure> {
         let node = &self.nodes[id as usize];
-        let shards = node.engine.iter().flat_map(|engine| engine.shards());
+        let engines = node.seats.iter().filter_map(|seat| seat.engine.as_ref());
+        let shards = engines.flat_map(|engine| engine.shards());
         match shards.map(|shard| shard.state().level()).max() {
             Some(level) if level > node.build.level => {
                 let known = node.build.level;

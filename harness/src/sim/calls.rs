@@ -1,6 +1,5 @@
 //! What clients ask for, with every option, and what they are told.
 
-use super::SHARDS;
 use engine::time::Time;
 use wire::message::{
     CacheDelete, CacheGet, CachePut, Delivery, DetailedError, Done, Error, LockAcquire, LockMode,
@@ -145,11 +144,11 @@ impl Did {
         }
     }
 
-    /// The shard that it is for.
-    pub fn shard(&self) -> u32 {
+    /// The shard that it is for, of so many.
+    pub fn shard(&self, shards: u32) -> u32 {
         match self {
             Did::Reopen { shard, .. } | Did::Close { shard } => *shard,
-            _ => wire::name::shard(&self.name(), SHARDS),
+            _ => wire::name::shard(&self.name(), shards),
         }
     }
 

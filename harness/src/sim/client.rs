@@ -11,8 +11,8 @@ use super::cells::Cells;
 use super::clients::{Confusion, History, Load, PATIENCE};
 use super::given_up::GivenUp;
 use super::lines::Lines;
+use super::seats::{Layout, SHARDS_MAX, SeatId};
 use super::wants::Memory;
-use super::{NODES_MAX, SHARDS};
 use client::core::{
     Again, CallId, Caller, Core, Event, Failure, Finished, Moment, Order, Outcome, SessionKey,
     Settings, Trouble,
@@ -38,7 +38,7 @@ const CONFUSED_PAUSE_MILLIS_MAX: u64 = 4;
 
 /// A frame that a client sends, or a connection that it makes.
 pub struct Send {
-    pub to: u32,
+    pub to: SeatId,
     pub conn: ConnId,
     pub what: Sent,
 }
@@ -105,12 +105,13 @@ pub(super) struct Client {
     /// When its last session ended.
     ended_at: Option<Time>,
     /// The moment up to which the session surely lives in each shard.
-    guards: [Option<Time>; SHARDS as usize],
+    guards: [Option<Time>; SHARDS_MAX as usize],
     /// The arrival of the last frame: frames of a connection don't overtake each other.
     pub(super) last_arrival: Time,
     value_bytes_max: usize,
     /// How many nodes there are.
     nodes: u32,
+    pub(super) layout: Layout,
     pub(super) load: Load,
     pub(super) window: usize,
     pub(super) asleep_until: Time,
@@ -128,7 +129,7 @@ impl Client {
     pub(super) fn new(
         id: u32,
         value_bytes_max: usize,
-        nodes: u32,
+        (nodes, layout): (u32, Layout),
         load: Load,
         mut chance: Random,
     ) -> Client {
@@ -159,10 +160,11 @@ impl Client {
             given_up: GivenUp::default(),
             again,
             ended_at: None,
-            guards: [None; SHARDS as usize],
+            guards: [None; SHARDS_MAX as usize],
             last_arrival: Time(0),
             value_bytes_max,
             nodes,
+            layout,
             load,
             window: 1 + id as usize % load.window_max,
             asleep_until: Time(0),
@@ -206,7 +208,7 @@ impl Client {
         let node = self.chance.u32(..self.nodes);
         let open = &mut self.open[at];
         open.again_at = now + patience(&open.did);
-        self.core.believe(moment(now), open.did.shard(), node + 1);
+        self.core.believe(moment(now), open.did.shard(self.layout.shards), node + 1);
         self.core.ask_again(moment(now), open.call);
     }
 
@@ -219,8 +221,8 @@ impl Client {
 
     /// Its connections are gone, with what is on its way over them.
     pub(super) fn disconnect(&mut self, now: Time) {
-        for node in 0..NODES_MAX {
-            if let Some(link) = self.lines.close(node) {
+        for to in self.lines.all() {
+            if let Some(link) = self.lines.close(to) {
                 self.core.on_closed(moment(now), link, Trouble::world("it broke"));
             }
         }
@@ -228,15 +230,18 @@ impl Client {
 
     /// A node is gone, and with it all connections to it.
     pub(super) fn forget(&mut self, now: Time, node: u32) {
-        if let Some(link) = self.lines.forget(node) {
-            self.core.on_closed(moment(now), link, Trouble::world("the node is gone"));
+        for at in self.layout.seats_of(node) {
+            if let Some(link) = self.lines.forget(at) {
+                self.core.on_closed(moment(now), link, Trouble::world("the node is gone"));
+            }
         }
     }
 
     /// Reads from who led before, or writes to who leads now. Every other client writes first, and reads what it wrote.
     pub(super) fn ask_both(&mut self, now: Time, confusion: Confusion, values: &mut u64) {
         self.next_at = now + self.up_to(CONFUSED_PAUSE_MILLIS_MAX);
-        let in_shard = |key: &u8| wire::name::shard(&key_name(*key), SHARDS) == confusion.shard;
+        let shards = self.layout.shards;
+        let in_shard = |key: &u8| wire::name::shard(&key_name(*key), shards) == confusion.shard;
         let keys: Vec<u8> = (0..KEYS).filter(in_shard).collect();
         let Some(key) = self.chance.choice(keys) else { return };
         *values += 1;
@@ -282,7 +287,7 @@ impl Client {
     pub(super) fn call(&mut self, now: Time, did: Did) {
         if self.chance.u32(..STRAYS_ONE_IN) == 0 {
             let node = self.chance.u32(..self.nodes);
-            self.core.believe(moment(now), did.shard(), node + 1);
+            self.core.believe(moment(now), did.shard(self.layout.shards), node + 1);
         }
         self.submit(now, did);
     }
@@ -304,7 +309,7 @@ impl Client {
         let order = Order {
             ask: Want::new(did.clone(), self.value_bytes_max),
             session: SESSION,
-            shard: Some(did.shard()),
+            shard: Some(did.shard(self.layout.shards)),
             limit,
             bound: None,
             caller: Caller::Waits,
@@ -333,10 +338,11 @@ impl Client {
 
     fn on_event(&mut self, now: Time, event: Event, history: &mut History) {
         match event {
-            Event::Connect { link, address, .. } => {
+            Event::Connect { link, address, engine } => {
                 let node = address.strip_prefix("node").and_then(|rest| rest.strip_suffix(":7400"));
                 let node: u32 = node.and_then(|id| id.parse().ok()).expect("a node's address");
-                self.lines.open(node - 1, link, now + WELCOME_MAX);
+                let to = SeatId { node: node - 1, engine };
+                self.lines.open(to, link, now + WELCOME_MAX);
             }
             Event::Close { link } => self.lines.close_link(link),
             Event::Ready => self.ready = true,
@@ -351,7 +357,7 @@ impl Client {
                 self.memory.before = Some(id);
                 self.ended_at = Some(now);
                 self.messages.clear();
-                self.guards = [None; SHARDS as usize];
+                self.guards = [None; SHARDS_MAX as usize];
             }
             Event::Unreached { .. } | Event::Left => {}
         }
@@ -409,7 +415,7 @@ impl Client {
 
     fn end_hold(&mut self, now: Time, at: usize, history: &mut History) {
         let Held { lock, exclusive, fence, from, lease, .. } = self.holding.remove(at);
-        let shard = Did::Release { lock, fence }.shard();
+        let shard = Did::Release { lock, fence }.shard(self.layout.shards);
         let guard = self.guards[shard as usize].unwrap_or(from);
         let to = now.min(guard).min(lease);
         history.holds.push(Hold { client: self.id, lock, exclusive, fence, from, to });

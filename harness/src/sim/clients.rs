@@ -1,11 +1,11 @@
 //! Seeded clients: each has a session and a few calls open at a time, and writes down what it saw. What one is like is in
 //! `client.rs`, what they ask for in `wants.rs`.
 
-use super::SHARDS;
 use super::calls::{Did, Hold, QUEUES, Record, Saw, read_answer};
 use super::cells::Cells;
 use super::client::{Client, Send, moment};
 use super::lines::Asked;
+use super::seats::{Layout, SHARDS_MAX, SeatId};
 use super::twin::Twin;
 use super::witness::Answered;
 use engine::ids::ConnId;
@@ -50,8 +50,8 @@ pub struct History {
     /// Calls that were refused since the build, or the group's level, is too old for them.
     pub too_new: u64,
     /// The highest index of each shard that was seen to be applied, and the highest token that it gave out.
-    pub applied: [u64; SHARDS as usize],
-    pub tokens: [u64; SHARDS as usize],
+    pub applied: [u64; SHARDS_MAX as usize],
+    pub tokens: [u64; SHARDS_MAX as usize],
     /// What was asked for and answered, by kind.
     pub cells: Cells,
 }
@@ -92,10 +92,15 @@ enum Phase {
 }
 
 impl Clients {
-    pub fn new(seed: u64, value_bytes_max: usize, nodes: u32, load: Load) -> Clients {
+    pub fn new(
+        seed: u64,
+        value_bytes_max: usize,
+        (nodes, layout): (u32, Layout),
+        load: Load,
+    ) -> Clients {
         let mut chance = Random::new(seed);
         let clients = (0..load.clients)
-            .map(|id| Client::new(id, value_bytes_max, nodes, load, chance.fork()));
+            .map(|id| Client::new(id, value_bytes_max, (nodes, layout), load, chance.fork()));
         Clients {
             clients: clients.collect(),
             history: History::default(),
@@ -133,9 +138,9 @@ impl Clients {
         format!("clients wait: {:?}; {} queues drained", open.collect::<Vec<_>>(), self.drained)
     }
 
-    pub fn connected(&self, client: u32, node: u32) -> Option<u32> {
+    pub fn connected(&self, client: u32, to: SeatId) -> Option<u32> {
         // The operator does not wait for an answer.
-        self.clients.get(client as usize)?.lines.connected(node)
+        self.clients.get(client as usize)?.lines.connected(to)
     }
 
     /// A node went away, or came back: nothing is left of its connections.
@@ -161,7 +166,7 @@ impl Clients {
         }
     }
 
-    pub fn take_broken(&mut self, client: u32) -> Vec<(u32, ConnId)> {
+    pub fn take_broken(&mut self, client: u32) -> Vec<(SeatId, ConnId)> {
         self.clients[client as usize].lines.take_broken()
     }
 

@@ -1,7 +1,8 @@
 //! The end of a run: whether everything came right.
 
+use super::seats::SeatId;
 use super::twin::Twin;
-use super::{FOUNDERS, Failure, SHARDS, World};
+use super::{FOUNDERS, Failure, World};
 use engine::engine::Engine;
 use engine::ids::{GroupId, NodeId};
 use engine::level::Level;
@@ -21,7 +22,31 @@ impl World {
             && self.stranger_waits().is_none()
             && self.watch.twins.iter().all(Twin::is_at_rest)
             && self.watch.mail.is_delivered()
-            && groups().all(|group| self.is_whole(group) && self.is_balanced(group))
+            && self.groups().all(|group| self.is_whole(group) && self.is_balanced(group))
+            && self.ignorance().is_none()
+    }
+
+    /// What an engine of the cluster's nodes does not know: who the nodes are, or who leads a group. Others of its node
+    /// told it of the groups that it does not keep.
+    fn ignorance(&self) -> Option<String> {
+        let nodes = self.newest_nodes()?;
+        let leads = |group| self.replicas(group).find(|(_, shard)| shard.raft().is_leader());
+        let leader = |group| Some(NodeId(leads(group)?.0 + 1));
+        let mut members =
+            self.engines().filter(|(at, _)| nodes.node(NodeId(at.node + 1)).is_some());
+        members.find_map(|(SeatId { node, engine }, it)| {
+            let who = format!("engine {engine} of node {} does not know", node + 1);
+            if it.nodes().epoch() != nodes.epoch() {
+                return Some(format!("{who} the cluster's nodes"));
+            }
+            let unknown = self.groups().find(|group| it.leader_of(*group) != leader(*group))?;
+            Some(format!("{who} who leads group {unknown}"))
+        })
+    }
+
+    /// Every group.
+    pub(super) fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
+        self.layout.groups()
     }
 
     /// A group is where the placement wants it, each of its voters here and as far as the others, and nobody else
@@ -51,15 +76,13 @@ impl World {
 
     /// The cluster's nodes, by whoever knows them best.
     pub(super) fn newest_nodes(&self) -> Option<&Meta> {
-        let engines = self.nodes.iter().filter_map(|node| node.engine.as_ref());
-        engines.map(|engine| engine.nodes()).max_by_key(|nodes| nodes.epoch())
+        self.engines().map(|(_, engine)| engine.nodes()).max_by_key(|nodes| nodes.epoch())
     }
 
     /// The replicas of a group that are up, and where.
     pub(super) fn replicas(&self, group: GroupId) -> impl Iterator<Item = (u32, &Shard)> {
-        let engines = self.nodes.iter().enumerate();
-        let engines = engines.filter_map(|(id, node)| Some((id as u32, node.engine.as_ref()?)));
-        engines.filter_map(move |(id, engine)| {
+        self.all().filter_map(move |id| {
+            let engine = self.engine(self.layout.seat(id, group))?;
             let shard = engine.shards().iter().find(|shard| shard.group() == group)?;
             Some((id, shard))
         })
@@ -76,33 +99,38 @@ impl World {
     }
 
     pub(super) fn unsettled(&self) -> String {
-        let mut text = self.clients.unfinished();
+        let ignorance = self.ignorance().map(|what| format!("{what}; ")).unwrap_or_default();
+        let mut text = ignorance + &self.clients.unfinished();
         if let Some(request) = self.stranger_waits() {
             text.push_str(&format!("\n  request {request} of a stranger is not answered"));
         }
         text.push_str(&self.watch.mail.undelivered());
-        for group in groups() {
+        for group in self.groups() {
             text.push_str(&format!("\n  group {group}: {:?}", self.watch.members(group)));
         }
-        for (id, node) in self.nodes.iter().enumerate() {
-            match &node.engine {
-                None => text.push_str(&format!("\n  node {} is down", id + 1)),
-                Some(engine) => {
-                    let (nodes, build) = (engine.nodes(), node.build.level);
-                    text.push_str(&format!(
-                        "\n  node {}: build of level {build}, nodes of epoch {} at level {}",
-                        id + 1,
-                        nodes.epoch(),
-                        nodes.level()
-                    ));
-                    for shard in engine.shards() {
-                        let (group, level) = (shard.group(), shard.state().level());
-                        text.push_str(&format!(", group {group} at {level}"));
-                    }
-                    for group in engine.status(self.clocks[id].read(self.now)).groups {
-                        text.push_str(&format!("\n  node {} {group:?}", id + 1));
-                    }
-                }
+        for id in self.all().filter(|id| !self.is_up(*id)) {
+            text.push_str(&format!("\n  node {} is down", id + 1));
+        }
+        for (at, engine) in self.engines() {
+            let (id, nodes) = (at.node as usize, engine.nodes());
+            let known = self.groups().map(|group| engine.leader_of(group).map_or(0, |it| it.0));
+            text.push_str(&format!(
+                "\n  node {}, engine {}: build of level {}, nodes of epoch {} at level {}, leaders {:?}",
+                id + 1,
+                at.engine,
+                self.nodes[id].build.level,
+                nodes.epoch(),
+                nodes.level(),
+                known.collect::<Vec<_>>()
+            ));
+            for shard in engine.shards() {
+                let (group, level) = (shard.group(), shard.state().level());
+                text.push_str(&format!(", group {group} at {level}"));
+            }
+            let status = engine.status(self.clocks[id].read(self.now));
+            text.push_str(&format!(", {:?}", status.journal));
+            for group in status.groups {
+                text.push_str(&format!("\n  node {} {group:?}", id + 1));
             }
         }
         text
@@ -110,7 +138,7 @@ impl World {
 
     /// Everybody gave everything back: nothing is held, nothing waits, nothing is left.
     pub(super) fn check_empty(&self) -> Result<(), Failure> {
-        for (_, shard) in groups().flat_map(|group| self.replicas(group)) {
+        for (_, shard) in self.groups().flat_map(|group| self.replicas(group)) {
             let left = shard.state().status();
             let things =
                 [left.locks, left.lock_waiters, left.messages_ready, left.messages_in_flight];
@@ -131,7 +159,7 @@ impl World {
             return Ok(());
         }
         self.looked_at = self.now;
-        for shard in 0..SHARDS {
+        for shard in 0..self.layout.shards {
             let (at, able) = (shard as usize, self.is_able(GroupId::of_shard(shard)));
             let was_able = std::mem::replace(&mut self.able[at], able);
             if !(able && was_able) {
@@ -156,7 +184,7 @@ impl World {
     /// 2. Node 3 is cut off. Node 1 hears node 2 and answers, but nothing is committed before it has the others.
     fn is_able(&self, group: GroupId) -> bool {
         let Some(members) = self.watch.members(group) else { return false };
-        let runs = |id: u32| self.now >= self.nodes[id as usize].paused_until;
+        let runs = |id: u32| self.now >= self.seat(self.layout.seat(id, group)).paused_until;
         let meet =
             |a: u32, b: u32| !self.blocked.contains(&(a, b)) && !self.blocked.contains(&(b, a));
         let newest = self.replicas(group).map(|(_, shard)| shard.raft().term()).max();
@@ -177,7 +205,7 @@ impl World {
             // A change that it appended counts from then on, and may never be committed.
             let majorities = majority_of(members) && majority_of(shard.raft().configuration());
             // What no group commits may fill it: then nothing ends in any group that this node leads.
-            let engine = self.nodes[id as usize].engine.as_ref();
+            let engine = self.engine(self.layout.seat(id, group));
             let takes = engine.is_some_and(Engine::takes_own_entries);
             // A leader that hands over takes nothing until that is done, or has failed.
             let hands_over = shard.raft().is_handing_over();
@@ -188,7 +216,7 @@ impl World {
     /// No snapshot stays in memory that nobody takes any more.
     pub(super) fn check_memory(&mut self) -> Result<(), Failure> {
         let kept = |world: &World| {
-            let shards = groups().flat_map(|group| world.replicas(group));
+            let shards = world.groups().flat_map(|group| world.replicas(group));
             let kept = shards.filter(|(_, shard)| shard.snapshot_bytes() > 0);
             kept.map(|(id, shard)| (id + 1, shard.group())).next()
         };
@@ -207,7 +235,7 @@ impl World {
 
     /// Equal index, equal bytes.
     pub(super) fn compare_states(&self) -> Result<(), Failure> {
-        for group in groups() {
+        for group in self.groups() {
             let mut first: Option<(u32, Vec<u8>)> = None;
             for (id, shard) in self.replicas(group) {
                 let mut bytes = Vec::new();
@@ -231,11 +259,6 @@ pub(super) fn voters_of(group: GroupId, keepers: usize) -> usize {
         (GroupId::META, 5..) => 5,
         _ => keepers.min(FOUNDERS as usize),
     }
-}
-
-/// Every group.
-pub(super) fn groups() -> impl Iterator<Item = GroupId> {
-    (0..=SHARDS).map(GroupId)
 }
 
 fn is_voter(members: &Configuration, id: u32, shard: &Shard) -> bool {

@@ -2,6 +2,7 @@
 
 use super::clients::{Confusion, Load};
 use super::models::Room;
+use super::seats::{Layout, SeatId};
 use super::twin::LINE_OVERHEAD_BYTES;
 use super::watch::Did;
 use super::{Event, Options, Shape, World};
@@ -82,12 +83,18 @@ const KEY_BYTES: usize = 8;
 const STARVED_ONE_IN: u32 = 40;
 /// How long after the one, in milliseconds: that one has asked for votes by then.
 const STARVED_MILLIS: std::ops::Range<u64> = 160..460;
+/// The fewest segments of a journal where a node has several engines. With one fewer a group may stand still for long:
+/// docs/findings/open.md.
+const SEGMENTS_OF_SEVERAL_MIN: u32 = 5;
 /// Members change in one seed of so many.
 pub(super) const MEMBERS_CHANGE_ONE_IN: u64 = 3;
 
 impl Temper {
     pub(super) fn new(seeds: &mut Random, options: &Options) -> Temper {
         let mut drawn = Temper::draw(seeds, options.seed);
+        if Layout::of(options.seed, options.shape).engines > 1 {
+            drawn.segments_max = drawn.segments_max.max(SEGMENTS_OF_SEVERAL_MIN);
+        }
         let off = options.clocks_off_millionths;
         drawn.clocks_off_millionths_max = off.unwrap_or(drawn.clocks_off_millionths_max);
         match options.shape {
@@ -227,6 +234,29 @@ impl World {
         }
     }
 
+    /// What goes wrong with one engine alone, where nodes have several: it stands still, or its links break.
+    pub(super) fn plan_faults_of_engines(&mut self) {
+        let (end, nodes, engines) =
+            (self.options.faulty, self.nodes.len() as u32, self.layout.engines);
+        if engines == 1 {
+            return;
+        }
+        self.plan(Duration::from_millis(100), Event::Misdirect);
+        let mut at = Duration::from_millis(self.siblings.u64(300..1_000));
+        while at < end {
+            let (node, engine) = (self.siblings.u32(..nodes), self.siblings.u32(..engines));
+            if self.siblings.bool() {
+                let lasts = Duration::from_millis(self.siblings.u64(1..500));
+                let seat = SeatId { node, engine };
+                self.plan(at, Event::Stall { seat, until: Time(0) + at + lasts });
+            } else {
+                let peer = (node + self.siblings.u32(1..nodes)) % nodes;
+                self.plan(at, Event::Relink { engine, nodes: [node, peer] });
+            }
+            at += Duration::from_millis(self.siblings.u64(50..800));
+        }
+    }
+
     /// Aims faults at what a turn did: the power fails while a vote is on its way to the disk, or right
     /// after a commit, on one node or on all, and is back within milliseconds.
     pub(super) fn aim(&mut self, id: u32, did: Did) {
@@ -343,7 +373,7 @@ impl World {
         let Some(leader) = leader.filter(|_| replicas.len() == 3 && others.len() == 2) else {
             return;
         };
-        let engine = self.nodes[leader as usize].engine.as_ref();
+        let engine = self.engine(self.layout.seat(leader, GroupId::META));
         if engine.is_none_or(|engine| engine.lease_until(GroupId::META).is_none()) {
             return;
         }
@@ -406,14 +436,15 @@ impl World {
                 *event = Event::Start { node: *node };
             } else if let Event::Full { until, .. } = event {
                 *until = Time(0);
-            } else if let Event::Pause { until, .. } = event {
+            } else if let Event::Pause { until, .. } | Event::Stall { until, .. } = event {
                 *until = Time(0);
             } else if let Event::Cut { blocked, .. } = event {
                 blocked.clear();
             }
         });
         for node in &mut self.nodes {
-            (node.paused_until, node.full_until, node.sync_fails) = (Time(0), Time(0), false);
+            (node.full_until, node.sync_fails) = (Time(0), false);
+            node.seats.iter_mut().for_each(|seat| seat.paused_until = Time(0));
         }
         self.finish_upgrade();
         for node in self.all() {

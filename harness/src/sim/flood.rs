@@ -4,8 +4,8 @@
 //! entries fill their limit, or the journal, most of the time, and what a leader has to write by itself must find room
 //! beside them.
 
-use super::calls::{Did, KEYS, Stamp};
-use super::{Event, Incoming, SHARDS, Shape, World};
+use super::calls::{Did, Stamp};
+use super::{Event, Incoming, Shape, World};
 use engine::effects::Effects;
 use engine::engine::{Engine, Input};
 use engine::ids::{ConnId, GroupId};
@@ -87,7 +87,7 @@ impl World {
         for number in 0..FLOODS {
             let begins = Duration::from_millis(self.floods.u64(500..1_500));
             let lasts = Duration::from_millis(self.floods.u64(300..2_500));
-            let shard = self.floods.u32(..SHARDS);
+            let shard = self.floods.u32(..self.layout.shards);
             self.plan(each * number + begins, Event::Flood { shard: Some(shard) });
             self.plan(each * number + begins + lasts, Event::Flood { shard: None });
         }
@@ -99,23 +99,24 @@ impl World {
         for (flood, (node, life)) in before.iter().flat_map(|f| f.met.iter().map(move |m| (f, *m)))
         {
             if self.nodes[node as usize].life == life {
-                self.deliver(node, Incoming::Closed(flood.conn(life)));
+                let at = self.layout.seat(node, flood.group);
+                self.deliver(at, Incoming::Closed(flood.conn(life)));
             }
         }
         let Some(shard) = shard.filter(|_| self.is_faulty()) else { return };
         self.flooded += 1;
         self.flood = Some(Flood {
             group: GroupId::of_shard(shard),
-            frames: VALUE_BYTES.map(|bytes| write(shard, bytes)),
+            frames: VALUE_BYTES.map(|bytes| write((shard, self.layout.shards), bytes)),
             number: self.flooded,
             met: Vec::new(),
         });
     }
 }
 
-/// A write of a value of so many bytes to some line of a shard.
-fn write(shard: u32, bytes: usize) -> Vec<u8> {
-    let key = (0..KEYS).find(|key| Did::put(*key, 0).shard() == shard);
+/// A write of a value of so many bytes to some line of a shard, of so many.
+fn write((shard, shards): (u32, u32), bytes: usize) -> Vec<u8> {
+    let key = (0..=u8::MAX).find(|key| Did::put(*key, 0).shard(shards) == shard);
     let did = Did::put(key.expect("each shard has lines"), 0);
     let stamp =
         Stamp { session: [0xf1; 16], sequence: 1, answered_below: 1, session_ttl_ms: 1_000 };

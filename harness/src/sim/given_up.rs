@@ -119,7 +119,9 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Shape;
     use super::super::clients::Load;
+    use super::super::seats::Layout;
     use super::super::witness::tests::Log;
     use super::*;
     use wire::random::Random;
@@ -132,7 +134,7 @@ mod tests {
             push_percent: 13,
             window_max: 4,
         };
-        Client::new(0, 8, 3, load, Random::new(7))
+        Client::new(0, 8, (3, Layout::of(0, Shape::Drawn)), load, Random::new(7))
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A simulated client's connections, and what crosses them.
 
-use super::NODES_MAX;
 use super::asks::Want;
 use super::calls::Did;
 use super::client::{Open, Send, Sent};
+use super::seats::SeatId;
 use client::core::{CallId, Core, LinkId};
 use engine::ids::ConnId;
 use engine::time::Time;
@@ -13,7 +13,7 @@ use wire::limits::FRAME_BYTES_MAX;
 use wire::message::{Heartbeat, SessionClose, SessionOpen};
 use wire::{Request, split};
 
-/// A connection to a node.
+/// A connection to an engine of a node.
 #[derive(Clone, Copy)]
 struct Line {
     link: LinkId,
@@ -38,7 +38,7 @@ pub(super) struct Asked {
 /// The connections of one client.
 pub(super) struct Lines {
     client: u32,
-    lines: [Option<Line>; NODES_MAX as usize],
+    lines: BTreeMap<SeatId, Line>,
     generation: u32,
     /// By generation and request.
     asked: BTreeMap<(u32, u64), Asked>,
@@ -46,14 +46,14 @@ pub(super) struct Lines {
     opened: BTreeSet<([u8; 16], u32)>,
     sends: Vec<Send>,
     /// Connections that broke, and to whom they were.
-    broken: Vec<(u32, ConnId)>,
+    broken: Vec<(SeatId, ConnId)>,
 }
 
 impl Lines {
     pub fn new(client: u32) -> Lines {
         Lines {
             client,
-            lines: [None; NODES_MAX as usize],
+            lines: BTreeMap::new(),
             generation: 0,
             asked: BTreeMap::new(),
             opened: BTreeSet::new(),
@@ -62,14 +62,19 @@ impl Lines {
         }
     }
 
-    /// The generation of the connection to a node, while it stands.
-    pub fn connected(&self, node: u32) -> Option<u32> {
-        Some(self.lines[node as usize]?.generation)
+    /// To whom there are connections.
+    pub fn all(&self) -> Vec<SeatId> {
+        self.lines.keys().copied().collect()
+    }
+
+    /// The generation of the connection to an engine, while it stands.
+    pub fn connected(&self, to: SeatId) -> Option<u32> {
+        Some(self.lines.get(&to)?.generation)
     }
 
     /// The connection of a generation.
     pub fn link(&self, generation: u32) -> Option<LinkId> {
-        let mut lines = self.lines.iter().flatten();
+        let mut lines = self.lines.values();
         Some(lines.find(|line| line.generation == generation)?.link)
     }
 
@@ -78,44 +83,44 @@ impl Lines {
         self.opened.insert((session, shard));
     }
 
-    /// The node of a connection welcomed it.
+    /// The engine of a connection welcomed it.
     pub fn welcomed(&mut self, generation: u32) {
-        for line in self.lines.iter_mut().flatten().filter(|line| line.generation == generation) {
+        for line in self.lines.values_mut().filter(|line| line.generation == generation) {
             line.welcome_by = None;
         }
     }
 
-    /// A connection to a node is made.
-    pub fn open(&mut self, node: u32, link: LinkId, welcome_by: Time) {
-        assert!(self.lines[node as usize].is_none(), "one connection to each node");
+    /// A connection to an engine is made.
+    pub fn open(&mut self, to: SeatId, link: LinkId, welcome_by: Time) {
+        assert!(!self.lines.contains_key(&to), "one connection to each engine");
         self.generation += 1;
         let (generation, welcome_by) = (self.generation, Some(welcome_by));
-        self.lines[node as usize] = Some(Line { link, generation, welcome_by });
+        self.lines.insert(to, Line { link, generation, welcome_by });
         let conn = ConnId { index: self.client, generation };
-        self.sends.push(Send { to: node, conn, what: Sent::Opens });
+        self.sends.push(Send { to, conn, what: Sent::Opens });
     }
 
-    /// A node that has been waited for long enough.
+    /// An engine that has been waited for long enough.
     pub fn take_unwelcome(&mut self, now: Time) -> Option<LinkId> {
         let late = |line: &Line| line.welcome_by.is_some_and(|by| now >= by);
-        let node = self.lines.iter().position(|line| line.as_ref().is_some_and(late))?;
-        self.close(node as u32)
+        let (to, _) = self.lines.iter().find(|(_, line)| late(line))?;
+        self.close(*to)
     }
 
-    /// When a node has been waited for long enough.
+    /// When an engine has been waited for long enough.
     pub fn wake_at(&self) -> Time {
-        let lines = self.lines.iter().flatten();
+        let lines = self.lines.values();
         lines.filter_map(|line| line.welcome_by).min().unwrap_or(Time::MAX)
     }
 
-    /// The connection to a node breaks.
-    pub fn close(&mut self, node: u32) -> Option<LinkId> {
-        let Line { link, generation, .. } = self.lines[node as usize].take()?;
+    /// The connection to an engine breaks.
+    pub fn close(&mut self, to: SeatId) -> Option<LinkId> {
+        let Line { link, generation, .. } = self.lines.remove(&to)?;
         let conn = ConnId { index: self.client, generation };
         self.asked.retain(|(of, _), _| *of != generation);
         let opens = |send: &Send| send.conn == conn && matches!(send.what, Sent::Opens);
         if !self.sends.iter().any(opens) {
-            self.broken.push((node, conn));
+            self.broken.push((to, conn));
         }
         self.sends.retain(|send| send.conn != conn);
         Some(link)
@@ -123,16 +128,21 @@ impl Lines {
 
     /// The core gives a connection up.
     pub fn close_link(&mut self, link: LinkId) {
-        let is_it = |line: &Option<Line>| line.is_some_and(|line| line.link == link);
-        if let Some(node) = self.lines.iter().position(is_it) {
-            self.close(node as u32);
+        if let Some(to) = self.of_link(link) {
+            self.close(to);
         }
     }
 
-    /// The node is gone: nobody there hears that the connection broke.
-    pub fn forget(&mut self, node: u32) -> Option<LinkId> {
-        let link = self.close(node);
-        self.broken.retain(|(to, _)| *to != node);
+    /// To whom a connection is.
+    fn of_link(&self, link: LinkId) -> Option<SeatId> {
+        let (to, _) = self.lines.iter().find(|(_, line)| line.link == link)?;
+        Some(*to)
+    }
+
+    /// The engine is gone: nobody there hears that the connection broke.
+    pub fn forget(&mut self, at: SeatId) -> Option<LinkId> {
+        let link = self.close(at);
+        self.broken.retain(|(to, _)| *to != at);
         link
     }
 
@@ -140,7 +150,7 @@ impl Lines {
         std::mem::take(&mut self.sends)
     }
 
-    pub fn take_broken(&mut self) -> Vec<(u32, ConnId)> {
+    pub fn take_broken(&mut self) -> Vec<(SeatId, ConnId)> {
         std::mem::take(&mut self.broken)
     }
 
@@ -154,11 +164,10 @@ impl Lines {
         while let Some(link) = core.next_to_send() {
             let bytes = core.bytes_of(link).expect("it has bytes to be sent");
             let bytes = std::mem::take(bytes);
-            let at = self.lines.iter().position(|line| line.is_some_and(|line| line.link == link));
-            let node = at.expect("a connection is made before it is used");
+            let to = self.of_link(link).expect("a connection is made before it is used");
             let mut rest = &bytes[..];
             while let Some(frame) = split(rest, FRAME_BYTES_MAX).expect("a core sends frames") {
-                self.send_frame(now, node as u32, link, &frame, (core, open), &rest[..frame.used]);
+                self.send_frame(now, to, link, &frame, (core, open), &rest[..frame.used]);
                 rest = &rest[frame.used..];
             }
             assert!(rest.is_empty(), "a core sends whole frames");
@@ -168,13 +177,13 @@ impl Lines {
     fn send_frame(
         &mut self,
         now: Time,
-        node: u32,
+        to: SeatId,
         link: LinkId,
         frame: &Frame<'_>,
         (core, open): (&Core<Want>, &mut [Open]),
         bytes: &[u8],
     ) {
-        let generation = self.connected(node).expect("the caller found it");
+        let generation = self.connected(to).expect("the caller found it");
         let header = &frame.header;
         let request = Request::decode(header.kind, frame.body).expect("a core asks what is right");
         let exact = request.call();
@@ -201,7 +210,7 @@ impl Lines {
         let call = exact.map(|call| (header.shard, call.sequence));
         let conn = ConnId { index: self.client, generation };
         let frame = bytes.to_vec();
-        self.sends.push(Send { to: node, conn, what: Sent::Frame { frame, sign, call } });
+        self.sends.push(Send { to, conn, what: Sent::Frame { frame, sign, call } });
     }
 }
 

@@ -8,7 +8,7 @@
 //! - Nothing is forgotten that was not taken.
 //! - In the end everything is taken, and everything is forgotten.
 
-use super::{Event, Incoming, SHARDS, Shape, World};
+use super::{Event, Incoming, Shape, World};
 use engine::entry::{Entry, kind};
 use engine::ids::GroupId;
 use engine::limits::{MAIL_BYTES_MAX, MAIL_MAX, MAIL_WAITING_BYTES_MAX};
@@ -170,12 +170,13 @@ impl World {
 
     /// Somebody writes mail, or sends a probe, at whoever leads the group.
     pub(super) fn write_letters(&mut self) {
+        let shards = self.layout.shards;
         let mut draw = |below: u32| self.letters.u32(..below);
-        let way = (GroupId::of_shard(draw(SHARDS)), GroupId::of_shard(draw(SHARDS)));
+        let way = (GroupId::of_shard(draw(shards)), GroupId::of_shard(draw(shards)));
         let (most, count) = (BYTES_MAX[draw(3) as usize], 1 + draw(AT_ONCE_MAX));
         let is_probe = draw(4) == 0;
         let leader = self.replicas(way.0).find(|(_, shard)| shard.raft().is_leader());
-        let leader = leader.map(|(id, _)| id);
+        let leader = leader.map(|(id, _)| self.layout.seat(id, way.0));
         for _ in 0..count {
             self.letter += 1;
             let mut bytes = Vec::new();

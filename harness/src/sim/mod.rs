@@ -31,10 +31,12 @@ mod given_up;
 mod linear;
 mod lines;
 mod mail;
+mod misdirected;
 mod models;
 mod movers;
 mod nodes;
 mod reader;
+mod seats;
 mod signs;
 mod stranger;
 mod stages;
@@ -49,16 +51,17 @@ pub use cells::Cells;
 use client::{Send, Sent};
 use clients::Clients;
 use clock::Clock;
-use disk::{Disk, Progress};
-use engine::effects::Effects;
-use engine::engine::Engine;
+use disk::Disk;
+use engine::effects::News;
 use engine::ids::{ConnId, GroupId, Incarnation, Index, Position};
 use engine::raft::MemberChange;
 use engine::time::{Duration, Time};
 use faults::Temper;
 use flood::Flood;
 use mail::Letter;
+use misdirected::Misdirected;
 use reader::Reader;
+use seats::{Layout, SHARDS_MAX, Seat, SeatId};
 use stages::Stages;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -71,8 +74,6 @@ use wire::random::Random;
 pub const FOUNDERS: u32 = 3;
 /// Nodes of the simulated cluster, where members change.
 pub const NODES_MAX: u32 = 5;
-/// Shards of the simulated cluster.
-pub const SHARDS: u32 = 2;
 /// When clients begin.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 
@@ -175,19 +176,27 @@ pub enum Failure {
 /// Something that happens at a moment.
 enum Event {
     /// A peer's frame arrives.
-    Peer { from: u32, to: u32, life: u64, frame: Vec<u8> },
+    Peer { from: u32, to: SeatId, life: u64, frame: Vec<u8> },
     /// A client's frame arrives on its connection.
-    Request { to: u32, conn: ConnId, life: u64, frame: Vec<u8> },
+    Request { to: SeatId, conn: ConnId, life: u64, frame: Vec<u8> },
     /// A node's answers arrive at a client.
     Reply { client: u32, generation: u32, bytes: Vec<u8> },
     /// A write is on the disk.
-    Written { node: u32, life: u64, position: Position },
+    Written { seat: SeatId, life: u64, position: Position },
     /// A segment is ready.
-    Segment { node: u32, life: u64, slot: u32 },
+    Segment { seat: SeatId, life: u64, slot: u32 },
     /// A snapshot is on the disk.
-    Saved { node: u32, life: u64, group: GroupId, index: Index },
+    Saved { seat: SeatId, life: u64, group: GroupId, index: Index },
+    /// What another engine of the node learned arrives.
+    News { to: SeatId, life: u64, news: News },
+    /// A frame of another engine of the node arrives.
+    Across { to: SeatId, life: u64, frame: Vec<u8> },
     /// A node stands still, as if it were not scheduled.
     Pause { node: u32, until: Time },
+    /// An engine of a node stands still, and the node's others go on.
+    Stall { seat: SeatId, until: Time },
+    /// The link between two nodes' engines of a number breaks, and is made anew.
+    Relink { engine: u32, nodes: [u32; 2] },
     /// A node loses its power.
     Crash { node: u32 },
     /// A node starts.
@@ -208,6 +217,8 @@ enum Event {
     BackUp,
     /// A node's answers arrive there.
     BackedUp { generation: u32, bytes: Vec<u8> },
+    /// Somebody asks an engine for what another one keeps.
+    Misdirect,
     /// Somebody watches where everything is.
     Subscribe,
     /// A node's pushes arrive there.
@@ -230,31 +241,24 @@ enum Incoming {
     Segment(u32),
     Saved(GroupId, Index),
     Report,
+    News(News),
+    Across(Vec<u8>),
     Change(GroupId, MemberChange),
     Make(GroupId, Incarnation),
     Letter(Letter),
 }
 
 struct Node {
-    engine: Option<Engine>,
-    /// In a box: it is taken out and put back in every turn.
-    effects: Option<Box<Effects>>,
-    disk: Disk,
+    /// Its engines.
+    seats: Vec<Seat>,
     /// How often it was started: events of an earlier life are void.
     life: u64,
-    inbox: Vec<Incoming>,
-    /// When its next turn is.
-    turn_at: Time,
-    /// It takes no turn before this moment.
-    paused_until: Time,
     /// Its next sync fails.
     sync_fails: bool,
     /// Until when its disk is full.
     full_until: Time,
     /// The cluster's nodes, as its manifest has them.
     roster: Vec<u8>,
-    /// The lives of its replicas, if a bit of its disk is rotten.
-    rotten: Option<Vec<Incarnation>>,
     /// Whether its disk is the one with which the cluster was founded.
     founder: bool,
     build: Build,
@@ -263,6 +267,7 @@ struct Node {
 /// A simulated cluster.
 pub struct World {
     options: Options,
+    layout: Layout,
     now: Time,
     /// When, the how manieth event planned, and where its body is.
     events: BinaryHeap<Reverse<(Time, u64, usize)>>,
@@ -303,11 +308,14 @@ pub struct World {
     /// Decides when who floods which shard.
     floods: Random,
     flood: Option<Flood>,
+    /// Decides how long news takes between the engines of a node, and what goes wrong with one alone.
+    siblings: Random,
     /// How many there were.
     flooded: u32,
     backups: Backups,
     reader: Reader,
     stranger: Stranger,
+    misdirected: Misdirected,
     stages: Stages,
     /// Decides who writes mail to whom.
     letters: Random,
@@ -316,7 +324,7 @@ pub struct World {
     watch: Watch,
     /// When it was last looked at whether groups can commit, and which could.
     looked_at: Time,
-    able: [bool; SHARDS as usize],
+    able: [bool; SHARDS_MAX as usize],
     network: Random,
     temper: Temper,
     trace: Trace,
@@ -332,7 +340,7 @@ pub struct World {
     /// Lives of replicas that were given out.
     lives: u32,
     /// Lives of replicas whose disk was lost.
-    dead: BTreeSet<Incarnation>,
+    dead: BTreeSet<(GroupId, Incarnation)>,
 }
 
 /// Runs a cluster by `options` and judges it.
@@ -342,6 +350,7 @@ pub struct World {
 pub fn run(options: Options) -> Result<Report, Failure> {
     let mut world = World::new(options);
     world.plan_faults();
+    world.plan_faults_of_engines();
     world.plan_floods();
     let faulty_until = Time(0) + options.faulty;
     world.until(faulty_until)?;
@@ -395,18 +404,14 @@ impl World {
         let mut seeds = Random::new(options.seed);
         let temper = Temper::new(&mut seeds, &options);
         let count = if temper.members_change { NODES_MAX } else { FOUNDERS };
+        let layout = Layout::of(options.seed, options.shape);
+        let mut siblings = Random::new(options.seed ^ 0x656e_6769_6e65_7300);
         let nodes = (0..count).map(|id| Node {
-            engine: None,
-            effects: Some(Box::default()),
-            disk: Disk::new(seeds.u64(..), temper.segment_bytes),
+            seats: Seat::of_node(layout, (&mut seeds, &mut siblings), temper.segment_bytes),
             life: 0,
-            inbox: Vec::new(),
-            turn_at: Time::MAX,
-            paused_until: Time(0),
             sync_fails: false,
             full_until: Time(0),
             roster: Vec::new(),
-            rotten: None,
             founder: id < FOUNDERS,
             build: Build::first(options.seed),
         });
@@ -417,6 +422,7 @@ impl World {
         let (clocks, slowest) = Clock::draw(&mut ticks, count, off);
         let mut world = World {
             options,
+            layout,
             now: Time(0),
             events: BinaryHeap::new(),
             bodies: Vec::new(),
@@ -427,7 +433,12 @@ impl World {
             clocks,
             slowest,
             ticks,
-            clients: Clients::new(seeds.u64(..), temper.value_bytes_max, count, temper.load),
+            clients: Clients::new(
+                seeds.u64(..),
+                temper.value_bytes_max,
+                (count, layout),
+                temper.load,
+            ),
             client_at: vec![Time(0) + FIRST_LOOK; temper.load.clients as usize],
             blocked: BTreeSet::new(),
             stands: false,
@@ -442,16 +453,18 @@ impl World {
             sieges: Random::new(options.seed ^ 0x7369_6567_6573_0000),
             floods: Random::new(options.seed ^ 0x666c_6f6f_6473_0000),
             flood: None,
+            siblings,
             flooded: 0,
             backups: Backups::new(options.seed),
             reader: Reader::new(options.seed),
             stranger: Stranger::new(options.seed),
+            misdirected: Misdirected::new(options.seed),
             stages: Stages::default(),
             letters: World::letters_of(options.seed),
             letter: 0,
-            watch: Watch::new(off, lines_bytes_max),
+            watch: Watch::new(off, lines_bytes_max, layout),
             looked_at: Time(0),
-            able: [false; SHARDS as usize],
+            able: [false; SHARDS_MAX as usize],
             network: seeds.fork(),
             trace: Trace(0),
             happened: 0,
@@ -510,7 +523,7 @@ impl World {
     fn until(&mut self, end: Time) -> Result<(), Failure> {
         loop {
             let event = self.events.peek().map_or(Time::MAX, |Reverse((at, ..))| *at);
-            let (turn, node) = earliest(self.nodes.iter().map(|node| node.turn_at));
+            let (turn, seat) = self.next_turn();
             let (look, client) = earliest(self.client_at.iter().copied());
             let at = event.min(turn).min(look);
             if at >= end {
@@ -528,8 +541,8 @@ impl World {
                 self.trace.add(at, number << 8 | u64::from(kind), u64::from(who) << 32 | size);
                 self.happen(event)?;
             } else if at == turn {
-                self.trace.add(at, TURN, u64::from(node));
-                self.turn(node)?;
+                self.trace.add(at, TURN, u64::from(number_of(seat)));
+                self.turn(seat)?;
             } else {
                 self.trace.add(at, LOOK, u64::from(client));
                 self.client_at[client as usize] = Time::MAX;
@@ -547,8 +560,8 @@ impl World {
             Event::Peer { from, to, life, frame } => {
                 // What was sent to an earlier life of a node is lost; what a node sent before it fell is
                 // not.
-                if self.nodes[to as usize].life != life {
-                } else if !self.blocked.contains(&(from, to)) {
+                if self.nodes[to.node as usize].life != life {
+                } else if !self.blocked.contains(&(from, to.node)) {
                     self.deliver(to, Incoming::Peer(from, frame));
                 } else if self.stands {
                     self.standing.push(Event::Peer { from, to, life, frame });
@@ -558,7 +571,7 @@ impl World {
                 // What is on its way over a connection that breaks is lost.
                 let is_broken = conn.index < self.temper.load.clients
                     && self.clients.connected(conn.index, to) != Some(conn.generation);
-                if self.nodes[to as usize].life == life && !is_broken {
+                if self.nodes[to.node as usize].life == life && !is_broken {
                     self.deliver(to, Incoming::Request(conn, frame));
                 }
             }
@@ -568,32 +581,27 @@ impl World {
                 again.map_err(Failure::Safety)?;
                 self.step_client(client);
             }
-            Event::Written { node, life, position } => {
-                let written = &mut self.nodes[node as usize];
-                if written.sync_fails && written.life == life {
-                    self.stop(node);
-                } else if let Some(engine) =
-                    written.engine.as_ref().filter(|_| written.life == life)
-                {
-                    match written.disk.finish_write(engine.in_flight()) {
-                        Progress::Done => self.deliver(node, Incoming::Synced(position)),
-                        Progress::Witness => self.attest(node, position),
-                    }
+            Event::Written { seat, life, position } => self.on_written(seat, life, position),
+            Event::Segment { seat, life, slot } => {
+                if self.nodes[seat.node as usize].life == life && self.has_space(seat.node) {
+                    self.seat_mut(seat).disk.make_segment(slot);
+                    self.deliver(seat, Incoming::Segment(slot));
                 }
             }
-            Event::Segment { node, life, slot } => {
-                if self.nodes[node as usize].life == life && self.has_space(node) {
-                    self.nodes[node as usize].disk.make_segment(slot);
-                    self.deliver(node, Incoming::Segment(slot));
+            Event::Saved { seat, life, group, index } => {
+                if self.nodes[seat.node as usize].life == life && self.has_space(seat.node) {
+                    self.seat_mut(seat).disk.finish_snapshot(group, index);
+                    self.deliver(seat, Incoming::Saved(group, index));
                 }
             }
-            Event::Saved { node, life, group, index } => {
-                if self.nodes[node as usize].life == life && self.has_space(node) {
-                    self.nodes[node as usize].disk.finish_snapshot(group, index);
-                    self.deliver(node, Incoming::Saved(group, index));
-                }
+            Event::News { to, life, news } => self.arrive(to, life, Incoming::News(news)),
+            Event::Across { to, life, frame } => self.arrive(to, life, Incoming::Across(frame)),
+            Event::Pause { node, until } => {
+                let seats = self.layout.seats_of(node);
+                seats.for_each(|seat| self.seat_mut(seat).paused_until = until);
             }
-            Event::Pause { node, until } => self.nodes[node as usize].paused_until = until,
+            Event::Stall { seat, until } => self.seat_mut(seat).paused_until = until,
+            Event::Relink { engine, nodes } => self.relink(engine, nodes),
             Event::Crash { node } => self.crash(node),
             Event::Start { node } => self.start(node)?,
             Event::Cut { blocked, stands } => self.set_links(blocked, stands),
@@ -606,6 +614,7 @@ impl World {
             Event::BackedUp { generation, bytes } => {
                 self.on_backup(generation, &bytes).map_err(Failure::Safety)?;
             }
+            Event::Misdirect => self.misdirect(),
             Event::Subscribe => self.subscribe(),
             Event::Pushed { generation, bytes } => self.on_pushed(generation, &bytes)?,
             Event::Stray => self.stray(),
@@ -635,7 +644,7 @@ impl World {
                 self.deliver(to, Incoming::Opened(conn));
                 continue;
             };
-            let life = self.nodes[to as usize].life;
+            let life = self.nodes[to.node as usize].life;
             let delay = self.delay();
             let takes = self.clients.path(client, self.now, delay);
             self.watch.on_send(self.now, self.now + takes, sign, call);
@@ -653,7 +662,12 @@ fn earliest(moments: impl Iterator<Item = Time>) -> (Time, u32) {
     moments.zip(0..).fold(none, |first, other| if other.0 < first.0 { other } else { first })
 }
 
-/// What is written into the trace for a node's turn, and for a client's look: no event's number and kind.
+/// An engine, as the trace names it.
+fn number_of(seat: SeatId) -> u32 {
+    seat.engine << 4 | seat.node
+}
+
+/// What is written into the trace for an engine's turn, and for a client's look: no event's number and kind.
 const TURN: u64 = 0xfe;
 const LOOK: u64 = 0xff;
 
@@ -674,12 +688,18 @@ impl Event {
     fn kind(&self) -> (u8, u32, u64) {
         let size = |bytes: usize| bytes as u64;
         match self {
-            Event::Peer { from, to, frame, .. } => (0, from << 8 | to, size(frame.len())),
-            Event::Request { to, frame, .. } => (1, *to, size(frame.len())),
+            Event::Peer { from, to, frame, .. } => {
+                (0, from << 8 | number_of(*to), size(frame.len()))
+            }
+            Event::Request { to, frame, .. } => (1, number_of(*to), size(frame.len())),
             Event::Reply { client, bytes, .. } => (2, *client, size(bytes.len())),
-            Event::Written { node, position, .. } => (3, *node, position.0),
-            Event::Segment { node, slot, .. } => (4, *node, u64::from(*slot)),
-            Event::Saved { node, index, .. } => (5, *node, index.0),
+            Event::Written { seat, position, .. } => (3, number_of(*seat), position.0),
+            Event::Segment { seat, slot, .. } => (4, number_of(*seat), u64::from(*slot)),
+            Event::Saved { seat, index, .. } => (5, number_of(*seat), index.0),
+            Event::News { to, .. } => (21, number_of(*to), 0),
+            Event::Across { to, frame, .. } => (25, number_of(*to), size(frame.len())),
+            Event::Stall { seat, .. } => (22, number_of(*seat), 0),
+            Event::Relink { engine, .. } => (23, *engine, 0),
             Event::Crash { node } => (6, *node, 0),
             Event::Start { node } => (7, *node, 0),
             Event::Cut { blocked, .. } => (8, 0, size(blocked.len())),
@@ -690,6 +710,7 @@ impl Event {
             Event::Full { node, .. } => (13, *node, 0),
             Event::BackUp => (14, 0, 0),
             Event::BackedUp { bytes, .. } => (15, 0, size(bytes.len())),
+            Event::Misdirect => (24, 0, 0),
             Event::Subscribe => (17, 0, 0),
             Event::Pushed { bytes, .. } => (18, 0, size(bytes.len())),
             Event::Stray => (19, 0, 0),

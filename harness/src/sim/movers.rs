@@ -4,8 +4,9 @@
 //! Whoever meddles asks leaders for changes that nobody wants: the groups have to find back from them. It keeps
 //! to the rules that the engine states for its callers: a life is given to one replica only.
 
-use super::end::{groups, voters_of};
-use super::{FOUNDERS, Failure, Incoming, SHARDS, World};
+use super::end::voters_of;
+use super::seats::SeatId;
+use super::{FOUNDERS, Failure, Incoming, World};
 use crate::sim::Event;
 use engine::engine::{Engine, OpenError};
 use engine::ids::{ConnId, GroupId, Incarnation, NodeId};
@@ -23,7 +24,7 @@ impl World {
         if !self.is_faulty() {
             return;
         }
-        let group = GroupId(self.movers.u32(..=SHARDS));
+        let group = GroupId(self.movers.u32(..=self.layout.shards));
         if self.movers.u32(..4) > 0 {
             self.change_members(group);
         } else {
@@ -41,7 +42,7 @@ impl World {
         let incarnation = self.incarnation(id);
         let keepers = nodes.keepers().count();
         let idle = || {
-            groups().all(|group| {
+            self.groups().all(|group| {
                 self.watch.members(group).is_some_and(|m| m.member(NodeId(node)).is_none())
             })
         };
@@ -49,7 +50,7 @@ impl World {
         let add = |replaces| NodeAdd {
             incarnation: incarnation.0,
             node,
-            engines: 1,
+            engines: self.layout.engines,
             replaces,
             address: address.as_bytes(),
         };
@@ -73,9 +74,17 @@ impl World {
         let to = self.movers.u32(..self.nodes.len() as u32);
         self.lives += 1;
         let conn = ConnId { index: OPERATOR, generation: self.lives };
+        let to = self.layout.seat(to, GroupId::META);
         self.deliver(to, Incoming::Opened(conn));
         self.deliver(to, Incoming::Request(conn, frame));
         self.deliver(to, Incoming::Closed(conn));
+    }
+
+    /// The lives of a node's replicas.
+    fn lives_of(&self, id: u32) -> Vec<(GroupId, Incarnation)> {
+        let engines = self.engines().filter(|(at, _)| at.node == id);
+        let shards = engines.flat_map(|(_, engine)| engine.shards());
+        shards.map(|shard| (shard.group(), shard.raft().incarnation())).collect()
     }
 
     fn change_members(&mut self, group: GroupId) {
@@ -95,7 +104,7 @@ impl World {
         let keepers = self.newest_nodes().map_or(0, |nodes| nodes.keepers().count());
         let enough = voters_of(group, keepers.max(FOUNDERS as usize));
         // Who is well is not sent away while somebody is gone for good.
-        let well = !members.members().iter().any(|m| self.dead.contains(&m.incarnation));
+        let well = !members.members().iter().any(|m| self.dead.contains(&(group, m.incarnation)));
         let change = match learner {
             Some(learner) if chance > 0 => promote(learner),
             Some(learner) => remove(learner),
@@ -106,7 +115,7 @@ impl World {
             None if chance < 6 && well => remove(any),
             None => return,
         };
-        self.deliver(leader, Incoming::Change(group, change));
+        self.deliver(self.layout.seat(leader, group), Incoming::Change(group, change));
     }
 
     /// Somebody who does not belong to the group gets an empty replica of it, and is added.
@@ -120,32 +129,41 @@ impl World {
         let mut life = [0xee; 16];
         life[..4].copy_from_slice(&self.lives.to_le_bytes());
         let incarnation = Incarnation(life);
-        self.deliver(id, Incoming::Make(group, incarnation));
+        self.deliver(self.layout.seat(id, group), Incoming::Make(group, incarnation));
         let add = MemberChange::AddLearner { node: NodeId(id + 1), incarnation };
-        self.deliver(leader, Incoming::Change(group, add));
+        self.deliver(self.layout.seat(leader, group), Incoming::Change(group, add));
     }
 
     /// A node's disk is lost for good, or rots, if the cluster bears it, also while its groups move. The node comes
     /// back as one that founded nothing.
     pub(super) fn lose(&mut self, id: u32) {
         let is_change = |incoming: &Incoming| matches!(incoming, Incoming::Change(..));
-        let asked = self.nodes.iter().any(|node| node.inbox.iter().any(is_change));
-        let down = self.nodes.iter().any(|node| node.engine.is_none());
-        if asked || down || !self.is_faulty() || !groups().all(|group| self.bears(group, id)) {
+        let mut seats = self.nodes.iter().flat_map(|node| &node.seats);
+        let asked = seats.any(|seat| seat.inbox.iter().any(is_change));
+        let down = self.all().any(|node| !self.is_up(node));
+        if asked || down || !self.is_faulty() || !self.groups().all(|group| self.bears(group, id)) {
             return;
         }
-        let lives = groups().flat_map(|group| self.replicas(group));
-        let lives = lives.filter(|(other, _)| *other == id).map(|(_, s)| s.raft().incarnation());
-        let lives: Vec<Incarnation> = lives.collect();
-        self.dead.extend(&lives);
+        let lives = self.lives_of(id);
         self.crash(id);
+        let engine = self.layout.draw_engine(&mut self.movers);
+        let at = SeatId { node: id, engine };
         // A bit is enough: the node finds it when it starts, if it matters.
-        if self.movers.bool() && self.nodes[id as usize].disk.rot() {
-            self.nodes[id as usize].rotten = Some(lives);
+        if self.movers.bool() && self.seat_mut(at).disk.rot() {
+            let layout = self.layout;
+            let of_engine = lives.into_iter().filter(|(group, _)| layout.seat(id, *group) == at);
+            let lives: Vec<(GroupId, Incarnation)> = of_engine.collect();
+            self.dead.extend(&lives);
+            self.seat_mut(at).rotten = Some(lives);
         } else {
             self.lost += 1;
-            self.nodes[id as usize].roster = Vec::new();
-            self.begin_anew(id);
+            self.dead.extend(&lives);
+            let node = &mut self.nodes[id as usize];
+            (node.founder, node.roster) = (false, Vec::new());
+            for at in self.layout.seats_of(id) {
+                self.begin_anew(at);
+                self.seat_mut(at).renewed = false;
+            }
         }
         let back = Duration::from_millis(self.movers.u64(1..500));
         self.plan(back, Event::Start { node: id });
@@ -164,7 +182,8 @@ impl World {
         let Some(committed) = self.watch.members(group) else { return false };
         let appended = self.replicas(group).map(|(_, shard)| shard.raft().configuration());
         appended.chain([committed]).filter(|all| **all != Configuration::UNKNOWN).all(|members| {
-            let is_lost = |m: &&Member| self.dead.contains(&m.incarnation) || m.node.0 == id + 1;
+            let is_lost =
+                |m: &&Member| self.dead.contains(&(group, m.incarnation)) || m.node.0 == id + 1;
             let lost = members.voters().filter(is_lost).count();
             lost <= 1 && members.voters().count() - lost >= members.majority()
         })
@@ -176,7 +195,7 @@ impl World {
         let stay: Vec<&Raft> = self
             .replicas(group)
             .filter(|(other, shard)| {
-                *other != lost && !self.dead.contains(&shard.raft().incarnation())
+                *other != lost && !self.dead.contains(&(group, shard.raft().incarnation()))
             })
             .map(|(_, shard)| shard.raft())
             .collect();
@@ -192,31 +211,34 @@ impl World {
         })
     }
 
-    /// A node gets an empty disk, with which it founded nothing.
-    pub(super) fn begin_anew(&mut self, id: u32) {
-        self.watch.on_disk_lost(id);
+    /// An engine gets an empty disk.
+    fn begin_anew(&mut self, at: SeatId) {
+        self.watch.on_disk_lost(at);
         let (seed, segment_bytes) = (self.movers.u64(..), self.temper.segment_bytes);
-        let node = &mut self.nodes[id as usize];
-        node.disk = super::Disk::new(seed, segment_bytes);
-        node.founder = false;
+        self.seat_mut(at).disk = super::Disk::new(seed, segment_bytes);
     }
 
-    /// A node whose disk rots has read it, and reads it again. If it found damage it begins anew, as the server does;
+    /// An engine whose disk rots has read it, and reads it again. If it found damage it begins anew, as the server does;
     /// else it knows all that was durable, and what was wrong is as it was. Says whether the disk rotted.
     pub(super) fn on_rotten(
         &mut self,
-        id: u32,
+        at: SeatId,
         opened: &Result<Engine, OpenError>,
     ) -> Result<bool, Failure> {
-        let Some(lives) = self.nodes[id as usize].rotten.take() else { return Ok(false) };
+        let Some(lives) = self.seat_mut(at).rotten.take() else { return Ok(false) };
         if let Ok(engine) = opened {
-            let watched = self.watch.on_start(self.now, &self.clocks, id, engine);
+            let watched = self.watch.on_start(self.now, &self.clocks, at, engine);
             watched.map_err(Failure::Safety)?;
-            self.nodes[id as usize].disk.unrot();
+            self.seat_mut(at).disk.unrot();
             self.dead.retain(|life| !lives.contains(life));
         } else {
             self.damaged += 1;
-            self.begin_anew(id);
+            self.begin_anew(at);
+            match self.layout.engines {
+                // To the cluster it is another node from now on.
+                1 => self.nodes[at.node as usize].founder = false,
+                _ => self.seat_mut(at).renewed = true,
+            }
         }
         Ok(true)
     }

@@ -1,13 +1,14 @@
-//! Somebody watches where everything is, at one node after the other, and reads slowly.
+//! Somebody watches where everything is, at one engine after the other, and reads slowly.
 //!
-//! What the reader knows once it has read a push must be what the node knew when it sent it. While it has credit it is
+//! What the reader knows once it has read a push must be what the engine knew when it sent it. While it has credit it is
 //! told within a look; beyond its credit it is told nothing. It comes back with its cursor, to the same node or to
 //! another, and must then be told what changed meanwhile.
 //!
 //! Now and then it stops reading. Then it must be cut off once it has read nothing for as long as the protocol says while
-//! more waited, and not before; and it comes back to the same node, which must go on from its cursor.
+//! more waited, and not before; and it comes back to the same engine, which must go on from its cursor.
 
-use super::{Event, Failure, Incoming, SHARDS, World};
+use super::seats::SeatId;
+use super::{Event, Failure, Incoming, World};
 use engine::engine::{Engine, LOOK_EVERY};
 use engine::ids::ConnId;
 use engine::time::{Duration, Time, millis};
@@ -43,7 +44,7 @@ struct View {
 
 impl View {
     fn of(engine: &Engine) -> View {
-        let rows = (0..SHARDS).map(|shard| (shard, engine.placement_row(shard)));
+        let rows = (0..engine.shard_count()).map(|shard| (shard, engine.placement_row(shard)));
         View { nodes: engine.node_rows(), placement: rows.collect() }
     }
 
@@ -63,13 +64,13 @@ impl View {
     }
 }
 
-/// A subscription, as the node that serves it must see it.
+/// A subscription, as the engine that serves it must see it.
 struct Subscription {
-    node: u32,
+    at: SeatId,
     life: u64,
     conn: ConnId,
     credit: usize,
-    /// Whether the node knows of it.
+    /// Whether the engine knows of it.
     stands: bool,
     /// What the reader knows when it has read all that was sent.
     view: View,
@@ -96,7 +97,7 @@ enum Reads {
     All,
     /// It stopped, and is not cut off yet.
     Nothing,
-    /// The node cut it off.
+    /// The engine cut it off.
     CutOff,
     /// It knows that it was.
     Knows,
@@ -109,10 +110,10 @@ pub(super) struct Reader {
     generation: u32,
     /// What it knew at each cursor.
     known: BTreeMap<u64, View>,
-    /// The last that it read, and which node's life sent it.
+    /// The last that it read, and which engine's life sent it.
     cursor: u64,
-    cursor_of: Option<(u32, u64)>,
-    /// What the node that serves it knew when it sent something: at the end of a turn, before it went on with its work.
+    cursor_of: Option<(SeatId, u64)>,
+    /// What the engine that serves it knew when it sent something: at the end of a turn, before it went on with its work.
     knew: View,
     /// How many it was sent.
     pub(super) pushes: u64,
@@ -134,9 +135,9 @@ impl Reader {
         seed % WATCHED_ONE_IN == 2
     }
 
-    /// A node takes a frame in, perhaps the reader's.
-    pub(super) fn on_request(&mut self, node: u32, conn: ConnId, frame: &Frame<'_>) {
-        let is_it = |s: &&mut Subscription| (s.node, s.conn) == (node, conn);
+    /// An engine takes a frame in, perhaps the reader's.
+    pub(super) fn on_request(&mut self, at: SeatId, conn: ConnId, frame: &Frame<'_>) {
+        let is_it = |s: &&mut Subscription| (s.at, s.conn) == (at, conn);
         let Some(subscription) = self.subscription.as_mut().filter(is_it) else { return };
         if frame.header.kind == PushesRead::KIND
             && let Ok(read) = PushesRead::decode(frame.body)
@@ -147,33 +148,33 @@ impl Reader {
         }
     }
 
-    /// A node has taken in what came, and is about to send what it says.
-    pub(super) fn on_end_of_turn(&mut self, (node, life): (u32, u64), engine: &Engine) {
-        if self.subscription.as_ref().is_some_and(|s| (s.node, s.life) == (node, life)) {
+    /// An engine has taken in what came, and is about to send what it says.
+    pub(super) fn on_end_of_turn(&mut self, (at, life): (SeatId, u64), engine: &Engine) {
+        if self.subscription.as_ref().is_some_and(|s| (s.at, s.life) == (at, life)) {
             self.knew = View::of(engine);
         }
     }
 
-    /// A node sends something to the reader. Says on which connection, and when it arrives at the earliest.
+    /// An engine sends something to the reader. Says on which connection, and when it arrives at the earliest.
     ///
     /// # Errors
     /// What is wrong with it.
     pub(super) fn on_sent(
         &mut self,
-        (node, life): (u32, u64),
+        (at, life): (SeatId, u64),
         now: Time,
         mut bytes: &[u8],
     ) -> Result<Option<(u32, Time)>, String> {
-        let of_it = |s: &&mut Subscription| (s.node, s.life) == (node, life);
+        let of_it = |s: &&mut Subscription| (s.at, s.life) == (at, life);
         let Some(subscription) = self.subscription.as_mut().filter(of_it) else { return Ok(None) };
         while let Ok(Some(frame)) = wire::split(bytes, FRAME_BYTES_MAX) {
             bytes = &bytes[frame.used..];
             match frame.header.kind {
                 Watching::KIND => {
                     let watching = Watching::decode(frame.body).map_err(|e| e.to_string())?;
-                    // A node that stood still answers an earlier subscription in the turn in which it hears of this one.
+                    // An engine that stood still answers an earlier subscription in the turn in which it hears of this one.
                     if frame.header.request == subscription_of(subscription.conn) {
-                        let same_life = self.cursor_of == Some((node, life));
+                        let same_life = self.cursor_of == Some((at, life));
                         if same_life && watching.cursor != self.cursor {
                             return Err("a reader does not go on from its cursor".into());
                         }
@@ -195,7 +196,7 @@ impl Reader {
                     subscription.view.on_push(&push)?;
                     if subscription.view != self.knew {
                         let (told, is) = (&subscription.view, &self.knew);
-                        return Err(format!("a push tells {told:?}, but the node knows {is:?}"));
+                        return Err(format!("a push tells {told:?}, but the engine knows {is:?}"));
                     }
                     subscription.sent = push.cursor;
                     subscription.unread.push_back(push.cursor);
@@ -211,17 +212,20 @@ impl Reader {
         Ok(Some((subscription.conn.generation, subscription.arrives)))
     }
 
-    /// A turn of a node ended.
+    /// A turn of an engine ended.
     ///
     /// # Errors
     /// When the reader should have been told something by now.
-    pub(super) fn on_turn(&mut self, (node, life): (u32, u64), now: Time) -> Result<(), String> {
-        let of_it = |s: &&mut Subscription| (s.node, s.life) == (node, life);
+    pub(super) fn on_turn(&mut self, (at, life): (SeatId, u64), now: Time) -> Result<(), String> {
+        let of_it = |s: &&mut Subscription| (s.at, s.life) == (at, life);
         let Some(subscription) = self.subscription.as_mut().filter(of_it) else { return Ok(()) };
         let has_credit = subscription.stands && subscription.unread.len() < subscription.credit;
         let knows_all = subscription.view == self.knew;
         if subscription.is_stuck_too_long(now, has_credit || knows_all) {
-            return Err(format!("node {}: a reader that reads nothing is not cut off", node + 1));
+            return Err(format!(
+                "node {}: a reader that reads nothing is not cut off",
+                at.node + 1
+            ));
         }
         if !has_credit || knows_all {
             subscription.behind_since = None;
@@ -229,14 +233,14 @@ impl Reader {
         }
         let since = *subscription.behind_since.get_or_insert(now);
         if now.since(since) > LOOK_EVERY + TURN_LATE_MAX {
-            return Err(format!("node {}: a reader is told too late", node + 1));
+            return Err(format!("node {}: a reader is told too late", at.node + 1));
         }
         Ok(())
     }
 }
 
 impl Subscription {
-    /// The node ended the subscription: it must have waited for long enough.
+    /// The engine ended the subscription: it must have waited for long enough.
     fn is_cut_off(&mut self, now: Time, frame: &Frame<'_>) -> Result<(), String> {
         let error = Error::decode(frame.body).map_err(|e| e.to_string())?;
         let is_it = frame.header.request == subscription_of(self.conn);
@@ -251,7 +255,7 @@ impl Subscription {
         Ok(())
     }
 
-    /// Whether it should have been cut off by now. The node sees at a look what changed and was perhaps undone since.
+    /// Whether it should have been cut off by now. The engine sees at a look what changed and was perhaps undone since.
     fn is_stuck_too_long(&mut self, now: Time, is_fine: bool) -> bool {
         if !self.stands {
             return false;
@@ -270,14 +274,14 @@ impl Subscription {
 }
 
 impl World {
-    /// Somebody watches at some node, from where it left off.
+    /// Somebody watches at some engine, from where it left off.
     pub(super) fn subscribe(&mut self) {
         let again = Duration::from_millis(self.reader.chance.u64(50..400));
         self.plan(again, Event::Subscribe);
         let stops = self.reader_stops_at_end();
         let subscription = self.reader.subscription.as_ref();
-        let stands = subscription.filter(|s| self.nodes[s.node as usize].life == s.life);
-        let was_cut_off = stands.filter(|s| s.reads == Reads::Knows).map(|s| s.node);
+        let stands = subscription.filter(|s| self.nodes[s.at.node as usize].life == s.life);
+        let was_cut_off = stands.filter(|s| s.reads == Reads::Knows).map(|s| s.at);
         if let Some(stands) = stands
             && was_cut_off.is_none()
         {
@@ -286,22 +290,23 @@ impl World {
                 return;
             }
         }
-        if let Some(Subscription { node, conn, .. }) = self.reader.subscription.take() {
-            self.deliver(node, Incoming::Closed(conn));
+        if let Some(Subscription { at, conn, .. }) = self.reader.subscription.take() {
+            self.deliver(at, Incoming::Closed(conn));
         }
-        let any = self.reader.chance.u32(..self.nodes.len() as u32);
-        let node = was_cut_off.unwrap_or(any);
-        if self.nodes[node as usize].engine.is_none() {
+        let node = self.reader.chance.u32(..self.nodes.len() as u32);
+        let engine = self.layout.draw_engine(&mut self.reader.chance);
+        let at = was_cut_off.unwrap_or(SeatId { node, engine });
+        if self.engine(at).is_none() {
             return;
         }
         let reader = &mut self.reader;
         reader.generation += 1;
         let conn = ConnId { index: READER, generation: reader.generation };
-        let (life, credit) = (self.nodes[node as usize].life, reader.chance.u32(1..4));
+        let (life, credit) = (self.nodes[at.node as usize].life, reader.chance.u32(1..4));
         let stops = was_cut_off.is_none() && (reader.chance.u32(..STOPS_ONE_IN) == 0 || stops);
         let credit = if stops { 1 } else { credit };
         reader.subscription = Some(Subscription {
-            node,
+            at,
             life,
             conn,
             credit: credit as usize,
@@ -316,7 +321,7 @@ impl World {
             arrives: self.now,
         });
         let cursor = reader.cursor;
-        self.deliver(node, Incoming::Opened(conn));
+        self.deliver(at, Incoming::Opened(conn));
         self.send_as_reader(Duration::ZERO, subscription_of(conn), Watch::KIND, |b| {
             Watch { cursor, credit }.encode(b);
         });
@@ -332,7 +337,7 @@ impl World {
     /// Whether the reader waits to be cut off, or to be told what changed since.
     pub(super) fn reader_waits(&self) -> bool {
         let subscription = self.reader.subscription.as_ref();
-        let stands = subscription.filter(|s| self.nodes[s.node as usize].life == s.life);
+        let stands = subscription.filter(|s| self.nodes[s.at.node as usize].life == s.life);
         stands.is_some_and(|s| s.stuck_still_since.is_some() || !s.stands)
     }
 
@@ -343,22 +348,22 @@ impl World {
         kind: Kind,
         body: impl FnOnce(&mut Vec<u8>),
     ) {
-        let Some(Subscription { node, life, conn, .. }) = self.reader.subscription else { return };
+        let Some(Subscription { at, life, conn, .. }) = self.reader.subscription else { return };
         let mut frame = Vec::new();
         wire::frame(&mut frame, &Header::new(kind, request), body);
         let takes = after + self.delay();
-        self.plan(takes, Event::Request { to: node, conn, life, frame });
+        self.plan(takes, Event::Request { to: at, conn, life, frame });
     }
 
-    /// A node's bytes are on their way to the reader.
+    /// An engine's bytes are on their way to the reader.
     pub(super) fn send_to_reader(
         &mut self,
-        node: u32,
+        from: SeatId,
         bytes: Vec<u8>,
         (generation, earliest): (u32, Time),
     ) {
         let at = (self.now + self.delay()).max(earliest);
-        if let Some(subscription) = self.reader.subscription.as_mut().filter(|s| s.node == node) {
+        if let Some(subscription) = self.reader.subscription.as_mut().filter(|s| s.at == from) {
             subscription.arrives = at;
         }
         self.plan(at.since(self.now), Event::Pushed { generation, bytes });
@@ -378,7 +383,7 @@ impl World {
             }
             let push = TopologyPush::decode(frame.body);
             let push = push.map_err(|e| Failure::Safety(e.to_string()))?;
-            (self.reader.cursor, self.reader.cursor_of) = (push.cursor, Some((s.node, s.life)));
+            (self.reader.cursor, self.reader.cursor_of) = (push.cursor, Some((s.at, s.life)));
             let after = Duration::from_millis(self.reader.chance.u64(..200));
             let conn = ConnId { index: READER, generation };
             let (subscription, cursor) = (subscription_of(conn), push.cursor);
@@ -397,7 +402,7 @@ mod tests {
     /// A reader with one push unread and no credit left, which does not know all since `since`.
     fn stuck(since: Time) -> Subscription {
         let mut subscription = Subscription {
-            node: 0,
+            at: SeatId { node: 0, engine: 0 },
             life: 1,
             conn: ConnId { index: READER, generation: 1 },
             credit: 1,

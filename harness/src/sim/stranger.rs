@@ -4,7 +4,8 @@
 //! declares, or a reason that its family has. What the stranger asks for has names and sessions of its own: so what comes
 //! of it is in the log, and no client notices.
 
-use super::{Event, Incoming, SHARDS, World};
+use super::seats::SeatId;
+use super::{Event, Incoming, World};
 use engine::ids::ConnId;
 use engine::time::Duration;
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ pub(super) const STRANGER: u32 = 904;
 const STRANGERS_ONE_IN: u64 = 4;
 /// The longest pause between two requests, in milliseconds.
 const PAUSE_MILLIS_MAX: u64 = 90;
-/// It goes to another node after one request of so many.
+/// It goes to another engine after one request of so many.
 const MOVES_ONE_IN: u32 = 12;
 /// A call is sent once more, one time in so many.
 const REPEATS_ONE_IN: u32 = 8;
@@ -71,8 +72,8 @@ struct Asked {
 /// Whoever sends what no client would.
 pub(super) struct Stranger {
     chance: Random,
-    /// The node to which it is connected, in which life, and how.
-    at: Option<(u32, u64, ConnId)>,
+    /// The engine to which it is connected, in which life, and how.
+    at: Option<(SeatId, u64, ConnId)>,
     generation: u32,
     /// The last request's number; that before the first of this connection.
     request: u64,
@@ -100,23 +101,24 @@ impl Stranger {
     }
 
     /// A request, right or wrong: its header, its body, and how it is to be answered.
-    fn draw(&mut self) -> (Header, Vec<u8>, Asked) {
+    fn draw(&mut self, shards: u32) -> (Header, Vec<u8>, Asked) {
         let kind = FACTS[self.chance.usize(..FACTS.len())].kind();
         self.sequence += 1;
         let session = [0xe0 + self.chance.u8(..SESSIONS); 16];
         let call = Call { session, sequence: self.sequence, answered_below: self.sequence };
-        let mut whim = Whim { chance: &mut self.chance, kind, call };
+        let mut whim = Whim { chance: &mut self.chance, kind, call, shards };
         let request = Request::draw(kind, &mut whim).expect("the kind is a request's");
         let (mut body, name) = (Vec::new(), request.name());
         request.encode(&mut body);
-        let right = name.map_or(self.chance.u32(..SHARDS), |name| wire::name::shard(name, SHARDS));
+        let right = name.map_or(self.chance.u32(..shards), |name| wire::name::shard(name, shards));
         let shard = if self.chance.u32(..12) == 0 { right + 1 } else { right };
         let deadline_ms = if self.chance.u32(..8) == 0 { self.chance.u32(1..200) } else { 0 };
         let kind = if self.chance.u32(..30) == 0 { NO_KIND } else { kind };
         let header = Header { shard, deadline_ms, ..Header::new(kind, 0) };
         let whole = body.len();
         self.spoil(kind, &mut body);
-        let asked = Asked { is_cut: body.len() < whole, ..Stranger::expect(&header, &body) };
+        let asked =
+            Asked { is_cut: body.len() < whole, ..Stranger::expect(&header, &body, shards) };
         (header, body, asked)
     }
 
@@ -139,18 +141,18 @@ impl Stranger {
     }
 
     /// What a request is to be answered with.
-    fn expect(header: &Header, body: &[u8]) -> Asked {
+    fn expect(header: &Header, body: &[u8], shards: u32) -> Asked {
         let facts = Request::facts_of(header.kind);
         let (expected, call) = match Request::decode(header.kind, body) {
             Err(code) => (Expected::Refusal(code), None),
             Ok(request) => {
-                let right = request.name().map(|name| wire::name::shard(name, SHARDS));
+                let right = request.name().map(|name| wire::name::shard(name, shards));
                 let of_shard = matches!(
                     request,
                     Request::Session(_) | Request::Lock(_) | Request::Queue(_) | Request::Cache(_)
                 );
                 let is_wrong =
-                    header.shard >= SHARDS || right.is_some_and(|shard| shard != header.shard);
+                    header.shard >= shards || right.is_some_and(|shard| shard != header.shard);
                 let expected = match header.kind {
                     // A connection is greeted once.
                     Hello::KIND => Expected::Refusal(Code::UnknownKind),
@@ -171,16 +173,12 @@ impl Stranger {
         open.find(|(_, asked)| !asked.subscribes).map(|(request, _)| *request)
     }
 
-    /// A node sends something to the stranger.
+    /// An engine sends something to the stranger.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn on_sent(
-        &mut self,
-        (node, life): (u32, u64),
-        mut bytes: &[u8],
-    ) -> Result<(), String> {
-        if self.at.is_none_or(|(at, of, _)| (at, of) != (node, life)) {
+    pub(super) fn on_sent(&mut self, from: (SeatId, u64), mut bytes: &[u8]) -> Result<(), String> {
+        if self.at.is_none_or(|(at, life, _)| (at, life) != from) {
             return Ok(());
         }
         while let Ok(Some(frame)) = wire::split(bytes, FRAME_BYTES_MAX) {
@@ -271,6 +269,8 @@ struct Whim<'c> {
     chance: &'c mut Random,
     kind: Kind,
     call: Call,
+    /// How many the cluster has.
+    shards: u32,
 }
 
 impl<'a> Draw<'a> for Whim<'_> {
@@ -289,7 +289,7 @@ impl<'a> Draw<'a> for Whim<'_> {
             // What it is told of the cluster must change nothing.
             "node" | "engines" => self.chance.u64(NOWHERE..NOWHERE + 10),
             "group" if self.kind == BackupBegin::KIND => NOWHERE,
-            "group" => self.chance.u64(0..u64::from(SHARDS) + 2),
+            "group" => self.chance.u64(0..u64::from(self.shards) + 2),
             _ if field.ends_with("_ms") => self.chance.u64(min..=max.min(min + MILLIS_MAX)),
             _ => match self.chance.u32(..4) {
                 0 => min,
@@ -324,16 +324,16 @@ impl World {
         }
         let pause = Duration::from_millis(self.stranger.chance.u64(1..PAUSE_MILLIS_MAX));
         self.plan(pause, Event::Stray);
-        let stands = self.stranger.at.filter(|at| self.nodes[at.0 as usize].life == at.1);
+        let stands = self.stranger.at.filter(|at| self.nodes[at.0.node as usize].life == at.1);
         let moves = self.stranger.chance.u32(..MOVES_ONE_IN) == 0;
-        let Some((node, life, conn)) = stands.filter(|_| !moves) else {
+        let Some((at, life, conn)) = stands.filter(|_| !moves) else {
             return self.stray_to_another();
         };
         let stranger = &mut self.stranger;
         let repeats = stranger.chance.u32(..REPEATS_ONE_IN) == 0;
         let (header, body, asked) = match stranger.last_call.take().filter(|_| repeats) {
             Some(last) => last,
-            None => stranger.draw(),
+            None => stranger.draw(self.layout.shards),
         };
         stranger.request += 1;
         let mut frame = Vec::new();
@@ -346,31 +346,33 @@ impl World {
         }
         stranger.asked.insert(stranger.request, asked);
         let takes = self.delay();
-        self.plan(takes, Event::Request { to: node, conn, life, frame });
+        self.plan(takes, Event::Request { to: at, conn, life, frame });
     }
 
-    /// It goes to some node.
+    /// It goes to some engine.
     fn stray_to_another(&mut self) {
-        if let Some((node, _, conn)) = self.stranger.at.take() {
-            self.deliver(node, Incoming::Closed(conn));
+        if let Some((at, _, conn)) = self.stranger.at.take() {
+            self.deliver(at, Incoming::Closed(conn));
         }
         let stranger = &mut self.stranger;
         stranger.asked.clear();
         stranger.before = stranger.request;
         let node = stranger.chance.u32(..self.nodes.len() as u32);
-        if self.nodes[node as usize].engine.is_none() {
+        let at = SeatId { node, engine: self.layout.draw_engine(&mut stranger.chance) };
+        if self.engine(at).is_none() {
             return;
         }
+        let stranger = &mut self.stranger;
         stranger.generation += 1;
         let conn = ConnId { index: STRANGER, generation: stranger.generation };
-        stranger.at = Some((node, self.nodes[node as usize].life, conn));
-        self.deliver(node, Incoming::Opened(conn));
+        stranger.at = Some((at, self.nodes[node as usize].life, conn));
+        self.deliver(at, Incoming::Opened(conn));
     }
 
     /// The number of a request of the stranger's that is still to be answered.
     pub(super) fn stranger_waits(&self) -> Option<u64> {
         let at = self.stranger.at;
-        at.filter(|at| self.nodes[at.0 as usize].life == at.1)?;
+        at.filter(|at| self.nodes[at.0.node as usize].life == at.1)?;
         self.stranger.waits_for()
     }
 }
@@ -380,18 +382,20 @@ mod tests {
     use super::*;
     use wire::message::{Done, Status, Topology};
 
-    /// A stranger that asked node 0 for this.
+    const AT: SeatId = SeatId { node: 0, engine: 0 };
+
+    /// A stranger that asked an engine for this.
     fn asked(kind: Kind, body: &[u8]) -> Stranger {
         let mut stranger = Stranger::new(1);
-        stranger.at = Some((0, 1, ConnId { index: STRANGER, generation: 1 }));
-        stranger.asked.insert(1, Stranger::expect(&Header::new(kind, 1), body));
+        stranger.at = Some((AT, 1, ConnId { index: STRANGER, generation: 1 }));
+        stranger.asked.insert(1, Stranger::expect(&Header::new(kind, 1), body, 2));
         stranger
     }
 
     fn answer(stranger: &mut Stranger, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) -> bool {
         let mut frame = Vec::new();
         wire::frame(&mut frame, &Header::new(kind, 1), body);
-        stranger.on_sent((0, 1), &frame).is_ok()
+        stranger.on_sent((AT, 1), &frame).is_ok()
     }
 
     fn refuse(stranger: &mut Stranger, code: Code) -> bool {

@@ -151,7 +151,7 @@ impl Client {
         }
         match self.memory.before {
             Some(session) => {
-                let shard = self.chance.u32(..super::SHARDS);
+                let shard = self.chance.u32(..self.layout.shards);
                 Did::Reopen { shard, session }
             }
             None => Did::Get { key: self.chance.u8(..KEYS) },

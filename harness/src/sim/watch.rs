@@ -12,11 +12,12 @@
 //!
 //! All of it is cheap: only what changed in a turn is looked at.
 
+use super::NODES_MAX;
 use super::clock::Clock;
 use super::mail::{Letter, Mail};
+use super::seats::{Layout, SHARDS_MAX, SeatId};
 use super::signs::Signs;
 use super::twin::{Id, Twin};
-use super::{NODES_MAX, SHARDS};
 use crc32c::crc32c;
 use engine::effects::Effects;
 use engine::engine::Engine;
@@ -33,8 +34,8 @@ const STATES_EVERY: u64 = 8;
 const ROWS_HALVE: u64 = 32;
 /// A turn's entries are at most so much older than its end.
 const TURN_MAX: Duration = Duration::from_millis(1);
-/// Groups, the meta group included.
-const GROUPS: usize = SHARDS as usize + 1;
+/// Groups, the meta group included, at most.
+const GROUPS_MAX: usize = SHARDS_MAX as usize + 1;
 
 /// What was last seen of a group on a node.
 #[derive(Clone, Copy)]
@@ -62,12 +63,12 @@ impl Seen {
 }
 
 /// What was seen so far.
-#[derive(Default)]
 pub(super) struct Watch {
+    layout: Layout,
     /// What each shard's committed entries mean.
     pub(super) twins: Vec<Twin>,
     /// By node and group.
-    seen: [[Option<Seen>; GROUPS]; NODES_MAX as usize],
+    seen: [[Option<Seen>; GROUPS_MAX]; NODES_MAX as usize],
     /// What was seen of replicas whose disks were lost. What they answered before still counts.
     lost: Vec<((u32, GroupId), Seen)>,
     /// By group and term.
@@ -75,13 +76,13 @@ pub(super) struct Watch {
     /// Who got a replica's vote, by group, term and life.
     votes: BTreeMap<(u32, u64, [u8; 16]), u32>,
     /// The checksum of what is committed, by group and index.
-    committed: [Vec<Option<u32>>; GROUPS],
+    committed: [Vec<Option<u32>>; GROUPS_MAX],
     /// The clock of the state, by group and index.
     clocks: BTreeMap<(GroupId, Index), Elapsed>,
     /// The hash of the state, by group and index.
     states: BTreeMap<(GroupId, Index), u32>,
     /// Who belongs to each group by what is committed, up to where that is known.
-    members: [Option<(Index, Configuration)>; GROUPS],
+    members: [Option<(Index, Configuration)>; GROUPS_MAX],
     /// The signs of life that leaders heard.
     pub(super) signs: Signs,
     /// What groups write to each other.
@@ -101,11 +102,29 @@ pub(super) struct Did {
 }
 
 impl Watch {
-    pub(super) fn new(clocks_off_millionths_max: i32, lines_bytes_max: u64) -> Watch {
+    pub(super) fn new(
+        clocks_off_millionths_max: i32,
+        lines_bytes_max: u64,
+        layout: Layout,
+    ) -> Watch {
         let off_millionths = u64::from(clocks_off_millionths_max.unsigned_abs());
         let bytes = usize::try_from(lines_bytes_max).expect("it fits memory");
-        let twins = (0..SHARDS).map(|_| Twin::new(off_millionths, bytes));
-        Watch { twins: twins.collect(), ..Watch::default() }
+        let twins = (0..layout.shards).map(|_| Twin::new(off_millionths, bytes));
+        Watch {
+            layout,
+            twins: twins.collect(),
+            seen: Default::default(),
+            lost: Vec::new(),
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            committed: Default::default(),
+            clocks: BTreeMap::new(),
+            states: BTreeMap::new(),
+            members: Default::default(),
+            signs: Signs::default(),
+            mail: Mail::default(),
+            scratch: Vec::new(),
+        }
     }
 
     /// A client sends a frame: a sign of life for a session, or a call.
@@ -125,14 +144,15 @@ impl Watch {
         }
     }
 
-    /// The node starts: what it knew and was not durable is gone.
+    /// An engine starts: what it knew and was not durable is gone.
     pub(super) fn on_start(
         &mut self,
         at: Time,
         clocks: &[Clock],
-        node: u32,
+        seat: SeatId,
         engine: &Engine,
     ) -> Result<(), String> {
+        let node = seat.node;
         for shard in engine.shards() {
             let group = shard.group();
             let before = self.seen[node as usize][group.0 as usize];
@@ -144,31 +164,28 @@ impl Watch {
                 ));
             }
         }
-        self.seen[node as usize] = [None; GROUPS];
-        self.on_turn(at, clocks, node, engine).map(|_| ())
+        for group in self.layout.groups_of(seat) {
+            self.seen[node as usize][group.0 as usize] = None;
+        }
+        self.on_turn(at, clocks, seat, engine).map(|_| ())
     }
 
-    /// A turn of a node ended.
+    /// A turn of an engine ended.
     pub(super) fn on_turn(
         &mut self,
         at: Time,
         clocks: &[Clock],
-        node: u32,
+        seat: SeatId,
         engine: &Engine,
     ) -> Result<Did, String> {
-        let (mut did, time) = (Did::default(), at);
-        if self.seen[node as usize].iter().flatten().count() > engine.shards().len() {
-            for group in (0..=SHARDS).map(GroupId) {
-                let seen = self.seen[node as usize][group.0 as usize];
-                let kept = engine.shards().iter().any(|shard| shard.group() == group);
-                if let Some(seen) = seen.filter(|_| !kept) {
-                    self.on_end(group, node, seen.life)?;
-                    self.seen[node as usize][group.0 as usize] = None;
-                }
-            }
-        }
+        let (mut did, time, node) = (Did::default(), at, seat.node);
+        self.on_ends(seat, engine)?;
         for shard in engine.shards() {
             let at = shard.group();
+            if self.layout.seat(node, at) != seat {
+                let (node, engine) = (node + 1, seat.engine);
+                return Err(format!("group {at}: engine {engine} of node {node} keeps it"));
+            }
             let before = self.seen[node as usize][at.0 as usize].unwrap_or(Seen::NOTHING);
             let raft = shard.raft();
             if before.life != raft.incarnation() {
@@ -253,14 +270,8 @@ impl Watch {
         }
     }
 
-    /// What groups on a node got of each other, once what is committed was seen.
-    pub(super) fn on_mail(
-        &mut self,
-        node: u32,
-        engine: &mut Engine,
-        effects: &Effects,
-    ) -> Result<(), String> {
-        assert!(effects.across.is_empty(), "a node has one engine");
+    /// What groups of an engine got of others, once what is committed was seen.
+    pub(super) fn on_mail(&mut self, node: u32, engine: &mut Engine) -> Result<(), String> {
         for (group, took, probes) in engine.drain_mail() {
             for took in &took {
                 self.mail.on_took(group, node, took)?;
@@ -275,6 +286,25 @@ impl Watch {
     /// Who belongs to a group by what is committed.
     pub(super) fn members(&self, group: GroupId) -> Option<&Configuration> {
         self.members[group.0 as usize].as_ref().map(|(_, members)| members)
+    }
+
+    /// Replicas that are here no more ended.
+    fn on_ends(&mut self, seat: SeatId, engine: &Engine) -> Result<(), String> {
+        let node = seat.node;
+        let seen = &self.seen[node as usize];
+        let of_engine =
+            self.layout.groups_of(seat).filter(|group| seen[group.0 as usize].is_some());
+        if of_engine.count() > engine.shards().len() {
+            for group in self.layout.groups_of(seat) {
+                let seen = self.seen[node as usize][group.0 as usize];
+                let kept = engine.shards().iter().any(|shard| shard.group() == group);
+                if let Some(seen) = seen.filter(|_| !kept) {
+                    self.on_end(group, node, seen.life)?;
+                    self.seen[node as usize][group.0 as usize] = None;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A replica ended: it must not be needed any more.
@@ -292,11 +322,13 @@ impl Watch {
         self.seen[node as usize].iter_mut().flatten().for_each(|seen| seen.lease = None);
     }
 
-    /// A node's disk is lost, with all that it promised by it.
-    pub(super) fn on_disk_lost(&mut self, node: u32) {
-        let of_node = self.seen[node as usize].iter().zip(0..);
-        let of_node = of_node.filter_map(|(seen, group)| Some(((node, GroupId(group)), (*seen)?)));
-        self.lost.extend(of_node);
+    /// An engine's disk is lost, with all that it promised by it.
+    pub(super) fn on_disk_lost(&mut self, seat: SeatId) {
+        let (node, seen) = (seat.node, &self.seen[seat.node as usize]);
+        let of_engine = self.layout.groups_of(seat);
+        let of_engine =
+            of_engine.filter_map(|group| Some(((node, group), seen[group.0 as usize]?)));
+        self.lost.extend(of_engine);
     }
 
     /// Whoever stood still and finds votes of an earlier term leads that one, and nobody follows.

@@ -6,7 +6,7 @@ use crate::edge::bridge::{Fatal, ToCore};
 use crate::edge::clock;
 use crate::edge::data::thread_of;
 use crate::edge::net::{Crowd, Role};
-use crate::effects::Note;
+use crate::effects::News;
 use crate::engine::Input;
 use crate::ids::NodeId;
 use crate::limits::{CLIENT_OUTBOX_BYTES_MAX, PEER_OUTBOX_BYTES_MAX, SNAPSHOT_UNWRITTEN_BYTES_MAX};
@@ -128,9 +128,9 @@ impl Core {
     fn hand_over(&mut self, now: Time, at: usize) -> std::io::Result<()> {
         let mut learned = std::mem::take(&mut self.learned);
         let seat = &mut self.seats[at];
-        seat.hand_over(&mut self.control, &self.counters, |note| learned.push(note));
-        for note in learned.drain(..) {
-            self.pass_on(now, at, note);
+        seat.hand_over(&mut self.control, &self.counters, |news| learned.push(news));
+        for news in learned.drain(..) {
+            self.pass_on(now, at, &news);
         }
         self.learned = learned;
         for (engine, frame) in std::mem::take(&mut self.seats[at].effects.across) {
@@ -142,19 +142,18 @@ impl Core {
         }
     }
 
-    /// Tells every other engine of this node who leads a group.
-    fn pass_on(&mut self, now: Time, from: usize, note: Note) {
-        let Note::Leader { group, leader, .. } = note else { return };
+    /// Tells every other engine of this node what one of them learned.
+    fn pass_on(&mut self, now: Time, from: usize, news: &News) {
         for (at, seat) in self.seats.iter_mut().enumerate() {
             if at != from {
-                seat.on(now, Input::LeaderHint { group, leader });
+                seat.on(now, Input::of(news));
                 self.again = true;
             }
         }
         for (thread, post) in self.common.posts.iter().enumerate() {
             // A hint that is lost costs a client one more redirect.
-            if thread != self.thread && post.send(ToCore::LeaderHint { group, leader }).is_err() {
-                tracing::warn!(thread, %group, "a leader hint was lost: the mailbox is full");
+            if thread != self.thread && post.send(ToCore::News(news.clone())).is_err() {
+                tracing::warn!(thread, ?news, "a leader hint was lost: the mailbox is full");
             }
         }
     }

@@ -5,6 +5,7 @@ use crate::edge::bridge::{ToControl, ToCore};
 use crate::edge::data::thread_of;
 use crate::edge::links::{Identity, Verdict};
 use crate::edge::net::Role;
+use crate::effects::News;
 use crate::engine::Input;
 use crate::ids::NodeId;
 use crate::limits::PEER_OUTBOX_BYTES_MAX;
@@ -214,7 +215,8 @@ impl Core {
     pub(super) fn tell_nodes(&mut self) {
         for (post, untold) in self.common.posts.iter().zip(&mut self.untold) {
             if let Some(nodes) = untold.take()
-                && let Err(ToCore::Nodes { nodes }) = post.send(ToCore::Nodes { nodes })
+                && let Err(ToCore::News(News::Nodes(nodes))) =
+                    post.send(ToCore::News(News::Nodes(nodes)))
             {
                 *untold = Some(nodes);
             }

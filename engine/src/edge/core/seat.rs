@@ -9,7 +9,7 @@ use crate::edge::ring::Ring;
 use crate::edge::snapshots::LoadError;
 use crate::edge::wal::segments::{self, ReadError};
 use crate::edge::wal::{self, Wal, witness};
-use crate::effects::{Effects, Note};
+use crate::effects::{Effects, News, Note};
 use crate::engine::{Disk, Engine, Input, OpenError};
 use crate::ids::{GroupId, Incarnation, Index};
 use crate::journal::JournalError;
@@ -169,13 +169,13 @@ impl Seat {
         unopened.chain([self.engine.wake_at()]).min().unwrap_or(Time::MAX)
     }
 
-    /// Hands what the control plane has to do over to it, and gives every leader that was learned of to
+    /// Hands what the control plane has to do over to it, and gives what the other engines must know to
     /// `learned`.
     pub fn hand_over(
         &mut self,
         control: &mut Control,
         counters: &Counters,
-        mut learned: impl FnMut(Note),
+        mut learned: impl FnMut(News),
     ) {
         let engine = self.index;
         for slot in self.effects.segments.drain(..) {
@@ -192,8 +192,8 @@ impl Seat {
             control.send(ToControl::Report { engine });
         }
         for note in self.effects.notes.drain(..) {
-            if matches!(note, Note::Leader { .. }) {
-                learned(note);
+            if let Some(news) = News::of(&note) {
+                learned(news);
             }
             control.note(engine, note);
         }
