@@ -76,7 +76,7 @@ const SLOWEST_ONE_IN: u32 = 40;
 /// What lines may take where there is room for all, in bytes.
 const ROOM_ENOUGH: u64 = 1 << 20;
 /// There is room for two of the longest lines alone in one seed of so many.
-const SCARCE_ONE_IN: u64 = 5;
+const SCARCE_ONE_IN: u64 = 7;
 /// A key's length.
 const KEY_BYTES: usize = 8;
 /// The leader of the cluster's own group is cut off from one voter and then from the other after one commit of so many.
