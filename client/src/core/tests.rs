@@ -183,8 +183,15 @@ impl World {
 }
 
 fn acquire(wait_ms: u32) -> Op {
-    let (call, lease_ms, mode, name) = (Call::NONE, 0, LockMode::Exclusive, b"l");
-    Op::new(LockAcquire { call, wait_ms, lease_ms, mode, name })
+    leased(LockMode::Exclusive, wait_ms, 0)
+}
+
+fn leased(mode: LockMode, wait_ms: u32, lease_ms: u32) -> Op {
+    Op::new(LockAcquire { call: Call::NONE, wait_ms, lease_ms, mode, name: b"l" })
+}
+
+fn release(fence: u64) -> Op {
+    Op::new(LockRelease { call: Call::NONE, fence, name: b"l" })
 }
 
 #[test]
@@ -315,6 +322,46 @@ fn a_core_sends_what_its_session_may_hold_only_if_it_is_to() {
         world.ask(ONE, 0, acquire(500));
         assert_eq!(world.kinds(), vec![LockAcquire::KIND; sent]);
     }
+}
+
+#[test]
+fn a_release_of_a_guard_whose_lease_is_over_takes_no_other_guards_turn() {
+    let mut world = World::new(1, Again::Waits);
+    world.open(ONE, 0);
+    world.ask(ONE, 0, leased(LockMode::Exclusive, 500, 100));
+    let first = world.sent().remove(0);
+    assert!(world.done(&first, 7).is_some());
+    world.ask(ONE, 0, acquire(4_000));
+    assert_eq!(world.kinds(), []);
+    world.pass(ms(200));
+    let second = world.sent().remove(0);
+    assert_eq!(second.header.kind, LockAcquire::KIND, "the first one's lease is over");
+    // The shard's clock stood still: to it the first grant is held, and counts one more.
+    assert!(world.done(&second, 7).is_some());
+    world.ask(ONE, 0, acquire(4_000));
+    for (released, sent) in [("the first", vec![]), ("the second", vec![LockAcquire::KIND])] {
+        world.ask(ONE, 0, release(7));
+        let release = world.sent().remove(0);
+        assert!(world.done(&release, 0).is_some());
+        assert_eq!(world.kinds(), sent, "{released} was released");
+    }
+}
+
+#[test]
+fn of_shared_guards_under_one_fence_the_longest_lease_stays_as_one_is_released() {
+    let mut world = World::new(1, Again::Waits);
+    world.open(ONE, 0);
+    for lease_ms in [0, 100] {
+        world.ask(ONE, 0, leased(LockMode::Shared, 500, lease_ms));
+        let granted = world.sent().remove(0);
+        assert!(world.done(&granted, 7).is_some());
+    }
+    world.ask(ONE, 0, release(7));
+    let release = world.sent().remove(0);
+    assert!(world.done(&release, 0).is_some());
+    world.ask(ONE, 0, acquire(4_000));
+    world.pass(ms(300));
+    assert_eq!(world.kinds(), [], "the shard may still count the one without a lease");
 }
 
 #[test]

@@ -5,7 +5,10 @@
 //! its turn. ([`Again::IsSent`] turns that off.)
 //!
 //! # Invariants
-//! - Of one name there are, sent or granted and not given back, one exclusive acquire or any number of shared ones.
+//! - Of one name there are, sent or granted, not over and not given back, one exclusive acquire or any number of
+//!   shared ones.
+//! - An acquire that was granted is counted until its release is answered or its grant has surely ended, as the shard
+//!   counts it: a release of one guard takes no other guard's turn.
 //! - A name that nobody holds has nobody in line, and no record.
 
 use super::ask::{Ask, LockStep, Mode, Reply};
@@ -37,7 +40,7 @@ struct Turn {
 struct Holder {
     mode: Mode,
     by: By,
-    /// When its lease is over by every clock, whether or not it was given back.
+    /// When its lease is over by every clock: from then on it is in nobody's way, though its release may still come.
     over: Moment,
 }
 
@@ -50,9 +53,19 @@ enum By {
 }
 
 impl Turn {
-    fn admits(&self, mode: Mode) -> bool {
+    fn admits(&self, now: Moment, mode: Mode) -> bool {
         let shared = |holder: &Holder| holder.mode == Mode::Shared && mode == Mode::Shared;
-        self.holders.iter().all(shared)
+        self.holders.iter().all(|holder| holder.over <= now || shared(holder))
+    }
+
+    /// An acquire was not granted, or one of a grant was given back. Guards of one grant have one fence, and a release
+    /// does not say whose it is. Of their leases the longest counts in the shard, so that one stays.
+    fn end(&mut self, gone: By) {
+        let holders = self.holders.iter().enumerate();
+        let first = holders.filter(|(_, holder)| holder.by == gone).min_by_key(|(_, h)| h.over);
+        if let Some((at, _)) = first {
+            self.holders.swap_remove(at);
+        }
     }
 }
 
@@ -67,7 +80,7 @@ impl<A: Ask> Core<A> {
         let Some(LockStep::Acquire { mode, .. }) = call.ask.lock_step() else { return true };
         let wait_ms = call.ask.wait_ms();
         let turn = self.turns.names.entry(Box::from(call.ask.name())).or_default();
-        if turn.line.is_empty() && turn.admits(mode) {
+        if turn.line.is_empty() && turn.admits(now, mode) {
             turn.holders.push(Holder { mode, by: By::Call(id), over: Moment::MAX });
             return true;
         }
@@ -88,9 +101,6 @@ impl<A: Ask> Core<A> {
         }
         let name = Box::from(call.ask.name());
         self.place(id, Place::Turn(now + TURN_LOOK));
-        if let Some(turn) = self.turns.names.get_mut(&name) {
-            turn.holders.retain(|holder| holder.over > now);
-        }
         self.next_turn(now, &name);
     }
 
@@ -117,12 +127,15 @@ impl<A: Ask> Core<A> {
         if let (Reply::Done { token: fence, .. }, Some(standing)) = (reply, standing)
             && let Some(holder) = turn.holders.iter_mut().find(|h| h.by == By::Call(id))
         {
-            holder.by = By::Grant { session: standing.session, fence: *fence };
+            let by = By::Grant { session: standing.session, fence: *fence };
+            holder.by = by;
             // It began before the answer came. A server's clock may be a twentieth slower.
             let lease = Duration::from_millis(u64::from(lease_ms));
             if !lease.is_zero() {
                 holder.over = now + lease + lease / 20;
             }
+            // Of what is over, the shard counts only what is of this grant.
+            turn.holders.retain(|holder| holder.over > now || holder.by == by);
         }
     }
 
@@ -143,9 +156,7 @@ impl<A: Ask> Core<A> {
         let name = ask.name();
         let Some(turn) = self.turns.names.get_mut(name) else { return };
         turn.line.retain(|(waits, _)| *waits != id);
-        if let Some(at) = turn.holders.iter().position(|holder| holder.by == gone) {
-            turn.holders.swap_remove(at);
-        }
+        turn.end(gone);
         self.next_turn(now, name);
     }
 
@@ -170,7 +181,7 @@ impl<A: Ask> Core<A> {
                 }
                 return;
             };
-            if !turn.admits(mode) {
+            if !turn.admits(now, mode) {
                 return;
             }
             turn.line.pop_front();

@@ -75,9 +75,16 @@ pub(super) struct Held {
     from: Time,
     /// When its lease may end.
     lease: Time,
+    /// What was granted under its fence: each is released once.
+    guards: Vec<Guard>,
+}
+
+/// An acquire that was granted, under a fence that others may have as well.
+struct Guard {
+    exclusive: bool,
+    /// When its own lease may end.
+    lease: Time,
     release_at: Time,
-    /// How many releases give it back.
-    count: u32,
 }
 
 /// A message that was delivered and not given back yet.
@@ -264,12 +271,14 @@ impl Client {
         works: bool,
         history: &mut History,
     ) -> Option<Did> {
-        let due = self.holding.iter().position(|held| now >= held.release_at || !works);
-        if let Some(at) = due {
-            let Held { lock, fence, count, .. } = self.holding[at];
-            match count {
-                1 => self.end_hold(now, at, history),
-                _ => self.holding[at].count -= 1,
+        let is_due = |guard: &Guard| now >= guard.release_at || !works;
+        let due = |held: &Held| held.guards.iter().position(is_due);
+        let due = self.holding.iter().enumerate().find_map(|(at, held)| Some((at, due(held)?)));
+        if let Some((at, guard)) = due {
+            let Held { lock, fence, ref mut guards, .. } = self.holding[at];
+            guards.remove(guard);
+            if guards.is_empty() {
+                self.end_hold(now, at, history);
             }
             return Some(Did::Release { lock, fence });
         }
@@ -435,9 +444,10 @@ impl Client {
         let (Did::Acquire { lock, exclusive, .. }, Saw::Done { .. }) = (did, saw) else {
             return Ok(());
         };
-        let beside =
-            |held: &&Held| held.lock == *lock && now < held.lease && (held.exclusive || *exclusive);
-        match self.holding.iter().find(beside) {
+        // A guard whose lease is over is in nobody's way, even if its grant goes on for another one.
+        let beside = |guard: &Guard| now < guard.lease && (guard.exclusive || *exclusive);
+        let held = |held: &&Held| held.lock == *lock && held.guards.iter().any(beside);
+        match self.holding.iter().find(held) {
             Some(held) if self.again == Again::Waits => {
                 Err(format!("client {}: {did:?} is granted beside fence {}", self.id, held.fence))
             }
@@ -472,9 +482,10 @@ impl Client {
                 let lease = if lease_ms == 0 { Time::MAX } else { open.invoked + lasts };
                 let held =
                     self.holding.iter_mut().find(|held| (held.lock, held.fence) == (*lock, token));
+                let guard = Guard { exclusive: *exclusive, lease, release_at };
                 match held {
                     Some(held) => {
-                        held.count += 1;
+                        held.guards.push(guard);
                         held.lease = held.lease.max(lease);
                     }
                     None => self.holding.push(Held {
@@ -483,8 +494,7 @@ impl Client {
                         fence: token,
                         from: now,
                         lease,
-                        release_at,
-                        count: 1,
+                        guards: vec![guard],
                     }),
                 }
             }
