@@ -82,6 +82,8 @@ struct Subscription {
     /// Since when something waits for it to read, by the node's clock; and since when without a break.
     stuck_since: Option<Time>,
     stuck_still_since: Option<Time>,
+    /// The first turn by which the engine must have seen that.
+    stuck_seen_by: Option<Time>,
     /// Nothing arrives before what was sent earlier.
     arrives: Time,
 }
@@ -256,6 +258,7 @@ impl Subscription {
     }
 
     /// Whether it should have been cut off by now. The engine sees at a look what changed and was perhaps undone since.
+    /// Its patience begins at that look, which comes late if the node pauses just then.
     fn is_stuck_too_long(&mut self, now: Time, is_fine: bool) -> bool {
         if !self.stands {
             return false;
@@ -264,12 +267,16 @@ impl Subscription {
             self.stuck_since = None;
         }
         if is_fine {
-            self.stuck_still_since = None;
+            (self.stuck_still_since, self.stuck_seen_by) = (None, None);
             return false;
         }
         self.stuck_since.get_or_insert(now);
         let since = *self.stuck_still_since.get_or_insert(now);
-        now.since(since) > millis(PUSH_READ_MS_MAX) + LOOK_EVERY * 2 + TURN_LATE_MAX
+        if now < since + LOOK_EVERY {
+            return false;
+        }
+        let seen_by = *self.stuck_seen_by.get_or_insert(now);
+        now >= seen_by + millis(PUSH_READ_MS_MAX) + LOOK_EVERY
     }
 }
 
@@ -318,6 +325,7 @@ impl World {
             reads: if stops { Reads::Nothing } else { Reads::All },
             stuck_since: None,
             stuck_still_since: None,
+            stuck_seen_by: None,
             arrives: self.now,
         });
         let cursor = reader.cursor;
@@ -414,6 +422,7 @@ mod tests {
             reads: Reads::Nothing,
             stuck_since: None,
             stuck_still_since: None,
+            stuck_seen_by: None,
             arrives: Time(0),
         };
         assert!(!subscription.is_stuck_too_long(since, false));
@@ -443,9 +452,26 @@ mod tests {
     #[test]
     fn a_reader_that_reads_nothing_and_is_not_cut_off_is_caught() {
         let (since, waits) = (Time(5), millis(PUSH_READ_MS_MAX));
-        let late = since + waits + Duration::from_millis(50);
-        assert!(!stuck(since).is_stuck_too_long(since + waits, false));
-        assert!(stuck(since).is_stuck_too_long(late, false));
-        assert!(!stuck(since).is_stuck_too_long(late, true), "it knows all");
+        let seen = |by: Time| {
+            let mut subscription = stuck(since);
+            assert!(!subscription.is_stuck_too_long(by, false));
+            subscription
+        };
+        let by = since + LOOK_EVERY;
+        let late = by + waits + LOOK_EVERY;
+        assert!(!seen(by).is_stuck_too_long(Time(late.0 - 1), false));
+        assert!(seen(by).is_stuck_too_long(late, false));
+        assert!(!seen(by).is_stuck_too_long(late, true), "it knows all");
+    }
+
+    #[test]
+    fn an_engine_that_stood_still_has_its_patience_from_its_next_turn_on() {
+        let (since, waits) = (Time(5), millis(PUSH_READ_MS_MAX));
+        let resumed = since + Duration::from_millis(200);
+        let mut subscription = stuck(since);
+        assert!(!subscription.is_stuck_too_long(resumed, false));
+        let late = resumed + waits + LOOK_EVERY;
+        assert!(!subscription.is_stuck_too_long(Time(late.0 - 1), false));
+        assert!(subscription.is_stuck_too_long(late, false));
     }
 }
