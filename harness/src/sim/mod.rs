@@ -1,4 +1,4 @@
-//! A whole cluster in one thread: the real [`Engine`] on virtual time, a lossy network and disks
+//! A whole cluster in one thread: the real [`Engine`](engine::engine::Engine) on virtual time, a lossy network and disks
 //! that forget what was not synced.
 //!
 //! One seed decides everything, and the same seed gives the same trace: the hash of every
